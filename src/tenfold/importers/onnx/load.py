@@ -1,0 +1,327 @@
+"""ONNX files to graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from tenfold.errors import InputError, ModelError
+from tenfold.importers.onnx.control import BODY_HANDLERS
+from tenfold.importers.onnx.fallback import function_body, import_opaque
+from tenfold.importers.onnx.handlers import HANDLERS
+from tenfold.importers.onnx.node import Builder, Node
+from tenfold.ir.dims import Dim, symbol
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Graph
+
+DTYPES: dict[int, DType] = {
+    onnx.TensorProto.FLOAT: DType.F32,
+    onnx.TensorProto.DOUBLE: DType.F64,
+    onnx.TensorProto.FLOAT16: DType.F16,
+    onnx.TensorProto.BFLOAT16: DType.BF16,
+    onnx.TensorProto.FLOAT8E4M3FN: DType.F8E4M3,
+    onnx.TensorProto.FLOAT8E4M3FNUZ: DType.F8E4M3FNUZ,
+    onnx.TensorProto.FLOAT8E5M2: DType.F8E5M2,
+    onnx.TensorProto.FLOAT8E5M2FNUZ: DType.F8E5M2FNUZ,
+    onnx.TensorProto.FLOAT8E8M0: DType.F8E8M0,
+    onnx.TensorProto.FLOAT4E2M1: DType.F4E2M1,
+    onnx.TensorProto.INT64: DType.I64,
+    onnx.TensorProto.INT32: DType.I32,
+    onnx.TensorProto.INT16: DType.I16,
+    onnx.TensorProto.INT8: DType.I8,
+    onnx.TensorProto.INT4: DType.I4,
+    onnx.TensorProto.INT2: DType.I2,
+    onnx.TensorProto.UINT64: DType.U64,
+    onnx.TensorProto.UINT32: DType.U32,
+    onnx.TensorProto.UINT16: DType.U16,
+    onnx.TensorProto.UINT8: DType.U8,
+    onnx.TensorProto.UINT4: DType.U4,
+    onnx.TensorProto.UINT2: DType.U2,
+    onnx.TensorProto.BOOL: DType.BOOL,
+    onnx.TensorProto.STRING: DType.STRING,
+    onnx.TensorProto.COMPLEX64: DType.C64,
+    onnx.TensorProto.COMPLEX128: DType.C128,
+}
+OPSETS = (7, 28)
+MAX_DEPTH = 16
+
+
+def load_onnx(path: str | Path) -> Graph:
+    """The graph in the ONNX file at ``path``, external data included.
+
+    Raises InputError if the file cannot be read, ModelError if it is not a valid model.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return load_onnx_bytes(data, name=path.stem, folder=path.parent)
+
+
+def load_onnx_bytes(data: bytes, *, name: str = "model", folder: Path | None = None) -> Graph:
+    """The graph in a serialised ONNX model; external data is looked up in ``folder``.
+
+    Raises ModelError if it is not a valid model.
+    """
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{name}: not an ONNX model ({len(data)} bytes that do not parse as one)") from error
+    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+        raise ModelError(f"{name}: the file holds no graph: is it an ONNX model, and complete?")
+    if folder is not None:
+        _load_external(model, folder)
+    return import_model(model, name)
+
+
+def _load_external(model: onnx.ModelProto, folder: Path) -> None:
+    from onnx.external_data_helper import load_external_data_for_model
+
+    try:
+        load_external_data_for_model(model, str(folder))
+    except (OSError, ValueError, onnx.checker.ValidationError, RuntimeError) as error:
+        raise ModelError(f"external data cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def import_model(model: onnx.ModelProto, name: str) -> Graph:
+    """The graph of a parsed model. Raises ModelError for anything that is not valid."""
+    opset = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
+    version = opset.setdefault("", 1 if model.ir_version < 3 else OPSETS[1])
+    if not 1 <= version <= OPSETS[1]:
+        raise ModelError(f"{name}: opset {version} is outside what is supported ({OPSETS[0]} to {OPSETS[1]})")
+    functions = {(f.domain, f.name): f for f in model.functions}
+    builder = Builder(model.graph.name or name, opset, functions)
+    try:
+        outputs = import_graph(builder, model.graph)
+    except RecursionError as error:
+        raise ModelError(f"{name}: nested too deeply") from error
+    return builder.finish(outputs)
+
+
+def import_graph(builder: Builder, graph: onnx.GraphProto, formals: Sequence[Any] | None = None) -> list[str]:
+    """Add a graph's initialisers, inputs and nodes to ``builder``; returns the names of its outputs.
+
+    ``formals`` gives the values of a body's inputs where the construct around it knows them.
+    """
+    initialisers = {t.name: t for t in graph.initializer}
+    if not formals:
+        for info in graph.input:
+            if info.name not in initialisers:
+                dtype, shape = value_type(info, info.name)
+                builder.input(info.name, dtype, shape)
+    else:
+        for info, value in zip(graph.input, formals, strict=False):
+            dtype, shape = (value.dtype, value.shape) if value is not None else value_type(info, info.name)
+            builder.input(info.name, dtype, shape)
+    for tensor in graph.initializer:
+        if tensor.name not in builder.env or builder.env[tensor.name] not in builder.inputs:
+            builder.env[tensor.name] = builder.constant(tensor.name, tensor_array(tensor))
+    for sparse in graph.sparse_initializer:
+        builder.env[sparse.values.name] = builder.constant(sparse.values.name, sparse_array(sparse))
+    for proto in graph.node:
+        import_node(builder, proto)
+    outputs = []
+    for info in graph.output:
+        inner = builder.resolve(info.name)
+        outputs.append(inner)
+    return _distinct(builder, outputs, [o.name for o in graph.output])
+
+
+def _distinct(builder: Builder, outputs: list[str], names: list[str]) -> list[str]:
+    """Outputs under their ONNX names, each a value of its own."""
+    result: list[str] = []
+    for inner, name in zip(outputs, names, strict=True):
+        if inner in builder.inputs or inner in builder.captures.values() or inner in result or inner in builder.scope.constants:
+            fresh = builder.unique(name)
+            from tenfold.ir.graph import Op
+            from tenfold.ir.infer import infer_op
+
+            builder.ops.append(infer_op(builder.scope, Op("identity", (inner,), (fresh,), {}, (), name)))
+            inner = fresh
+        result.append(inner)
+    return result
+
+
+def value_type(info: onnx.ValueInfoProto, name: str) -> tuple[DType, tuple[Dim, ...] | None]:
+    """Element type and shape of a declared value; free dimensions become symbols named after it."""
+    kind = info.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise ModelError(f"input '{name}' is a {kind or 'value without type'}: only tensors are supported")
+    tensor = info.type.tensor_type
+    if tensor.elem_type not in DTYPES:
+        raise ModelError(f"input '{name}' has the unknown element type {tensor.elem_type}")
+    if not tensor.HasField("shape"):
+        return DTYPES[tensor.elem_type], None
+    dims: list[Dim] = []
+    for i, d in enumerate(tensor.shape.dim):
+        if d.HasField("dim_value") and d.dim_value > 0:
+            dims.append(int(d.dim_value))
+        else:
+            dims.append(symbol(_symbol_name(d.dim_param, name, i)))
+    return DTYPES[tensor.elem_type], tuple(dims)
+
+
+def _symbol_name(given: str, value: str, axis: int) -> str:
+    """A usable symbol name: the one in the file if it says anything, else the input's name and axis."""
+    clean = "".join(c if c.isalnum() or c == "_" else "_" for c in given).strip("_")
+    if not clean or clean[0].isdigit() or clean.startswith("unk__"):
+        base = "".join(c if c.isalnum() else "_" for c in value).strip("_") or "input"
+        return f"{base}_{axis}" if not base[0].isdigit() else f"d_{base}_{axis}"
+    return clean
+
+
+def tensor_array(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
+    if tensor.data_type not in DTYPES:
+        raise ModelError(f"tensor '{tensor.name}' has the unknown element type {tensor.data_type}")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ModelError(f"tensor '{tensor.name}' is stored outside the file, and its data is not there")
+    count = np.prod([float(d) for d in tensor.dims])
+    if any(d < 0 for d in tensor.dims) or count > 2**40:
+        raise ModelError(f"tensor '{tensor.name}' has the impossible shape {list(tensor.dims)}")
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, OverflowError, RuntimeError, MemoryError, AttributeError) as error:
+        raise ModelError(f"tensor '{tensor.name}' of shape {list(tensor.dims)}: its data does not fit its type") from error
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return np.asarray([s.decode("utf-8", "replace") if isinstance(s, bytes) else s for s in array.reshape(-1)], dtype=object).reshape(
+            array.shape
+        )
+    return np.asarray(array, dtype=DTYPES[tensor.data_type].numpy)
+
+
+def sparse_array(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
+    values, indices = tensor_array(sparse.values), tensor_array(sparse.indices).astype(np.int64)
+    shape = tuple(sparse.dims)
+    if np.prod([float(d) for d in shape]) > 2**28:
+        raise ModelError(f"sparse tensor '{sparse.values.name}' has the unreasonable shape {list(shape)}")
+    dense = np.zeros(shape, values.dtype)
+    try:
+        if indices.ndim == 1:
+            dense.reshape(-1)[indices] = values
+        else:
+            dense[tuple(indices.T)] = values
+    except (IndexError, ValueError) as error:
+        raise ModelError(f"sparse tensor '{sparse.values.name}': {error}") from error
+    return dense
+
+
+def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
+    """Attributes as Python values; graphs and tensors stay protos and arrays."""
+    result: dict[str, Any] = {}
+    for a in proto.attribute:
+        match a.type:
+            case onnx.AttributeProto.FLOAT:
+                result[a.name] = float(a.f)
+            case onnx.AttributeProto.INT:
+                result[a.name] = int(a.i)
+            case onnx.AttributeProto.STRING:
+                result[a.name] = a.s.decode("utf-8", "replace")
+            case onnx.AttributeProto.TENSOR:
+                result[a.name] = tensor_array(a.t)
+            case onnx.AttributeProto.GRAPH:
+                result[a.name] = a.g
+            case onnx.AttributeProto.FLOATS:
+                result[a.name] = tuple(float(v) for v in a.floats)
+            case onnx.AttributeProto.INTS:
+                result[a.name] = tuple(int(v) for v in a.ints)
+            case onnx.AttributeProto.STRINGS:
+                result[a.name] = tuple(s.decode("utf-8", "replace") for s in a.strings)
+            case onnx.AttributeProto.SPARSE_TENSOR:
+                result[a.name] = sparse_array(a.sparse_tensor)
+            case other:
+                raise ModelError(f"node '{proto.name}': attribute '{a.name}' has the unsupported type {other}")
+    return result
+
+
+def import_node(builder: Builder, proto: onnx.NodeProto) -> None:
+    """Add one node: by its handler, by its function body, or as an opaque op."""
+    domain = "" if proto.domain == "ai.onnx" else proto.domain
+    node = Node(
+        builder,
+        proto,
+        proto.op_type,
+        domain,
+        builder.opset.get(domain, 1),
+        tuple(builder.resolve(i) if i else "" for i in proto.input),
+        tuple(proto.output),
+        attributes(proto),
+    )
+    results = _dispatch(node)
+    if len(results) < sum(1 for o in proto.output if o):
+        results += [""] * (len(proto.output) - len(results))
+    for outer, inner in zip(proto.output, results, strict=False):
+        if outer and inner:
+            builder.env[outer] = inner
+
+
+def _dispatch(node: Node) -> list[str]:
+    key = (node.domain, node.op_type)
+    if key in node.builder.functions:
+        return _inline(node, node.builder.functions[key])
+    try:
+        if node.domain == "" and node.op_type in BODY_HANDLERS:
+            return BODY_HANDLERS[node.op_type](node, import_graph)
+        handler = HANDLERS.get(key)
+        if handler is not None:
+            return list(handler(node))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+        raise ModelError(f"node '{node.loc}' ({node.op_type}): {type(error).__name__} {error}") from error
+    body = function_body(node)
+    if body is not None:
+        return _inline(node, body)
+    return import_opaque(node, DTYPES)
+
+
+def _inline(node: Node, function: onnx.FunctionProto) -> list[str]:
+    """A model-local or standard function, expanded in place."""
+    parent = node.builder
+    if parent.depth >= MAX_DEPTH:
+        raise ModelError(f"node '{node.loc}': functions call each other more than {MAX_DEPTH} deep")
+    opset: Mapping[str, int] = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
+    inner = Builder(
+        parent.name, {**parent.opset, **opset}, parent.functions, parent.outer, parent.scope, {}, parent.ops,
+        parent.inputs, parent.captures, parent.counter, parent.depth + 1,
+    )  # fmt: skip
+    for formal, actual in zip(function.input, node.inputs, strict=False):
+        inner.env[formal] = actual
+    for formal in function.input:
+        inner.env.setdefault(formal, "")
+    given = {a.name: a for a in node.proto.attribute}
+    defaults = {a.name: a for a in function.attribute_proto}
+    for proto in function.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(proto)
+        copy.name = f"{node.loc}/{proto.name or proto.op_type}"
+        _fill_references(copy, given, defaults)
+        import_node(inner, copy)
+    parent.counter = inner.counter
+    return [inner.env.get(o, "") for o in function.output][: len(node.proto.output)]
+
+
+def _fill_references(proto: onnx.NodeProto, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Replace attributes that refer to the function's own by their values."""
+    kept = []
+    for a in proto.attribute:
+        if a.ref_attr_name:
+            source = given.get(a.ref_attr_name, defaults.get(a.ref_attr_name))
+            if source is None:
+                continue
+            filled = onnx.AttributeProto()
+            filled.CopyFrom(source)
+            filled.name = a.name
+            kept.append(filled)
+        else:
+            for sub in [a.g, *a.graphs] if a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) else []:
+                for n in sub.node:
+                    _fill_references(n, given, defaults)
+            kept.append(a)
+    fresh = list(kept)
+    del proto.attribute[:]
+    proto.attribute.extend(fresh)

@@ -1,0 +1,209 @@
+"""Binding: a graph for one batch, sequence length, height and width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from tenfold.errors import InputError, ModelError
+from tenfold.ir.dims import Dim, Shape, evaluate, substitute, symbols_of
+from tenfold.ir.graph import Array, Graph, Op, Value
+from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op
+from tenfold.ir.table import Lowering
+
+BATCH = "batch"
+
+
+def bind(graph: Graph, sizes: Mapping[str, int], *, assume_bounds: bool = False) -> Graph:
+    """``graph`` with its symbols replaced by ``sizes``, shape arithmetic folded away and branches decided.
+
+    With ``assume_bounds`` extents that depend on data are set to their upper bound, so that the result
+    is static and can be priced.  A size for a symbol that the graph has not is an error, except that
+    ``batch`` may re-batch a graph whose batch was fixed at one.
+
+    Raises InputError for unknown or non-positive sizes, ModelError where a size contradicts the model.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} must be at least 1, got {size}")
+    if sizes.get(BATCH, 1) != 1 and BATCH not in graph.symbols:
+        graph = _rebatch(graph)
+    unknown = sorted(set(sizes) - set(graph.symbols) - {BATCH})
+    if unknown:
+        raise InputError(f"the model has no free dimension '{unknown[0]}': it has {', '.join(graph.symbols) or 'none'}")
+    shapes = {
+        n: None if v.shape is None else tuple(substitute(d, sizes) for d in v.shape) for n in graph.inputs for v in (graph.values[n],)
+    }
+    bound = _fold(graph, shapes)
+    return _assume(_choose_branches(bound)) if assume_bounds else bound
+
+
+def _choose_branches(graph: Graph) -> Graph:
+    """Where a condition depends on data, the dearer branch; the choice is noted among the bounds."""
+    undecided = [op for op in graph.ops if op.kind == "if"]
+    if not undecided:
+        return graph
+    from tenfold.ir.cost import graph_totals
+
+    known: dict[str, Array] = {}
+    notes: dict[str, Dim] = {}
+    for op in undecided:
+        costs = [t.flops for t in map(graph_totals, map(_choose_branches, op.bodies))]
+        dear = 1 if isinstance(costs[0], int) and isinstance(costs[1], int) and costs[1] > costs[0] else 0
+        known[op.inputs[0]] = np.asarray(dear == 0)
+        notes[f"{op.name}.branch"] = dear
+    chosen = _inline_branches(graph, known)
+    return _choose_branches(replace(chosen, bounds={**chosen.bounds, **notes}))
+
+
+def _fold(graph: Graph, shapes: Mapping[str, Shape | None]) -> Graph:
+    """Infer with the new shapes; what is then known becomes a constant, what nobody needs disappears."""
+    inferred, known = infer_graph(graph, shapes)
+    concrete = {n: a for n, a in known.items() if a.dtype != object or inferred.values[n].dtype.value == "string"}
+    return prune(_inline_branches(inferred, concrete), concrete)
+
+
+def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
+    """Replace every ``if`` whose condition is known, or that has one possible branch, by the branch it takes."""
+    if not any(op.kind == "if" and _taken(op, known) is not None for op in graph.ops):
+        return graph
+    ops: list[Op] = []
+    constants = dict(graph.constants)
+    values = dict(graph.values)
+    renamed: dict[str, str] = {}
+    for op in graph.ops:
+        body = _taken(op, known) if op.kind == "if" else None
+        if body is None:
+            ops.append(replace(op, inputs=tuple(renamed.get(i, i) for i in op.inputs)))
+            continue
+        mark = f"{op.name}/"
+        names = {b: renamed.get(a, a) for b, a in zip(body.inputs, op.inputs[1:], strict=True)}
+        for name, value in body.values.items():
+            if name not in names:
+                names[name] = mark + name
+                values[mark + name] = replace(value, name=mark + name)
+        constants |= {names[n]: data for n, data in body.constants.items()}
+        ops += [
+            replace(
+                b, inputs=tuple(names.get(i, i) for i in b.inputs), outputs=tuple(names.get(o, o) for o in b.outputs), loc=mark + b.name
+            )
+            for b in body.ops
+        ]
+        renamed |= {o: names[b] for o, b in zip(op.outputs, body.outputs, strict=True) if o}
+    outputs = tuple(renamed.get(o, o) for o in graph.outputs)
+    kept = [Op("identity", (o,), (name,), loc=name) for name, o in zip(graph.outputs, outputs, strict=True) if name != o]
+    flat = replace(graph, ops=(*ops, *kept), values=values, constants=constants)
+    flat = prune(flat, {})
+    shapes = {n: flat.values[n].shape for n in flat.inputs}
+    return _fold(flat, shapes)
+
+
+def _taken(op: Op, known: Mapping[str, Array]) -> Graph | None:
+    """The branch that ``if`` takes, where that is certain."""
+    if op.inputs[0] in known:
+        return op.bodies[0 if bool(np.ravel(known[op.inputs[0]])[0]) else 1]
+    possible = [b for b in op.bodies if not b.name.startswith(IMPOSSIBLE)]
+    return possible[0] if len(possible) == 1 else None
+
+
+def prune(graph: Graph, known: Mapping[str, Array]) -> Graph:
+    """Drop ops whose results are known or unused; known results that are used become constants."""
+    needed = set(graph.outputs)
+    ops: list[Op] = []
+    for op in reversed(graph.ops):
+        used = [o for o in op.outputs if o in needed]
+        if not used or all(o in known for o in used):
+            continue
+        ops.append(op)
+        needed.update(i for i in op.inputs if i)
+    made = {o for op in ops for o in op.outputs if o}
+    folded = {n: known[n] for n in needed if n in known and n not in made and n not in graph.constants and n not in graph.inputs}
+    constants = {n: d for n, d in graph.constants.items() if n in needed} | folded
+    values = {n: v for n, v in graph.values.items() if n in made or n in constants or n in graph.inputs}
+    return replace(graph, ops=tuple(reversed(ops)), values=values, constants=constants)
+
+
+def _assume(graph: Graph) -> Graph:
+    """Data-dependent extents at their upper bound, everything else by propagation."""
+    scope = Scope(prefix="v")
+    for name in graph.inputs:
+        scope.declare(graph.values[name])
+    for name, data in graph.constants.items():
+        scope.declare(graph.values[name], data) if data is not None else scope.declare(graph.values[name])
+    ops: list[Op] = []
+    assumed: dict[str, Dim] = {}
+    for op in graph.ops:
+        done = infer_op(scope, op)
+        ops.append(done)
+        for name in done.outputs:
+            if name:
+                value = scope.values[name]
+                scope.values[name] = _bounded(value, scope.bounds, assumed, done)
+    notes = {n: b for n, b in graph.bounds.items() if n.endswith(".branch")}
+    return replace(graph, ops=tuple(ops), values=scope.values, bounds={**notes, **assumed})
+
+
+def _bounded(value: Value, bounds: Mapping[str, Dim], assumed: dict[str, Dim], op: Op) -> Value:
+    if value.shape is None:
+        raise ModelError(f"node '{op.name}' ({op.kind}): the shape of its result depends on data, so it cannot be priced")
+    dims: list[Dim] = []
+    for d in value.shape:
+        most: dict[str, int] = {}
+        for s in symbols_of(d):
+            limit = bounds.get(s, -1)
+            if not isinstance(limit, int) or limit < 0:
+                raise ModelError(
+                    f"node '{op.name}' ({op.kind}): extent '{s}' of its result depends on data and has no upper bound, so it cannot be priced"
+                )
+            most[s] = limit
+        assumed.update(most)
+        number = evaluate(d, most)
+        dims.append(d if number is None else number)
+    return replace(value, shape=tuple(dims))
+
+
+def _rebatch(graph: Graph) -> Graph:
+    """A graph whose inputs all start with extent 1, with that extent turned into the symbol ``batch``."""
+    from tenfold.ir.dims import symbol
+
+    batch = symbol(BATCH)
+    shapes: dict[str, Shape | None] = {}
+    for name in graph.inputs:
+        shape = graph.values[name].shape
+        if not shape or shape[0] != 1:
+            raise InputError(
+                f"the model's batch is fixed: input '{name}' has shape {list(shape or ())}, only a first extent of 1 can be re-batched"
+            )
+        shapes[name] = (batch, *shape[1:])
+    constants = dict(graph.constants)
+    values = dict(graph.values)
+    ops: list[Op] = []
+    for op in graph.ops:
+        if op.kind == "reshape" and op.inputs[1] in constants:
+            target = constants[op.inputs[1]]
+            if target is not None and target.size and target.reshape(-1)[0] == 1 and not op.attrs.get("allowzero", 0):
+                name = f"{op.name}/rebatched"
+                free = target.copy()
+                source = graph.values[op.inputs[0]].shape
+                free[0] = 0 if source and source[0] == 1 else -1
+                if free[0] == 0 or (free == -1).sum() == 1:
+                    constants[name] = free
+                    values[name] = replace(values[op.inputs[1]], name=name)
+                    op = replace(op, inputs=(op.inputs[0], name))
+        ops.append(op)
+    for name in graph.inputs:
+        values[name] = replace(values[name], shape=shapes[name])
+    try:
+        inferred, _ = infer_graph(replace(graph, ops=tuple(ops), constants=constants, values=values), shapes)
+    except ModelError as error:
+        raise InputError(f"the model's batch is fixed at 1 and cannot be changed: {error}") from error
+    return inferred
+
+
+def is_free(op: Op) -> bool:
+    """Whether the op only renames bytes."""
+    from tenfold.ir.ops import TABLE
+
+    return TABLE[op.kind].lowering is Lowering.VIEW

@@ -1,0 +1,66 @@
+"""Arithmetic and traffic of ops and graphs, from the work column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tenfold.ir.dims import Dim, add
+from tenfold.ir.graph import Graph, Op
+from tenfold.ir.infer import row_of
+from tenfold.ir.table import Call, Lowering, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the ops of a graph. ``opaque_flops`` and ``opaque_bytes`` belong to ops that are not native."""
+
+    contraction_flops: Dim = 0
+    vector_flops: Dim = 0
+    transcendentals: Dim = 0
+    read_bytes: Dim = 0
+    write_bytes: Dim = 0
+    opaque_flops: Dim = 0
+
+    @property
+    def flops(self) -> Dim:
+        return add(self.contraction_flops, self.vector_flops)
+
+
+def op_call(graph: Graph, op: Op) -> Call:
+    """``op`` with the types of its operands and results and the contents of constants."""
+    known = {i: data for i, n in enumerate(op.inputs) if (data := graph.constants.get(n)) is not None}
+    return Call(
+        op,
+        tuple(graph.value(n) for n in op.inputs),
+        tuple(graph.value(n) for n in op.outputs),
+        known,
+    )
+
+
+def op_work(graph: Graph, op: Op) -> Work:
+    return row_of(op).work(op_call(graph, op))
+
+
+def graph_totals(graph: Graph) -> Totals:
+    """Totals of a graph: each is the sum of the works that ``op_work`` lists, counted once."""
+    sums: list[Dim] = [0] * 6
+    for op in graph.ops:
+        work = op_work(graph, op)
+        opaque = row_of(op).lowering is Lowering.OPAQUE
+        parts: tuple[Dim, ...] = (
+            work.contraction_flops,
+            work.vector_flops,
+            work.transcendentals,
+            _sum(work.reads),
+            _sum(work.writes),
+            work.flops if opaque else 0,
+        )
+        sums = [add(s, p) for s, p in zip(sums, parts, strict=True)]
+    return Totals(*sums)
+
+
+def _sum(parts: tuple[Dim, ...]) -> Dim:
+    total: Dim = 0
+    for p in parts:
+        total = add(total, p)
+    return total

@@ -1,0 +1,38 @@
+"""The op table: every kind of op, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tenfold.ir.ops import (
+    contraction,
+    control,
+    indexing,
+    movement,
+    normalization,
+    pointwise,
+    quantization,
+    reduction,
+    sequence,
+    signal,
+    window,
+)
+from tenfold.ir.table import OpRow
+
+_GROUPS = (
+    pointwise, movement, indexing, reduction, normalization, contraction, sequence, window, quantization, signal, control,
+)  # fmt: skip
+
+
+def _collect() -> Mapping[str, OpRow]:
+    table: dict[str, OpRow] = {}
+    for group in _GROUPS:
+        for row in group.ROWS:
+            if row.kind in table:
+                raise ValueError(f"op kind '{row.kind}' has two rows")
+            table[row.kind] = row
+    return MappingProxyType(table)
+
+
+TABLE: Mapping[str, OpRow] = _collect()

@@ -1,0 +1,185 @@
+"""Rules that many rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tenfold.ir.dims import Dim, Shape, broadcast, mul, prod
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Array, UnknownShape
+from tenfold.ir.table import Access, Call, Context, Space, Work
+
+# --- element types -----------------------------------------------------------------------------
+
+
+def same_dtype(call: Call) -> Sequence[DType]:
+    """Every output has the type of the first input."""
+    return [call.input(0).dtype] * len(call.op.outputs)
+
+
+def always(*dtypes: DType) -> Callable[[Call], Sequence[DType]]:
+    """Outputs of fixed types, the last repeated."""
+    return lambda call: [dtypes[min(i, len(dtypes) - 1)] for i in range(len(call.op.outputs))]
+
+
+def dtype_of_attr(name: str, default: DType | None = None) -> Callable[[Call], Sequence[DType]]:
+    """The type that an attribute names, else ``default``, else that of the first input."""
+
+    def rule(call: Call) -> Sequence[DType]:
+        given = call.attr(name)
+        dtype = DType(given) if given else default or call.input(0).dtype
+        return [dtype] * len(call.op.outputs)
+
+    return rule
+
+
+def dtype_of_input(i: int) -> Callable[[Call], Sequence[DType]]:
+    return lambda call: [call.input(i).dtype] * len(call.op.outputs)
+
+
+# --- shapes --------------------------------------------------------------------------------------
+
+
+def same_shape(call: Call) -> Sequence[Shape]:
+    return [call.shape(0)] * len(call.op.outputs)
+
+
+def broadcast_shape(call: Call) -> Sequence[Shape]:
+    return [broadcast(call.shape(i) for i in range(len(call.inputs)) if call.has(i))]
+
+
+def scalar_shape(_call: Call) -> Sequence[Shape]:
+    return [()]
+
+
+def normalise_axis(axis: int, rank: int) -> int:
+    if not -rank <= axis < max(rank, 1):
+        raise ValueError(f"axis {axis} is outside a tensor of rank {rank}")
+    return axis % rank if rank else 0
+
+
+def normalise_axes(axes: Sequence[int], rank: int) -> list[int]:
+    return [normalise_axis(int(a), rank) for a in axes]
+
+
+# --- iteration spaces ------------------------------------------------------------------------------
+
+
+def pointwise_space(call: Call) -> Space:
+    out = call.out()
+    access = tuple(Access.SHAPE if v is None else Access.POINT if v.shape == out else Access.BROADCAST for v in call.inputs)
+    return Space(out, (), access)
+
+
+def view_space(call: Call) -> Space:
+    """The first input is renamed or moved, the others are shape arguments."""
+    return Space(call.out(), (), first(call, Access.VIEW, Access.SHAPE))
+
+
+def row_space(call: Call) -> Space:
+    """Normalisations: as many points as the input, each needing its row."""
+    return Space(call.shape(0), (), first(call, Access.ROW, Access.BROADCAST))
+
+
+def whole_space(call: Call) -> Space:
+    return Space(call.out(), (), tuple(Access.WHOLE for _ in call.inputs))
+
+
+def lookup_space(call: Call) -> Space:
+    return Space(call.out(), (), first(call, Access.LOOKUP, Access.POINT))
+
+
+def window_space(call: Call) -> Space:
+    return Space(call.out(), (), first(call, Access.WINDOW, Access.BROADCAST))
+
+
+def first(call: Call, head: Access, rest: Access) -> tuple[Access, ...]:
+    return tuple(head if i == 0 else rest for i in range(len(call.inputs)))
+
+
+# --- work ------------------------------------------------------------------------------------------
+
+
+def all_reads(call: Call) -> tuple[Dim, ...]:
+    return tuple(v.bytes if v is not None else 0 for v in call.inputs)
+
+
+def all_writes(call: Call) -> tuple[Dim, ...]:
+    return tuple(v.bytes if v is not None else 0 for v in call.outputs)
+
+
+def no_work(_call: Call) -> Work:
+    """A view or a number known when compiling: nothing is computed, nothing moves."""
+    return Work()
+
+
+def move_work(call: Call) -> Work:
+    """Reads what it writes, no arithmetic; index and shape arguments are read whole."""
+    written = all_writes(call)
+    total = prod(()) * 0
+    for w in written:
+        total = total + w
+    return Work(reads=(total, *all_reads(call)[1:]), writes=written)
+
+
+def per_output(flops: float, transcendentals: int = 0) -> Callable[[Call], Work]:
+    """``flops`` and ``transcendentals`` for each element of the first output."""
+
+    def rule(call: Call) -> Work:
+        n = prod(call.out())
+        return Work(
+            vector_flops=mul(n, int(flops)),
+            transcendentals=mul(n, transcendentals),
+            reads=all_reads(call),
+            writes=all_writes(call),
+        )
+
+    return rule
+
+
+def per_input(flops: int, transcendentals: int = 0) -> Callable[[Call], Work]:
+    """``flops`` and ``transcendentals`` for each element of the first input."""
+
+    def rule(call: Call) -> Work:
+        n = prod(call.shape(0))
+        return Work(
+            vector_flops=mul(n, flops),
+            transcendentals=mul(n, transcendentals),
+            reads=all_reads(call),
+            writes=all_writes(call),
+        )
+
+    return rule
+
+
+# --- evaluation --------------------------------------------------------------------------------------
+
+
+def widen(x: Array) -> Array:
+    """fp16, bf16 and fp8 arrays as fp32, others unchanged: NumPy has no BLAS for narrow floats."""
+    narrow = x.dtype == np.float16 or (x.dtype.kind == "V" and x.dtype.names is None) or _is_narrow(x.dtype)
+    return x.astype(np.float32) if narrow else x
+
+
+def _is_narrow(dtype: np.dtype[Any]) -> bool:
+    return dtype.name.startswith(("bfloat16", "float8", "float4"))
+
+
+def in_fp32(fn: Callable[..., Array]) -> Callable[..., Array]:
+    """Run ``fn(ctx, *arrays)`` on widened arrays and round the result to the first input's type."""
+
+    def run(ctx: Context, x: Array, *rest: Array | None) -> Array:
+        wide = fn(ctx, widen(x), *(widen(r) if r is not None else None for r in rest))
+        return wide.astype(x.dtype, copy=False)
+
+    return run
+
+
+def known_ints(call: Call, i: int) -> list[int]:
+    """The content of input ``i``; raises UnknownShape where it is not known."""
+    if i >= len(call.inputs) or call.inputs[i] is None:
+        raise UnknownShape(f"{call.op.kind}: input {i}")
+    return [v if not isinstance(v, np.generic) else v.item() for v in call.need(i)]

@@ -1,0 +1,394 @@
+"""Matrix products and convolutions: what matrix units exist for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tenfold.ir.dims import Dim, Shape, add, broadcast, ceildiv, floordiv, mul, prod, sub
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Array
+from tenfold.ir.ops.common import all_reads, all_writes, always, first, same_dtype, widen
+from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
+
+# --- matmul ----------------------------------------------------------------------------------------
+
+
+def _operands(call: Call) -> tuple[Shape, Shape]:
+    """Shapes of both operands after the transposes that the attributes ask for."""
+    a, b = call.shape(0), call.shape(1)
+    if not a or not b:
+        raise ValueError(f"matmul needs operands of rank 1 and more, got {a} x {b}")
+    if call.attr("transpose_a", 0):
+        a = (*a[:-2], a[-1], a[-2])
+    if call.attr("transpose_b", 0):
+        b = (*b[:-2], b[-1], b[-2])
+    return a, b
+
+
+def _matmul_shape(call: Call) -> Sequence[Shape]:
+    a, b = _operands(call)
+    inner_b = b[-2] if len(b) > 1 else b[0]
+    if isinstance(a[-1], int) and isinstance(inner_b, int) and a[-1] != inner_b:
+        raise ValueError(f"matmul of {call.shape(0)} and {call.shape(1)}: inner extents {a[-1]} and {inner_b} differ")
+    batch = broadcast((a[:-2], b[:-2]))
+    return [(*batch, *((a[-2],) if len(a) > 1 else ()), *((b[-1],) if len(b) > 1 else ()))]
+
+
+def matmul_of(call: Call) -> Matmul:
+    """The product as the matrix unit sees it: a weight shared by the batch makes the batch part of m."""
+    a, b = _operands(call)
+    m = a[-2] if len(a) > 1 else 1
+    n = b[-1] if len(b) > 1 else 1
+    batch = prod(broadcast((a[:-2], b[:-2])))
+    if prod(b[:-2]) == 1:
+        return Matmul(1, mul(batch, m), n, a[-1])
+    return Matmul(batch, m, n, a[-1])
+
+
+def _matmul_space(call: Call) -> Space:
+    a, _ = _operands(call)
+    return Space(call.out(), (a[-1],), tuple(Access.CONTRACT if i < 2 else Access.BROADCAST for i in range(len(call.inputs))))
+
+
+def _matmul_work(call: Call) -> Work:
+    product = matmul_of(call)
+    return Work(contraction_flops=mul(2, product.macs), matmuls=(product,), reads=all_reads(call), writes=all_writes(call))
+
+
+def _matmul(ctx: Context, a: Array, b: Array) -> Array:
+    if ctx.get("transpose_a", 0):
+        a = np.swapaxes(a, -1, -2)
+    if ctx.get("transpose_b", 0):
+        b = np.swapaxes(b, -1, -2)
+    with np.errstate(all="ignore"):
+        return np.matmul(widen(a), widen(b)).astype(a.dtype, copy=False)
+
+
+def exact_int_matmul(a: Array, b: Array) -> Array:
+    """Integer product in int32 through fp64 BLAS: exact below 2**53, 40 times faster than NumPy's integers."""
+    return np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.int64).astype(np.int32)
+
+
+def _zero_point(zero: Array | None, rank: int, axis: int) -> Array:
+    """A zero point shaped to subtract from an operand: a scalar, or one per row or column."""
+    if zero is None:
+        return np.zeros((), np.int32)
+    z = zero.astype(np.int32)
+    if z.ndim == 1 and z.size > 1:
+        shape = [1] * rank
+        shape[axis] = z.size
+        return z.reshape(shape)
+    return z.reshape(()) if z.size == 1 else z
+
+
+def _matmul_integer(_ctx: Context, a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Array:
+    left = a.astype(np.int32) - _zero_point(a_zero, a.ndim, -2 if a.ndim > 1 else -1)
+    right = b.astype(np.int32) - _zero_point(b_zero, b.ndim, -1)
+    return exact_int_matmul(left, right)
+
+
+# --- einsum ------------------------------------------------------------------------------------------
+
+
+def _einsum_terms(call: Call) -> tuple[list[list[str]], list[str], dict[str, Dim]]:
+    """Index names of each operand and of the result, and the extent of each index."""
+    left, _, right = call.attr("equation").replace(" ", "").partition("->")
+    operands = left.split(",")
+    if len(operands) != len(call.inputs):
+        raise ValueError(f"einsum '{call.attr('equation')}' names {len(operands)} operands, got {len(call.inputs)}")
+    extents: dict[str, Dim] = {}
+    names: list[list[str]] = []
+    for i, term in enumerate(operands):
+        shape = call.shape(i)
+        hidden = [f".{j}" for j in range(len(shape) - len(term.replace("...", "")))] if "..." in term else []
+        head, dots, tail = term.partition("...")
+        indices = [*head, *(hidden if dots else []), *tail]
+        if len(indices) != len(shape):
+            raise ValueError(f"einsum term '{term}' does not fit rank {len(shape)}")
+        for name, d in zip(indices, shape, strict=True):
+            extents[name] = d if extents.get(name, 1) == 1 else extents[name]
+        names.append(indices)
+    dotted = sorted(n for n in extents if n.startswith("."))
+    if "->" in call.attr("equation"):
+        head, dots, tail = right.partition("...")
+        result = [*head, *(dotted if dots else []), *tail]
+    else:
+        flat = [n for t in names for n in t]
+        result = dotted + sorted(n for n in set(flat) if flat.count(n) == 1 and not n.startswith("."))
+    return names, result, extents
+
+
+def _einsum_shape(call: Call) -> Sequence[Shape]:
+    _, result, extents = _einsum_terms(call)
+    return [tuple(extents[n] for n in result)]
+
+
+def _einsum_space(call: Call) -> Space:
+    _, result, extents = _einsum_terms(call)
+    reduced = tuple(d for n, d in extents.items() if n not in result)
+    return Space(call.out(), reduced, tuple(Access.CONTRACT for _ in call.inputs))
+
+
+def _einsum_work(call: Call) -> Work:
+    names, result, extents = _einsum_terms(call)
+    if len(names) != 2 or all(n in result for n in extents):
+        points = prod(extents.values())
+        return Work(vector_flops=mul(points, max(1, len(names))), reads=all_reads(call), writes=all_writes(call))
+    left, right = names
+    batch = prod(extents[n] for n in extents if n in left and n in right and n in result)
+    m = prod(extents[n] for n in extents if n in left and n not in right and n in result)
+    n_ = prod(extents[n] for n in extents if n in right and n not in left and n in result)
+    k = prod(extents[n] for n in extents if n not in result)
+    product = Matmul(batch, m, n_, k)
+    return Work(contraction_flops=mul(2, product.macs), matmuls=(product,), reads=all_reads(call), writes=all_writes(call))
+
+
+def _einsum(ctx: Context, *arrays: Array) -> Array:
+    wide = [widen(a) for a in arrays]
+    return np.asarray(np.einsum(ctx.get("equation"), *wide, optimize=True)).astype(arrays[0].dtype, copy=False)
+
+
+# --- convolution ---------------------------------------------------------------------------------------
+
+
+def window_pads(attrs: Mapping[str, Any], spatial: Sequence[Dim], kernel: Sequence[Dim]) -> list[Dim]:
+    """Padding (begins then ends) of a sliding window, from ``pads`` or ``auto_pad``."""
+    rank = len(spatial)
+    mode = attrs.get("auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        return list(attrs.get("pads") or [0] * 2 * rank)
+    if mode == "VALID":
+        return [0] * 2 * rank
+    strides = attrs.get("strides") or (1,) * rank
+    dilations = attrs.get("dilations") or (1,) * rank
+    begins: list[Dim] = []
+    ends: list[Dim] = []
+    for d, k, s, t in zip(spatial, kernel, strides, dilations, strict=True):
+        need = sub(add(mul(sub(ceildiv(d, s), 1), s), add(mul(sub(k, 1), t), 1)), d)
+        total: Dim = max(0, need) if isinstance(need, int) else need
+        small = floordiv(total, 2)
+        large = sub(total, small)
+        begins.append(small if mode == "SAME_UPPER" else large)
+        ends.append(large if mode == "SAME_UPPER" else small)
+    return begins + ends
+
+
+def window_extent(dim: Dim, kernel: Dim, stride: int, dilation: int, pads: Dim, ceil_mode: bool = False) -> Dim:
+    """Number of window positions along one axis."""
+    room = sub(add(dim, pads), add(mul(sub(kernel, 1), dilation), 1))
+    return add((ceildiv if ceil_mode else floordiv)(room, stride), 1)
+
+
+def _conv_geometry(call: Call) -> tuple[list[Dim], list[Dim], list[Dim]]:
+    """Output spatial extents, kernel extents and pads of a convolution."""
+    x, w = call.shape(0), call.shape(1)
+    if len(x) != len(w) or len(x) < 3:
+        raise ValueError(f"conv of input {x} and kernel {w}: ranks must agree and be 3 or more")
+    group = call.attr("group", 1)
+    if isinstance(x[1], int) and isinstance(w[1], int) and x[1] != w[1] * group:
+        raise ValueError(f"conv of input {x} with kernel {w} in {group} groups: {x[1]} channels, needs {w[1] * group}")
+    spatial, kernel = list(x[2:]), list(w[2:])
+    rank = len(spatial)
+    strides, dilations = call.attr("strides") or (1,) * rank, call.attr("dilations") or (1,) * rank
+    pads = window_pads(call.op.attrs, spatial, kernel)
+    out = [window_extent(spatial[i], kernel[i], strides[i], dilations[i], add(pads[i], pads[i + rank])) for i in range(rank)]
+    if any(isinstance(d, int) and d < 1 for d in out):
+        raise ValueError(f"conv of input {x} with kernel {w}: no room for the kernel, output would be {out}")
+    return out, kernel, pads
+
+
+def _conv_shape(call: Call) -> Sequence[Shape]:
+    out, _, _ = _conv_geometry(call)
+    return [(call.shape(0)[0], call.shape(1)[0], *out)]
+
+
+def valid_taps(extent: Dim, out: Dim, kernel: Dim, stride: int, dilation: int, pad: Dim, base: int = 1) -> Dim:
+    """Pairs of output position and kernel tap along one axis that fall on a real input element.
+
+    The rule of XLA's HloCostAnalysis for convolutions. ``base`` is the input dilation of transposed ones.
+    Symbolic extents count every tap.
+    """
+    if not all(isinstance(v, int) for v in (extent, out, kernel, pad)):
+        return mul(out, kernel)
+    positions = np.arange(int(out), dtype=np.int64)[:, None] * stride - pad + np.arange(int(kernel))[None, :] * dilation  # type: ignore[operator]
+    inside = (positions >= 0) & (positions < (int(extent) - 1) * base + 1) & (positions % base == 0)  # type: ignore[call-overload]
+    return int(inside.sum())
+
+
+def _conv_work(call: Call) -> Work:
+    x, w = call.shape(0), call.shape(1)
+    out, kernel, pads = _conv_geometry(call)
+    rank, group = len(out), call.attr("group", 1)
+    strides, dilations = call.attr("strides") or (1,) * rank, call.attr("dilations") or (1,) * rank
+    taps = prod(valid_taps(x[2 + i], out[i], kernel[i], strides[i], dilations[i], pads[i]) for i in range(rank))
+    macs = prod((x[0], w[0], w[1], taps))
+    product = Matmul(group, mul(x[0], prod(out)), floordiv(w[0], group), mul(w[1], prod(kernel)))
+    bias = prod(call.out()) if call.has(2) and call.op.kind == "conv" else 0
+    return Work(
+        contraction_flops=mul(2, macs),
+        vector_flops=bias,
+        matmuls=(product,),
+        reads=all_reads(call),
+        writes=all_writes(call),
+    )
+
+
+def _conv_space(call: Call) -> Space:
+    w = call.shape(1)
+    return Space(
+        call.out(), tuple(w[1:]), tuple((Access.WINDOW, Access.CONTRACT)[i] if i < 2 else Access.BROADCAST for i in range(len(call.inputs)))
+    )
+
+
+def convolve(x: Array, w: Array, attrs: Mapping[str, Any]) -> Array:
+    """N-dimensional convolution [N, C, …] * [O, C/group, …] by one BLAS product per group over gathered windows."""
+    rank, group = x.ndim - 2, attrs.get("group", 1)
+    strides, dilations = attrs.get("strides") or (1,) * rank, attrs.get("dilations") or (1,) * rank
+    kernel = w.shape[2:]
+    pads = [int(p) for p in window_pads(attrs, x.shape[2:], kernel)]  # type: ignore[arg-type]
+    padded = np.pad(x, [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))])
+    out = tuple((padded.shape[2 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank))
+    n, outputs = x.shape[0], w.shape[0]
+    if group > 1 and w.shape[1] == 1 and outputs == group:
+        return _depthwise(padded, w, out, strides, dilations)
+    views = np.lib.stride_tricks.sliding_window_view(
+        padded, tuple((kernel[i] - 1) * dilations[i] + 1 for i in range(rank)), axis=tuple(range(2, 2 + rank))
+    )
+    at = (slice(None), slice(None), *(slice(None, (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(rank)),
+          *(slice(None, None, d) for d in dilations))  # fmt: skip
+    windows = views[at]  # N, C, out…, kernel…
+    result = np.empty((n, outputs, *out), np.result_type(x, w))
+    per_in, per_out = w.shape[1], outputs // group
+    order = (*range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+    for b, g in itertools.product(range(n), range(group)):
+        part = windows[b : b + 1, g * per_in : (g + 1) * per_in].transpose((0, *order)).reshape(int(np.prod(out)), -1)
+        weights = w[g * per_out : (g + 1) * per_out].reshape(per_out, -1)
+        result[b, g * per_out : (g + 1) * per_out] = (weights @ part.T).reshape(per_out, *out)
+    return result
+
+
+def _depthwise(padded: Array, w: Array, out: tuple[int, ...], strides: Sequence[int], dilations: Sequence[int]) -> Array:
+    rank = len(out)
+    result = np.zeros((padded.shape[0], w.shape[0], *out), np.result_type(padded, w))
+    for tap in itertools.product(*(range(k) for k in w.shape[2:])):
+        at = tuple(slice(tap[i] * dilations[i], tap[i] * dilations[i] + (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(rank))
+        result += padded[(slice(None), slice(None), *at)] * w[(slice(None), 0, *tap)].reshape(1, -1, *(1,) * rank)
+    return result
+
+
+def _conv(ctx: Context, x: Array, w: Array, bias: Array | None = None) -> Array:
+    y = convolve(widen(x), widen(w), ctx.attrs)
+    if bias is not None:
+        y = y + widen(bias).reshape(1, -1, *(1,) * (x.ndim - 2))
+    return y.astype(x.dtype, copy=False)
+
+
+def _conv_integer(ctx: Context, x: Array, w: Array, x_zero: Array | None = None, w_zero: Array | None = None) -> Array:
+    left = x.astype(np.float64) - (x_zero.astype(np.float64).reshape(()) if x_zero is not None else 0)
+    right = w.astype(np.float64) - _zero_point(w_zero, w.ndim, 0)
+    return np.rint(convolve(left, right, ctx.attrs)).astype(np.int32)
+
+
+# --- transposed convolution ------------------------------------------------------------------------------
+
+
+def _transposed_geometry(call: Call) -> tuple[list[Dim], list[Dim], list[Dim]]:
+    """Output extents, kernel extents and pads (begins then ends) of a transposed convolution."""
+    x, w = call.shape(0), call.shape(1)
+    return transposed_pads(call.op.attrs, list(x[2:]), list(w[2:]))
+
+
+def transposed_pads(attrs: Mapping[str, Any], spatial: list[Dim], kernel: list[Dim]) -> tuple[list[Dim], list[Dim], list[Dim]]:
+    rank = len(spatial)
+    strides, dilations = attrs.get("strides") or (1,) * rank, attrs.get("dilations") or (1,) * rank
+    extra = attrs.get("output_padding") or (0,) * rank
+    full = [add(add(mul(strides[i], sub(spatial[i], 1)), extra[i]), add(mul(sub(kernel[i], 1), dilations[i]), 1)) for i in range(rank)]
+    mode = attrs.get("auto_pad", "NOTSET")
+    wanted: Any = attrs.get("output_shape") or ([mul(spatial[i], strides[i]) for i in range(rank)] if mode.startswith("SAME") else None)
+    if wanted is None:
+        pads = list(attrs.get("pads") or [0] * 2 * rank) if mode == "NOTSET" else [0] * 2 * rank
+    else:
+        total = [sub(full[i], wanted[-rank:][i]) for i in range(rank)]
+        total = [max(0, t) if isinstance(t, int) else t for t in total]
+        small = [floordiv(t, 2) for t in total]
+        large = [sub(t, s) for t, s in zip(total, small, strict=True)]
+        pads = [*large, *small] if mode == "SAME_LOWER" else [*small, *large]
+    out = list(wanted[-rank:]) if wanted is not None else [sub(full[i], add(pads[i], pads[i + rank])) for i in range(rank)]
+    return out, kernel, pads
+
+
+def _conv_transpose_shape(call: Call) -> Sequence[Shape]:
+    out, _, _ = _transposed_geometry(call)
+    return [(call.shape(0)[0], mul(call.shape(1)[1], call.attr("group", 1)), *out)]
+
+
+def _conv_transpose_work(call: Call) -> Work:
+    x, w = call.shape(0), call.shape(1)
+    out, kernel, pads = _transposed_geometry(call)
+    group, rank = call.attr("group", 1), len(out)
+    strides, dilations = call.attr("strides") or (1,) * rank, call.attr("dilations") or (1,) * rank
+    taps = prod(
+        valid_taps(x[2 + i], out[i], kernel[i], 1, dilations[i], sub(mul(dilations[i], sub(kernel[i], 1)), pads[i]), strides[i])
+        for i in range(rank)
+    )
+    macs = prod((x[0], x[1], w[1], taps))
+    product = Matmul(group, mul(x[0], prod(x[2:])), mul(w[1], prod(kernel)), floordiv(x[1], group))
+    return Work(
+        contraction_flops=mul(2, macs),
+        vector_flops=prod(call.out()),
+        matmuls=(product,),
+        reads=all_reads(call),
+        writes=all_writes(call),
+    )
+
+
+def _conv_transpose(ctx: Context, x: Array, w: Array, bias: Array | None = None) -> Array:
+    xw, ww = widen(x), widen(w)
+    rank, group = x.ndim - 2, ctx.get("group", 1)
+    strides, dilations = ctx.get("strides") or (1,) * rank, ctx.get("dilations") or (1,) * rank
+    out, kernel, pads = transposed_pads(ctx.attrs, list(x.shape[2:]), list(w.shape[2:]))
+    full = [strides[i] * (x.shape[2 + i] - 1) + (w.shape[2 + i] - 1) * dilations[i] + 1 for i in range(rank)]
+    room = [max(full[i], int(pads[i]) + int(out[i])) for i in range(rank)]  # type: ignore[arg-type]
+    n, per_out = x.shape[0], w.shape[1]
+    result = np.zeros((n, per_out * group, *room), np.result_type(xw, ww))
+    per_in = x.shape[1] // group
+    for g in range(group):
+        columns = np.tensordot(xw[:, g * per_in : (g + 1) * per_in], ww[g * per_in : (g + 1) * per_in], axes=(1, 0))
+        columns = np.moveaxis(columns, 1 + rank, 1)  # N, O, spatial…, kernel…
+        for tap in itertools.product(*(range(int(k)) for k in kernel)):  # type: ignore[arg-type]
+            at = tuple(
+                slice(tap[i] * dilations[i], tap[i] * dilations[i] + strides[i] * (x.shape[2 + i] - 1) + 1, strides[i]) for i in range(rank)
+            )
+            result[(slice(None), slice(g * per_out, (g + 1) * per_out), *at)] += columns[(..., *tap)]
+    crop = tuple(slice(int(pads[i]), int(pads[i]) + int(out[i])) for i in range(rank))  # type: ignore[arg-type]
+    y = result[(slice(None), slice(None), *crop)]
+    if bias is not None:
+        y = y + widen(bias).reshape(1, -1, *(1,) * rank)
+    return np.ascontiguousarray(y).astype(x.dtype, copy=False)
+
+
+_WINDOW = {"auto_pad": str, "dilations": tuple, "group": int, "kernel_shape": tuple, "pads": tuple, "strides": tuple}
+
+_CONTRACTION: dict[str, Any] = {"lowering": Lowering.MATRIX}
+
+ROWS: tuple[OpRow, ...] = (
+    OpRow("matmul", (2, 2), attributes(transpose_a=int, transpose_b=int), same_dtype, _matmul_shape, _matmul_space,
+          _matmul_work, _matmul, **_CONTRACTION),
+    OpRow("matmul_integer", (2, 4), {}, always(DType.I32), _matmul_shape, _matmul_space, _matmul_work,
+          _matmul_integer, **_CONTRACTION),
+    OpRow("einsum", (1, 1 << 30), attributes(equation=str), same_dtype, _einsum_shape, _einsum_space, _einsum_work,
+          _einsum, **_CONTRACTION),
+    OpRow("conv", (2, 3), _WINDOW, same_dtype, _conv_shape, _conv_space, _conv_work, _conv, **_CONTRACTION),
+    OpRow("conv_integer", (2, 4), _WINDOW, always(DType.I32), _conv_shape, _conv_space, _conv_work, _conv_integer,
+          **_CONTRACTION),
+    OpRow("conv_transpose", (2, 3), {**_WINDOW, "output_padding": tuple, "output_shape": tuple}, same_dtype,
+          _conv_transpose_shape, _conv_space, _conv_transpose_work, _conv_transpose, **_CONTRACTION),
+    OpRow("deform_conv", (3, 5), {**_WINDOW, "offset_group": int}, same_dtype, _conv_shape,
+          lambda c: Space(c.out(), tuple(c.shape(1)[1:]), first(c, Access.LOOKUP, Access.CONTRACT)), _conv_work,
+          onnx_reference("DeformConv"), **_CONTRACTION),
+)  # fmt: skip

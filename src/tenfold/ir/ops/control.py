@@ -1,0 +1,230 @@
+"""Control flow, and the op that Tenfold does not know.
+
+Bodies are graphs whose inputs are all explicit: first what the construct itself passes,
+then what the body captures from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tenfold.ir.dims import Dim, Shape, add, mul
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Array, UnknownShape, Value
+from tenfold.ir.ops.common import all_reads, all_writes, whole_space
+from tenfold.ir.table import MANY, Call, Context, Lowering, OpRow, Work, attributes
+
+
+def _body_outputs(call: Call, which: int) -> list[Value]:
+    body = call.op.bodies[which]
+    return [body.values[name] for name in body.outputs]
+
+
+def merge_shapes(call: Call, a: Shape | None, b: Shape | None) -> Shape | None:
+    """The shape that covers both: unequal extents become unknown ones, unequal ranks no shape at all."""
+    if a is None or b is None or len(a) != len(b):
+        return None
+    return tuple(x if x == y else call.unknown_dim("merge") for x, y in zip(a, b, strict=True))
+
+
+# --- if ------------------------------------------------------------------------------------------------
+
+
+def _if_dtypes(call: Call) -> Sequence[DType]:
+    return [v.dtype for v in _body_outputs(call, 0)]
+
+
+def _if_shapes(call: Call) -> Sequence[Shape | None]:
+    from tenfold.ir.infer import IMPOSSIBLE
+
+    for which in (0, 1):
+        if call.op.bodies[1 - which].name.startswith(IMPOSSIBLE):
+            return [v.shape for v in _body_outputs(call, which)]
+    pairs = zip(_body_outputs(call, 0), _body_outputs(call, 1), strict=True)
+    return [merge_shapes(call, a.shape, b.shape) for a, b in pairs]
+
+
+def _if(ctx: Context, condition: Array, *captured: Array | None) -> Sequence[Array]:
+    return ctx.bodies[0 if bool(condition.reshape(-1)[0]) else 1](captured)
+
+
+# --- loop ---------------------------------------------------------------------------------------------
+
+
+def trip_count(call: Call) -> Dim | None:
+    """Iterations of a loop or scan, where they can be known before running."""
+    if call.op.kind == "scan":
+        states = call.attr("states")
+        axes = call.attr("input_axes") or (0,) * call.attr("scanned")
+        shape = call.shape(states)
+        return shape[axes[0] % len(shape)]
+    limit = call.numbers(0)
+    return limit[0] if limit is not None and _always_true(call) else None
+
+
+def _always_true(call: Call) -> bool:
+    """Whether the loop's condition is true from the start and the body never changes it."""
+    body = call.op.bodies[0]
+    start = call.numbers(1) if call.has(1) else [True]
+    out = body.outputs[0]
+    constant = body.constants.get(out)
+    kept = out == body.inputs[1] or (constant is not None and bool(np.all(constant)))
+    return kept and start is not None and bool(start[0])
+
+
+def _loop_dtypes(call: Call) -> Sequence[DType]:
+    return [v.dtype for v in _body_outputs(call, 0)[1:]]
+
+
+def _loop_shapes(call: Call) -> Sequence[Shape | None]:
+    carried = call.attr("carried")
+    outs = _body_outputs(call, 0)[1:]
+    trips = trip_count(call)
+    shapes: list[Shape | None] = [
+        merge_shapes(call, v.shape, initial.shape if initial else None)
+        for v, initial in zip(outs[:carried], call.inputs[2 : 2 + carried], strict=True)
+    ]
+    for v in outs[carried:]:
+        extent = trips if trips is not None else call.unknown_dim("trips")
+        shapes.append(None if v.shape is None else (int(extent) if isinstance(extent, np.integer) else extent, *v.shape))
+    return shapes
+
+
+def _loop(ctx: Context, limit: Array | None, condition: Array | None, *rest: Array | None) -> Sequence[Array]:
+    carried = ctx.get("carried")
+    state, captured = list(rest[:carried]), rest[carried:]
+    most = int(limit.reshape(-1)[0]) if limit is not None else MANY
+    alive = np.asarray(True) if condition is None else condition.reshape(())
+    stacked: list[list[Array]] = [[] for _ in range(ctx.outputs - carried)]
+    i = 0
+    while i < most and bool(alive):
+        alive, *outs = ctx.bodies[0]([np.asarray(i, np.int64), alive, *state, *captured])
+        alive, state = alive.reshape(()), list(outs[:carried])
+        for column, value in zip(stacked, outs[carried:], strict=False):
+            column.append(value)
+        i += 1
+    return [*state, *(np.stack(c) if c else np.zeros((0,)) for c in stacked)]  # type: ignore[list-item]
+
+
+# --- scan ---------------------------------------------------------------------------------------------
+
+
+def _scan_dtypes(call: Call) -> Sequence[DType]:
+    return [v.dtype for v in _body_outputs(call, 0)]
+
+
+def _scan_shapes(call: Call) -> Sequence[Shape | None]:
+    states = call.attr("states")
+    outs = _body_outputs(call, 0)
+    trips = trip_count(call)
+    axes = call.attr("output_axes") or (0,) * (len(outs) - states)
+    shapes: list[Shape | None] = [v.shape for v in outs[:states]]
+    for v, axis in zip(outs[states:], axes, strict=True):
+        if v.shape is None or trips is None:
+            raise UnknownShape("scan output")
+        at = axis % (len(v.shape) + 1)
+        shapes.append((*v.shape[:at], trips, *v.shape[at:]))
+    return shapes
+
+
+def _scan(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
+    states, scanned = ctx.get("states"), ctx.get("scanned")
+    state: list[Array | None] = list(arrays[:states])
+    inputs = [a for a in arrays[states : states + scanned] if a is not None]
+    captured = arrays[states + scanned :]
+    axes = ctx.get("input_axes") or (0,) * scanned
+    back = ctx.get("input_directions") or (0,) * scanned
+    columns = [np.moveaxis(a, x, 0)[::-1] if d else np.moveaxis(a, x, 0) for a, x, d in zip(inputs, axes, back, strict=True)]
+    outputs = ctx.outputs - states
+    stacked: list[list[Array]] = [[] for _ in range(outputs)]
+    for t in range(columns[0].shape[0]):
+        outs = ctx.bodies[0]([*state, *(c[t] for c in columns), *captured])
+        state = list(outs[:states])
+        for column, value in zip(stacked, outs[states:], strict=True):
+            column.append(value)
+    out_axes, out_back = ctx.get("output_axes") or (0,) * outputs, ctx.get("output_directions") or (0,) * outputs
+    results = [np.stack(c[::-1] if d else c, axis=x) for c, x, d in zip(stacked, out_axes, out_back, strict=True)]
+    return [*(s for s in state if s is not None), *results]
+
+
+def _control_work(call: Call) -> Work:
+    """Bodies' arithmetic times their trips; of an ``if`` the dearer branch. Unknown trips count once."""
+    from tenfold.ir.cost import graph_totals
+
+    totals = [graph_totals(body) for body in call.op.bodies]
+    if call.op.kind == "if":
+        worst = max(totals, key=lambda t: t.flops if isinstance(t.flops, int) else 0)
+    else:
+        worst = totals[0]
+    trips = 1 if call.op.kind == "if" else trip_count(call) or 1
+    trips = int(trips) if isinstance(trips, np.integer) else trips
+    return Work(
+        contraction_flops=mul(trips, worst.contraction_flops),
+        vector_flops=mul(trips, worst.vector_flops),
+        transcendentals=mul(trips, worst.transcendentals),
+        reads=all_reads(call),
+        writes=all_writes(call),
+    )
+
+
+# --- opaque -------------------------------------------------------------------------------------------
+
+
+def _opaque_dtypes(call: Call) -> Sequence[DType]:
+    given = call.attr("dtypes")
+    return [DType(d) for d in given] if given else [call.input(0).dtype] * len(call.op.outputs)
+
+
+def _opaque_shapes(call: Call) -> Sequence[Shape | None]:
+    """Declared by the source, else unknown."""
+    ranks = call.attr("ranks")
+    if not ranks:
+        return [None] * len(call.op.outputs)
+    dims, shapes = list(call.attr("dims")), []
+    for rank in ranks:
+        shapes.append(None if rank < 0 else tuple(dims.pop(0) for _ in range(rank)))
+    return [None if s is None else tuple(d if d >= 0 else call.unknown_dim("opaque") for d in s) for s in shapes]
+
+
+def _opaque(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
+    """Evaluated by ``onnx.reference`` from the serialised node."""
+    import base64
+
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    model = onnx.load_from_string(base64.b64decode(str(ctx.get("model"))))
+    names = [i.name for i in model.graph.input]
+    feeds = dict(zip(names, (a for a in arrays if a is not None), strict=True))
+    from tenfold.errors import ModelError
+
+    try:
+        evaluator = ReferenceEvaluator(model)
+        return [np.asarray(y) for y in evaluator.run(None, feeds)]
+    except (ImportError, NotImplementedError) as error:
+        raise ModelError(f"op '{ctx.get('source')}' cannot be evaluated here: {error}") from error
+
+
+def _opaque_work(call: Call) -> Work:
+    elements: Dim = 0
+    for v in call.outputs:
+        if v is not None and v.shape is not None:
+            elements = add(elements, v.elements)
+    return Work(vector_flops=elements, reads=all_reads(call), writes=all_writes(call))
+
+
+def _control(kind: str, dtypes: Any, shapes: Any, evaluate: Any, **attrs: type) -> OpRow:
+    return OpRow(kind, (0, MANY), attributes(**attrs), dtypes, shapes, whole_space, _control_work, evaluate, Lowering.CONTROL)
+
+
+ROWS: tuple[OpRow, ...] = (
+    _control("if", _if_dtypes, _if_shapes, _if),
+    _control("loop", _loop_dtypes, _loop_shapes, _loop, carried=int),
+    _control("scan", _scan_dtypes, _scan_shapes, _scan, states=int, scanned=int, input_axes=tuple,
+             input_directions=tuple, output_axes=tuple, output_directions=tuple),
+    OpRow("opaque", (0, MANY), attributes(source=str, model=str, dtypes=tuple, ranks=tuple, dims=tuple), _opaque_dtypes,
+          _opaque_shapes, whole_space, _opaque_work, _opaque, Lowering.OPAQUE),
+)  # fmt: skip

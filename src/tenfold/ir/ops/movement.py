@@ -1,0 +1,494 @@
+"""Views, copies, layout changes and shape arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tenfold.ir.dims import Dim, Shape, add, all_static, broadcast, ceildiv, floordiv, maximum, minimum, mul, prod, sub
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Array, UnknownShape
+from tenfold.ir.ops.common import (
+    all_reads,
+    all_writes,
+    always,
+    dtype_of_attr,
+    known_ints,
+    move_work,
+    no_work,
+    normalise_axes,
+    normalise_axis,
+    same_dtype,
+    same_shape,
+    view_space,
+)
+from tenfold.ir.table import MANY, Access, Call, Context, Evaluate, Lowering, OpRow, Space, Work, attributes
+
+# --- reshape and friends -----------------------------------------------------------------------------
+
+
+def _reshape_shape(call: Call) -> Sequence[Shape]:
+    source = call.shape(0)
+    numbers = call.numbers(1)
+    if numbers is None:
+        rank = call.shape(1)[0]
+        if not isinstance(rank, int):
+            raise UnknownShape("reshape to an unknown rank")
+        return [tuple(call.unknown_dim(f"reshape_{i}") for i in range(rank))]
+    return [resolve_reshape(source, numbers, bool(call.attr("allowzero", 0)))]
+
+
+def resolve_reshape(source: Shape, target: Sequence[Any], allowzero: bool) -> Shape:
+    """The shape that ``target`` (with 0 for copy and -1 for the rest) means for ``source``.
+
+    Raises ValueError where the number of elements cannot agree.
+    """
+    out: list[Dim] = []
+    for i, d in enumerate(target):
+        if isinstance(d, (int, np.integer)) and d == 0 and not allowzero:
+            if i >= len(source):
+                raise ValueError(f"reshape copies dimension {i} of a tensor of rank {len(source)}")
+            out.append(source[i])
+        else:
+            out.append(int(d) if isinstance(d, (int, np.integer)) else d)
+    if sum(1 for d in out if isinstance(d, int) and d == -1) == 1:
+        rest = prod(d for d in out if not (isinstance(d, int) and d == -1))
+        whole = prod(source)
+        if isinstance(whole, int) and isinstance(rest, int) and (rest == 0 or whole % rest):
+            raise ValueError(f"cannot reshape {source} to {tuple(target)}: {whole} elements do not divide by {rest}")
+        out[out.index(-1)] = floordiv(whole, rest)
+    if all_static(out) and all_static(source) and prod(out) != prod(source):
+        raise ValueError(f"cannot reshape {source} ({prod(source)} elements) to {tuple(target)} ({prod(out)})")
+    return tuple(out)
+
+
+def _reshape(ctx: Context, x: Array, shape: Array) -> Array:
+    return x.reshape(resolve_reshape(x.shape, shape.reshape(-1).tolist(), bool(ctx.get("allowzero", 0))))  # type: ignore[arg-type]
+
+
+def _flatten_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    axis = call.attr("axis", 1)
+    if not -len(s) <= axis <= len(s):
+        raise ValueError(f"flatten axis {axis} is outside a tensor of rank {len(s)}")
+    axis = axis + len(s) if axis < 0 else axis
+    return [(prod(s[:axis]), prod(s[axis:]))]
+
+
+def _flatten(ctx: Context, x: Array) -> Array:
+    axis = ctx.get("axis", 1)
+    axis = axis + x.ndim if axis < 0 else axis
+    return (
+        x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), -1)
+        if x.size
+        else x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), int(np.prod(x.shape[axis:], dtype=np.int64)))
+    )
+
+
+def _squeeze_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    if call.has(1):
+        drop = normalise_axes(known_ints(call, 1), len(s))
+        for a in drop:
+            if isinstance(s[a], int) and s[a] != 1:
+                raise ValueError(f"cannot squeeze axis {a} of extent {s[a]}")
+    else:
+        drop = [i for i, d in enumerate(s) if isinstance(d, int) and d == 1]
+        if not all_static(s):
+            raise UnknownShape("squeeze of symbolic dimensions without axes")
+    return [tuple(d for i, d in enumerate(s) if i not in drop)]
+
+
+def _squeeze(_ctx: Context, x: Array, axes: Array | None = None) -> Array:
+    return np.squeeze(x, axis=tuple(int(a) for a in axes.reshape(-1)) if axes is not None else None)
+
+
+def _unsqueeze_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    axes = known_ints(call, 1)
+    return [tuple(_insert_ones(list(s), axes))]
+
+
+def _insert_ones(dims: list[Dim], axes: Sequence[int]) -> list[Dim]:
+    rank = len(dims) + len(axes)
+    at = sorted(normalise_axes(axes, rank))
+    if len(set(at)) != len(at):
+        raise ValueError(f"unsqueeze axes {list(axes)} repeat")
+    for a in at:
+        dims.insert(a, 1)
+    return dims
+
+
+def _unsqueeze(_ctx: Context, x: Array, axes: Array) -> Array:
+    return np.expand_dims(x, tuple(int(a) for a in axes.reshape(-1)))
+
+
+def _transpose_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    perm = call.attr("perm") or tuple(reversed(range(len(s))))
+    if sorted(normalise_axes(perm, len(s))) != list(range(len(s))):
+        raise ValueError(f"transpose permutation {perm} does not fit rank {len(s)}")
+    return [tuple(s[p] for p in perm)]
+
+
+def _transpose(ctx: Context, x: Array) -> Array:
+    return np.transpose(x, ctx.get("perm") or None)
+
+
+def _expand_shape(call: Call) -> Sequence[Shape]:
+    numbers = call.numbers(1)
+    if numbers is not None:
+        return [broadcast((call.shape(0), tuple(int(n) if isinstance(n, np.integer) else n for n in numbers)))]
+    rank = call.shape(1)[0]
+    if not isinstance(rank, int):
+        raise UnknownShape("expand to an unknown rank")
+    rank = max(rank, len(call.shape(0)))
+    return [tuple(call.unknown_dim(f"expand_{i}") for i in range(rank))]
+
+
+def _expand(_ctx: Context, x: Array, shape: Array) -> Array:
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(d) for d in shape.reshape(-1))))
+
+
+# --- slicing and joining ----------------------------------------------------------------------------
+
+
+def _slice_shape(call: Call) -> Sequence[Shape]:
+    s = list(call.shape(0))
+    count = call.shape(1)[0]
+    axes = known_ints(call, 3) if call.has(3) else list(range(count)) if isinstance(count, int) else []
+    starts, ends = call.numbers(1), call.numbers(2)
+    steps = call.numbers(4) if call.has(4) else [1] * len(axes)
+    for j, axis in enumerate(normalise_axes(axes, len(s))):
+        if starts is None or ends is None or steps is None:
+            s[axis] = call.unknown_dim(f"slice_{axis}", s[axis])
+        else:
+            s[axis] = _slice_extent(s[axis], starts[j], ends[j], int(steps[j]))
+    return [tuple(s)]
+
+
+def _slice_extent(dim: Dim, start: Any, end: Any, step: int) -> Dim:
+    if step == 0:
+        raise ValueError("slice step is 0")
+    if isinstance(dim, int) and isinstance(start, (int, np.integer)) and isinstance(end, (int, np.integer)):
+        return len(range(*slice(int(start), _clip_end(int(end), step), step).indices(dim)))
+    if step < 0:
+        return ceildiv(dim, -step)
+    first = _position(start, dim)
+    last = _position(end, dim)
+    return ceildiv(sub(last, first), step)
+
+
+def _position(index: Any, dim: Dim) -> Dim:
+    """Where a possibly negative or overlong index lies in a dimension of symbolic extent."""
+    if isinstance(index, (int, np.integer)):
+        i = int(index)
+        if i > 2**30:
+            return dim
+        return minimum(i, dim) if i > 0 else maximum(0, add(dim, i)) if i < 0 else 0
+    if index == dim:
+        return dim
+    return minimum(index, dim) if not getattr(index, "could_extract_minus_sign", bool)() else maximum(0, add(dim, index))
+
+
+def _clip_end(end: int, step: int) -> int | None:
+    return None if step < 0 and end < -(2**31) else end
+
+
+def _slice(_ctx: Context, x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Array:
+    at = [slice(None)] * x.ndim
+    count = starts.size
+    for j in range(count):
+        axis = int(axes.reshape(-1)[j]) if axes is not None else j
+        step = int(steps.reshape(-1)[j]) if steps is not None else 1
+        extent = x.shape[axis]
+        start, end = int(starts.reshape(-1)[j]), int(ends.reshape(-1)[j])
+        if step < 0:
+            start = min(start if start >= 0 else start + extent, extent - 1)
+            end = end if end >= 0 else end + extent
+            at[axis] = slice(max(start, -1) if start >= 0 else 0, end if end >= 0 else None, step)
+            if start < 0:
+                at[axis] = slice(0, 0)
+        else:
+            at[axis] = slice(start, end, step)
+    return x[tuple(at)]
+
+
+def _concat_shape(call: Call) -> Sequence[Shape]:
+    shapes = [call.shape(i) for i in range(len(call.inputs))]
+    rank = len(shapes[0])
+    axis = normalise_axis(call.attr("axis"), rank)
+    total: Dim = 0
+    for s in shapes:
+        if len(s) != rank:
+            raise ValueError(f"concat of ranks {rank} and {len(s)}")
+        for i, (a, b) in enumerate(zip(shapes[0], s, strict=True)):
+            if i != axis and isinstance(a, int) and isinstance(b, int) and a != b:
+                raise ValueError(f"concat along axis {axis} of {shapes[0]} and {s}")
+        total = add(total, s[axis])
+    return [(*shapes[0][:axis], total, *shapes[0][axis + 1 :])]
+
+
+def _concat(ctx: Context, *arrays: Array) -> Array:
+    return np.concatenate(arrays, axis=ctx.get("axis"))
+
+
+def _split_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    axis = normalise_axis(call.attr("axis", 0), len(s))
+    count = len(call.op.outputs)
+    sizes = call.numbers(1)
+    if sizes is None and call.has(1):
+        sizes = [call.unknown_dim(f"split_{i}", s[axis]) for i in range(count)]
+    if sizes is None:
+        each = ceildiv(s[axis], count)
+        sizes = [each] * (count - 1) + [sub(s[axis], mul(each, count - 1))]
+    if len(sizes) != count or (all_static([*sizes, s[axis]]) and sum(sizes) != s[axis]):
+        raise ValueError(f"split of extent {s[axis]} into {count} parts of {sizes}")
+    return [(*s[:axis], int(n) if isinstance(n, np.integer) else n, *s[axis + 1 :]) for n in sizes]
+
+
+def _split(ctx: Context, x: Array, sizes: Array | None = None) -> Sequence[Array]:
+    axis = ctx.get("axis", 0)
+    if sizes is None:
+        each = -(-x.shape[axis] // ctx.outputs)
+        cuts = [each * (i + 1) for i in range(ctx.outputs - 1)]
+    else:
+        cuts = np.cumsum(sizes.reshape(-1))[:-1].astype(int).tolist()
+    return np.split(x, cuts, axis=axis)
+
+
+def _tile_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    repeats = call.numbers(1)
+    if repeats is None:
+        return [tuple(call.unknown_dim(f"tile_{i}") for i in range(len(s)))]
+    return [tuple(mul(d, int(r) if isinstance(r, np.integer) else r) for d, r in zip(s, repeats, strict=True))]
+
+
+def _tile(_ctx: Context, x: Array, repeats: Array) -> Array:
+    return np.tile(x, tuple(int(r) for r in repeats.reshape(-1)))
+
+
+def _pad_shape(call: Call) -> Sequence[Shape]:
+    s = list(call.shape(0))
+    axes = normalise_axes(known_ints(call, 3), len(s)) if call.has(3) else list(range(len(s)))
+    pads = call.numbers(1)
+    for j, a in enumerate(axes):
+        if pads is None:
+            s[a] = call.unknown_dim(f"pad_{a}")
+        else:
+            s[a] = add(s[a], add(_plain(pads[j]), _plain(pads[j + len(axes)])))
+    return [tuple(s)]
+
+
+def _plain(n: Any) -> Any:
+    return int(n) if isinstance(n, np.integer) else n
+
+
+def _pad(ctx: Context, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None) -> Array:
+    which = normalise_axes(axes.reshape(-1).tolist(), x.ndim) if axes is not None else list(range(x.ndim))
+    flat = pads.reshape(-1).astype(int).tolist()
+    before, after = [0] * x.ndim, [0] * x.ndim
+    for j, a in enumerate(which):
+        before[a], after[a] = flat[j], flat[j + len(which)]
+    cut = tuple(slice(max(0, -b), x.shape[i] - max(0, -a)) for i, (b, a) in enumerate(zip(before, after, strict=True)))
+    x = x[cut]
+    width = [(max(0, b), max(0, a)) for b, a in zip(before, after, strict=True)]
+    mode = ctx.get("mode", "constant")
+    if mode == "constant":
+        fill = value.reshape(()).item() if value is not None else (x.dtype.type(0) if x.dtype.kind != "O" else "")
+        return np.pad(x, width, mode="constant", constant_values=fill)
+    return np.pad(x, width, mode={"reflect": "reflect", "edge": "edge", "wrap": "wrap"}[mode])
+
+
+def _depth_to_space_shape(call: Call) -> Sequence[Shape]:
+    n, c, h, w = call.shape(0)
+    b = call.attr("blocksize")
+    return [(n, floordiv(c, b * b), mul(h, b), mul(w, b))]
+
+
+def _depth_to_space(ctx: Context, x: Array) -> Array:
+    n, c, h, w = x.shape
+    b = ctx.get("blocksize")
+    if ctx.get("mode", "DCR") == "DCR":
+        y = x.reshape(n, b, b, c // (b * b), h, w).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        y = x.reshape(n, c // (b * b), b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return y.reshape(n, c // (b * b), h * b, w * b)
+
+
+def _space_to_depth_shape(call: Call) -> Sequence[Shape]:
+    n, c, h, w = call.shape(0)
+    b = call.attr("blocksize")
+    return [(n, mul(c, b * b), floordiv(h, b), floordiv(w, b))]
+
+
+def _space_to_depth(ctx: Context, x: Array) -> Array:
+    n, c, h, w = x.shape
+    b = ctx.get("blocksize")
+    if ctx.get("mode", "DCR") == "CRD":
+        y = x.reshape(n, c, h // b, b, w // b, b).transpose(0, 1, 3, 5, 2, 4)
+    else:
+        y = x.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+    return y.reshape(n, c * b * b, h // b, w // b)
+
+
+def _trilu(ctx: Context, x: Array, k: Array | None = None) -> Array:
+    diagonal = int(k.reshape(-1)[0]) if k is not None else 0
+    return np.triu(x, diagonal) if ctx.get("upper", 1) else np.tril(x, diagonal)
+
+
+def _reverse_sequence(ctx: Context, x: Array, lengths: Array) -> Array:
+    batch, time = ctx.get("batch_axis", 1), ctx.get("time_axis", 0)
+    moved = np.moveaxis(x, (batch, time), (0, 1)).copy()
+    for i, n in enumerate(lengths.reshape(-1).astype(int)):
+        moved[i, :n] = moved[i, :n][::-1]
+    return np.moveaxis(moved, (0, 1), (batch, time))
+
+
+def _center_crop_pad_shape(call: Call) -> Sequence[Shape]:
+    s = list(call.shape(0))
+    axes = normalise_axes(call.attr("axes") or range(len(s)), len(s))
+    target = call.numbers(1)
+    for j, a in enumerate(axes):
+        s[a] = _plain(target[j]) if target is not None else call.unknown_dim(f"crop_{a}")
+    return [tuple(s)]
+
+
+def _center_crop_pad(ctx: Context, x: Array, shape: Array) -> Array:
+    axes = normalise_axes(ctx.get("axes") or range(x.ndim), x.ndim)
+    for a, want in zip(axes, shape.reshape(-1).astype(int).tolist(), strict=True):
+        have = x.shape[a]
+        if want < have:
+            start = (have - want) // 2
+            x = np.take(x, range(start, start + want), axis=a)
+        elif want > have:
+            width = [(0, 0)] * x.ndim
+            width[a] = ((want - have) // 2, want - have - (want - have) // 2)
+            x = np.pad(x, width)
+    return x
+
+
+# --- numbers about shapes, and constants ----------------------------------------------------------------
+
+
+def _shape_of(call: Call) -> Sequence[Shape]:
+    rank = len(call.shape(0))
+    return [(len(range(rank)[slice(call.attr("start", 0), call.attr("end"))]),)]
+
+
+def _shape(ctx: Context, x: Array) -> Array:
+    return np.asarray(x.shape[slice(ctx.get("start", 0), ctx.get("end"))], dtype=np.int64)
+
+
+def _size(_ctx: Context, x: Array) -> Array:
+    return np.asarray(x.size, dtype=np.int64)
+
+
+def _full_shape(call: Call) -> Sequence[Shape]:
+    numbers = call.numbers(0)
+    if numbers is not None:
+        return [tuple(_plain(n) for n in numbers)]
+    rank = call.shape(0)[0]
+    if not isinstance(rank, int):
+        raise UnknownShape("a constant of unknown rank")
+    return [tuple(call.unknown_dim(f"full_{i}") for i in range(rank))]
+
+
+def _full(_ctx: Context, shape: Array, value: Array) -> Array:
+    return np.broadcast_to(value.reshape(()), tuple(int(d) for d in shape.reshape(-1)))
+
+
+def _range_shape(call: Call) -> Sequence[Shape]:
+    start, limit, delta = (call.numbers(i) for i in range(3))
+    if start is None or limit is None or delta is None:
+        return [(call.unknown_dim("range"),)]
+    a, b, d = start[0], limit[0], delta[0]
+    if all(isinstance(v, (int, float, np.number)) for v in (a, b, d)):
+        return [(max(0, int(np.ceil((float(b) - float(a)) / float(d)))),)]
+    return [(ceildiv(sub(_plain(b), _plain(a)), _plain(d)),)]
+
+
+def _range(_ctx: Context, start: Array, limit: Array, delta: Array) -> Array:
+    a, b, d = (v.reshape(()) for v in (start, limit, delta))
+    count = max(0, int(np.ceil((b.astype(np.float64) - a.astype(np.float64)) / d.astype(np.float64))))
+    return (
+        (a.astype(np.float64) + np.arange(count) * d.astype(np.float64)).astype(start.dtype)
+        if start.dtype.kind in "fV"
+        else (a + np.arange(count, dtype=start.dtype) * d).astype(start.dtype)
+    )
+
+
+def _eye(ctx: Context, x: Array) -> Array:
+    return np.eye(x.shape[0], x.shape[1], k=ctx.get("k", 0)).astype(DType(ctx.get("dtype")).numpy if ctx.get("dtype") else x.dtype)
+
+
+def _identity(_ctx: Context, x: Array) -> Array:
+    return x
+
+
+def _concat_space(call: Call) -> Space:
+    return Space(call.out(), (), tuple(Access.VIEW for _ in call.inputs))
+
+
+def _join_work(call: Call) -> Work:
+    return Work(reads=all_reads(call), writes=all_writes(call))
+
+
+def _row(
+    kind: str,
+    arity: tuple[int, int],
+    shapes: Any,
+    evaluate: Evaluate,
+    lowering: Lowering = Lowering.MOVE,
+    *,
+    dtypes: Any = same_dtype,
+    work: Any = None,
+    space: Any = view_space,
+    symbolic: bool = False,
+    **attrs: type,
+) -> OpRow:
+    return OpRow(
+        kind=kind,
+        arity=arity,
+        attrs=attributes(**attrs),
+        dtypes=dtypes,
+        shapes=shapes,
+        space=space,
+        work=work or (no_work if lowering is Lowering.VIEW else move_work),
+        evaluate=evaluate,
+        lowering=lowering,
+        symbolic=symbolic,
+    )
+
+
+_VIEW = Lowering.VIEW
+_INT64 = always(DType.I64)
+
+ROWS: tuple[OpRow, ...] = (
+    _row("identity", (1, 1), same_shape, _identity, _VIEW, symbolic=True),
+    _row("reshape", (2, 2), _reshape_shape, _reshape, _VIEW, symbolic=True, allowzero=int),
+    _row("flatten", (1, 1), _flatten_shape, _flatten, _VIEW, axis=int),
+    _row("squeeze", (1, 2), _squeeze_shape, _squeeze, _VIEW, symbolic=True),
+    _row("unsqueeze", (2, 2), _unsqueeze_shape, _unsqueeze, _VIEW, symbolic=True),
+    _row("transpose", (1, 1), _transpose_shape, _transpose, symbolic=True, perm=tuple),
+    _row("expand", (2, 2), _expand_shape, _expand, symbolic=True),
+    _row("slice", (3, 5), _slice_shape, _slice, symbolic=True),
+    _row("concat", (1, MANY), _concat_shape, _concat, work=_join_work, space=_concat_space, symbolic=True, axis=int),
+    _row("split", (1, 2), _split_shape, _split, symbolic=True, axis=int),
+    _row("tile", (2, 2), _tile_shape, _tile),
+    _row("pad", (2, 4), _pad_shape, _pad, mode=str),
+    _row("depth_to_space", (1, 1), _depth_to_space_shape, _depth_to_space, blocksize=int, mode=str),
+    _row("space_to_depth", (1, 1), _space_to_depth_shape, _space_to_depth, blocksize=int, mode=str),
+    _row("trilu", (1, 2), same_shape, _trilu, upper=int),
+    _row("reverse_sequence", (2, 2), same_shape, _reverse_sequence, batch_axis=int, time_axis=int),
+    _row("center_crop_pad", (2, 2), _center_crop_pad_shape, _center_crop_pad, axes=tuple),
+    _row("shape", (1, 1), _shape_of, _shape, _VIEW, dtypes=_INT64, start=int, end=int),
+    _row("size", (1, 1), lambda _c: [()], _size, _VIEW, dtypes=_INT64),
+    _row("full", (2, 2), _full_shape, _full, dtypes=lambda c: [c.input(1).dtype]),
+    _row("range", (3, 3), _range_shape, _range),
+    _row("eye", (1, 1), same_shape, _eye, dtypes=dtype_of_attr("dtype"), k=int, dtype=str),
+)  # fmt: skip

@@ -1,0 +1,162 @@
+"""Softmax and the normalisations, kept whole because hardware and compilers treat them as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tenfold.ir.dims import Shape
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Array
+from tenfold.ir.ops.common import in_fp32, normalise_axis, per_input, row_space, same_dtype, same_shape, widen
+from tenfold.ir.table import Call, Context, Lowering, OpRow, attributes
+
+
+def softmax(x: Array, axis: int) -> Array:
+    e = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
+    return np.asarray(e / np.sum(e, axis=axis, keepdims=True))
+
+
+def _softmax(ctx: Context, x: Array) -> Array:
+    return softmax(x, ctx.get("axis", -1))
+
+
+def _log_softmax(ctx: Context, x: Array) -> Array:
+    axis = ctx.get("axis", -1)
+    shifted = x - np.max(x, axis=axis, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+
+
+def _hardmax(ctx: Context, x: Array) -> Array:
+    axis = ctx.get("axis", -1)
+    y = np.zeros_like(x)
+    np.put_along_axis(y, np.argmax(x, axis=axis, keepdims=True), 1, axis)
+    return y
+
+
+def _layer_norm(ctx: Context, x: Array, scale: Array | None = None, bias: Array | None = None) -> Sequence[Array]:
+    """Ba, Kiros, Hinton 2016, equation 4; outputs y, mean and 1/sqrt(variance + epsilon)."""
+    wide = widen(x)
+    axes = tuple(range(ctx.get("axis", -1) % x.ndim, x.ndim))
+    mean = wide.mean(axis=axes, keepdims=True, dtype=wide.dtype)
+    centred = wide - mean
+    inverse = (1 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + wide.dtype.type(ctx.get("epsilon", 1e-5)))).astype(
+        wide.dtype
+    )
+    y = centred * inverse
+    if scale is not None:
+        y = y * widen(scale)
+    if bias is not None:
+        y = y + widen(bias)
+    return y.astype(x.dtype), mean, inverse
+
+
+def _layer_norm_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    axis = normalise_axis(call.attr("axis", -1), len(s))
+    stats: Shape = tuple(d if i < axis else 1 for i, d in enumerate(s))
+    return [s, stats, stats][: len(call.op.outputs)]
+
+
+def _layer_norm_dtypes(call: Call) -> list[DType]:
+    x = call.input(0).dtype
+    stats = x if x is DType.F64 else DType.F32
+    return [x, stats, stats][: len(call.op.outputs)]
+
+
+def _rms_norm(ctx: Context, x: Array, scale: Array) -> Array:
+    """Zhang, Sennrich 2019, equation 4."""
+    wide = widen(x)
+    axes = tuple(range(ctx.get("axis", -1) % x.ndim, x.ndim))
+    y = wide / np.sqrt((wide * wide).mean(axis=axes, keepdims=True) + wide.dtype.type(ctx.get("epsilon", 1e-5)))
+    return (y.astype(x.dtype) * scale).astype(x.dtype)
+
+
+def _per_channel(x: Array, v: Array) -> Array:
+    return widen(v).reshape(1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else widen(v)
+
+
+def _batch_norm(ctx: Context, x: Array, scale: Array, bias: Array, mean: Array, variance: Array) -> Sequence[Array]:
+    """Ioffe, Szegedy 2015, algorithm 2; with training_mode also the running statistics."""
+    wide = widen(x)
+    if not ctx.get("training_mode", 0):
+        inverse = _per_channel(x, scale) / np.sqrt(_per_channel(x, variance) + wide.dtype.type(ctx.get("epsilon", 1e-5)))
+        y = (wide - _per_channel(x, mean)) * inverse + _per_channel(x, bias)
+        return [y.astype(x.dtype)]
+    axes = tuple(i for i in range(x.ndim) if i != 1)
+    now_mean, now_variance = wide.mean(axis=axes), wide.var(axis=axes)
+    momentum = ctx.get("momentum", 0.9)
+    y = (wide - _per_channel(x, now_mean)) / np.sqrt(_per_channel(x, now_variance) + ctx.get("epsilon", 1e-5))
+    y = y * _per_channel(x, scale) + _per_channel(x, bias)
+    running = [(old * momentum + new * (1 - momentum)).astype(old.dtype) for old, new in ((mean, now_mean), (variance, now_variance))]
+    return [y.astype(x.dtype), *running]
+
+
+def _batch_norm_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    channels = call.shape(1)
+    if len(s) > 1 and isinstance(s[1], int) and isinstance(channels[0], int) and s[1] != channels[0]:
+        raise ValueError(f"batch_norm of {s[1]} channels with {channels[0]} scales")
+    return [s, call.shape(3), call.shape(4)][: len(call.op.outputs)]
+
+
+def _batch_norm_dtypes(call: Call) -> list[DType]:
+    return [call.input(0).dtype, call.input(3).dtype, call.input(4).dtype][: len(call.op.outputs)]
+
+
+def _instance_norm(ctx: Context, x: Array, scale: Array, bias: Array) -> Array:
+    """Ulyanov, Vedaldi, Lempitsky 2016."""
+    axes = tuple(range(2, x.ndim))
+    centred = x - x.mean(axis=axes, keepdims=True)
+    y = centred / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + ctx.get("epsilon", 1e-5))
+    return y * _per_channel(x, scale) + _per_channel(x, bias)
+
+
+def _group_norm(ctx: Context, x: Array, scale: Array, bias: Array) -> Array:
+    """Wu, He 2018; ``scale`` and ``bias`` per channel, or per group as in opset 18."""
+    groups = ctx.get("num_groups")
+    grouped = x.reshape(x.shape[0], groups, -1)
+    centred = grouped - grouped.mean(axis=-1, keepdims=True)
+    y = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + ctx.get("epsilon", 1e-5))
+    each = x.shape[1] // scale.size
+    return y.reshape(x.shape) * _per_channel(x, np.repeat(scale, each)) + _per_channel(x, np.repeat(bias, each))
+
+
+def _lrn(ctx: Context, x: Array) -> Array:
+    """Krizhevsky, Sutskever, Hinton 2012, section 3.3."""
+    size = ctx.get("size")
+    before, after = (size - 1) // 2, size // 2
+    padded = np.pad(x * x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
+    total = sum(padded[:, i : i + x.shape[1]] for i in range(size))
+    return x / (ctx.get("bias", 1.0) + ctx.get("alpha", 1e-4) / size * total) ** ctx.get("beta", 0.75)
+
+
+def _lp_normalization(ctx: Context, x: Array) -> Array:
+    p, axis = ctx.get("p", 2), ctx.get("axis", -1)
+    size = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+    with np.errstate(all="ignore"):
+        return np.where(size == 0, 0, x / size).astype(x.dtype)
+
+
+def _row(kind: str, arity: tuple[int, int], evaluate: Any, flops: int, transcendentals: int = 0, *,
+         shapes: Any = same_shape, dtypes: Any = same_dtype, **attrs: type) -> OpRow:  # fmt: skip
+    return OpRow(kind, arity, attributes(**attrs), dtypes, shapes, row_space, per_input(flops, transcendentals),
+                 evaluate, Lowering.REDUCE)  # fmt: skip
+
+
+ROWS: tuple[OpRow, ...] = (
+    _row("softmax", (1, 1), in_fp32(_softmax), 4, 1, axis=int),
+    _row("log_softmax", (1, 1), in_fp32(_log_softmax), 4, 1, axis=int),
+    _row("hardmax", (1, 1), _hardmax, 1, axis=int),
+    _row("layer_norm", (1, 3), _layer_norm, 7, shapes=_layer_norm_shape, dtypes=_layer_norm_dtypes, axis=int,
+         epsilon=float),
+    _row("rms_norm", (2, 2), _rms_norm, 4, axis=int, epsilon=float),
+    _row("batch_norm", (5, 5), _batch_norm, 2, shapes=_batch_norm_shape, dtypes=_batch_norm_dtypes, epsilon=float,
+         momentum=float, training_mode=int),
+    _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7, epsilon=float),
+    _row("group_norm", (3, 3), in_fp32(_group_norm), 7, epsilon=float, num_groups=int),
+    _row("lrn", (1, 1), in_fp32(_lrn), 8, 1, alpha=float, beta=float, bias=float, size=int),
+    _row("lp_normalization", (1, 1), _lp_normalization, 3, axis=int, p=int),
+)  # fmt: skip

@@ -1,0 +1,234 @@
+"""The shape of a row of the op table, and the vocabulary of its columns.
+
+A row says everything there is to know about one op kind:
+
+    arity     how many inputs it takes, least and most
+    attrs     its attributes and their types        (verifier and text form)
+    dtypes    element types of the outputs          (inference)
+    shapes    shapes of the outputs                 (inference)
+    space     iteration space and operand access    (fusion, tiling)
+    work      arithmetic it does, bytes it moves    (cost)
+    evaluate  what it means, in NumPy               (interpreter: this defines truth)
+    lowering  what kind of hardware runs it         (compiler)
+    symbolic  whether ``evaluate`` also holds on arrays of symbolic ints (shape arithmetic)
+
+``tenfold.ir.ops.TABLE`` holds the rows; a test asserts that every column is filled for every kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tenfold.ir.dims import Dim, Shape, add, mul, prod
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Array, Attr, Op, UnknownShape, Value
+
+
+class Lowering(StrEnum):
+    """What kind of hardware an op needs."""
+
+    VIEW = "view"  # a new name for the same bytes
+    MATRIX = "matrix"  # the matrix unit: contractions
+    VECTOR = "vector"  # the vector unit, element by element
+    REDUCE = "reduce"  # the vector unit, with a reduction along axes
+    MOVE = "move"  # copies, layout changes
+    GATHER = "gather"  # data-dependent addresses
+    CONTROL = "control"  # bodies
+    OPAQUE = "opaque"  # not native: priced by its bytes
+
+
+class Access(StrEnum):
+    """How the iteration space touches an operand."""
+
+    POINT = "point"  # one element per output element, same index
+    BROADCAST = "broadcast"  # same index, some axes repeated
+    VIEW = "view"  # one element per output element, index permuted or shifted
+    ROW = "row"  # all elements along the reduced axes
+    CONTRACT = "contract"  # indexed by some parallel and some reduced loops
+    WINDOW = "window"  # a sliding neighbourhood
+    LOOKUP = "lookup"  # addresses that depend on data
+    WHOLE = "whole"  # everything, for each output
+    SHAPE = "shape"  # only its shape, or a handful of numbers known when compiling
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Iteration space: extents of parallel and of reduced loops, and the access of each input."""
+
+    parallel: tuple[Dim, ...]
+    reduced: tuple[Dim, ...]
+    access: tuple[Access, ...]
+
+    @property
+    def points(self) -> Dim:
+        return mul(prod(self.parallel), prod(self.reduced))
+
+
+@dataclass(frozen=True, slots=True)
+class Matmul:
+    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other."""
+
+    batch: Dim
+    m: Dim
+    n: Dim
+    k: Dim
+    repeat: Dim = 1
+
+    @property
+    def macs(self) -> Dim:
+        return prod((self.batch, self.m, self.n, self.k, self.repeat))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Arithmetic and traffic of one op.
+
+    ``contraction_flops`` counts a multiply-add as two and, for convolutions, only taps that fall inside
+    the input (the rule of XLA's HloCostAnalysis). ``matmuls`` is what a matrix unit executes for them.
+    ``vector_flops`` are other operations on elements, ``transcendentals`` exp, log, tanh, ….
+    ``reads`` are bytes by input, ``writes`` bytes by output.
+    """
+
+    contraction_flops: Dim = 0
+    vector_flops: Dim = 0
+    transcendentals: Dim = 0
+    matmuls: tuple[Matmul, ...] = ()
+    reads: tuple[Dim, ...] = ()
+    writes: tuple[Dim, ...] = ()
+
+    @property
+    def flops(self) -> Dim:
+        return add(self.contraction_flops, self.vector_flops)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One op with what is known about its operands: the argument of every rule."""
+
+    op: Op
+    inputs: tuple[Value | None, ...]
+    outputs: tuple[Value | None, ...] = ()
+    known: Mapping[int, Array] = field(default_factory=dict)
+    fresh: Callable[[str, Dim | None], Dim] | None = None
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        return self.op.attrs.get(name, default)
+
+    def has(self, i: int) -> bool:
+        return i < len(self.inputs) and self.inputs[i] is not None
+
+    def input(self, i: int) -> Value:
+        value = self.inputs[i] if i < len(self.inputs) else None
+        if value is None:
+            raise ValueError(f"{self.op.kind} needs input {i}")
+        return value
+
+    def shape(self, i: int) -> Shape:
+        return self.input(i).dims
+
+    def out(self, i: int = 0) -> Shape:
+        value = self.outputs[i]
+        if value is None:
+            raise ValueError(f"{self.op.kind} needs output {i}")
+        return value.dims
+
+    def numbers(self, i: int) -> list[Any] | None:
+        """The content of input ``i`` as a flat list where it is known, else None."""
+        return list(self.known[i].reshape(-1)) if i in self.known else None
+
+    def need(self, i: int) -> list[Any]:
+        numbers = self.numbers(i)
+        if numbers is None:
+            raise UnknownShape(f"{self.op.kind}: content of {self.input(i).name}")
+        return numbers
+
+    def unknown_dim(self, what: str, at_most: Dim | None = None) -> Dim:
+        """A new symbol for an extent that depends on data, with an upper bound where there is one."""
+        if self.fresh is None:
+            raise UnknownShape(what)
+        return self.fresh(what, at_most)
+
+
+DTypeRule: TypeAlias = Callable[[Call], Sequence[DType]]
+ShapeRule: TypeAlias = Callable[[Call], Sequence[Shape | None]]
+SpaceRule: TypeAlias = Callable[[Call], Space]
+WorkRule: TypeAlias = Callable[[Call], Work]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an evaluate function gets beside the arrays.
+
+    ``bodies`` run the sub-graphs of control flow; ``outputs`` says how many outputs are asked for;
+    ``rng`` serves the random ops, seeded by the interpreter's caller.
+    """
+
+    attrs: Mapping[str, Attr]
+    outputs: int = 1
+    bodies: tuple[Callable[[Sequence[Array | None]], list[Array]], ...] = ()
+    rng: np.random.Generator | None = None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.attrs.get(name, default)
+
+
+Evaluate: TypeAlias = Callable[..., "Sequence[Array | None] | Array"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpRow:
+    """One row of the op table; the module's docstring says what the columns are."""
+
+    kind: str
+    arity: tuple[int, int]
+    attrs: Mapping[str, type]
+    dtypes: DTypeRule
+    shapes: ShapeRule
+    space: SpaceRule
+    work: WorkRule
+    evaluate: Evaluate
+    lowering: Lowering
+    symbolic: bool = False
+    pure: bool = True  # False: random, never folded
+
+    def check(self, op: Op) -> str:
+        """Why ``op`` is not a valid use of this row, or ""."""
+        least, most = self.arity
+        if not least <= len(op.inputs) <= most:
+            return f"{op.kind} takes {least} to {most} inputs, got {len(op.inputs)}"
+        for name, value in op.attrs.items():
+            if name not in self.attrs:
+                return f"{op.kind} has no attribute '{name}' (it has {', '.join(self.attrs) or 'none'})"
+            wanted = self.attrs[name]
+            if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
+                return f"{op.kind}: attribute '{name}' must be {wanted.__name__}, got {value!r}"
+        return ""
+
+
+def attributes(**types: type) -> Mapping[str, type]:
+    return types
+
+
+MANY = 1 << 30
+
+
+__all__ = [
+    "MANY",
+    "Access",
+    "Array",
+    "Attr",
+    "Call",
+    "Context",
+    "DType",
+    "Lowering",
+    "Matmul",
+    "OpRow",
+    "Space",
+    "Work",
+    "attributes",
+]

@@ -1,0 +1,73 @@
+"""Quantities with units, parsed once at the border into SI floats.
+
+``parse("28 MiB", "bytes")`` is 29360128.0.  Decimal and binary prefixes are never confused:
+GB is 1e9 bytes, GiB is 2**30.  Inside Tenfold a quantity is a plain float whose name carries the unit.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tenfold.errors import UnitError
+
+_SI = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+
+def _prefixed(symbol: str, prefixes: str, *, binary: bool = False) -> dict[str, float]:
+    table = {symbol: 1.0} | {p + symbol: _SI[p] for p in prefixes}
+    if binary:
+        table |= {p + symbol: f for p, f in _BINARY.items()}
+    return table
+
+
+_TABLES: dict[str, dict[str, float]] = {
+    "time_s": _prefixed("s", "nuµm") | {"min": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0, "days": 86400.0},
+    "bytes": _prefixed("B", "kMGTPE", binary=True) | {"bytes": 1.0},
+    "bytes_per_s": {f"{u}/s": f for u, f in _prefixed("B", "kMGTPE", binary=True).items()}
+    | {f"{p}bit/s": f / 8 for p, f in _SI.items() if p and p in "kMGTPE"},
+    "frequency_hz": _prefixed("Hz", "kMGT"),
+    "flops_per_s": {f"{p}{u}": f for p, f in _SI.items() if p and p in "GTPE" for u in ("FLOPS", "OPS", "FLOP/s", "OP/s")},
+    "power_w": _prefixed("W", "mkMG"),
+    "energy_j": _prefixed("J", "numkMG") | {"pJ": 1e-12} | {f"{p}Wh": f * 3600 for p, f in _SI.items() if p in "kMGT"},
+    "area_m2": {"mm2": 1e-6, "cm2": 1e-4},
+    "length_m": {"nm": 1e-9},
+    "usd": {"USD": 1.0, "$": 1.0},
+    "usd_per_s": {"USD/h": 1 / 3600, "USD/hour": 1 / 3600, "USD/chip-hour": 1 / 3600},
+    "kgco2e_per_j": {"kg/kWh": 1 / 3.6e6, "g/kWh": 1e-3 / 3.6e6, "gCO2e/kWh": 1e-3 / 3.6e6, "kgCO2e/kWh": 1 / 3.6e6},
+    "rate_per_s": {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600},
+    "fraction": {"": 1.0, "%": 0.01},
+    "count": {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9},
+}
+
+_QUANTITY = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
+
+
+def parse(text: str, dimension: str) -> float:
+    """SI value of ``text``, which must be a number with a unit of ``dimension``.
+
+    Raises UnitError naming what was found and which units are allowed.
+    """
+    table = _TABLES[dimension]
+    match = _QUANTITY.match(text)
+    allowed = ", ".join(sorted(u for u in table if u))
+    if not match:
+        raise UnitError(f"'{text}' is not a number with a unit: write for example '10 {next(iter(table))}' (units: {allowed})")
+    number, unit = match.groups()
+    if unit not in table:
+        found = f"has the unknown unit '{unit}'" if unit else "has no unit"
+        raise UnitError(f"'{text}' {found} for {dimension}: allowed are {allowed}")
+    return float(number) * table[unit]
+
+
+_STEPS = ((1e-9, "n"), (1e-6, "µ"), (1e-3, "m"), (1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"), (1e15, "P"), (1e18, "E"))
+
+
+def show(value: float, unit: str, digits: int = 3) -> str:
+    """``value`` in SI with a decimal prefix and ``digits`` significant digits: ``show(0.0123, 's')`` is '12.3 ms'."""
+    if value == 0 or value != value:
+        return f"0 {unit}" if value == 0 else f"nan {unit}"
+    scale, prefix = max((s for s in _STEPS if abs(value) >= s[0] * 0.9995), default=_STEPS[0])
+    scaled = value / scale
+    decimals = max(0, digits - len(str(int(abs(scaled)))))
+    return f"{scaled:.{decimals}f} {prefix}{unit}"
