@@ -27,15 +27,20 @@ def chip(name: str) -> Chip:
         path = Path(name)
         if not path.is_file():
             raise UnknownName("chip file", name, names())
-        return read_chip(path)
+        return _calibrated(read_chip(path))
     if name == "host":
         from tenfold.chips.host import host_chip
 
-        return host_chip()
+        return _calibrated(host_chip())
     path = CATALOGUE / f"{name}.toml"
     if name not in names():
         raise UnknownName("chip", name, names())
-    return read_chip(path)
+    return _calibrated(read_chip(path))
+
+
+def _calibrated(record: Chip) -> Chip:
+    """The chip with the constants of the relative that its file names, where it has none of its own."""
+    return record.with_calibration_of(chip(record.calibration_from)) if record.calibration_from else record
 
 
 __all__ = ["Chip", "Matrix", "MatrixPrecision", "Quantity", "Sram", "chip", "names", "read_chip"]

@@ -8,7 +8,7 @@ arrays x rows x columns x clock x 2 within 2 % unless the file gives a reason.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,9 @@ from tenfold.errors import DataFileError, MissingFigure, UnitError, UnsupportedD
 
 Status = Literal["verified", "second-hand", "recalled", "derived", "assumed", "fitted"]
 Kind = Literal["systolic", "gpu", "host", "listed"]
+
+
+RELATIVE_ERROR_FACTOR = 2.0  # how much wider the interval is where constants come from a relative (assumed)
 
 
 class MatrixPrecision(StrEnum):
@@ -106,6 +109,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     peak_reason: str = ""
     relatives: list[str] = []
     calibration: dict[str, _Figure] = {}
+    calibration_from: str = ""
+    activation_level: str = ""
+    whole_weight_tiles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +137,12 @@ class Sram:
     write_bytes_per_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one record a chip: compared and hashed by identity
 class Chip:
     """One accelerator die or package as rented or bought; every number in SI.
 
+    ``activation_level`` names the on-chip memory that activations live in where they never go off chip.
+    ``whole_weight_tiles`` says that weights are stored and fetched in tiles of the array, padding included.
     ``figures`` holds the Quantity (with status and source) behind each number by its path in the file,
     for example ``memory.bandwidth`` or ``peak.bf16``.
     """
@@ -157,7 +165,9 @@ class Chip:
     tdp_w: float | None
     relatives: tuple[str, ...]
     figures: Mapping[str, Quantity]
-    calibration: Mapping[str, float]
+    calibration_from: str
+    activation_level: str
+    whole_weight_tiles: bool
     sources: Mapping[str, str]
 
     @property
@@ -179,11 +189,22 @@ class Chip:
         """A fitted or assumed constant of the machine model. Raises MissingFigure where the file lacks it."""
         return self.figure(f"calibration.{name}", "time").value
 
+    def with_calibration_of(self, relative: Chip) -> Chip:
+        """This chip with the constants that it lacks taken from ``relative``, marked so, and a wider error."""
+        prefix = "calibration."
+        figures = dict(self.figures)
+        for name, q in relative.figures.items():
+            if not name.startswith(prefix) or name in figures:
+                continue
+            widened = min(1.0, q.value * RELATIVE_ERROR_FACTOR) if name == "calibration.time_error" else q.value
+            figures[name] = Quantity(widened, widened, widened, "assumed", q.source, f"taken from {relative.name}")
+        return replace(self, figures=figures, sources={**relative.sources, **self.sources})
+
     def storage(self, asked: str | None) -> MatrixPrecision:
         """The dtype to compute in: the one asked for, else the best precision that the chip runs fast.
 
         Best precision is the fastest 16-bit float, else int8, else fp32: bf16 and fp16 keep quality
-        without a check, int8 must be asked for wherever the chip has a choice.
+        without a check, int8 must be asked for wherever the chip has a choice. A processor runs fp32.
 
         Raises UnsupportedDType with what the chip has.
         """
@@ -196,7 +217,8 @@ class Chip:
             if precision not in have:
                 raise UnsupportedDType(f"{self.name} has no {asked} arithmetic: it has {', '.join(have)}")
             return precision
-        for choice in (MatrixPrecision.BF16, MatrixPrecision.FP16, MatrixPrecision.INT8, MatrixPrecision.FP32):
+        order = [MatrixPrecision.BF16, MatrixPrecision.FP16, MatrixPrecision.INT8, MatrixPrecision.FP32]
+        for choice in reversed(order) if self.kind == "host" else order:
             if choice in have:
                 return choice
         raise UnsupportedDType(f"{self.name} publishes no arithmetic peak")
@@ -316,7 +338,9 @@ def _assemble(file: _File, figures: Mapping[str, Quantity]) -> Chip:
         tdp_w=number("tdp"),
         relatives=tuple(file.relatives),
         figures=figures,
-        calibration={n.removeprefix("calibration."): q.value for n, q in figures.items() if n.startswith("calibration.")},
+        calibration_from=file.calibration_from,
+        activation_level=file.activation_level,
+        whole_weight_tiles=file.whole_weight_tiles,
         sources=file.sources,
     )
 

@@ -108,6 +108,12 @@ class Graph:
         own = sum(int(prod(self.values[n].dims)) for n in self.constants if self.values[n].dims)
         return own + sum(body.parameters for op in self.ops for body in op.bodies)
 
+    def bind(self, sizes: Mapping[str, int]) -> Graph:
+        """This graph for the given sizes of its free dimensions: see ``tenfold.ir.bind``."""
+        from tenfold.ir.bind import bind
+
+        return bind(self, sizes)
+
     def walk(self) -> Iterator[Op]:
         """All ops, those of bodies after the op that holds them."""
         for op in self.ops:

@@ -1,0 +1,165 @@
+"""Carbon: operational, location-based, from joules at the chip to grams at the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from tenfold import units
+from tenfold.chips import Chip
+from tenfold.chips.record import Status
+from tenfold.errors import DataFileError, InputError, UnknownName
+from tenfold.estimate import Estimate
+
+DATA = Path(__file__).parent / "data"
+J_PER_KWH = 3.6e6
+
+
+class _Region(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    location: str
+    grid: str
+    carbon_free_share: float
+
+
+class _Grid(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    year: int
+    source: str
+    status: Status
+    region: dict[str, _Region]
+
+
+class _Figure(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    value: float
+    low: float
+    high: float
+    status: Status
+    source: str
+
+
+class _Overhead(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    sources: dict[str, str]
+    figure: dict[str, _Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A place with its grid's annual mean intensity in kgCO2e a joule; ``source`` names the year."""
+
+    name: str
+    location: str
+    kgco2e_per_j: float
+    carbon_free_share: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Energy at the meter and carbon, as entries that sum: chip, host share, facility overhead."""
+
+    entries: tuple[tuple[str, Estimate], ...]
+    kgco2e: Estimate
+    region: Region
+
+    @property
+    def energy_j(self) -> Estimate:
+        return Estimate.total(e for _, e in self.entries)
+
+
+@lru_cache(maxsize=1)
+def regions() -> Mapping[str, Region]:
+    """All regions by name. Raises DataFileError for an unknown field or unit."""
+    path = DATA / "grid_google_2024.toml"
+    try:
+        file = msgspec.toml.decode(path.read_bytes(), type=_Grid)
+    except msgspec.MsgspecError as error:
+        raise DataFileError(f"{path.name}: {error}") from error
+    return {
+        name: Region(name, r.location, units.parse(r.grid, "kgco2e_per_j"), r.carbon_free_share, f"{file.source}, {file.year}")
+        for name, r in file.region.items()
+    }
+
+
+def region_named(name: str) -> Region:
+    """The region called ``name``. Raises UnknownName with the nearest names."""
+    known = regions()
+    if name not in known:
+        raise UnknownName("region", name, known)
+    return known[name]
+
+
+@lru_cache(maxsize=1)
+def _overhead() -> _Overhead:
+    path = DATA / "overhead.toml"
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=_Overhead)
+    except msgspec.MsgspecError as error:
+        raise DataFileError(f"{path.name}: {error}") from error
+
+
+def assumption(name: str) -> Estimate:
+    """A figure of ``overhead.toml`` with its interval."""
+    f = _overhead().figure[name]
+    return Estimate(f.value, f.low, f.high)
+
+
+def footprint(chip: Chip, chip_energy_j: Estimate, region: str) -> Footprint:
+    """Operational carbon of ``chip_energy_j`` joules drawn by ``chip`` in ``region``.
+
+    energy = chip x system share x PUE (Patterson et al. 2021, section 2.5); carbon = energy x grid intensity,
+    location-based annual mean. The system share is the chip's published system power over its TDP where there
+    are both, else a measured general ratio.
+    """
+    place = region_named(region)
+    share = _system_share(chip)
+    pue = assumption("pue")
+    host = _times(chip_energy_j, share, 1.0)
+    facility = _times(chip_energy_j + host, pue, 1.0)
+    entries = (("chip", chip_energy_j), ("host and board", host), ("cooling and power delivery", facility))
+    total = Estimate.total(e for _, e in entries)
+    return Footprint(entries, total * place.kgco2e_per_j, place)
+
+
+def _times(energy: Estimate, factor: Estimate, less: float) -> Estimate:
+    """``energy`` x (``factor`` - ``less``)."""
+    return energy * Estimate(factor.value - less, factor.low - less, factor.high - less)
+
+
+def _system_share(chip: Chip) -> Estimate:
+    if "system_power" in chip.figures and "tdp" in chip.figures:
+        ratio = chip.figures["system_power"].value / chip.figures["tdp"].value
+        if ratio >= 1:
+            return Estimate(ratio, min(ratio, assumption("system_over_chip").low), max(ratio, assumption("system_over_chip").high))
+    return assumption("system_over_chip")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The back of the envelope: a power for a time."""
+
+    energy_j: float
+    kgco2e: float
+    kgco2e_per_j: float
+    grid: str
+    ev_miles: Estimate
+
+
+def envelope(power_w: float, time_s: float, region: str | None) -> Envelope:
+    """``power_w`` for ``time_s``: energy, carbon and how far an electric car would drive on it.
+
+    Without a region the grid is the US average of 2020. Raises InputError for a power or time that is not positive.
+    """
+    if power_w <= 0 or time_s <= 0:
+        raise InputError(f"power and time must be above 0, got {power_w:g} W for {time_s:g} s")
+    energy = power_w * time_s
+    if region is None:
+        rate, grid = assumption("us_grid_kg_per_kwh").value / J_PER_KWH, "US average of 2020"
+    else:
+        place = region_named(region)
+        rate, grid = place.kgco2e_per_j, f"{place.name} ({place.location}), mean of 2024"
+    per_mile = assumption("ev_kwh_per_mile")
+    kwh = energy / J_PER_KWH
+    return Envelope(energy, energy * rate, rate, grid, Estimate(kwh / per_mile.value, kwh / per_mile.high, kwh / per_mile.low))

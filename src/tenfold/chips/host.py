@@ -1,0 +1,54 @@
+"""The machine that Tenfold runs on, as a chip."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+from tenfold.chips.record import Chip, MatrixPrecision, Quantity
+
+# fp32 operations a cycle and core: two fused multiply-add units of the vector width (assumed)
+_LANES = {"avx512f": 64, "avx2": 32, "avx": 16}
+_NARROW = {"avx512_vnni": (MatrixPrecision.INT8, 4.0), "avx_vnni": (MatrixPrecision.INT8, 4.0), "avx512_bf16": (MatrixPrecision.BF16, 2.0)}
+_MEMORY_PER_CORE = 10e9  # bytes a second that one core can draw (assumed; `calibrate host` will measure it)
+
+
+def host_chip() -> Chip:
+    """This machine: cores, vector width and clock from /proc/cpuinfo, memory bandwidth assumed."""
+    info = _read("/proc/cpuinfo")
+    flags = set((re.search(r"^flags\s*:\s*(.*)$", info, re.M) or ["", ""])[1].split())
+    model = (re.search(r"^model name\s*:\s*(.*)$", info, re.M) or ["", platform.processor() or "unknown processor"])[1]
+    mhz = float((re.search(r"^cpu MHz\s*:\s*([\d.]+)$", info, re.M) or ["", "2500"])[1])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_kib = float((re.search(r"^MemTotal:\s*(\d+)", _read("/proc/meminfo"), re.M) or ["", "8388608"])[1])
+    lanes = next((n for flag, n in _LANES.items() if flag in flags), 8)
+    clock = mhz * 1e6
+    peak = {MatrixPrecision.FP32: lanes * cores * clock}
+    peak |= {p: lanes * f * cores * clock for flag, (p, f) in _NARROW.items() if flag in flags}
+    figures = {
+        "clock": _figure(clock, "verified", "cpuinfo"),
+        "units": _figure(cores, "verified", "cpuinfo"),
+        "vector_ops_per_cycle": _figure(lanes * cores, "derived", "cpuinfo"),
+        "memory.capacity": _figure(memory_kib * 1024, "verified", "meminfo"),
+        "memory.bandwidth": _figure(cores * _MEMORY_PER_CORE, "assumed", "tenfold"),
+        "tdp": Quantity(cores * 4.0, cores * 1.0, cores * 10.0, "assumed", "tenfold", "watts per core, a share of a server"),
+    } | {f"peak.{p.value}": _figure(v, "derived", "cpuinfo") for p, v in peak.items()}
+    return Chip(
+        name="host", organisation=model, year=0, kind="host", cooling="", note="this machine", clock_hz=clock, units=cores,
+        vector_ops_per_cycle=float(lanes * cores), peak_flops=peak, matrix=None, memory_kind="DDR4", memory_bytes=memory_kib * 1024,
+        memory_bytes_per_s=cores * _MEMORY_PER_CORE, sram=(), tdp_w=None, relatives=(), figures=figures, calibration_from="epyc-9654", activation_level="", whole_weight_tiles=False,
+        sources={"cpuinfo": "/proc/cpuinfo", "meminfo": "/proc/meminfo", "tenfold": "assumption of this project"},
+    )  # fmt: skip
+
+
+def _figure(value: float, status: str, source: str) -> Quantity:
+    return Quantity(value, value, value, status, source)  # type: ignore[arg-type]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

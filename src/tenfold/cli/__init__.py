@@ -1,0 +1,25 @@
+"""The command line: ``tenfold VERB``.
+
+Exit 0 done, 1 the answer is no, 2 bad input. Tables and JSON go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tenfold.cli.app import app
+from tenfold.errors import TenfoldError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; a fault that the user can mend is one line and exit 2."""
+    try:
+        app()
+    except TenfoldError as error:
+        print(f"tenfold: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output went away, for example `| head`
+        sys.stderr.close()
+        sys.exit(0)

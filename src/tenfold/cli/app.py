@@ -1,0 +1,352 @@
+"""The verbs. Each parses its words, calls one function of the product, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from tenfold import units
+from tenfold.errors import InputError, TenfoldError
+
+app = typer.Typer(
+    name="tenfold",
+    help="What running a neural network will take - milliseconds, joules, dollars, grams of CO2 - on any accelerator.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+T = TypeVar("T")
+
+
+def _emit(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _console() -> Any:
+    """A console as wide as the terminal; 132 columns where there is none, so that tables are not cut."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 132
+    return Console(width=wide, highlight=False)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Any]:
+    """A bar on stderr while something long runs; silent where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _words(values: Sequence[str]) -> list[str]:
+    """Words given one by one or separated by commas."""
+    return [w.strip() for v in values for w in v.split(",") if w.strip()]
+
+
+def _whole(values: Sequence[str], what: str) -> list[int]:
+    numbers = []
+    for w in _words(values):
+        if not w.lstrip("-").isdigit() or int(w) < 1:
+            raise InputError(f"{what} must be a whole number of at least 1, got '{w}'")
+        numbers.append(int(w))
+    return numbers
+
+
+def _complete_chip(incomplete: str) -> list[str]:
+    from tenfold.chips import names
+
+    return [n for n in names() if n.startswith(incomplete)]
+
+
+def _complete_region(incomplete: str) -> list[str]:
+    from tenfold.carbon import regions
+
+    return [n for n in regions() if n.startswith(incomplete)]
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    from tenfold.zoo import MODELS
+
+    return [n for n in MODELS if n.startswith(incomplete)] + [str(p) for p in Path().glob(f"{incomplete}*.onnx")]
+
+
+@app.command()
+def chips(
+    name: Annotated[
+        str | None, typer.Argument(help="One chip: all its figures with status and source.", autocompletion=_complete_chip)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The catalogue of chips, with sources."""
+    from tenfold.chips import chip, names
+    from tenfold.report.document import chip_document
+    from tenfold.report.tables import chip_table, chips_table
+
+    if name is not None:
+        record = chip(name)
+        if as_json:
+            _emit(chip_document(record, figures=True))
+            return
+        console = _console()
+        console.print(f"[bold]{record.name}[/bold]  {record.organisation}, {record.year}  {record.note}")
+        console.print(chip_table(record))
+        for key, source in record.sources.items():
+            console.print(f"  {key}: {source}", markup=False)
+        return
+    records = [chip(n) for n in names()]
+    if as_json:
+        _emit({"chips": [chip_document(c, figures=False) for c in records]})
+        return
+    _console().print(chips_table(records))
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model.", autocompletion=_complete_model)] = None,
+    as_json: Json = False,
+) -> None:
+    """The models that can be named instead of a file."""
+    from tenfold.ir import bind, graph_totals
+    from tenfold.profile import Sizes, load, resolve_sizes
+    from tenfold.report.document import model_document
+    from tenfold.units import show
+    from tenfold.zoo import MODELS, model
+
+    chosen = [model(name)] if name is not None else list(MODELS.values())
+    documents = []
+    with _progress("reading models", len(chosen)) as advance:
+        for m in chosen:
+            graph = load(m.name)
+            totals = graph_totals(bind(graph, resolve_sizes(graph, Sizes()), assume_bounds=True))
+            documents.append(model_document(m, graph.parameters, int(totals.flops)))  # type: ignore[call-overload]
+            advance()
+    if as_json:
+        _emit({"models": documents} if name is None else documents[0])
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table("name", "family", "parameters", "FLOP per item", "source", box=box.SIMPLE_HEAD, pad_edge=False)
+    for d in documents:
+        table.add_row(d["name"], d["family"], show(d["parameters"], ""), show(d["flops_per_item"], ""), d["source"])
+    _console().print(table)
+
+
+def _named_sizes(pairs: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    sizes = []
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not value.isdigit() or int(value) < 1:
+            raise InputError(f"--size takes NAME=NUMBER with a number of at least 1, got '{pair}'")
+        sizes.append((name, int(value)))
+    return tuple(sizes)
+
+
+@app.command()
+def profile(
+    model: Annotated[str, typer.Argument(help="An .onnx file, or a name from `tenfold models`.", autocompletion=_complete_model)],
+    chip: Annotated[list[str], typer.Option("--chip", "-c", help="Chips, repeated or separated by commas.", autocompletion=_complete_chip)],
+    batch: Annotated[
+        list[str] | None, typer.Option("--batch", "-b", help="Batch sizes, repeated or separated by commas (default 1).")
+    ] = None,
+    seq: Annotated[int | None, typer.Option(help="Sequence length, where the model leaves it open (default 128).")] = None,
+    height: Annotated[int | None, typer.Option(help="Image height, where the model leaves it open (default 224).")] = None,
+    width: Annotated[int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision).")] = None,
+    region: Annotated[str | None, typer.Option(help="Adds $ and gCO2e per million items.", autocompletion=_complete_region)] = None,
+    top: Annotated[int, typer.Option(help="Kernels to list for a single run.")] = 10,
+    sources: Annotated[bool, typer.Option("--sources", help="List the figures and papers that the result used.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A model on chips: time, what bounds it, energy, money and carbon."""
+    from tenfold.carbon import region_named
+    from tenfold.chips import chip as chip_named
+    from tenfold.profile import Sizes, load, resolve_sizes
+    from tenfold.profile import profile as run_profile
+    from tenfold.report.document import profile_document
+
+    names, batches = _words(chip), _whole(batch or ["1"], "batch")
+    for n in names:
+        chip_named(n)
+    if region is not None:
+        region_named(region)
+    graph = load(model)
+    wanted = [(n, Sizes(b, seq, height, width, _named_sizes(size or ()))) for n in names for b in batches]
+    for _, s in wanted:
+        resolve_sizes(graph, s)
+    done, refused = [], []
+    with _progress("profiling", len(wanted)) as advance:
+        for n, s in wanted:
+            try:
+                done.append(run_profile(graph, n, s, dtype=dtype, region=region))
+            except TenfoldError as error:
+                if len(wanted) == 1:
+                    raise
+                refused.append({"chip": n, "batch": s.batch, "reason": str(error)})
+            advance()
+    if not done:
+        raise InputError("; ".join(r["reason"] for r in refused))
+    if as_json:
+        document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
+        _emit(document | ({"rejected": refused} if refused else {}))
+        return
+    _print_profiles(done, region is not None, top, sources=sources)
+    for r in refused:
+        sys.stderr.write(f"tenfold: {r['chip']}, batch {r['batch']}: {r['reason']}\n")
+
+
+def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool) -> None:
+    from tenfold.report.document import source_list
+    from tenfold.report.tables import bars, kernel_table, profile_table, where_table
+
+    console = _console()
+    program = done[0].run.program
+    sizes = ", ".join(f"{k}={v}" for k, v in done[0].sizes.items() if k != "batch")
+    console.print(f"[bold]{program.model}[/bold]  {program.flops / program.items / 1e9:.3g} GFLOP an item{', ' + sizes if sizes else ''}")
+    console.print(profile_table(done, money=money))
+    if len(done) == 1:
+        console.print(where_table(done[0]))
+        console.print(kernel_table(done[0], top))
+    else:
+        labels = [f"{p.run.program.chip} b{p.batch}" for p in done]
+        console.print(bars("time per item", [(n, p.run.time_s / p.batch) for n, p in zip(labels, done, strict=True)], "s"))
+        console.print(bars("energy per item", [(n, p.run.energy_j / p.batch) for n, p in zip(labels, done, strict=True)], "J"))
+    for note in _notes(done, money):
+        console.print(f"[dim]{note}[/dim]", soft_wrap=True)
+    if sources:
+        for p in done:
+            console.print(f"\nsources of {p.run.program.chip}:")
+            for line in source_list(p):
+                console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def _notes(done: Sequence[Any], money: bool) -> Iterable[str]:
+    yield "Intervals are provisional: the error of the first calibrations. One kernel an op: fusion and on-chip residency are not modelled yet."
+    narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
+    if narrow:
+        yield f"Quality not checked in {', '.join(narrow)}."
+    for p in done[:1]:
+        if p.run.program.native_fraction < 1:
+            yield f"{1 - p.run.program.native_fraction:.2%} of the arithmetic is in ops priced by their bytes only."
+        if p.run.program.assumed:
+            yield "Assumed where data decide: " + ", ".join(f"{n} = {v}" for n, v in p.run.program.assumed)
+    if money:
+        f = next((p.footprint for p in done if p.footprint), None)
+        prices = {f"{p.run.program.chip} {p.rent.price.provider} {p.rent.price.date}" for p in done if p.rent}
+        if prices:
+            yield f"Rent at list price, on demand, one busy chip: {', '.join(sorted(prices))}; the interval spans providers."
+        if f:
+            yield f"Carbon is operational, location-based, {f.region.name} ({f.region.source}), host share and PUE included."
+
+
+@app.command()
+def predict(
+    ops: Annotated[Path, typer.Argument(help="CSV with columns op, dtype and the op's extents.")],
+    chip: Annotated[str, typer.Option("--chip", "-c", help="The chip.", autocompletion=_complete_chip)],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a CSV instead of printing a table.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Times for a list of operators: matmul, attention_prefill, attention_decode, moe, softmax, layernorm, gelu."""
+    from tenfold.chips import chip as chip_named
+    from tenfold.predict import RESULT_COLUMNS, predict_all, read_requests
+
+    record = chip_named(chip)
+    try:
+        text = ops.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {ops}: {getattr(error, 'strerror', None) or 'not text'}") from error
+    raw, requests = read_requests(text)
+    rows = []
+    with _progress("predicting", len(requests)) as advance:
+        for given, p in zip(raw, predict_all(requests, record), strict=True):
+            rows.append({**given, "time_s": p.time_s.value, "bound": p.bound, "energy_j": p.energy_j.value})
+            advance()
+    if as_json:
+        _emit({"chip": record.name, "rows": rows})
+    elif output is not None:
+        _write_csv(output, [*raw[0], *RESULT_COLUMNS], rows)
+    else:
+        _print_rows(rows)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    import csv
+
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(columns)))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table("op", "dtype", "extents", "time", "bound", "energy", box=box.SIMPLE_HEAD, pad_edge=False)
+    skip = {"op", "dtype", "time_s", "bound", "energy_j"}
+    for r in rows:
+        extents = " ".join(f"{k}={v}" for k, v in r.items() if k not in skip and v)
+        table.add_row(r["op"], r["dtype"], extents, units.show(r["time_s"], "s"), r["bound"], units.show(r["energy_j"], "J"))
+    _console().print(table)
+
+
+@app.command()
+def estimate(
+    power: Annotated[str, typer.Option(help="Power with a unit, such as 1.2kW.")],
+    hours: Annotated[float, typer.Option(help="Hours at that power.")],
+    region: Annotated[
+        str | None, typer.Option(help="Region of the grid (default: US average of 2020).", autocompletion=_complete_region)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The envelope's back: a power for some hours, in kWh, kgCO2e and electric miles."""
+    from tenfold.carbon import envelope
+    from tenfold.report.document import envelope_document
+    from tenfold.report.tables import envelope_table
+
+    result = envelope(units.parse(power, "power_w"), hours * 3600, region)
+    if as_json:
+        _emit(envelope_document(result))
+    else:
+        _console().print(envelope_table(result))
+
+
+@app.command()
+def lessons(
+    number: Annotated[str | None, typer.Argument(help="One lesson: 1 to 10, carbon, moe or envelope.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Write the page docs/lessons.md to this path.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The ten lessons, carbon, mixture of experts and the envelope: claim, published number, ours, error."""
+    from tenfold.lessons import document, markdown
+    from tenfold.lessons import lessons as rows_of
+    from tenfold.report.tables import lessons_table
+
+    rows = rows_of(number)
+    if write is not None:
+        try:
+            write.write_text(markdown(rows), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {write}: {error.strerror}") from error
+    if as_json:
+        _emit(document(rows))
+    else:
+        _console().print(lessons_table(rows))

@@ -1,0 +1,80 @@
+"""Money: so far, what a chip rents for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from tenfold import units
+from tenfold.chips import Chip
+from tenfold.chips.record import Status
+from tenfold.errors import DataFileError
+from tenfold.estimate import Estimate
+
+DATA = Path(__file__).parent / "data" / "rent.toml"
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    chip: str
+    provider: str
+    location: str
+    date: str
+    price: str
+    status: Status
+    source: str
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    rent: list[_Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """One list price of renting a chip, in dollars a second, with its date and source."""
+
+    chip: str
+    provider: str
+    location: str
+    date: str
+    usd_per_s: float
+    status: Status
+    source: str
+
+
+@lru_cache(maxsize=1)
+def rent_prices() -> tuple[Price, ...]:
+    """All list prices. Raises DataFileError for an unknown field or unit."""
+    try:
+        file = msgspec.toml.decode(DATA.read_bytes(), type=_File)
+    except msgspec.MsgspecError as error:
+        raise DataFileError(f"{DATA.name}: {error}") from error
+    return tuple(Price(r.chip, r.provider, r.location, r.date, units.parse(r.price, "usd_per_s"), r.status, r.source) for r in file.rent)
+
+
+@dataclass(frozen=True, slots=True)
+class Rent:
+    """What it costs to rent the chip for a time: ``price`` is the row used, the interval spans all providers' latest rows."""
+
+    usd: Estimate
+    price: Price
+
+
+HOME_PROVIDER = "Google Cloud"  # regions are Google Cloud's, so its price comes first
+
+
+def rent(chip: Chip, time_s: Estimate, region: str) -> Rent | None:
+    """Dollars at list price for ``time_s`` on one chip; None for a chip that nobody rents.
+
+    The price is the regions' own provider's latest where it has one, else the latest of all.
+    """
+    rows = [p for p in rent_prices() if p.chip == chip.name]
+    if not rows:
+        return None
+    latest = {p.provider: p for p in sorted(rows, key=lambda p: p.date)}
+    chosen = latest.get(HOME_PROVIDER) or max(latest.values(), key=lambda p: p.date)
+    rates = [p.usd_per_s for p in latest.values()]
+    rate = Estimate(chosen.usd_per_s, min(rates), max(rates))
+    return Rent(time_s * rate, chosen)

@@ -1,0 +1,104 @@
+"""Our number for each lesson that can be computed today, from the product's own functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from tenfold.carbon import assumption, envelope
+from tenfold.chips import Chip, Matrix, MatrixPrecision, Quantity, chip
+from tenfold.ir.table import Lowering
+from tenfold.machine import Kernel, Product, Traffic, time_kernel
+from tenfold.machine.energy import energy_table
+
+Check: TypeAlias = Callable[[], float]
+
+# Jouppi et al., ISCA 2021, table 4: growth a year of memory and of FLOPS
+_GROWTH = {"CNN1": (0.97, 1.46), "MLP1": (1.26, 1.26), "CNN0": (1.63, 1.63), "MLP0": (2.16, 2.16)}
+# PCIe 3 x16 after 128b/130b coding: 8 GT/s x 16 lanes / 8 bits
+_PCIE3_X16_BYTES_PER_S = 8e9 * 16 / 8 * 128 / 130
+_RNN1_BYTES = 254e6  # Jouppi et al., ISCA 2021, figure 11
+
+
+def _geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def growth() -> float:
+    """Geometric mean of the eight published rates."""
+    return _geometric_mean([g for pair in _GROWTH.values() for g in pair])
+
+
+def reload() -> float:
+    """Milliseconds to move RNN1's weights over PCIe."""
+    return _RNN1_BYTES / _PCIE3_X16_BYTES_PER_S * 1e3
+
+
+def process_gain() -> float:
+    """Geometric mean of 45 nm over 7 nm for the entries that the table gives at both nodes."""
+    table = energy_table()
+    published = ("int8_add", "int32_add", "fp16_add", "fp32_add", "int8_mul", "int32_mul", "fp16_mul", "fp32_mul")
+    entries = [table.operation[n] for n in published] + list(table.sram.values())
+    off_chip = table.memory["DDR3"].pj / table.memory["DDR4"].pj
+    return _geometric_mean([*(e.nm45 / e.nm7 for e in entries), off_chip])
+
+
+def _lstm_layer(side: int) -> float:
+    """Microseconds of one 600 x 600 layer, batch 96, on TPU v1 with a ``side`` x ``side`` array at full memory rate."""
+    v1 = chip("tpu-v1")
+    scale = (side / 256) ** 2
+    full = Quantity(1.0, 1.0, 1.0, "assumed", "tenfold", "the paper's own sum takes the full 34 GB/s")
+    none = replace(full, value=0.0, low=0.0, high=0.0, note="the paper's sum leaves the launch out")
+    figures = {**v1.figures, "calibration.memory_fraction": full, "calibration.kernel_s": none}
+    peaks = {p: v * scale for p, v in v1.peak_flops.items()}
+    variant: Chip = replace(v1, matrix=Matrix(1, side, side), peak_flops=peaks, figures=figures)
+    kernel = Kernel(
+        name="lstm1",
+        ops=("matmul",),
+        kind=Lowering.MATRIX,
+        precision=MatrixPrecision.INT8,
+        products=(Product(1, 96, 600, 600),),
+        flops=2 * 96 * 600 * 600,
+        traffic=Traffic(weights=600 * 600),
+        operand_bits=8,
+    )
+    return time_kernel(variant, kernel).time_s * 1e6
+
+
+def lstm_tiles_256() -> float:
+    return _lstm_layer(256)
+
+
+def lstm_tiles_512() -> float:
+    return _lstm_layer(512)
+
+
+def training_energy_j(chips: float, hours: float, system_w: float, pue: float) -> float:
+    """Patterson et al. 2021, section 2.5: hours x chips x average system watts x PUE."""
+    return chips * hours * 3600 * system_w * pue
+
+
+def _gpt3_j() -> float:
+    return training_energy_j(10_000, 355.2, 330, 1.10)
+
+
+def gpt3_carbon() -> float:
+    """Tonnes of CO2e."""
+    return _gpt3_j() / 3.6e6 * assumption("us_grid_kg_per_kwh").value / 1e3
+
+
+def moe_energy() -> float:
+    """GLaM on 600 B tokens: 1,024 TPU v4, 574 h for 280 B tokens scaled to 600 B, 326 W, PUE 1.11."""
+    return _gpt3_j() / training_energy_j(1024, 574 * 600 / 280, 326, 1.11)
+
+
+def envelope_miles() -> float:
+    """The careful end of the interval."""
+    return envelope(1200.0, 24 * 3600.0, None).ev_miles.low
+
+
+CHECKS: Mapping[str, Check] = {
+    f.__name__: f for f in (growth, reload, process_gain, lstm_tiles_256, lstm_tiles_512, gpt3_carbon, moe_energy, envelope_miles)
+}

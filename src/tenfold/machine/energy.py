@@ -1,0 +1,178 @@
+"""Energy: operations x pJ by node and dtype, bytes x pJ by level, static power x time.
+
+Dynamic energy from the table of pJ per operation (Horowitz, ISSCC 2014; Jouppi et al., ISCA 2021, table 2)
+counts only arithmetic and memory cells. Control, clocks and wires are in a chip's ``overhead``: the factor
+that makes the matrix unit and the memory at full rate draw what was measured under load, or else the TDP.
+Chips without any published power take watts per peak operation from their relatives, as a wide interval.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from tenfold.chips import Chip, MatrixPrecision, chip as chip_named
+from tenfold.chips.record import Status
+from tenfold.errors import DataFileError, MissingFigure
+from tenfold.estimate import Estimate
+
+DATA = Path(__file__).parent / "data" / "energy_per_op.toml"
+PJ = 1e-12
+
+
+class _Node(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    nm45: float
+    nm7: float
+    status: Status
+    source: str
+
+
+class _Off(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    pj: float
+    low: float
+    high: float
+    status: Status
+    source: str
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    sources: dict[str, str]
+    operation: dict[str, _Node]
+    sram: dict[str, _Node]
+    memory: dict[str, _Off]
+
+
+@lru_cache(maxsize=1)
+def energy_table() -> _Table:
+    try:
+        return msgspec.toml.decode(DATA.read_bytes(), type=_Table)
+    except msgspec.MsgspecError as error:
+        raise DataFileError(f"{DATA.name}: {error}") from error
+
+
+def at_node(entry: _Node, nm: float) -> float:
+    """pJ at a process node: log-log between 45 and 7 nm, constant outside."""
+    if nm <= 7:
+        return entry.nm7
+    if nm >= 45:
+        return entry.nm45
+    t = math.log(nm / 7) / math.log(45 / 7)
+    return float(entry.nm7 * (entry.nm45 / entry.nm7) ** t)
+
+
+_MULTIPLY = {"int8": "int8_mul", "fp8": "fp8_mul", "fp4": "fp8_mul", "bf16": "bf16_mul", "fp16": "fp16_mul", "tf32": "fp16_mul",
+             "fp32": "fp32_mul"}  # fmt: skip
+
+
+def mac_pj(precision: MatrixPrecision, nm: float) -> float:
+    """A multiply in ``precision`` and an add into the accumulator: int32 for int8, else fp32."""
+    table = energy_table().operation
+    add = "int32_add" if precision is MatrixPrecision.INT8 else "fp32_add"
+    return at_node(table[_MULTIPLY[precision]], nm) + at_node(table[add], nm)
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyModel:
+    """Joules per event on one chip, and its static watts; intervals where power was not published."""
+
+    mac_j: Estimate
+    vector_op_j: Estimate
+    memory_byte_j: Estimate
+    sram_byte_j: Estimate
+    static_w: Estimate
+    basis: str
+
+
+DYNAMIC_ERROR = 0.3  # provisional: as far as a central figure from published power is off (first tries)
+IDLE_SHARE = Estimate(0.25, 0.12, 0.45)  # of the power under load, where idle power was not published (assumed)
+UNKNOWN_NODE_NM = 7.0
+
+
+def node_nm(chip: Chip) -> float:
+    return chip.figures["process"].value * 1e9 if "process" in chip.figures else UNKNOWN_NODE_NM
+
+
+@lru_cache(maxsize=128)
+def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
+    """The model for ``precision``. Raises MissingFigure where neither power nor relatives are known."""
+    nm = node_nm(chip)
+    table = energy_table()
+    off = table.memory.get(chip.memory_kind.upper().replace(" ", "").split("-")[0], table.memory["HBM2"])
+    raw_mac, raw_byte = mac_pj(precision, nm) * PJ, off.pj * 8 * PJ
+    raw_vector = at_node(table.operation["fp32_add"], nm) * PJ
+    raw_sram = at_node(table.sram["mib1_per_64bit"], nm) / 8 * PJ
+    load, static, basis = load_power(chip)
+    overhead = _overhead(chip, load, static)
+    return EnergyModel(
+        mac_j=overhead * raw_mac,
+        vector_op_j=overhead * raw_vector,
+        memory_byte_j=Estimate(raw_byte, off.low * 8 * PJ, off.high * 8 * PJ),
+        sram_byte_j=Estimate.within(raw_sram, DYNAMIC_ERROR),
+        static_w=static,
+        basis=basis,
+    )
+
+
+def _overhead(chip: Chip, load: Estimate, static: Estimate) -> Estimate:
+    """Dynamic watts under load, less the memory's at full bandwidth, over the arithmetic's raw watts at peak.
+
+    The reference is the chip's best precision; the same factor serves the others.
+    """
+    reference = chip.storage(None)
+    nm = node_nm(chip)
+    table = energy_table()
+    off = table.memory.get(chip.memory_kind.upper().split("-")[0], table.memory["HBM2"])
+    arithmetic = chip.peak_flops[reference] / 2 * mac_pj(reference, nm) * PJ
+    memory = (chip.memory_bytes_per_s or 0.0) * off.pj * 8 * PJ
+
+    def factor(load_w: float, static_w: float) -> float:
+        return max(0.5, (load_w - static_w - memory) / arithmetic)
+
+    values = sorted((factor(load.low, static.high), factor(load.value, static.value), factor(load.high, static.low)))
+    central = factor(load.value, static.value)
+    return Estimate(central, min(values[0], central / (1 + DYNAMIC_ERROR)), max(values[2], central * (1 + DYNAMIC_ERROR)))
+
+
+@lru_cache(maxsize=128)
+def load_power(chip: Chip) -> tuple[Estimate, Estimate, str]:
+    """Watts under full load, static watts, and what they rest on."""
+    figures = chip.figures
+    published = figures.get("busy_power") or figures.get("tdp")
+    if published is not None:
+        top = figures.get("tdp", published)
+        load = Estimate(published.value, published.low, max(published.high, top.high, published.value))
+        basis = "measured power under load" if "busy_power" in figures else "TDP"
+    else:
+        load, basis = _from_relatives(chip)
+    if "idle_power" in figures:
+        idle = figures["idle_power"]
+        high = min(max(idle.high, idle.value), load.value * 0.9)
+        return load, Estimate(min(idle.value, high), min(idle.low, high), high), basis
+    share = load.value * IDLE_SHARE.value
+    return load, Estimate(share, load.low * IDLE_SHARE.low, max(share, load.high * IDLE_SHARE.high)), f"{basis}, idle share assumed"
+
+
+def _from_relatives(chip: Chip) -> tuple[Estimate, str]:
+    """Watts by the relatives' watts per peak operation: from the least to the most, geometric mean between."""
+    if not chip.relatives:
+        raise MissingFigure(
+            f"energy on {chip.name} needs 'tdp' or 'busy_power', which nobody has published, and the chip names no relatives"
+        )
+    peak = max(chip.peak_flops.get(MatrixPrecision.BF16, 0.0), chip.peak_flops.get(MatrixPrecision.FP16, 0.0)) or max(
+        chip.peak_flops.values()
+    )
+    rates = []
+    for name in chip.relatives:
+        other = chip_named(name)
+        figures = [other.figures[f].value for f in ("busy_power", "tdp") if f in other.figures]
+        rates += [w / max(other.peak_flops.values()) for w in figures]
+    if not rates:
+        raise MissingFigure(f"energy on {chip.name}: none of its relatives ({', '.join(chip.relatives)}) has published power")
+    low, high = min(rates) * peak * 0.5, max(rates) * peak
+    return Estimate(
+        math.sqrt(low * high), low, high
+    ), f"relatives {', '.join(chip.relatives)}, half the watts per operation allowed for newer processes"

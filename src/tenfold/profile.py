@@ -1,0 +1,136 @@
+"""The main job: a model on a chip, from file to time, energy, money and carbon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenfold import zoo
+from tenfold.carbon import Footprint, footprint
+from tenfold.chips import chip as chip_named
+from tenfold.compiler import compile
+from tenfold.economics import Rent, rent
+from tenfold.errors import InputError
+from tenfold.importers import load_onnx
+from tenfold.ir.bind import bind
+from tenfold.ir.dims import symbols_of
+from tenfold.ir.graph import Graph
+from tenfold.machine import Run, simulate
+
+HEIGHT, WIDTH = 224, 224  # image sides where the model leaves them open and the user says nothing
+SEQUENCE = 128
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the user wants of the free dimensions; None means the default for what the model has."""
+
+    batch: int = 1
+    seq: int | None = None
+    height: int | None = None
+    width: int | None = None
+    named: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One run of the main job. ``rent`` and ``footprint`` are for a million items; None where not asked or no price."""
+
+    run: Run
+    batch: int
+    sizes: Mapping[str, int]
+    rent: Rent | None = None
+    footprint: Footprint | None = None
+
+
+def load(model: str | Path) -> Graph:
+    """The graph of an ONNX file or of a zoo model.
+
+    Raises UnknownName for a name that is neither, ModelError for a broken file.
+    """
+    path = Path(model)
+    if path.suffix == ".onnx" or path.exists():
+        if not path.is_file():
+            raise InputError(f"there is no file '{model}': give the path of an .onnx file or a model name ({', '.join(zoo.MODELS)})")
+        return load_onnx(path)
+    return load_onnx(zoo.model(str(model)).path)
+
+
+def roles(graph: Graph) -> dict[str, str]:
+    """What each free dimension of the inputs is: batch, seq, height, width, or other.
+
+    The first axis is the batch; the spatial axes of a rank-4 float input are height and width; an axis
+    named after length, or the second one, is the sequence.
+    """
+    found: dict[str, str] = {}
+    for name in graph.inputs:
+        value = graph.values[name]
+        shape = value.shape or ()
+        image = len(shape) == 4 and value.dtype.is_float
+        last = len(shape) == 4 and isinstance(shape[3], int) and shape[3] in (1, 3, 4) and not isinstance(shape[1], int)
+        for axis, d in enumerate(shape):
+            for s in symbols_of(d):
+                found.setdefault(s, _role(s, axis, image, channels_last=last))
+    return found
+
+
+def _role(name: str, axis: int, image: bool, *, channels_last: bool) -> str:
+    low = name.lower()
+    if "batch" in low or low == "n" or (axis == 0 and not any(w in low for w in ("seq", "len", "time"))):
+        return "batch"
+    if any(w in low for w in ("seq", "len", "time", "samples", "frames", "step")):
+        return "seq"
+    if image and axis == (1 if channels_last else 2):
+        return "height"
+    if image and axis == (2 if channels_last else 3):
+        return "width"
+    return "seq" if axis == 1 or not image else "other"
+
+
+def resolve_sizes(graph: Graph, wanted: Sizes) -> dict[str, int]:
+    """Sizes for all free dimensions of ``graph``.
+
+    Raises InputError for a size below 1, or one that the model has no dimension for.
+    """
+    for name, size in (("batch", wanted.batch), ("seq", wanted.seq), ("height", wanted.height), ("width", wanted.width)):
+        if size is not None and size < 1:
+            raise InputError(f"{name} must be at least 1, got {size}")
+    kinds = roles(graph)
+    for name in ("seq", "height", "width"):
+        if getattr(wanted, name) is not None and name not in kinds.values():
+            raise InputError(f"the model has no free {name}: its free dimensions are {', '.join(graph.symbols) or 'none'}")
+    defaults = {
+        "batch": wanted.batch,
+        "seq": wanted.seq or SEQUENCE,
+        "height": wanted.height or HEIGHT,
+        "width": wanted.width or WIDTH,
+        "other": 1,
+    }
+    sizes = {name: defaults[kind] for name, kind in kinds.items()}
+    for name, size in wanted.named:
+        if name not in sizes:
+            raise InputError(f"the model has no free dimension '{name}': it has {', '.join(graph.symbols) or 'none'}")
+        sizes[name] = size
+    if "batch" not in kinds.values() and wanted.batch != 1:
+        sizes["batch"] = wanted.batch
+    return sizes
+
+
+def profile(graph: Graph, chip: str, sizes: Sizes, *, dtype: str | None = None, region: str | None = None) -> Profile:
+    """``graph`` on ``chip``: time, energy and, with ``region``, money and carbon for a million items.
+
+    Raises InputError (UnknownName, UnsupportedDType, DoesNotFit …) for what cannot be, MissingFigure for
+    a figure that nobody published.
+    """
+    record = chip_named(chip)
+    bound = resolve_sizes(graph, sizes)
+    record.storage(dtype)  # refuse a dtype before the work of binding
+    program = compile(bind(graph, bound), record, dtype=dtype, items=sizes.batch)
+    run = simulate(program, record)
+    if region is None:
+        return Profile(run, sizes.batch, bound)
+    seconds = run.time_s * (MILLION / sizes.batch)
+    joules = run.energy_j * (MILLION / sizes.batch)
+    return Profile(run, sizes.batch, bound, rent(record, seconds, region), footprint(record, joules, region))

@@ -1,0 +1,1 @@
+"""Reports: documents for programs, tables and charts for people."""

@@ -1,0 +1,131 @@
+"""Documents for programs: the keys of ``--json``. A key is absent until its value is real."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tenfold.carbon import Envelope
+from tenfold.chips import Chip
+from tenfold.estimate import Estimate
+from tenfold.machine import KernelRun
+from tenfold.profile import Profile
+from tenfold.zoo import ZooModel
+
+
+def interval(e: Estimate) -> list[float]:
+    return [e.low, e.high]
+
+
+def chip_document(chip: Chip, *, figures: bool) -> dict[str, Any]:
+    """One chip; with ``figures`` every figure with its status and source."""
+    document: dict[str, Any] = {
+        "name": chip.name,
+        "year": chip.year,
+        "organisation": chip.organisation,
+        "kind": chip.kind,
+        "peak_flops": {p.value: v for p, v in chip.peak_flops.items()},
+        "memory_bytes": chip.memory_bytes,
+        "memory_bytes_per_s": chip.memory_bytes_per_s,
+        "sram_bytes": chip.sram_bytes,
+        "tdp_w": chip.tdp_w,
+        "cooling": chip.cooling or None,
+        "sources": dict(chip.sources),
+    }
+    if figures:
+        document["figures"] = {
+            path: {"value": q.value, "interval": [q.low, q.high], "status": q.status, "source": q.source, "note": q.note or None}
+            for path, q in chip.figures.items()
+        }
+    return _present(document)
+
+
+def _present(document: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in document.items() if v not in (None, "", 0.0) or k == "coverage"}
+
+
+def model_document(model: ZooModel, parameters: int, flops: int) -> dict[str, Any]:
+    return {"name": model.name, "parameters": parameters, "active_parameters": parameters, "flops_per_item": flops, "family": model.family,
+            "source": model.source}  # fmt: skip
+
+
+def kernel_document(k: KernelRun) -> dict[str, Any]:
+    t = k.kernel.traffic
+    return {
+        "name": k.kernel.name,
+        "ops": list(k.kernel.ops),
+        "time_s": k.time_s,
+        "repeat": k.kernel.repeat,
+        "bound": k.bound,
+        "flops": k.kernel.flops,
+        "bytes": {"weights": t.weights, "inputs": t.inputs, "outputs": t.outputs},
+    }
+
+
+def profile_document(p: Profile, *, sources: bool) -> dict[str, Any]:
+    """One run of ``profile``. ``time_s`` is one pass over ``batch`` items."""
+    run, program = p.run, p.run.program
+    c = run.counters
+    document: dict[str, Any] = {
+        "chip": program.chip,
+        "batch": p.batch,
+        "dtype": program.precision.value,
+        "sizes": dict(p.sizes),
+        "time_s": run.time_s.value,
+        "interval_s": interval(run.time_s),
+        "interval_status": "provisional",
+        "bound": run.bound,
+        "energy_j": run.energy_j.value,
+        "interval_j": interval(run.energy_j),
+        "energy_entries_j": {e.what: e.energy_j.value for e in run.energy},
+        "energy_basis": run.energy_basis,
+        "power_w": run.power_w,
+        "flops": program.flops,
+        "mfu": run.mfu,
+        "memory_bytes": program.memory_bytes,
+        "bytes": {"off_chip_read": c.memory_read_bytes, "off_chip_write": c.memory_write_bytes, "on_chip": c.sram_bytes},
+        "counters": {
+            "cycles": c.cycles, "active": c.active, "weight_stall": c.weight_stall, "weight_shift": c.weight_shift,
+            "memory_stall": c.memory_stall, "vector": c.vector, "idle": c.idle, "macs_useful": c.macs_useful, "macs_wasted": c.macs_wasted,
+        },
+        "coverage": program.native_fraction,
+        "launch_s": run.launch_s,
+        "kernels": [kernel_document(k) for k in run.kernels],
+    }  # fmt: skip
+    if program.assumed:
+        document["assumed"] = dict(program.assumed)
+    if program.precision.value != "fp32":
+        document["quality"] = "not checked"
+    if p.rent:
+        document |= {"usd_per_million": p.rent.usd.value, "interval_usd_per_million": interval(p.rent.usd)}
+        document["price"] = {"usd_per_hour": p.rent.price.usd_per_s * 3600, "provider": p.rent.price.provider, "date": p.rent.price.date}
+    if p.footprint:
+        f = p.footprint
+        document |= {"gco2e_per_million": f.kgco2e.value * 1e3, "interval_gco2e_per_million": [f.kgco2e.low * 1e3, f.kgco2e.high * 1e3]}
+        document["energy_at_meter_j_per_million"] = {what: e.value for what, e in f.entries}
+        document["region"] = f.region.name
+    if sources:
+        document["sources"] = source_list(p)
+    return document
+
+
+def source_list(p: Profile) -> list[str]:
+    """Every figure behind the run that has a source: chip constants, price, grid."""
+    from tenfold.chips import chip
+
+    record = chip(p.run.program.chip)
+    used = [f"{path}: {q.status}, {record.sources[q.source]}" for path, q in record.figures.items()]
+    if p.rent:
+        used.append(f"price: {p.rent.price.status}, {p.rent.price.source} ({p.rent.price.date})")
+    if p.footprint:
+        used.append(f"grid: {p.footprint.region.source}")
+    return used
+
+
+def envelope_document(e: Envelope) -> dict[str, Any]:
+    return {
+        "energy_kwh": e.energy_j / 3.6e6,
+        "kgco2e": e.kgco2e,
+        "kg_per_kwh": e.kgco2e_per_j * 3.6e6,
+        "grid": e.grid,
+        "ev_miles": [e.ev_miles.low, e.ev_miles.high],
+    }

@@ -1,0 +1,159 @@
+"""Tables and charts for people, in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from tenfold.carbon import Envelope
+from tenfold.chips import Chip
+from tenfold.estimate import Estimate
+from tenfold.lessons import Lesson
+from tenfold.profile import Profile
+from tenfold.units import show
+
+_BOX = box.SIMPLE_HEAD
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=_BOX, pad_edge=False)
+    for c in columns:
+        table.add_column(c, justify="right" if c in right else "left", no_wrap=c in ("chip", "dtype", "name"))
+    return table
+
+
+def _spread(e: Estimate, unit: str) -> str:
+    """Value with its interval: '1.23 ms (1.0-1.5)'."""
+    if e.value == 0:
+        return show(0, unit)
+    value = show(e.value, unit)
+    number = value.split()[0]
+    scale = e.value / float(number)
+    return f"{value} ({e.low / scale:.3g}-{e.high / scale:.3g})"
+
+
+def chips_table(chips: Sequence[Chip]) -> Table:
+    table = _table("name", "organisation", "year", "best peak", "memory", "bandwidth", "on chip", "TDP", "model")
+    for c in chips:
+        best = max(c.peak_flops.items(), key=lambda kv: kv[1]) if c.peak_flops else None
+        table.add_row(
+            c.name,
+            c.organisation,
+            str(c.year or ""),
+            f"{show(best[1], 'FLOP/s' if not best[0].value.startswith('int') else 'OP/s')} {best[0].value}" if best else "",
+            show(c.memory_bytes, "B") if c.memory_bytes else "",
+            show(c.memory_bytes_per_s, "B/s") if c.memory_bytes_per_s else "",
+            show(c.sram_bytes, "B") if c.sram_bytes else "",
+            f"{c.tdp_w:g} W" if c.tdp_w else "",
+            {"systolic": "systolic array", "gpu": "tiles and waves", "host": "processor", "listed": "listed only"}[c.kind],
+        )
+    return table
+
+
+def chip_table(chip: Chip) -> Table:
+    """Every figure of one chip with its status and source."""
+    table = _table("figure", "value (SI)", "status", "source", "note")
+    for path, q in chip.figures.items():
+        spread = f"{q.value:.6g}" if q.low == q.high else f"{q.value:.6g} ({q.low:.4g}-{q.high:.4g})"
+        table.add_row(path, spread, q.status, q.source, q.note)
+    return table
+
+
+def profile_table(profiles: Sequence[Profile], *, money: bool) -> Table:
+    """One line a run: time, bound, utilisation, energy and, with ``money``, $ and gCO2e per million items."""
+    table = _table("chip", "dtype", "batch", "time", "bound", "of peak", "energy/item", "power")
+    if money:
+        table.add_column("$ per million", justify="right")
+        table.add_column("gCO2e per million", justify="right")
+    for p in profiles:
+        run = p.run
+        row = [
+            run.program.chip,
+            run.program.precision.value,
+            str(p.batch),
+            _spread(run.time_s, "s"),
+            run.bound,
+            f"{run.mfu:.1%}",
+            _spread(run.energy_j / p.batch, "J"),
+            f"{run.power_w:.0f} W",
+        ]
+        if money:
+            row.append(f"{p.rent.usd.value:.2f} ({p.rent.usd.low:.2f}-{p.rent.usd.high:.2f})" if p.rent else "not rented out")
+            grams = p.footprint.kgco2e * 1e3 if p.footprint else None
+            row.append(f"{grams.value:.3g} ({grams.low:.2g}-{grams.high:.2g})" if grams else "")
+        table.add_row(*row)
+    return table
+
+
+def kernel_table(p: Profile, most: int) -> Table:
+    """The kernels that take the most time."""
+    table = _table("kernel", "op", "time", "share", "bound", "FLOP", "bytes")
+    total = sum(k.time_s * k.kernel.repeat for k in p.run.kernels)
+    for k in sorted(p.run.kernels, key=lambda k: -k.time_s * k.kernel.repeat)[:most]:
+        seconds = k.time_s * k.kernel.repeat
+        table.add_row(
+            k.kernel.name[-44:], "+".join(k.kernel.ops), show(seconds, "s"), f"{seconds / total:.1%}", k.bound,
+            show(k.kernel.flops * k.kernel.repeat, ""), show(k.kernel.traffic.total * k.kernel.repeat, "B"),
+        )  # fmt: skip
+    return table
+
+
+def where_table(p: Profile) -> Table:
+    """Where the time and the joules go."""
+    table = _table("time on the matrix unit", "share", "energy", "share ")
+    c = p.run.counters
+    times = [("multiplying", c.active), ("waiting for weights", c.weight_stall), ("shifting weights in", c.weight_shift),
+             ("waiting for activations", c.memory_stall), ("vector unit", c.vector), ("launch and idle", c.idle)]  # fmt: skip
+    joules = p.run.energy_j.value
+    energies = [(e.what, e.energy_j.value / joules) for e in p.run.energy]
+    for i in range(max(len(times), len(energies))):
+        left = (times[i][0], f"{times[i][1] / c.cycles:.1%}") if i < len(times) else ("", "")
+        right = (energies[i][0], f"{energies[i][1]:.1%}") if i < len(energies) else ("", "")
+        table.add_row(*left, *right)
+    return table
+
+
+_BAR = 36
+
+
+def bars(title: str, rows: Sequence[tuple[str, Estimate]], unit: str) -> Text:
+    """A bar chart; the light part reaches to the upper end of the interval."""
+    widest = max((e.high for _, e in rows), default=0.0)
+    label = max((len(n) for n, _ in rows), default=0)
+    text = Text(f"{title}\n", style="bold")
+    for name, e in rows:
+        full = round(_BAR * e.value / widest) if widest else 0
+        reach = round(_BAR * e.high / widest) if widest else 0
+        text.append(f"  {name:<{label}} ", style="default")
+        text.append("█" * max(full, 1), style="cyan")
+        text.append("░" * max(reach - max(full, 1), 0), style="dim")
+        text.append(f" {show(e.value, unit)}\n", style="default")
+    return text
+
+
+def envelope_table(e: Envelope) -> Table:
+    table = _table("energy", "carbon", "grid", "electric car")
+    table.add_row(
+        f"{e.energy_j / 3.6e6:.1f} kWh",
+        f"{e.kgco2e:.1f} kgCO2e",
+        f"{e.kgco2e_per_j * 3.6e6:.3f} kg/kWh, {e.grid}",
+        f"{e.ev_miles.low:.0f}-{e.ev_miles.high:.0f} miles",
+    )
+    return table
+
+
+def lessons_table(rows: Sequence[Lesson]) -> Table:
+    table = _table("lesson", "claim", "published", "ours", "error", "still missing", right=("ours", "error"))
+    for r in rows:
+        table.add_row(
+            r.id,
+            r.claim,
+            f"{r.published:g} {r.unit}" if r.published is not None else "-",
+            f"{r.ours:.4g}" if r.ours is not None else "not yet",
+            f"{r.error:+.1%}" if r.error is not None else "-",
+            r.missing or "-",
+        )
+    return table

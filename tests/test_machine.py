@@ -1,0 +1,163 @@
+"""The machine: event loop and closed form are one, counters and joules add up, sizes behave."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tenfold
+from tenfold.chips import MatrixPrecision, chip, names
+from tenfold.errors import DoesNotFit, InputError, MissingFigure
+from tenfold.ir.table import Lowering
+from tenfold.machine import Counters, Kernel, Product, Traffic, simulate, time_kernel
+from tenfold.machine.energy import at_node, energy_model, energy_table
+from tenfold.machine.maxplus import Repeat, closed_form, event_loop
+from tenfold.machine.step import STATES, Tile
+
+durations = st.integers(0, 50)
+tiles = st.builds(
+    Tile, weight_dma=durations, weight_load=durations, act_dma=durations, matrix=durations, vector=durations, fill=durations,
+    out_dma=durations, new_weights=st.booleans(), first_k=st.booleans(), last_k=st.booleans(),
+)  # fmt: skip
+programs = st.recursive(
+    st.builds(lambda t, n: Repeat((t,), n), tiles, st.integers(1, 7)),
+    lambda inner: st.builds(lambda parts, n: Repeat(tuple(parts), n), st.lists(st.one_of(tiles, inner), min_size=1, max_size=4), st.integers(1, 4)),
+    max_leaves=8,
+)
+
+
+@given(programs, st.lists(st.integers(0, 100), min_size=STATES, max_size=STATES))
+def test_closed_form_equals_event_loop(program: Repeat, start: list[int]) -> None:
+    assert closed_form(program, start) == event_loop(program, start)
+
+
+@given(programs)
+def test_tile_kinds_count_every_tile(program: Repeat) -> None:
+    assert sum(n for _, n in program.kinds()) == program.tiles
+
+
+def test_a_billion_tiles_are_exact() -> None:
+    tile = Tile(weight_dma=3, weight_load=8, act_dma=5, matrix=11, vector=2, out_dma=1, new_weights=True)
+    count = 10**9
+    small, large = (max(closed_form(Repeat((tile,), n))) for n in (1000, count))
+    assert large - small == (count - 1000) * 11  # steady state: the busiest unit's cycles for each tile
+
+
+def _product_kernel(m: int, n: int, k: int, precision: MatrixPrecision = MatrixPrecision.BF16, bits: int = 16) -> Kernel:
+    width = bits // 8
+    return Kernel("k", ("matmul",), Lowering.MATRIX, precision, (Product(1, m, n, k),), 2 * m * n * k,
+                  traffic=Traffic(k * n * width, m * k * width, m * n * width), operand_bits=bits)  # fmt: skip
+
+
+MODELLED = [n for n in names() if chip(n).kind != "listed"]
+
+
+@pytest.mark.parametrize("name", MODELLED)
+def test_counters_and_energy_add_up_on_every_chip(name: str) -> None:
+    graph = tenfold.load("squeezenet").bind({"batch": 2})
+    run = simulate(tenfold.compile(graph, chip(name)))
+    c = run.counters
+    parts = (c.active, c.weight_stall, c.weight_shift, c.memory_stall, c.vector, c.idle)
+    assert all(p >= 0 for p in parts)
+    assert sum(parts) == pytest.approx(c.cycles, rel=1e-9)
+    assert c.cycles / chip(name).clock("time") == pytest.approx(run.time_s.value, rel=1e-9)
+    assert run.time_s.value == pytest.approx(run.launch_s + sum(k.time_s * k.kernel.repeat for k in run.kernels), rel=1e-9)
+    for f in fields(Counters):
+        if f.name not in ("cycles", "idle"):
+            total = sum(getattr(k.counters, f.name) * k.kernel.repeat for k in run.kernels)
+            assert getattr(c, f.name) == pytest.approx(total, rel=1e-9), f.name
+    by_kernel = sum(e.energy_j.value * k.kernel.repeat for k in run.kernels for e in k.energy)
+    static = next(e for e in run.energy if e.what == "static")
+    assert run.energy_j.value == pytest.approx(by_kernel + static.energy_j.value, rel=1e-9)
+    assert c.macs_useful == sum(p.macs * k.repeat for k in run.program.kernels for p in k.products)
+    assert 0 < run.mfu <= 1
+    assert run.time_s.low < run.time_s.value < run.time_s.high
+
+
+@pytest.mark.parametrize("name", MODELLED)
+def test_power_stays_near_what_was_published(name: str) -> None:
+    """At full load the modelled power is the measured or rated one within a third; never below idle."""
+    record = chip(name)
+    precision = record.storage(None)
+    model = energy_model(record, precision)
+    large = _product_kernel(8192, 8192, 8192, precision, record.bits(precision))
+    timed = time_kernel(record, large)
+    watts = model.static_w.value + model.mac_j.value * timed.counters.macs_useful / timed.time_s
+    watts += model.memory_byte_j.value * (timed.counters.memory_read_bytes + timed.counters.memory_write_bytes) / timed.time_s
+    published = record.figures.get("tdp")
+    assert watts > model.static_w.value
+    if published is not None:
+        assert watts < published.value * 1.35
+
+
+@pytest.mark.parametrize("name", ["tpu-v1", "tpu-v4i", "tpu-v6e", "a100-sxm-80", "h100-sxm", "epyc-9654"])
+def test_time_never_beats_the_roofline(name: str) -> None:
+    record = chip(name)
+    precision = record.storage(None)
+    for m, n, k in ((1, 1, 1), (8, 4096, 4096), (4096, 4096, 8), (333, 777, 555), (8192, 8192, 8192)):
+        kernel = _product_kernel(m, n, k, precision, record.bits(precision))
+        floor = max(kernel.flops / record.peak_flops[precision], kernel.traffic.total / (record.memory_bytes_per_s or math.inf))
+        assert time_kernel(record, kernel).time_s >= floor
+
+
+@pytest.mark.parametrize("name", ["tpu-v4", "a100-sxm-80", "epyc-9654"])
+def test_more_work_takes_longer(name: str) -> None:
+    record = chip(name)
+    times = [time_kernel(record, _product_kernel(s, s, s, record.storage(None))).time_s for s in (512, 1024, 2048, 4096)]
+    assert times == sorted(times)
+
+
+def test_either_operand_may_be_stationary() -> None:
+    """129 columns cost less than two column tiles, because they become the moving dimension."""
+    v4i = chip("tpu-v4i")
+    wide = time_kernel(v4i, _product_kernel(2048, 129, 1024)).time_s
+    two = time_kernel(v4i, _product_kernel(2048, 256 * 4, 1024)).time_s
+    assert wide < two
+
+
+def test_weights_that_are_fetched_once_cost_less_with_batch() -> None:
+    v1 = chip("tpu-v1")
+    per_row = [time_kernel(v1, _product_kernel(b, 2048, 2048, MatrixPrecision.INT8, 8)).time_s / b for b in (1, 8, 64)]
+    assert per_row[0] > per_row[1] > per_row[2]
+
+
+def test_a_model_that_does_not_fit_says_both_numbers() -> None:
+    graph = tenfold.load("resnet50").bind({"batch": 20000})
+    with pytest.raises(DoesNotFit, match=r"needs \d+\.\d+ GB .* tpu-v4i has 8\.590 GB"):
+        simulate(tenfold.compile(graph, chip("tpu-v4i")))
+
+
+def test_a_listed_chip_has_no_machine() -> None:
+    graph = tenfold.load("squeezenet")
+    with pytest.raises(InputError, match="listed for its figures only"):
+        simulate(tenfold.compile(graph, chip("graphcore-bow")))
+
+
+def test_missing_figures_are_named_only_where_needed() -> None:
+    v5e = chip("tpu-v5e")
+    assert "tdp" not in v5e.figures
+    model = energy_model(v5e, MatrixPrecision.BF16)
+    assert model.static_w.high > 2 * model.static_w.low  # relatives: a wide interval
+    without = replace(v5e, figures={k: q for k, q in v5e.figures.items() if k != "clock"}, relatives=())
+    with pytest.raises(MissingFigure, match="needs 'clock'"):
+        time_kernel(without, _product_kernel(8, 8, 8))
+    with pytest.raises(MissingFigure, match="needs 'tdp' or 'busy_power'"):
+        energy_model(without, MatrixPrecision.BF16)
+
+
+def test_energy_table_entries_and_interpolation() -> None:
+    """The published ends stand as they are; between them energy grows with the node."""
+    for entry in (*energy_table().operation.values(), *energy_table().sram.values()):
+        assert at_node(entry, 7) == entry.nm7
+        assert at_node(entry, 45) == entry.nm45
+        assert entry.nm7 < at_node(entry, 16) < at_node(entry, 28) < entry.nm45
+
+
+def test_reduced_precision_is_faster_where_the_chip_says_so() -> None:
+    graph = tenfold.load("vgg19").bind({"batch": 8})
+    v6e = chip("tpu-v6e")
+    assert simulate(tenfold.compile(graph, v6e, dtype="int8")).time_s.value < simulate(tenfold.compile(graph, v6e, dtype="bf16")).time_s.value
