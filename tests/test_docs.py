@@ -1,0 +1,65 @@
+"""What is not run rots: the README's commands and code run, its picture and the pages are current."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", README, re.S)
+
+
+COMMANDS = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_commands(command: str, tmp_path: Path) -> None:
+    (tmp_path / "ops.csv").write_text(blocks("csv")[0])
+    words = shlex.split(command)
+    assert words[0] == "tenfold"
+    code = "from tenfold.cli import main; main()"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_readme_code(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "README.md", "exec"), {})
+    assert "Estimate" in capsys.readouterr().out
+
+
+def test_readme_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make (\w+)`?", README):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_picture_is_current() -> None:
+    """Run `python docs/picture.py docs/profile.svg` when this fails."""
+    picture = runpy.run_path(str(ROOT / "docs" / "picture.py"))["picture"]
+    assert (ROOT / "docs" / "profile.svg").read_text(encoding="utf-8") == picture()
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_docs_state_the_size_of_the_op_table() -> None:
+    from tenfold.ir import TABLE
+
+    stated = re.search(r"Op table of (\d+) kinds", (ROOT / "CHANGELOG.md").read_text())
+    assert stated is not None
+    assert int(stated[1]) == len(TABLE)
