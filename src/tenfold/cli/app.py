@@ -235,7 +235,8 @@ def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool
 
 
 def _notes(done: Sequence[Any], money: bool) -> Iterable[str]:
-    yield "Intervals are provisional: the error of the first calibrations. One kernel an op: fusion and on-chip residency are not modelled yet."
+    yield "One kernel an op: fusion and on-chip residency are not modelled yet, so the truth lies lower. Intervals are provisional and reach"
+    yield "down to the roofline of peak arithmetic with weights, inputs and outputs moved once."
     narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
     if narrow:
         yield f"Quality not checked in {', '.join(narrow)}."

@@ -69,6 +69,7 @@ def lower(graph: Graph, chip: Chip, precision: MatrixPrecision, items: int) -> P
         kernels=tuple(kernels),
         weight_bytes=sum(scope.bytes(graph.values[n]) for n in graph.constants),
         peak_activation_bytes=_peak_activations(scope),
+        io_bytes=sum(scope.bytes(graph.values[n]) for n in (*graph.inputs, *graph.outputs)),
         native_fraction=native / total if total else 1.0,
         assumed=assumed,
     )

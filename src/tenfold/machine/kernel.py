@@ -82,7 +82,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Kernels in order for one chip, and the memory they need.
+    """Kernels in order for one chip, and the memory they need. ``io_bytes`` are the model's own inputs and outputs.
 
     ``native_fraction`` is the share of arithmetic in ops that Tenfold knows; ``assumed`` names extents
     that depend on data and were set to their upper bound.
@@ -95,6 +95,7 @@ class Program:
     kernels: tuple[Kernel, ...]
     weight_bytes: int
     peak_activation_bytes: int
+    io_bytes: int
     native_fraction: float
     assumed: tuple[tuple[str, int], ...] = ()
 

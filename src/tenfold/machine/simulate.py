@@ -50,8 +50,20 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     clock = chip.clock("time")
     total = total + Counters(cycles=launch * clock, idle=launch * clock)
     time = Estimate.within(seconds + launch, chip.constant("time_error"))
+    time = replace(time, low=min(time.low, roofline(program, chip)))
     entries = (*_sum_entries(runs), EnergyEntry("static", model.static_w * time))
     return Run(program, time, launch, tuple(runs), total, entries, chip.peak_flops[program.precision], model.basis)
+
+
+def roofline(program: Program, chip: Chip) -> float:
+    """Seconds that no schedule can beat: peak arithmetic, or weights, inputs and outputs moved once.
+
+    Williams, Waterman, Patterson 2009. Until fusion and residency are modelled the truth lies between this and
+    the sum of the kernels, so it is the lower end of a program's interval.
+    """
+    arithmetic = sum(k.flops * k.repeat / chip.peak_flops[k.precision] for k in program.kernels)
+    moved = (program.weight_bytes + program.io_bytes) / (chip.memory_bytes_per_s or float("inf"))
+    return max(arithmetic, moved)
 
 
 def require_model(chip: Chip) -> None:
