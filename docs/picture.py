@@ -1,6 +1,6 @@
 """Draws the README's picture: the main job on seven chips, as the terminal shows it.
 
-    python docs/picture.py docs/profile.svg
+python docs/picture.py docs/profile.svg
 """
 
 from __future__ import annotations

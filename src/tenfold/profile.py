@@ -111,7 +111,13 @@ def candidates(graph: Graph, wanted: Sizes) -> Iterator[dict[str, int]]:
     seen: list[dict[str, int]] = []
     for height, width in IMAGES:
         for seq in SEQUENCES:
-            values = {"batch": wanted.batch, "seq": wanted.seq or seq, "height": wanted.height or height, "width": wanted.width or width, "other": 1}
+            values = {
+                "batch": wanted.batch,
+                "seq": wanted.seq or seq,
+                "height": wanted.height or height,
+                "width": wanted.width or width,
+                "other": 1,
+            }
             sizes = {name: values[kind] for name, kind in kinds.items()} | named
             if "batch" not in kinds.values() and wanted.batch != 1:
                 sizes["batch"] = wanted.batch

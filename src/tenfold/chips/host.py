@@ -35,12 +35,31 @@ def host_chip() -> Chip:
         "memory.bandwidth": _figure(cores * _MEMORY_PER_CORE, "assumed", "tenfold"),
         "tdp": Quantity(cores * 4.0, cores * 1.0, cores * 10.0, "assumed", "tenfold", "watts per core, a share of a server"),
     } | {f"peak.{p.value}": _figure(v, "derived", "cpuinfo") for p, v in peak.items()}
+    sources = {"cpuinfo": "/proc/cpuinfo", "meminfo": "/proc/meminfo", "tenfold": "assumption of this project"}
     return Chip(
-        name="host", organisation=model, year=0, kind="host", cooling="", note="this machine", clock_hz=clock, units=cores,
-        vector_ops_per_cycle=float(lanes * cores), peak_flops=peak, matrix=None, memory_kind="DDR4", memory_bytes=memory_kib * 1024,
-        memory_bytes_per_s=cores * _MEMORY_PER_CORE, sram=(), tdp_w=None, relatives=(), figures=figures, calibration_from="epyc-9654", activation_level="", whole_weight_tiles=False,
-        sources={"cpuinfo": "/proc/cpuinfo", "meminfo": "/proc/meminfo", "tenfold": "assumption of this project"},
-    )  # fmt: skip
+        name="host",
+        organisation=model,
+        year=0,
+        kind="host",
+        cooling="",
+        note="this machine",
+        clock_hz=clock,
+        units=cores,
+        vector_ops_per_cycle=float(lanes * cores),
+        peak_flops=peak,
+        matrix=None,
+        memory_kind="DDR4",
+        memory_bytes=memory_kib * 1024,
+        memory_bytes_per_s=cores * _MEMORY_PER_CORE,
+        sram=(),
+        tdp_w=None,
+        relatives=(),
+        figures=figures,
+        calibration_from="epyc-9654",
+        activation_level="",
+        whole_weight_tiles=False,
+        sources=sources,
+    )
 
 
 def _figure(value: float, status: str, source: str) -> Quantity:

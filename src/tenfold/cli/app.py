@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tenfold import units
 from tenfold.errors import InputError, TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.profile import Profile
 
 app = typer.Typer(
     name="tenfold",
@@ -25,7 +28,6 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
-T = TypeVar("T")
 
 
 def _emit(document: Any) -> None:
@@ -133,7 +135,7 @@ def models(
         for m in chosen:
             graph = load(m.name)
             totals = graph_totals(prepare(graph, Sizes()).graph)
-            documents.append(model_document(m, graph.parameters, int(totals.flops)))  # type: ignore[call-overload]
+            documents.append(model_document(m, graph.parameters, int(totals.flops)))
             advance()
     if as_json:
         _emit({"models": documents} if name is None else documents[0])
@@ -188,7 +190,8 @@ def profile(
     graph = load(model)
     others = _named_sizes(size or ())
     bound = [prepare(graph, Sizes(b, seq, height, width, others)) for b in batches]
-    done, refused = [], []
+    done: list[Profile] = []
+    refused: list[dict[str, Any]] = []
     with _progress("profiling", len(names) * len(bound)) as advance:
         for n, g in itertools.product(names, bound):
             try:
@@ -235,8 +238,8 @@ def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool
 
 
 def _notes(done: Sequence[Any], money: bool) -> Iterable[str]:
-    yield "One kernel an op: fusion and on-chip residency are not modelled yet, so the truth lies lower. Intervals are provisional and reach"
-    yield "down to the roofline of peak arithmetic with weights, inputs and outputs moved once."
+    yield "One kernel an op: fusion and on-chip residency are not modelled yet, so the truth lies lower."
+    yield "Intervals are provisional and reach down to the roofline of peak arithmetic with weights, inputs and outputs moved once."
     narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
     if narrow:
         yield f"Quality not checked in {', '.join(narrow)}."

@@ -78,7 +78,7 @@ def lower(graph: Graph, chip: Chip, precision: MatrixPrecision, items: int) -> P
 def _int(dim: object, where: str) -> int:
     if isinstance(dim, int):
         return dim
-    raise ModelError(f"'{where}' has the free dimension {dim}: give {', '.join(sorted(symbols_of(dim)))}")  # type: ignore[arg-type]
+    raise ModelError(f"'{where}' has the free dimension {dim}: give {', '.join(sorted(symbols_of(dim)))}")
 
 
 def _ceil(x: float) -> int:
@@ -183,7 +183,7 @@ def _peak_activations(scope: _Scope) -> int:
     return most
 
 
-def compile(graph: Graph, chip: Chip, *, dtype: str | None = None, items: int | None = None) -> Program:  # noqa: A001
+def compile(graph: Graph, chip: Chip, *, dtype: str | None = None, items: int | None = None) -> Program:
     """The program of a bound ``graph`` for ``chip`` in ``dtype`` (the chip's best precision by default).
 
     Extents that depend on data are set to their upper bound. ``items`` is what one pass handles, by

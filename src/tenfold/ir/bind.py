@@ -155,7 +155,7 @@ def _bounded(value: Value, bounds: Mapping[str, Dim], assumed: dict[str, Dim], o
             limit = bounds.get(s, -1)
             if not isinstance(limit, int) or limit < 0:
                 raise ModelError(
-                    f"node '{op.name}' ({op.kind}): extent '{s}' of its result depends on data and has no upper bound, so it cannot be priced"
+                    f"node '{op.name}' ({op.kind}): extent '{s}' depends on data and has no upper bound, so it cannot be priced"
                 )
             most[s] = limit
         assumed.update(most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -143,7 +144,9 @@ def _shape_content(op: Op, call: Call) -> list[Array] | None:
         return None
     if op.kind == "size":
         return [_settle(np.asarray(value.elements, dtype=object))]
-    dims = value.shape[slice(op.attrs.get("start", 0), op.attrs.get("end"))]  # type: ignore[misc]
+    start: Any = op.attrs.get("start", 0)
+    end: Any = op.attrs.get("end")
+    dims = value.shape[start:end]
     return [_settle(np.asarray(dims, dtype=object))]
 
 
@@ -177,8 +180,8 @@ def _infer_bodies(scope: Scope, op: Op) -> tuple[Graph, ...]:
         return (_infer_loop(scope, op, operands, known),)
     states, scanned = int(op.attrs["states"]), int(op.attrs["scanned"])  # type: ignore[arg-type]
     slices: list[Value | None] = []
-    axes = op.attrs.get("input_axes") or (0,) * scanned
-    for v, axis in zip(operands[states : states + scanned], axes, strict=True):  # type: ignore[arg-type]
+    axes: Any = op.attrs.get("input_axes") or (0,) * scanned
+    for v, axis in zip(operands[states : states + scanned], axes, strict=True):
         if v is None or v.shape is None:
             slices.append(v)
         else:

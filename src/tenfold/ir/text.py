@@ -180,7 +180,7 @@ def _unquote(text: str) -> str:
 
 
 def _parse_constant(lines: _Lines, text: str, value: Value) -> Array | None:
-    shape = tuple(int(d) for d in value.dims)  # type: ignore[arg-type]
+    shape = tuple(int(d) for d in value.dims)
     if text == "elided":
         return None
     if text.startswith("strings "):

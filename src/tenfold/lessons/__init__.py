@@ -72,7 +72,7 @@ def _rows() -> tuple[_Row, ...]:
 
 def lessons(which: str | None = None) -> tuple[Lesson, ...]:
     """All rows, or those of one lesson (``8`` gives 8 and 8b), computed now. Raises UnknownName for another one."""
-    rows = [r for r in _rows() if which is None or r.id == which or r.id.rstrip("abc") == which and r.id[:-1] == which]
+    rows = [r for r in _rows() if which is None or which == r.id or which == r.id.rstrip("b")]
     if not rows:
         raise UnknownName("lesson", which or "", [r.id for r in _rows()])
     return tuple(

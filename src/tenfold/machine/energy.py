@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from tenfold.chips import Chip, MatrixPrecision, chip as chip_named
+from tenfold.chips import Chip, MatrixPrecision
+from tenfold.chips import chip as chip_named
 from tenfold.chips.record import Status
 from tenfold.errors import DataFileError, MissingFigure
 from tenfold.estimate import Estimate

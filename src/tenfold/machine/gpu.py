@@ -42,7 +42,8 @@ class Parts:
 def _rates(chip: Chip, precision: MatrixPrecision) -> tuple[float, float, float, float]:
     """Clock, multiply-adds a cycle and multiprocessor, bytes a second off chip and from L2, after losses."""
     clock = chip.clock("time")
-    assert chip.units is not None and chip.memory_bytes_per_s is not None
+    assert chip.units is not None
+    assert chip.memory_bytes_per_s is not None
     macs = chip.peak_flops[precision] / (2 * chip.units * clock)
     memory = chip.memory_bytes_per_s * chip.constant("memory_fraction")
     l2 = L2_BYTES_PER_CYCLE * chip.units * clock * chip.constant("l2_fraction")

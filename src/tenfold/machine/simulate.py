@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.chips import chip as chip_named
@@ -187,7 +188,7 @@ def _attributed(program: Repeat) -> Counters:
 
 
 def _without(program: Repeat, names: tuple[str, ...]) -> Repeat:
-    gone = dict.fromkeys(names, 0)
+    gone: dict[str, Any] = dict.fromkeys(names, 0)
     parts = tuple(replace(p, **gone) if isinstance(p, Tile) else _without(p, names) for p in program.parts)
     return Repeat(parts, program.count)
 

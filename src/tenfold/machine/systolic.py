@@ -39,7 +39,8 @@ def array_of(chip: Chip, precision: MatrixPrecision, operand_bits: int) -> Array
     """Raises MissingFigure for a chip without a clock."""
     clock = chip.clock("time")
     matrix = chip.matrix
-    assert matrix is not None and chip.memory_bytes_per_s is not None
+    assert matrix is not None
+    assert chip.memory_bytes_per_s is not None
     natural = matrix.macs_per_cycle * clock * 2
     bandwidth = chip.memory_bytes_per_s * chip.constant("memory_fraction")
     return Array(

@@ -157,7 +157,7 @@ def _multi_head(n: Node) -> list[str]:
     q, k, v = n.input(0), n.input(1), n.input(2)
     if n.has(3):
         width = n.value(0).dims[-1]
-        sizes = [n.ints(0), n.ints(int(width)), n.ints(2 * int(width)), n.ints(3 * int(width))]  # type: ignore[arg-type]
+        sizes = [n.ints(0), n.ints(int(width)), n.ints(2 * int(width)), n.ints(3 * int(width))]
         parts = [n.emit("slice", [n.input(3), sizes[i], sizes[i + 1]]) for i in range(3)]
         q, k, v = (n.emit("add", [x, b]) for x, b in zip((q, k, v), parts, strict=True))
     bias = _mask_bias(n, n.input(4), -n.attr("mask_filter_value", -10000.0)) if n.has(4) else ""
@@ -185,7 +185,7 @@ def _rotary(n: Node) -> list[str]:
     attrs = n.same("interleaved", "num_heads", "rotary_embedding_dim")
     if n.rank(0) == 3 and not attrs.get("num_heads"):
         half = n.value(2).dims[-1]
-        attrs["num_heads"] = int(n.value(0).dims[-1]) // (2 * int(half))  # type: ignore[arg-type]
+        attrs["num_heads"] = int(n.value(0).dims[-1]) // (2 * int(half))
     return n.out("rotary_embedding", [n.input(0), n.input(2), n.input(3), n.input(1)], **attrs)
 
 

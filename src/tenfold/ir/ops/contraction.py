@@ -215,8 +215,8 @@ def valid_taps(extent: Dim, out: Dim, kernel: Dim, stride: int, dilation: int, p
     """
     if not all(isinstance(v, int) for v in (extent, out, kernel, pad)):
         return mul(out, kernel)
-    positions = np.arange(int(out), dtype=np.int64)[:, None] * stride - pad + np.arange(int(kernel))[None, :] * dilation  # type: ignore[operator]
-    inside = (positions >= 0) & (positions < (int(extent) - 1) * base + 1) & (positions % base == 0)  # type: ignore[call-overload]
+    positions = np.arange(int(out), dtype=np.int64)[:, None] * stride - pad + np.arange(int(kernel))[None, :] * dilation
+    inside = (positions >= 0) & (positions < (int(extent) - 1) * base + 1) & (positions % base == 0)
     return int(inside.sum())
 
 
@@ -250,7 +250,7 @@ def convolve(x: Array, w: Array, attrs: Mapping[str, Any]) -> Array:
     rank, group = x.ndim - 2, attrs.get("group", 1)
     strides, dilations = attrs.get("strides") or (1,) * rank, attrs.get("dilations") or (1,) * rank
     kernel = w.shape[2:]
-    pads = [int(p) for p in window_pads(attrs, x.shape[2:], kernel)]  # type: ignore[arg-type]
+    pads = [int(p) for p in window_pads(attrs, x.shape[2:], kernel)]
     padded = np.pad(x, [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))])
     out = tuple((padded.shape[2 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank))
     n, outputs = x.shape[0], w.shape[0]
@@ -277,7 +277,8 @@ def _depthwise(padded: Array, w: Array, out: tuple[int, ...], strides: Sequence[
     result = np.zeros((padded.shape[0], w.shape[0], *out), np.result_type(padded, w))
     for tap in itertools.product(*(range(k) for k in w.shape[2:])):
         at = tuple(slice(tap[i] * dilations[i], tap[i] * dilations[i] + (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(rank))
-        result += padded[(slice(None), slice(None), *at)] * w[(slice(None), 0, *tap)].reshape(1, -1, *(1,) * rank)
+        weight: Any = (slice(None), 0, *tap)
+        result += padded[(slice(None), slice(None), *at)] * w[weight].reshape(1, -1, *(1,) * rank)
     return result
 
 
@@ -353,19 +354,20 @@ def _conv_transpose(ctx: Context, x: Array, w: Array, bias: Array | None = None)
     strides, dilations = ctx.get("strides") or (1,) * rank, ctx.get("dilations") or (1,) * rank
     out, kernel, pads = transposed_pads(ctx.attrs, list(x.shape[2:]), list(w.shape[2:]))
     full = [strides[i] * (x.shape[2 + i] - 1) + (w.shape[2 + i] - 1) * dilations[i] + 1 for i in range(rank)]
-    room = [max(full[i], int(pads[i]) + int(out[i])) for i in range(rank)]  # type: ignore[arg-type]
+    room = [max(full[i], int(pads[i]) + int(out[i])) for i in range(rank)]
     n, per_out = x.shape[0], w.shape[1]
     result = np.zeros((n, per_out * group, *room), np.result_type(xw, ww))
     per_in = x.shape[1] // group
     for g in range(group):
         columns = np.tensordot(xw[:, g * per_in : (g + 1) * per_in], ww[g * per_in : (g + 1) * per_in], axes=(1, 0))
         columns = np.moveaxis(columns, 1 + rank, 1)  # N, O, spatial…, kernel…
-        for tap in itertools.product(*(range(int(k)) for k in kernel)):  # type: ignore[arg-type]
+        for tap in itertools.product(*(range(int(k)) for k in kernel)):
             at = tuple(
                 slice(tap[i] * dilations[i], tap[i] * dilations[i] + strides[i] * (x.shape[2 + i] - 1) + 1, strides[i]) for i in range(rank)
             )
-            result[(slice(None), slice(g * per_out, (g + 1) * per_out), *at)] += columns[(..., *tap)]
-    crop = tuple(slice(int(pads[i]), int(pads[i]) + int(out[i])) for i in range(rank))  # type: ignore[arg-type]
+            here: Any = (..., *tap)
+            result[(slice(None), slice(g * per_out, (g + 1) * per_out), *at)] += columns[here]
+    crop = tuple(slice(int(pads[i]), int(pads[i]) + int(out[i])) for i in range(rank))
     y = result[(slice(None), slice(None), *crop)]
     if bias is not None:
         y = y + widen(bias).reshape(1, -1, *(1,) * rank)

@@ -198,6 +198,15 @@ def _scatter_space(call: Call) -> Space:
     return Space(call.out(), (), first(call, Access.POINT, Access.LOOKUP))
 
 
+def _unique_dtypes(call: Call) -> list[DType]:
+    return [call.input(0).dtype, DType.I64, DType.I64, DType.I64][: len(call.op.outputs)]
+
+
+def _sort_work(call: Call) -> Work:
+    """A sort: about 20 comparisons an element at a million elements."""
+    return Work(vector_flops=mul(prod(call.shape(0)), 20), reads=all_reads(call), writes=all_writes(call))
+
+
 _INT64 = always(DType.I64)
 
 ROWS: tuple[OpRow, ...] = (
@@ -211,9 +220,7 @@ ROWS: tuple[OpRow, ...] = (
     _row("one_hot", (3, 3), _one_hot_shape, _one_hot, per_input(0), dtypes=dtype_of_input(2), axis=int),
     _row("non_zero", (1, 1), _non_zero_shape, _non_zero, per_input(1), dtypes=_INT64, space=whole_space),
     _row("compress", (2, 2), _compress_shape, _compress, per_input(0), space=whole_space, axis=int),
-    _row("unique", (1, 1), _unique_shape, _unique, lambda c: Work(vector_flops=mul(prod(c.shape(0)), 20),
-         reads=all_reads(c), writes=all_writes(c)), dtypes=lambda c: [c.input(0).dtype, DType.I64, DType.I64, DType.I64][: len(c.op.outputs)],
-         space=whole_space, axis=int, sorted=int),
+    _row("unique", (1, 1), _unique_shape, _unique, _sort_work, dtypes=_unique_dtypes, space=whole_space, axis=int, sorted=int),
     _row("non_max_suppression", (2, 5), _nms_shape, onnx_reference("NonMaxSuppression"), per_input(20), dtypes=_INT64,
          space=whole_space, center_point_box=int),
 )  # fmt: skip

@@ -65,7 +65,7 @@ def resolve_reshape(source: Shape, target: Sequence[Any], allowzero: bool) -> Sh
 
 
 def _reshape(ctx: Context, x: Array, shape: Array) -> Array:
-    return x.reshape(resolve_reshape(x.shape, shape.reshape(-1).tolist(), bool(ctx.get("allowzero", 0))))  # type: ignore[arg-type]
+    return x.reshape(resolve_reshape(x.shape, shape.reshape(-1).tolist(), bool(ctx.get("allowzero", 0))))
 
 
 def _flatten_shape(call: Call) -> Sequence[Shape]:
@@ -301,7 +301,9 @@ def _pad(ctx: Context, x: Array, pads: Array, value: Array | None = None, axes: 
     if mode == "constant":
         fill = value.reshape(()).item() if value is not None else (x.dtype.type(0) if x.dtype.kind != "O" else "")
         return np.pad(x, width, mode="constant", constant_values=fill)
-    return np.pad(x, width, mode={"reflect": "reflect", "edge": "edge", "wrap": "wrap"}[mode])
+    if mode not in ("reflect", "edge", "wrap"):
+        raise ValueError(f"pad mode '{mode}' is none of constant, reflect, edge, wrap")
+    return np.pad(x, width, mode=mode)
 
 
 def _depth_to_space_shape(call: Call) -> Sequence[Shape]:

@@ -188,7 +188,7 @@ def _bitcast(ctx: Context, x: Array) -> Array:
     return np.ascontiguousarray(x).view(DType(ctx.get("to")).numpy).reshape(x.shape)
 
 
-def _popular(fn: Scalar) -> Evaluate:
+def _popular(fn: Scalar) -> Callable[..., Array]:
     """A function of arrays alone, widened to fp32 where NumPy is weak, silent on inf and nan."""
 
     def run(_ctx: Context, *arrays: Array) -> Array:
@@ -233,7 +233,7 @@ def _binary(kind: str, fn: Scalar, flops: int = 1, transcendentals: int = 0, **k
     return _row(kind, _popular(fn), flops, transcendentals, arity=(2, 2), **kw)
 
 
-def _param(kind: str, fn: Scalar, flops: int, transcendentals: int = 0, **attrs: type) -> OpRow:
+def _param(kind: str, fn: Scalar, flops: int, transcendentals: int = 0, **attrs: Any) -> OpRow:
     """A unary function with attributes: ``fn(ctx, x)`` in fp32."""
 
     def run(ctx: Context, x: Array) -> Array:

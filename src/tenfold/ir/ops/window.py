@@ -40,7 +40,7 @@ def _pool_geometry(attrs: Any, spatial: Sequence[Dim]) -> tuple[list[Dim], list[
     out: list[Dim] = []
     for i in range(rank):
         n = window_extent(spatial[i], kernel[i], strides[i], dilations[i], add(pads[i], pads[i + rank]), ceil)
-        if ceil and isinstance(n, int) and isinstance(spatial[i], int) and (n - 1) * strides[i] >= spatial[i] + pads[i]:  # type: ignore[operator]
+        if ceil and isinstance(n, int) and isinstance(spatial[i], int) and (n - 1) * strides[i] >= spatial[i] + pads[i]:
             n -= 1
         if isinstance(n, int) and n < 1:
             raise ValueError(f"pooling window {kernel} has no room in {tuple(spatial)}")
@@ -65,7 +65,7 @@ def _windows(attrs: Any, x: Array, fill: Any) -> tuple[Array, list[int], list[in
     rank = len(kernel)
     strides, dilations = attrs.get("strides") or (1,) * rank, attrs.get("dilations") or (1,) * rank
     out_dims, pad_dims = _pool_geometry(attrs, x.shape[2:])
-    out, pads = [int(d) for d in out_dims], [int(p) for p in pad_dims]  # type: ignore[arg-type]
+    out, pads = [int(d) for d in out_dims], [int(p) for p in pad_dims]
     room = [(out[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 for i in range(rank)]
     after = [max(pads[i + rank], room[i] - x.shape[2 + i] - pads[i]) for i in range(rank)]
     padded = np.pad(x, [(0, 0), (0, 0), *((pads[i], after[i]) for i in range(rank))], constant_values=fill)
@@ -303,7 +303,7 @@ def _affine_grid_shape(call: Call) -> Sequence[Shape]:
     size = call.numbers(1)
     if size is None:
         rank = call.shape(1)[0]
-        dims: list[Dim] = [call.unknown_dim(f"grid_{i}") for i in range(int(rank))]  # type: ignore[arg-type]
+        dims: list[Dim] = [call.unknown_dim(f"grid_{i}") for i in range(int(rank))]
     else:
         dims = [simplify(d) for d in size]
     return [(dims[0], *dims[2:], len(dims) - 2)]
@@ -339,12 +339,12 @@ def _col2im_shape(call: Call) -> Sequence[Shape]:
     s = call.shape(0)
     image, block = call.numbers(1), call.numbers(2)
     rank = call.shape(1)[0]
-    dims = [simplify(d) for d in image] if image is not None else [call.unknown_dim(f"col2im_{i}") for i in range(int(rank))]  # type: ignore[arg-type]
+    dims = [simplify(d) for d in image] if image is not None else [call.unknown_dim(f"col2im_{i}") for i in range(int(rank))]
     channels = floordiv(s[1], prod(int(b) for b in block)) if block is not None else call.unknown_dim("channels", s[1])
     return [(s[0], channels, *dims)]
 
 
-_POOL = {"kernel_shape": tuple, "strides": tuple, "pads": tuple, "dilations": tuple, "auto_pad": str, "ceil_mode": int}
+_POOL: dict[str, Any] = {"kernel_shape": tuple, "strides": tuple, "pads": tuple, "dilations": tuple, "auto_pad": str, "ceil_mode": int}
 
 
 def _row(kind: str, arity: tuple[int, int], shapes: Any, evaluate: Any, work: Any, lowering: Lowering = Lowering.REDUCE,
