@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import onnx
 import onnx.defs
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 Mutation: TypeAlias = Callable[[random.Random, ModelProto], str]
@@ -605,6 +606,9 @@ def mutate(rng: random.Random, data: bytes) -> tuple[bytes, list[str]]:
     model = ModelProto.FromString(data)
     for _ in range(rng.choice([1, 1, 2, 3, 4])):
         mutation = rng.choice(STRUCTURAL)
-        what = mutation(rng, model)
+        try:
+            what = mutation(rng, model)
+        except (DecodeError, ValueError, TypeError):  # damage that the format itself refuses
+            what = ""
         recipe.append(what or f"{mutation.__name__}: nothing to change")
     return model.SerializeToString(), recipe

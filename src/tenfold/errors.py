@@ -19,8 +19,15 @@ import difflib
 from collections.abc import Iterable
 
 
+LONGEST_MESSAGE = 600
+
+
 class TenfoldError(Exception):
-    """Base of all errors that Tenfold raises on purpose."""
+    """Base of all errors that Tenfold raises on purpose. The message is one line, whatever names it quotes."""
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= LONGEST_MESSAGE else f"{line[: LONGEST_MESSAGE - 20]} … {line[-17:]}")
 
 
 class InputError(TenfoldError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.errors import InputError, ModelError
 from tenfold.ir.bind import bind
-from tenfold.ir.cost import op_call
+from tenfold.ir.cost import op_call, op_work
 from tenfold.ir.dims import symbols_of
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
@@ -91,8 +91,7 @@ def _kernels(scope: _Scope, op: Op) -> list[Kernel]:
         return []
     if row.lowering is Lowering.CONTROL:
         return _control(scope, op)
-    call = op_call(scope.graph, op)
-    work = row.work(call)
+    work = op_work(scope.graph, op)
     products = tuple(_product(m, op) for m in work.matmuls)
     precision = _precision(scope, op)
     contraction = row.lowering is Lowering.MATRIX and any(p.macs for p in products)

@@ -129,6 +129,8 @@ def _assume(graph: Graph) -> Graph:
     """Data-dependent extents at their upper bound, everything else by propagation."""
     scope = Scope(prefix="v")
     for name in graph.inputs:
+        if graph.values[name].shape is None:
+            raise ModelError(f"input '{name}' declares no shape, not even its rank, so the model cannot be priced")
         scope.declare(graph.values[name])
     for name, data in graph.constants.items():
         scope.declare(graph.values[name], data) if data is not None else scope.declare(graph.values[name])

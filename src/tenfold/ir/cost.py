@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, add
-from tenfold.ir.graph import Graph, Op
+from tenfold.ir.graph import Graph, Op, UnknownShape
 from tenfold.ir.infer import row_of
 from tenfold.ir.table import Call, Lowering, Work
 
@@ -38,7 +39,13 @@ def op_call(graph: Graph, op: Op) -> Call:
 
 
 def op_work(graph: Graph, op: Op) -> Work:
-    return row_of(op).work(op_call(graph, op))
+    """The work of one op. Raises ModelError where its operands' shapes are unknown or make no sense."""
+    try:
+        return row_of(op).work(op_call(graph, op))
+    except UnknownShape as error:
+        raise ModelError(f"node '{op.name}' ({op.kind}) cannot be priced: the shape of '{error}' is not known before the model runs") from error
+    except (ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError) as error:
+        raise ModelError(f"node '{op.name}' ({op.kind}) cannot be priced: {error}") from error
 
 
 def graph_totals(graph: Graph) -> Totals:

@@ -13,10 +13,9 @@ from tenfold.ir.dims import Dim, symbol
 from tenfold.ir.dtypes import from_numpy
 from tenfold.ir.graph import Array, Graph, Op, UnknownShape, Value
 from tenfold.ir.ops import TABLE
-from tenfold.ir.table import Call, Context, Lowering, OpRow
+from tenfold.ir.table import MAX_RANK, Call, Context, Lowering, OpRow
 
 KNOWN_LIMIT = 4096  # elements; larger tensors are data, not shape arithmetic
-MAX_RANK = 64
 
 
 @dataclass(slots=True)
@@ -83,9 +82,11 @@ def infer_op(scope: Scope, op: Op) -> Op:
         if shape is not None and len(shape) > MAX_RANK:
             raise ModelError(f"node '{op.name}' ({op.kind}): rank {len(shape)} is above the limit of {MAX_RANK}")
         value = content[i] if content is not None and i < len(content) else None
+        dtype = dtypes[min(i, len(dtypes) - 1)]
         if value is not None:
             shape = value.shape
-        scope.declare(Value(name, dtypes[min(i, len(dtypes) - 1)], shape), value)
+            value = value if value.dtype == object else value.astype(dtype.numpy, copy=False)
+        scope.declare(Value(name, dtype, shape), value)
     return op
 
 

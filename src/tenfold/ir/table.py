@@ -147,12 +147,26 @@ class Call:
             raise UnknownShape(f"{self.op.kind}: content of {self.input(i).name}")
         return numbers
 
+    def target_rank(self, i: int) -> int:
+        """The length of input ``i``, a vector that holds a shape: the rank of the result.
+
+        Raises UnknownShape where it is not known, ValueError where it is beyond any tensor.
+        """
+        rank = self.shape(i)[0]
+        if not isinstance(rank, int):
+            raise UnknownShape(f"{self.op.kind} to an unknown rank")
+        if rank > MAX_RANK:
+            raise ValueError(f"a result of rank {rank} is above the limit of {MAX_RANK}")
+        return rank
+
     def unknown_dim(self, what: str, at_most: Dim | None = None) -> Dim:
         """A new symbol for an extent that depends on data, with an upper bound where there is one."""
         if self.fresh is None:
             raise UnknownShape(what)
         return self.fresh(what, at_most)
 
+
+MAX_RANK = 64
 
 DTypeRule: TypeAlias = Callable[[Call], Sequence[DType]]
 ShapeRule: TypeAlias = Callable[[Call], Sequence[Shape | None]]

@@ -23,7 +23,7 @@ def _body(node: Node, graph: onnx.GraphProto, import_graph: ImportGraph, formals
     parent = node.builder
     if parent.depth >= MAX_NESTING:
         raise ModelError(f"node '{node.loc}': bodies nested more than {MAX_NESTING} deep")
-    inner = Builder(graph.name or node.op_type, parent.opset, parent.functions, parent, depth=parent.depth + 1)
+    inner = Builder(graph.name or node.op_type, parent.opset, parent.functions, parent, depth=parent.depth + 1, budget=parent.budget)
     inner.scope.bounds = parent.scope.bounds
     return inner, import_graph(inner, graph, formals)
 
@@ -64,7 +64,7 @@ def _inline_branch(node: Node, graph: onnx.GraphProto, import_graph: ImportGraph
     parent = node.builder
     inner = Builder(
         parent.name, parent.opset, parent.functions, parent.outer, parent.scope, dict(parent.env), parent.ops, parent.inputs,
-        parent.captures, parent.counter, parent.depth + 1,
+        parent.captures, parent.counter, parent.depth + 1, parent.budget,
     )  # fmt: skip
     if parent.depth >= MAX_NESTING:
         raise ModelError(f"node '{node.loc}': bodies nested more than {MAX_NESTING} deep")

@@ -32,9 +32,11 @@ def function_body(node: Node) -> onnx.FunctionProto | None:
     """The body by which the standard defines a function op, where it has one at this opset."""
     if node.domain:
         return None
+    if node.op_type in LEFT_OUT:
+        raise ModelError(f"node '{node.loc}': op '{node.op_type}' is not supported: {LEFT_OUT[node.op_type]}")
     try:
         schema = onnx.defs.get_schema(node.op_type, node.opset, "")
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # TypeError: a name that is not text, or a version beyond int32
         return None
     if schema.has_function:
         return schema.function_body
@@ -42,12 +44,19 @@ def function_body(node: Node) -> onnx.FunctionProto | None:
         types = [_type_proto(node.type_of(i)).SerializeToString() if i else b"" for i in node.inputs]
         for version in sorted(schema.context_dependent_function_opset_versions, reverse=True):
             if version <= node.opset:
-                body = onnx.FunctionProto()
-                body.ParseFromString(
-                    schema.get_context_dependent_function_with_opset_version(version, node.proto.SerializeToString(), types)
-                )
-                return body
+                return _built_body(node, schema, version, types)
     return None
+
+
+def _built_body(node: Node, schema: onnx.defs.OpSchema, version: int, types: list[bytes]) -> onnx.FunctionProto:
+    """The body that the standard builds for this node's attributes and types."""
+    body = onnx.FunctionProto()
+    try:
+        made = schema.get_context_dependent_function_with_opset_version(version, node.proto.SerializeToString(), types)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(f"node '{node.loc}' ({node.op_type}): {error}") from error
+    body.ParseFromString(made)
+    return body
 
 
 def _type_proto(value: Value) -> onnx.TypeProto:
@@ -63,8 +72,6 @@ def import_opaque(node: Node, dtypes: Mapping[int, DType]) -> list[str]:
 
     Raises UnknownName for an op that neither the standard nor a known private domain has.
     """
-    if not node.domain and node.op_type in LEFT_OUT:
-        raise ModelError(f"node '{node.loc}': op '{node.op_type}' is not supported: {LEFT_OUT[node.op_type]}")
     if not node.domain and not onnx.defs.has(node.op_type):
         known = {s.name for s in onnx.defs.get_all_schemas() if s.domain == ""}
         raise UnknownName("ONNX op", node.op_type, known, f"(node '{node.loc}')")

@@ -197,10 +197,12 @@ def tensor_array(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
 
 
 def sparse_array(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
-    values, indices = tensor_array(sparse.values), tensor_array(sparse.indices).astype(np.int64)
+    values, indices = tensor_array(sparse.values), tensor_array(sparse.indices)
     shape = tuple(sparse.dims)
-    if np.prod([float(d) for d in shape]) > 2**28:
-        raise ModelError(f"sparse tensor '{sparse.values.name}' has the unreasonable shape {list(shape)}")
+    if any(d < 0 for d in shape) or np.prod([float(d) for d in shape]) > 2**28:
+        raise ModelError(f"sparse tensor '{sparse.values.name}' has the impossible or unreasonable shape {list(shape)}")
+    if indices.ndim not in (1, 2) or indices.dtype.kind not in "iu":
+        raise ModelError(f"sparse tensor '{sparse.values.name}': its indices must be whole numbers of rank 1 or 2")
     dense = np.zeros(shape, values.dtype)
     try:
         if indices.ndim == 1:
@@ -242,6 +244,9 @@ def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
 
 def import_node(builder: Builder, proto: onnx.NodeProto) -> None:
     """Add one node: by its handler, by its function body, or as an opaque op."""
+    if not proto.op_type.isprintable() or not proto.domain.isprintable():
+        raise ModelError(f"a node has an op type or domain that is not text: {proto.op_type!r} in {proto.domain!r}")
+    builder.budget.spend(str(proto.name or proto.op_type))
     domain = "" if proto.domain == "ai.onnx" else proto.domain
     node = Node(
         builder,
@@ -287,7 +292,7 @@ def _inline(node: Node, function: onnx.FunctionProto) -> list[str]:
     opset: Mapping[str, int] = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
     inner = Builder(
         parent.name, {**parent.opset, **opset}, parent.functions, parent.outer, parent.scope, {}, parent.ops,
-        parent.inputs, parent.captures, parent.counter, parent.depth + 1,
+        parent.inputs, parent.captures, parent.counter, parent.depth + 1, parent.budget,
     )  # fmt: skip
     for formal, actual in zip(function.input, node.inputs, strict=False):
         inner.env[formal] = actual

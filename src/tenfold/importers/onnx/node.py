@@ -21,6 +21,21 @@ if TYPE_CHECKING:
 FOLD_LIMIT = 1 << 27  # elements of a constant that importing may create
 
 
+NODE_LIMIT = 50_000
+
+
+@dataclass(slots=True)
+class Budget:
+    """Nodes imported so far: functions that call each other can multiply a small file beyond any memory."""
+
+    nodes: int = 0
+
+    def spend(self, where: str) -> None:
+        self.nodes += 1
+        if self.nodes > NODE_LIMIT:
+            raise ModelError(f"at node '{where}': the model expands to more than {NODE_LIMIT:,} nodes")
+
+
 @dataclass(slots=True)
 class Builder:
     """A graph under construction. A body's builder looks up what it lacks in ``outer`` and records the capture."""
@@ -36,6 +51,7 @@ class Builder:
     captures: dict[str, str] = field(default_factory=dict)
     counter: int = 0
     depth: int = 0
+    budget: Budget = field(default_factory=Budget)
 
     def unique(self, hint: str) -> str:
         name = hint or "v"

@@ -215,9 +215,18 @@ def valid_taps(extent: Dim, out: Dim, kernel: Dim, stride: int, dilation: int, p
     """
     if not all(isinstance(v, int) for v in (extent, out, kernel, pad)):
         return mul(out, kernel)
-    positions = np.arange(int(out), dtype=np.int64)[:, None] * stride - pad + np.arange(int(kernel))[None, :] * dilation
-    inside = (positions >= 0) & (positions < (int(extent) - 1) * base + 1) & (positions % base == 0)
-    return int(inside.sum())
+    if int(kernel) > 1 << 20:
+        raise ValueError(f"a kernel of extent {kernel} is beyond any network")
+    shift = np.arange(int(kernel), dtype=object) * dilation - int(pad)  # position of output o at a tap: o * stride + shift
+    last = (int(extent) - 1) * base
+    total = 0
+    for s in shift.tolist():
+        low, high = max(0, -(s // stride)), min(int(out) - 1, (last - s) // stride)
+        if base == 1:
+            total += max(0, high - low + 1)
+        elif high >= low:  # input dilation comes with stride 1: every base-th position is a real element
+            total += (high + s) // base - (low + s - 1) // base
+    return total
 
 
 def _conv_work(call: Call) -> Work:

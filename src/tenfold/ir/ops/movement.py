@@ -33,10 +33,7 @@ def _reshape_shape(call: Call) -> Sequence[Shape]:
     source = call.shape(0)
     numbers = call.numbers(1)
     if numbers is None:
-        rank = call.shape(1)[0]
-        if not isinstance(rank, int):
-            raise UnknownShape("reshape to an unknown rank")
-        return [tuple(call.unknown_dim(f"reshape_{i}") for i in range(rank))]
+        return [tuple(call.unknown_dim(f"reshape_{i}") for i in range(call.target_rank(1)))]
     return [resolve_reshape(source, numbers, bool(call.attr("allowzero", 0)))]
 
 
@@ -141,10 +138,7 @@ def _expand_shape(call: Call) -> Sequence[Shape]:
     numbers = call.numbers(1)
     if numbers is not None:
         return [broadcast((call.shape(0), tuple(int(n) if isinstance(n, np.integer) else n for n in numbers)))]
-    rank = call.shape(1)[0]
-    if not isinstance(rank, int):
-        raise UnknownShape("expand to an unknown rank")
-    rank = max(rank, len(call.shape(0)))
+    rank = max(call.target_rank(1), len(call.shape(0)))
     return [tuple(call.unknown_dim(f"expand_{i}") for i in range(rank))]
 
 
@@ -394,10 +388,7 @@ def _full_shape(call: Call) -> Sequence[Shape]:
     numbers = call.numbers(0)
     if numbers is not None:
         return [tuple(_plain(n) for n in numbers)]
-    rank = call.shape(0)[0]
-    if not isinstance(rank, int):
-        raise UnknownShape("a constant of unknown rank")
-    return [tuple(call.unknown_dim(f"full_{i}") for i in range(rank))]
+    return [tuple(call.unknown_dim(f"full_{i}") for i in range(call.target_rank(0)))]
 
 
 def _full(_ctx: Context, shape: Array, value: Array) -> Array:

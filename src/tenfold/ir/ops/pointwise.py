@@ -48,7 +48,8 @@ def erf(x: Array) -> Array:
 
 def sigmoid(x: Array) -> Array:
     with np.errstate(over="ignore"):
-        return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), 1 - 1 / (1 + np.exp(-np.abs(x)))).astype(x.dtype)
+        e = np.exp(-np.abs(x))
+        return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
 
 
 def softplus(x: Array) -> Array:

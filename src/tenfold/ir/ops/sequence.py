@@ -136,6 +136,8 @@ def _activations(ctx: Context, direction: int, names: Sequence[str]) -> list[Cal
 def _recurrent_shape(states: int) -> Callable[[Call], Sequence[Shape]]:
     def rule(call: Call) -> Sequence[Shape]:
         x = call.shape(0)
+        if len(x) != 3:
+            raise ValueError(f"a recurrent layer takes [sequence, batch, width], got rank {len(x)}")
         hidden: Dim = call.attr("hidden_size")
         count = len(_directions(call.op.attrs))
         if call.attr("layout", 0):

@@ -302,8 +302,7 @@ def _grid_sample_shape(call: Call) -> Sequence[Shape]:
 def _affine_grid_shape(call: Call) -> Sequence[Shape]:
     size = call.numbers(1)
     if size is None:
-        rank = call.shape(1)[0]
-        dims: list[Dim] = [call.unknown_dim(f"grid_{i}") for i in range(int(rank))]
+        dims: list[Dim] = [call.unknown_dim(f"grid_{i}") for i in range(call.target_rank(1))]
     else:
         dims = [simplify(d) for d in size]
     return [(dims[0], *dims[2:], len(dims) - 2)]
@@ -338,8 +337,7 @@ def _max_roi_pool(ctx: Context, x: Array, rois: Array) -> Array:
 def _col2im_shape(call: Call) -> Sequence[Shape]:
     s = call.shape(0)
     image, block = call.numbers(1), call.numbers(2)
-    rank = call.shape(1)[0]
-    dims = [simplify(d) for d in image] if image is not None else [call.unknown_dim(f"col2im_{i}") for i in range(int(rank))]
+    dims = [simplify(d) for d in image] if image is not None else [call.unknown_dim(f"col2im_{i}") for i in range(call.target_rank(1))]
     channels = floordiv(s[1], prod(int(b) for b in block)) if block is not None else call.unknown_dim("channels", s[1])
     return [(s[0], channels, *dims)]
 
