@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from hypothesis import settings
+
 from support import model_path, real_model
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=60, database=None)

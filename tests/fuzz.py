@@ -39,11 +39,10 @@ from onnx.backend.test.loader import load_model_tests
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fuzz_mutations import graphs, mutate  # noqa: E402
-
-from tenfold.errors import TenfoldError  # noqa: E402
-from tenfold.importers.onnx import load_onnx_bytes  # noqa: E402
-from tenfold.ir import bind, graph_totals, verify  # noqa: E402
+from fuzz_mutations import graphs, mutate
+from tenfold.errors import TenfoldError
+from tenfold.importers.onnx import load_onnx_bytes
+from tenfold.ir import bind, graph_totals, verify
 
 MAX_SECONDS = 10
 MAX_RSS = 2 << 30
@@ -228,7 +227,7 @@ def _watch(folder: Path, seed: int, first: int, step: int, count: int, done: Cal
             running = None
             for line in _lines(process):
                 record = json.loads(line)
-                running = record["start"] if "start" in record else None
+                running = record.get("start")
                 if "index" in record:
                     done(Case(**record))
                     first = record["index"] + step

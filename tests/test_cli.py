@@ -64,7 +64,17 @@ def test_some_chips_may_be_refused_while_others_run() -> None:
 
 def test_tables_show_what_a_person_needs() -> None:
     text = run("profile", "resnet50", "-c", "tpu-v4i,a100-sxm-80", "-b", "8", "--region", "us-central1")
-    for word in ("tpu-v4i", "a100-sxm-80", "bf16", "of peak", "$ per million", "not rented out", "time per item", "Quality not checked", "provisional"):
+    for word in (
+        "tpu-v4i",
+        "a100-sxm-80",
+        "bf16",
+        "of peak",
+        "$ per million",
+        "not rented out",
+        "time per item",
+        "Quality not checked",
+        "provisional",
+    ):
         assert word in text, word
     single = run("profile", "resnet50", "-c", "tpu-v1", "--sources")
     for word in ("waiting for weights", "off-chip memory", "static", "kernel", "Jouppi"):

@@ -28,7 +28,9 @@ def test_readme_commands(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
     assert words[0] == "tenfold"
     code = "from tenfold.cli import main; main()"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 

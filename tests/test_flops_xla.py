@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
-from support import imported, model_of, real_model
 
+from support import imported, model_of, real_model
 from tenfold.importers.onnx import import_model
 from tenfold.ir import Graph, Op, bind, graph_totals, op_work
 

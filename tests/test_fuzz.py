@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
-import fuzz
 import pytest
+
+import fuzz
 
 
 def test_five_hundred_mutants() -> None:

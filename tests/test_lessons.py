@@ -25,7 +25,10 @@ def test_a_row_is_computed_or_says_what_is_missing() -> None:
         assert (r.ours is None) == (r.published is None), r.id
 
 
-@pytest.mark.parametrize(("which", "bar"), [("1", 0.03), ("5", 0.0), ("6", 0.05), ("8", 0.15), ("8b", 0.15), ("carbon", 0.015), ("moe", 0.05), ("envelope", 0.05)])
+@pytest.mark.parametrize(
+    ("which", "bar"),
+    [("1", 0.03), ("5", 0.0), ("6", 0.05), ("8", 0.15), ("8b", 0.15), ("carbon", 0.015), ("moe", 0.05), ("envelope", 0.05)],
+)
 def test_ours_is_near_the_published_number(which: str, bar: float) -> None:
     row = lessons(which)[0]
     assert row.error is not None

@@ -25,7 +25,9 @@ tiles = st.builds(
 )  # fmt: skip
 programs = st.recursive(
     st.builds(lambda t, n: Repeat((t,), n), tiles, st.integers(1, 7)),
-    lambda inner: st.builds(lambda parts, n: Repeat(tuple(parts), n), st.lists(st.one_of(tiles, inner), min_size=1, max_size=4), st.integers(1, 4)),
+    lambda inner: st.builds(
+        lambda parts, n: Repeat(tuple(parts), n), st.lists(st.one_of(tiles, inner), min_size=1, max_size=4), st.integers(1, 4)
+    ),
     max_leaves=8,
 )
 
@@ -160,4 +162,6 @@ def test_energy_table_entries_and_interpolation() -> None:
 def test_reduced_precision_is_faster_where_the_chip_says_so() -> None:
     graph = tenfold.load("vgg19").bind({"batch": 8})
     v6e = chip("tpu-v6e")
-    assert simulate(tenfold.compile(graph, v6e, dtype="int8")).time_s.value < simulate(tenfold.compile(graph, v6e, dtype="bf16")).time_s.value
+    assert (
+        simulate(tenfold.compile(graph, v6e, dtype="int8")).time_s.value < simulate(tenfold.compile(graph, v6e, dtype="bf16")).time_s.value
+    )

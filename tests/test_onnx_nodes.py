@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from support import check_declared, check_values, node_cases, to_array
 
+from support import check_declared, check_values, node_cases, to_array
 from tenfold.errors import TenfoldError
 from tenfold.importers.onnx import import_model
 from tenfold.importers.onnx.left_out import LEFT_OUT

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from support import imported, model_of, node_cases, to_array
 
+from support import imported, model_of, node_cases, to_array
 from tenfold.errors import TenfoldError
 from tenfold.ir import TABLE, Access, DType, Graph, Lowering, Op, bind, interpret, op_call
 from tenfold.ir.graph import UnknownShape

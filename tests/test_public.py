@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from support import model_path
 
 import tenfold
+from support import model_path
 
 DOOR = {
     "Chip", "Envelope", "Estimate", "Footprint", "Graph", "InputError", "MissingFigure", "ModelError", "Profile", "Program", "Rent", "Run",

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from support import FETCHED, LIGHTS, MODELS, check_declared, imported, real_model, runtime, seeded_feeds, session
 
+from support import FETCHED, LIGHTS, MODELS, check_declared, imported, real_model, runtime, seeded_feeds, session
 from tenfold.importers import load_onnx
 from tenfold.importers.onnx import import_model
 from tenfold.ir import Graph, bind, graph_totals, interpret, parse_text, to_text, verify

@@ -43,7 +43,9 @@ def op_work(graph: Graph, op: Op) -> Work:
     try:
         return row_of(op).work(op_call(graph, op))
     except UnknownShape as error:
-        raise ModelError(f"node '{op.name}' ({op.kind}) cannot be priced: the shape of '{error}' is not known before the model runs") from error
+        raise ModelError(
+            f"node '{op.name}' ({op.kind}) cannot be priced: the shape of '{error}' is not known before the model runs"
+        ) from error
     except (ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError) as error:
         raise ModelError(f"node '{op.name}' ({op.kind}) cannot be priced: {error}") from error
 

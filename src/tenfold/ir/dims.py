@@ -142,7 +142,8 @@ def substitute(dim: Dim, values: Mapping[str, int]) -> Dim:
     """``dim`` with the symbols in ``values`` replaced by ints."""
     if isinstance(dim, int):
         return dim
-    return simplify(dim.subs({s: values[s.name] for s in dim.free_symbols if s.name in values}))
+    result = dim.subs({s: values[s.name] for s in dim.free_symbols if s.name in values})
+    return simplify(result if result.free_symbols else result.doit())  # Max and Min are kept unevaluated until then
 
 
 def evaluate(dim: Dim, values: Mapping[str, int]) -> int | None:

@@ -77,6 +77,8 @@ def infer_op(scope: Scope, op: Op) -> Op:
         if not name:
             continue
         shape = shapes[i] if i < len(shapes) else None
+        if shape is not None and not all(isinstance(d, int) or hasattr(d, "free_symbols") for d in shape):
+            raise ModelError(f"node '{op.name}' ({op.kind}): an extent of its result is no whole number: {[str(d) for d in shape]}")
         if shape is not None and any(isinstance(d, int) and d < 0 for d in shape):
             raise ModelError(f"node '{op.name}' ({op.kind}): negative extent in output shape {list(shape)}")
         if shape is not None and len(shape) > MAX_RANK:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tenfold.importers.onnx.node import Builder, Node
 from tenfold.ir.dims import Dim, symbol
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph
+from tenfold.ir.infer import MAX_RANK
 
 DTYPES: dict[int, DType] = {
     onnx.TensorProto.FLOAT: DType.F32,
@@ -50,6 +54,8 @@ DTYPES: dict[int, DType] = {
 }
 OPSETS = (7, 28)
 MAX_DEPTH = 16
+MAX_SPARSE = 1 << 28
+MAX_NAME = 1000
 
 
 def load_onnx(path: str | Path) -> Graph:
@@ -92,6 +98,7 @@ def _load_external(model: onnx.ModelProto, folder: Path) -> None:
 
 def import_model(model: onnx.ModelProto, name: str) -> Graph:
     """The graph of a parsed model. Raises ModelError for anything that is not valid."""
+    _check_names(model)
     opset = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
     version = opset.setdefault("", 1 if model.ir_version < 3 else OPSETS[1])
     if not 1 <= version <= OPSETS[1]:
@@ -103,6 +110,43 @@ def import_model(model: onnx.ModelProto, name: str) -> Graph:
     except RecursionError as error:
         raise ModelError(f"{name}: nested too deeply") from error
     return builder.finish(outputs)
+
+
+def _check_names(model: onnx.ModelProto) -> None:
+    """Names end up in reports, symbols and messages: they must be short enough for one line, and printable."""
+    for what, name in itertools.chain(
+        _graph_names(model.graph),
+        (pair for f in model.functions for pair in (("function", f.name), ("domain", f.domain), *_node_names(f.node))),
+        (("domain", o.domain) for o in model.opset_import),
+    ):
+        if len(name) > MAX_NAME:
+            raise ModelError(f"the {what} '{name[:60]}…' is {len(name)} characters long: at most {MAX_NAME} are allowed")
+        if not (name.isascii() and name.isprintable()) and any(unicodedata.category(c)[0] in "CZ" and c != " " for c in name):
+            raise ModelError(f"the {what} {name!r} holds characters that cannot be printed on one line")
+
+
+def _graph_names(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
+    yield "graph", graph.name
+    for info in itertools.chain(graph.input, graph.output):
+        yield "value", info.name
+        for d in info.type.tensor_type.shape.dim:
+            yield "dimension", d.dim_param
+    for tensor in itertools.chain(graph.initializer, (s.values for s in graph.sparse_initializer)):
+        yield "tensor", tensor.name
+    yield from _node_names(graph.node)
+
+
+def _node_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
+    for node in nodes:
+        yield "node", node.name
+        yield "op type", node.op_type
+        yield "domain", node.domain
+        for value in itertools.chain(node.input, node.output):
+            yield "value", value
+        for a in node.attribute:
+            yield "attribute", a.name
+            if a.type == onnx.AttributeProto.GRAPH:
+                yield from _graph_names(a.g)
 
 
 def import_graph(builder: Builder, graph: onnx.GraphProto, formals: Sequence[Any] | None = None) -> list[str]:
@@ -198,19 +242,21 @@ def tensor_array(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
 
 def sparse_array(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
     values, indices = tensor_array(sparse.values), tensor_array(sparse.indices)
-    shape = tuple(sparse.dims)
-    if any(d < 0 for d in shape) or np.prod([float(d) for d in shape]) > 2**28:
-        raise ModelError(f"sparse tensor '{sparse.values.name}' has the impossible or unreasonable shape {list(shape)}")
-    if indices.ndim not in (1, 2) or indices.dtype.kind not in "iu":
-        raise ModelError(f"sparse tensor '{sparse.values.name}': its indices must be whole numbers of rank 1 or 2")
+    name, shape = sparse.values.name, tuple(sparse.dims)
+    if any(d < 0 for d in shape) or math.prod(shape) > MAX_SPARSE:
+        raise ModelError(f"sparse tensor '{name}' has the impossible shape {list(shape)[:MAX_RANK]}")
+    if values.ndim != 1 or indices.dtype != np.int64 or indices.shape not in ((values.size,), (values.size, len(shape))):
+        raise ModelError(
+            f"sparse tensor '{name}' has {list(values.shape)} values and {list(indices.shape)} indices, which do not belong together"
+        )
     dense = np.zeros(shape, values.dtype)
     try:
         if indices.ndim == 1:
             dense.reshape(-1)[indices] = values
         else:
             dense[tuple(indices.T)] = values
-    except (IndexError, ValueError) as error:
-        raise ModelError(f"sparse tensor '{sparse.values.name}': {error}") from error
+    except IndexError as error:
+        raise ModelError(f"sparse tensor '{name}': {error}") from error
     return dense
 
 
@@ -289,6 +335,7 @@ def _inline(node: Node, function: onnx.FunctionProto) -> list[str]:
     parent = node.builder
     if parent.depth >= MAX_DEPTH:
         raise ModelError(f"node '{node.loc}': functions call each other more than {MAX_DEPTH} deep")
+    parent.budget.spend(len(function.node), node.loc)
     opset: Mapping[str, int] = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
     inner = Builder(
         parent.name, {**parent.opset, **opset}, parent.functions, parent.outer, parent.scope, {}, parent.ops,

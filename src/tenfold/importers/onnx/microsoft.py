@@ -120,9 +120,9 @@ def _embed_norm(n: Node) -> list[str]:
 
 
 def _mask_bias(n: Node, mask: str, value: float) -> str:
-    """A [batch, length] or higher mask of ones and zeros as an additive [batch, 1, 1, length] bias."""
+    """A [batch, length] or higher mask of ones and zeros as a bias: -``value`` where it is zero."""
     real = n.emit("cast", [mask], to="fp32")
-    bias = n.emit("mul", [n.emit("sub", [real, n.const(np.float32(1))]), n.const(np.float32(-value))])
+    bias = n.emit("mul", [n.emit("sub", [real, n.const(np.float32(1))]), n.const(np.float32(value))])
     rank = len(n.type_of(mask).dims)
     if rank == 2:
         return str(n.emit("unsqueeze", [bias, n.ints(1, 2)]))

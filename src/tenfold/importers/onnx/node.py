@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     import onnx
 
 FOLD_LIMIT = 1 << 27  # elements of a constant that importing may create
+EXPANSION_LIMIT = 100_000  # nodes that functions and bodies may add: a few calls of calls make billions
+
+
+@dataclass(slots=True)
+class Budget:
+    """What expanding functions may still add, over the whole model."""
+
+    nodes: int = EXPANSION_LIMIT
+
+    def spend(self, nodes: int, loc: str) -> None:
+        self.nodes -= nodes
+        if self.nodes < 0:
+            raise ModelError(f"node '{loc}': the model's functions expand to more than {EXPANSION_LIMIT} nodes")
 
 
 NODE_LIMIT = 50_000
@@ -51,6 +64,7 @@ class Builder:
     captures: dict[str, str] = field(default_factory=dict)
     counter: int = 0
     depth: int = 0
+    budget: Budget = field(default_factory=Budget)
     budget: Budget = field(default_factory=Budget)
 
     def unique(self, hint: str) -> str:
@@ -103,7 +117,10 @@ class Builder:
             return False
         if not all(o and o not in self.scope.values for o in op.outputs):
             return False
-        probe = Scope(values=dict(self.scope.values), known=dict(self.scope.known))
+        probe = Scope(
+            values={n: self.scope.values[n] for n in op.inputs if n},
+            known={n: self.scope.known[n] for n in op.inputs if n in self.scope.known},
+        )
         infer_op(probe, op)  # rejects contradictions with a message
         shape = probe.values[op.outputs[0]].shape
         size = np.prod([int(d) for d in shape or ()], dtype=np.float64) if shape is not None else np.inf

@@ -70,6 +70,9 @@ def _always_true(call: Call) -> bool:
     body = call.op.bodies[0]
     start = call.numbers(1) if call.has(1) else [True]
     out = body.outputs[0]
+    renamed = {op.outputs[0]: op.inputs[0] for op in body.ops if op.kind == "identity"}
+    while out in renamed:
+        out = renamed[out]
     constant = body.constants.get(out)
     kept = out == body.inputs[1] or (constant is not None and bool(np.all(constant)))
     return kept and start is not None and bool(start[0])
