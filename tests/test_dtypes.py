@@ -146,18 +146,18 @@ def test_dynamic_quantisation() -> None:
 
 
 def test_int4_weights_in_blocks() -> None:
-    raw = RNG.integers(-8, 7, (32, 6)).astype(ml_dtypes.int4)
+    raw = RNG.integers(-8, 7, (128, 64)).astype(ml_dtypes.int4)
     node = helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"], axis=0, block_size=16)
     product = helper.make_node("MatMul", ["x", "wd"], ["y"])
-    constants = {"s": RNG.uniform(0.01, 0.1, (2, 6)).astype(np.float32)}
-    model = model_of([node, product], {"x": (np.float32, (4, 32))}, ["y"], constants, opset=21)
-    for name, data in (("w", raw), ("z", np.zeros((2, 6), ml_dtypes.int4))):
+    constants = {"s": RNG.uniform(0.01, 0.1, (8, 64)).astype(np.float32)}
+    model = model_of([node, product], {"x": (np.float32, (4, 128))}, ["y"], constants, opset=21)
+    for name, data in (("w", raw), ("z", np.zeros((8, 64), ml_dtypes.int4))):
         tensor = helper.make_tensor(name, TensorProto.INT4, data.shape, data.astype(np.int8).ravel().tolist())
         assert numpy_helper.to_array(tensor).shape == data.shape
         model.graph.initializer.append(tensor)
-    x = RNG.standard_normal((4, 32)).astype(np.float32)
+    x = RNG.standard_normal((4, 128)).astype(np.float32)
     compare(model, {"x": x}, optimise=False)  # optimised, it also quantises the activations
-    assert imported(model).values["w"].bytes == 32 * 6 // 2
+    assert imported(model).values["w"].bytes == 128 * 64 // 2
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.int64, np.float64, np.float16])

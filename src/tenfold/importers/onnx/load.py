@@ -22,7 +22,7 @@ from tenfold.importers.onnx.node import Builder, Node
 from tenfold.ir.dims import Dim, symbol
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph
-from tenfold.ir.infer import MAX_RANK
+from tenfold.ir.table import MAX_RANK
 
 DTYPES: dict[int, DType] = {
     onnx.TensorProto.FLOAT: DType.F32,
@@ -290,9 +290,6 @@ def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
 
 def import_node(builder: Builder, proto: onnx.NodeProto) -> None:
     """Add one node: by its handler, by its function body, or as an opaque op."""
-    if not proto.op_type.isprintable() or not proto.domain.isprintable():
-        raise ModelError(f"a node has an op type or domain that is not text: {proto.op_type!r} in {proto.domain!r}")
-    builder.budget.spend(str(proto.name or proto.op_type))
     domain = "" if proto.domain == "ai.onnx" else proto.domain
     node = Node(
         builder,

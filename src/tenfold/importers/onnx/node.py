@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
 FOLD_LIMIT = 1 << 27  # elements of a constant that importing may create
-EXPANSION_LIMIT = 100_000  # nodes that functions and bodies may add: a few calls of calls make billions
+EXPANSION_LIMIT = 50_000  # nodes that functions and bodies may add: a few calls of calls make billions
 
 
 @dataclass(slots=True)
@@ -32,21 +32,6 @@ class Budget:
         self.nodes -= nodes
         if self.nodes < 0:
             raise ModelError(f"node '{loc}': the model's functions expand to more than {EXPANSION_LIMIT} nodes")
-
-
-NODE_LIMIT = 50_000
-
-
-@dataclass(slots=True)
-class Budget:
-    """Nodes imported so far: functions that call each other can multiply a small file beyond any memory."""
-
-    nodes: int = 0
-
-    def spend(self, where: str) -> None:
-        self.nodes += 1
-        if self.nodes > NODE_LIMIT:
-            raise ModelError(f"at node '{where}': the model expands to more than {NODE_LIMIT:,} nodes")
 
 
 @dataclass(slots=True)
@@ -64,7 +49,6 @@ class Builder:
     captures: dict[str, str] = field(default_factory=dict)
     counter: int = 0
     depth: int = 0
-    budget: Budget = field(default_factory=Budget)
     budget: Budget = field(default_factory=Budget)
 
     def unique(self, hint: str) -> str:
