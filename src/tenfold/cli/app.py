@@ -35,10 +35,10 @@ def _emit(document: Any) -> None:
 
 
 def _console() -> Any:
-    """A console as wide as the terminal; 132 columns where there is none, so that tables are not cut."""
+    """A console as wide as the terminal; 150 columns where there is none, so that tables are not cut."""
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 132
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150
     return Console(width=wide, highlight=False)
 
 
