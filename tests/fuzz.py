@@ -40,9 +40,12 @@ from onnx.backend.test.loader import load_model_tests
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fuzz_mutations import graphs, mutate
+from tenfold.chips import chip as chip_named
+from tenfold.compiler import lower
 from tenfold.errors import TenfoldError
 from tenfold.importers.onnx import load_onnx_bytes
 from tenfold.ir import bind, graph_totals, verify
+from tenfold.machine import simulate
 
 MAX_SECONDS = 10
 MAX_RSS = 2 << 30
@@ -149,11 +152,15 @@ def _too_long(*_: Any) -> None:
 
 
 def exercise(data: bytes, folder: Path, rng: random.Random) -> None:
-    """Import, verify, bind and price."""
+    """Import, verify, bind, count, and run on a chip of each kind."""
     graph = load_onnx_bytes(data, name="mutant", folder=folder)
     verify(graph)
     sizes = {s: 2 if "batch" in s.lower() or i == 0 else rng.choice([8, 16, 24, 33, 48, 64]) for i, s in enumerate(graph.symbols)}
-    graph_totals(bind(graph, sizes, assume_bounds=True))
+    bound = bind(graph, sizes, assume_bounds=True)
+    graph_totals(bound)
+    for name in ("tpu-v4i", "a100-sxm-80", "epyc-9654"):
+        chip = chip_named(name)
+        simulate(lower(bound, chip, chip.storage(None), 1), chip)
 
 
 def run_case(seed: int, index: int, folder: Path, file: str = "") -> Case:

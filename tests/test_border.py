@@ -48,7 +48,17 @@ def test_bad_units_say_what_is_allowed(text: str, dimension: str, message: str) 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.0123, "12.3 ms"), (1.0, "1.00 s"), (999.9e-6, "1.00 ms"), (0.0, "0 s"), (4.56e-10, "456 ps"), (7200, "7.20 ks")],
+    [
+        (0.0123, "12.3 ms"),
+        (1.0, "1.00 s"),
+        (999.9e-6, "1.00 ms"),
+        (0.0, "0 s"),
+        (4.56e-10, "456 ps"),
+        (7200, "7.20 ks"),
+        (99.96, "100 s"),
+        (9.996, "10.0 s"),
+        (float("inf"), "inf s"),
+    ],
 )
 def test_show(value: float, shown: str) -> None:
     assert units.show(value, "s") == shown

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from support import check_against_runtime, imported, model_of, ops_of
-from tenfold.ir import bind, graph_totals
+from tenfold.errors import InputError, ModelError
+from tenfold.ir import bind, graph_totals, interpret
 
 F, I64, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
@@ -134,3 +136,23 @@ def test_scan_over_a_free_length() -> None:
     bound = bind(graph, {"time": 7})
     assert bound.values["y"].shape == (7, 3)
     assert graph_totals(bound).vector_flops == 7 * 6
+
+
+def test_loop_of_no_trips_gives_nothing_of_the_right_type() -> None:
+    node = helper.make_node("Loop", ["m", "", "x"], ["y", "all"], body=loop_body())
+    model = model_of([node], {"x": (np.float32, [3]), "w": (np.float32, [3]), "m": (np.int64, [])}, ["y", "all"])
+    check_against_runtime(model, {"x": np.ones(3, np.float32), "w": np.ones(3, np.float32), "m": np.asarray(0)})
+
+
+def test_scan_of_nothing_is_refused() -> None:
+    inputs = {"h0": (np.float32, [3]), "x": (np.float32, ["time", 3]), "k": (np.float32, [3])}
+    graph = imported(model_of([scan()], inputs, ["h_end", "y"]))
+    with pytest.raises(ModelError, match="length 0"):
+        interpret(graph, {"h0": np.ones(3, np.float32), "x": np.ones((0, 3), np.float32), "k": np.ones(3, np.float32)})
+
+
+def test_inputs_of_the_wrong_type_or_shape_are_refused() -> None:
+    graph = imported(model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (np.float32, [2, "n"])}, ["y"]))
+    for wrong in (np.ones((2, 3)), np.ones((2, 3), np.int64), np.ones((3, 3), np.float32), np.ones(2, np.float32)):
+        with pytest.raises(InputError, match="input 'x' must be fp32"):
+            interpret(graph, {"x": wrong})

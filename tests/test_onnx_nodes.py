@@ -20,7 +20,6 @@ from tenfold.importers.onnx.left_out import LEFT_OUT
 from tenfold.ir import Graph, interpret, verify
 
 BF16 = "the expanded function rounds to bf16 between steps, the expected values do not"
-PILLOW = "onnx.reference decodes images through Pillow, which is no dependency of Tenfold"
 TRAINING = "training mode"
 
 KNOWN_MISSES: dict[str, str] = {
@@ -29,14 +28,9 @@ KNOWN_MISSES: dict[str, str] = {
     "test_attention_4d_causal_bf16_expanded": BF16,
     "test_attention_4d_causal_padded_kv_bf16_expanded": BF16,
     "test_attention_4d_padded_kv_bf16_expanded": BF16,
-    "test_scan_sum": "Scan of opset 8 has a batch axis",
-    **{
-        f"test_image_decoder_decode_{name}": PILLOW
-        for name in ("bmp_rgb", "jpeg2k_rgb", "jpeg_bgr", "jpeg_grayscale", "jpeg_rgb", "png_rgb", "pnm_rgb", "tiff_rgb", "webp_rgb")
-    },
 }
-UNDER_90_PERCENT = {"ImageDecoder", "Scan"}  # ops that may pass fewer than nine in ten of their tests
-SHAPE_NOT_CHECKED = {"test_dft_irfft_opset19"}  # inference gives a wrong extent here
+UNDER_90_PERCENT: set[str] = set()  # ops that may pass fewer than nine in ten of their tests
+SHAPE_NOT_CHECKED: set[str] = set()
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 

@@ -38,7 +38,8 @@ class UnknownName(InputError):
 
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+        by_lower = {n.lower(): n for n in names}
+        near = [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)]
         meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:12])}"
         super().__init__(f"unknown {what} '{name}': {meant}{' ' + hint if hint else ''}")
         self.name = name

@@ -6,6 +6,7 @@ GB is 1e9 bytes, GiB is 2**30.  Inside Tenfold a quantity is a plain float whose
 
 from __future__ import annotations
 
+import math
 import re
 
 from tenfold.errors import UnitError
@@ -57,7 +58,10 @@ def parse(text: str, dimension: str) -> float:
     if unit not in table:
         found = f"has the unknown unit '{unit}'" if unit else "has no unit"
         raise UnitError(f"'{text}' {found} for {dimension}: allowed are {allowed}")
-    return float(number) * table[unit]
+    value = float(number) * table[unit]
+    if not math.isfinite(value):
+        raise UnitError(f"'{text}' is beyond what can be computed with")
+    return value
 
 
 _STEPS = (
@@ -77,9 +81,10 @@ _STEPS = (
 
 def show(value: float, unit: str, digits: int = 3) -> str:
     """``value`` in SI with a decimal prefix and ``digits`` significant digits: ``show(0.0123, 's')`` is '12.3 ms'."""
-    if value == 0 or value != value:
-        return f"0 {unit}" if value == 0 else f"nan {unit}"
-    scale, prefix = max((s for s in _STEPS if abs(value) >= s[0] * 0.9995), default=_STEPS[0])
-    scaled = value / scale
-    decimals = max(0, digits - len(str(int(abs(scaled)))))
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g} {unit}"
+    rounded = float(f"{value:.{digits - 1}e}")
+    scale, prefix = max((s for s in _STEPS if abs(rounded) >= s[0] * (1 - 1e-9)), default=_STEPS[0])
+    scaled = rounded / scale
+    decimals = max(0, digits - len(str(int(abs(scaled) + 1e-9))))
     return f"{scaled:.{decimals}f} {prefix}{unit}"

@@ -45,17 +45,26 @@ def _choose_branches(graph: Graph) -> Graph:
     undecided = [op for op in graph.ops if op.kind == "if"]
     if not undecided:
         return graph
-    from tenfold.ir.cost import graph_totals
-
     known: dict[str, Array] = {}
     notes: dict[str, Dim] = {}
     for op in undecided:
-        costs = [t.flops for t in map(graph_totals, map(_choose_branches, op.bodies))]
+        costs = [_branch_flops(body) for body in op.bodies]
         dear = 1 if isinstance(costs[0], int) and isinstance(costs[1], int) and costs[1] > costs[0] else 0
         known[op.inputs[0]] = np.asarray(dear == 0)
         notes[f"{op.name}.branch"] = dear
     chosen = _inline_branches(graph, known)
     return _choose_branches(replace(chosen, bounds={**chosen.bounds, **notes}))
+
+
+def _branch_flops(body: Graph) -> Dim:
+    """Flops of a branch. An ``if`` inside counts as its dearer branch; only where that has no number is it decided first."""
+    from tenfold.ir.cost import graph_totals
+
+    try:
+        flops = graph_totals(body).flops
+    except ModelError:  # a shape that is known only once the inner branch is
+        flops = None
+    return flops if isinstance(flops, int) else graph_totals(_choose_branches(body)).flops
 
 
 def _fold(graph: Graph, shapes: Mapping[str, Shape | None]) -> Graph:

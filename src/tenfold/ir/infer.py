@@ -164,11 +164,11 @@ def _exact(a: Array | None) -> Array | None:
 
 
 def _settle(a: Array) -> Array:
-    """An object array of plain ints as int64; others unchanged."""
+    """An object array of plain ints that fit int64 as that; others unchanged."""
     if a.dtype != object:
         return a
     flat = [int(v) if getattr(v, "is_Integer", False) else v for v in a.reshape(-1).tolist()]
-    if all(isinstance(v, int) for v in flat):
+    if all(isinstance(v, int) and v.bit_length() < 64 for v in flat):
         return np.asarray(flat, dtype=np.int64).reshape(a.shape)
     return np.asarray(flat, dtype=object).reshape(a.shape)
 

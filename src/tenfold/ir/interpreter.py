@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tenfold.errors import InputError, ModelError
-from tenfold.ir.graph import Array, Graph, Op
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Array, Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.table import Context
 
@@ -22,8 +23,23 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, seed: int = 0) -> di
     if missing or extra:
         what = f"input '{missing[0]}' is missing" if missing else f"there is no input '{extra[0]}'"
         raise InputError(f"{what}: the model takes {', '.join(graph.inputs) or 'no inputs'}")
-    results = run(graph, [np.asarray(inputs[n]) for n in graph.inputs], np.random.default_rng(seed))
+    arrays = {n: np.asarray(inputs[n]) for n in graph.inputs}
+    for name, array in arrays.items():
+        _check_input(graph.values[name], array)
+    results = run(graph, list(arrays.values()), np.random.default_rng(seed))
     return dict(zip(graph.outputs, results, strict=True))
+
+
+def _check_input(value: Value, array: Array) -> None:
+    """Type, rank and fixed extents of an input; raises InputError saying what is wanted."""
+    shape = value.shape
+    wrong = shape is not None and (
+        len(shape) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(shape, array.shape, strict=True))
+    )
+    typed = array.dtype == value.dtype.numpy or (value.dtype is DType.STRING and array.dtype.kind in "OUS")
+    if wrong or not typed:
+        wanted = f"{value.dtype}[{', '.join(map(str, shape)) if shape is not None else '?'}]"
+        raise InputError(f"input '{value.name}' must be {wanted}, got {array.dtype}{list(array.shape)}")
 
 
 def run(graph: Graph, arguments: Sequence[Array | None], rng: np.random.Generator) -> list[Array]:
@@ -32,7 +48,7 @@ def run(graph: Graph, arguments: Sequence[Array | None], rng: np.random.Generato
     live |= graph.constants
     last = _last_uses(graph)
     for i, op in enumerate(graph.ops):
-        _step(op, live, rng)
+        _step(graph, op, live, rng)
         for name in last.get(i, ()):
             live.pop(name, None)
     results = []
@@ -56,17 +72,18 @@ def _last_uses(graph: Graph) -> dict[int, list[str]]:
     return uses
 
 
-def _step(op: Op, live: dict[str, Array | None], rng: np.random.Generator) -> None:
+def _step(graph: Graph, op: Op, live: dict[str, Array | None], rng: np.random.Generator) -> None:
     row = row_of(op)
     arrays = [live[n] if n else None for n in op.inputs]
     for name, array in zip(op.inputs, arrays, strict=True):
         if name and array is None and not op.bodies:
             raise ModelError(f"'{name}' is a weight without data: this model can be priced but not run")
+    declared = tuple(graph.value(o) for o in op.outputs) if op.bodies else ()
     bodies = tuple(_runner(body, rng) for body in op.bodies)
     while arrays and arrays[-1] is None and not op.bodies:
         arrays.pop()
     with np.errstate(all="ignore"):
-        result = row.evaluate(Context(op.attrs, len(op.outputs), bodies, rng), *arrays)
+        result = row.evaluate(Context(op.attrs, len(op.outputs), bodies, rng, declared), *arrays)
     outputs = [result] if isinstance(result, np.ndarray | np.generic) else list(result)
     for name, array in zip(op.outputs, outputs, strict=False):
         if name:

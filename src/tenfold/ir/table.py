@@ -179,13 +179,14 @@ class Context:
     """What an evaluate function gets beside the arrays.
 
     ``bodies`` run the sub-graphs of control flow; ``outputs`` says how many outputs are asked for;
-    ``rng`` serves the random ops, seeded by the interpreter's caller.
+    ``rng`` serves the random ops, seeded by the interpreter's caller; ``declared`` are the outputs' types.
     """
 
     attrs: Mapping[str, Attr]
     outputs: int = 1
     bodies: tuple[Callable[[Sequence[Array | None]], list[Array]], ...] = ()
     rng: np.random.Generator | None = None
+    declared: tuple[Value | None, ...] = ()
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.attrs.get(name, default)

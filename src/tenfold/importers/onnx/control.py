@@ -48,6 +48,10 @@ def _close(node: Node, bodies: list[tuple[Builder, list[str]]]) -> tuple[list[Gr
 
 
 def _import_if(node: Node, import_graph: ImportGraph) -> list[str]:
+    for branch in ("then_branch", "else_branch"):
+        given = {t.name for t in node.needs(branch).initializer}
+        if any(i.name not in given for i in node.needs(branch).input):
+            raise ModelError(f"node '{node.loc}': the {branch} of an If takes inputs, must take none")
     condition = node.known(0)
     if condition is not None and condition.dtype != object:
         taken = node.needs("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
@@ -89,7 +93,7 @@ def _import_loop(node: Node, import_graph: ImportGraph) -> list[str]:
 
 def _import_scan(node: Node, import_graph: ImportGraph) -> list[str]:
     if node.opset < 9:
-        raise ModelError(f"node '{node.loc}': Scan of opset 8 (with a batch axis) is not supported: convert the model to opset 9 or later")
+        return _import_batched_scan(node, import_graph)
     proto, scanned = node.needs("body"), node.needs("num_scan_inputs")
     states = len(node.inputs) - scanned
     if states < 0 or len(proto.input) != len(node.inputs) or len(proto.output) < states:
@@ -113,6 +117,40 @@ def _import_scan(node: Node, import_graph: ImportGraph) -> list[str]:
         if node.attr(theirs):
             attrs[mine] = node.attr(theirs)
     return _emit(node, "scan", [*node.inputs, *captured], graphs, attrs, len(outputs))
+
+
+def _import_batched_scan(node: Node, import_graph: ImportGraph) -> list[str]:
+    """Scan of opset 8, where everything has a batch axis first: a scan over the batch of scans over time."""
+    proto, scanned = node.needs("body"), node.needs("num_scan_inputs")
+    if node.has(0):
+        raise ModelError(
+            f"node '{node.loc}': Scan of opset 8 with sequence lengths is not supported: convert the model to opset 9 or later"
+        )
+    names = list(node.inputs[1:])
+    states = len(names) - scanned
+    values = [node.type_of(n) for n in names]
+    if (
+        states < 0
+        or len(proto.input) != len(names)
+        or any(v.shape is None or len(v.shape) < (2 if i >= states else 1) for i, v in enumerate(values))
+    ):
+        raise ModelError(
+            f"node '{node.loc}': the Scan's body takes {len(proto.input)} inputs, the node gives {len(names)} with a batch axis"
+        )
+    single = [replace(v, shape=v.dims[1:]) for v in values]
+    formals: list[Value | None] = [replace(v, shape=v.dims[1:]) if i >= states else v for i, v in enumerate(single)]
+    inner, outputs = _body(node, proto, import_graph, formals)
+    graphs, captured = _close(node, [(inner, outputs)])
+    outer = Builder(f"{node.loc}.batch", node.builder.opset, {}, depth=node.builder.depth + 1, budget=node.builder.budget)
+    for name, value in zip([*names, *captured], [*single, *(node.type_of(c) for c in captured)], strict=True):
+        outer.input(name, value.dtype, value.shape)
+    results = tuple(f"{o}.one" for o in outputs)
+    attrs: dict[str, Any] = {"states": states, "scanned": scanned, "input_axes": (0,) * scanned}
+    if node.attr("directions"):
+        attrs["input_directions"] = node.attr("directions")
+    outer.emit(Op("scan", tuple(outer.inputs), results, attrs, tuple(graphs), node.loc))
+    whole = {"states": 0, "scanned": len(names), "input_axes": (0,) * len(names)}
+    return _emit(node, "scan", [*names, *captured], [outer.finish(results)], whole, len(outputs))
 
 
 def _emit(node: Node, kind: str, inputs: list[str], graphs: list[Graph], attrs: dict[str, Any], count: int) -> list[str]:

@@ -389,6 +389,7 @@ _WITH_ATTRS: dict[str, tuple[str, ...]] = {
     "LpNormalization": ("lp_normalization", "axis", "p"), "MaxUnpool": ("max_unpool", "kernel_shape", "pads", "strides"),
     "MaxRoiPool": ("max_roi_pool", "pooled_shape", "spatial_scale"), "AffineGrid": ("affine_grid", "align_corners"),
     "Col2Im": ("col2im", "dilations", "pads", "strides"), "STFT": ("stft", "onesided"),
+    "ImageDecoder": ("image_decoder", "pixel_format"),
     "MelWeightMatrix": ("mel_weight_matrix", "output_datatype"),
     "ConvTranspose": ("conv_transpose", "auto_pad", "dilations", "group", "output_padding", "output_shape", "pads", "strides"),
     "DeformConv": ("deform_conv", "dilations", "group", "kernel_shape", "offset_group", "pads", "strides"),

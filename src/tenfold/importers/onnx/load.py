@@ -19,6 +19,7 @@ from tenfold.importers.onnx.control import BODY_HANDLERS
 from tenfold.importers.onnx.fallback import function_body, import_opaque
 from tenfold.importers.onnx.handlers import HANDLERS
 from tenfold.importers.onnx.node import Builder, Node
+from tenfold.importers.onnx.schema import check_signature
 from tenfold.ir.dims import Dim, symbol
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph
@@ -117,8 +118,11 @@ def _check_names(model: onnx.ModelProto) -> None:
     for what, name in itertools.chain(
         _graph_names(model.graph),
         (pair for f in model.functions for pair in (("function", f.name), ("domain", f.domain), *_node_names(f.node))),
+        (("value", name) for f in model.functions for name in itertools.chain(f.input, f.output)),
         (("domain", o.domain) for o in model.opset_import),
     ):
+        if not isinstance(name, str):  # protobuf hands over what is not UTF-8 as bytes
+            raise ModelError(f"the {what} {name[:60]!r} is not UTF-8")
         if len(name) > MAX_NAME:
             raise ModelError(f"the {what} '{name[:60]}…' is {len(name)} characters long: at most {MAX_NAME} are allowed")
         if not (name.isascii() and name.isprintable()) and any(unicodedata.category(c)[0] in "CZ" and c != " " for c in name):
@@ -313,6 +317,7 @@ def _dispatch(node: Node) -> list[str]:
     key = (node.domain, node.op_type)
     if key in node.builder.functions:
         return _inline(node, node.builder.functions[key])
+    check_signature(node)
     try:
         if node.domain == "" and node.op_type in BODY_HANDLERS:
             return BODY_HANDLERS[node.op_type](node, import_graph)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, Shape, add, mul
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape, Value
@@ -109,7 +110,15 @@ def _loop(ctx: Context, limit: Array | None, condition: Array | None, *rest: Arr
         for column, value in zip(stacked, outs[carried:], strict=False):
             column.append(value)
         i += 1
-    return [*state, *(np.stack(c) if c else np.zeros((0,)) for c in stacked)]  # type: ignore[list-item]
+    return [*(s for s in state if s is not None), *(np.stack(c) if c else _nothing(ctx, carried + j) for j, c in enumerate(stacked))]
+
+
+def _nothing(ctx: Context, i: int) -> Array:
+    """What a scan output is after no iterations: nothing, of the declared type."""
+    value = ctx.declared[i] if i < len(ctx.declared) else None
+    if value is None:
+        return np.zeros((0,), np.float32)
+    return np.zeros((0, *(d if isinstance(d, int) else 0 for d in (value.shape or (0,))[1:])), value.dtype.numpy)
 
 
 # --- scan ---------------------------------------------------------------------------------------------
@@ -141,6 +150,8 @@ def _scan(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
     axes = ctx.get("input_axes") or (0,) * scanned
     back = ctx.get("input_directions") or (0,) * scanned
     columns = [np.moveaxis(a, x, 0)[::-1] if d else np.moveaxis(a, x, 0) for a, x, d in zip(inputs, axes, back, strict=True)]
+    if columns[0].shape[0] == 0:
+        raise ModelError("a scan over a sequence of length 0 has no result")
     outputs = ctx.outputs - states
     stacked: list[list[Array]] = [[] for _ in range(outputs)]
     for t in range(columns[0].shape[0]):
@@ -202,8 +213,6 @@ def _opaque(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
     model = onnx.load_from_string(base64.b64decode(str(ctx.get("model"))))
     names = [i.name for i in model.graph.input]
     feeds = dict(zip(names, (a for a in arrays if a is not None), strict=True))
-    from tenfold.errors import ModelError
-
     try:
         evaluator = ReferenceEvaluator(model)
         return [np.asarray(y) for y in evaluator.run(None, feeds)]

@@ -48,7 +48,10 @@ def _reduce_shape(call: Call) -> Sequence[Shape]:
 
 def _reduce_space(call: Call) -> Space:
     s = call.shape(0)
-    axes = _axes(call)
+    try:
+        axes = _axes(call)
+    except UnknownShape:  # axes that arrive when the model runs: all may be reduced
+        return Space(call.out(), s, first(call, Access.ROW, Access.SHAPE))
     return Space(
         tuple(d for i, d in enumerate(s) if i not in axes),
         tuple(d for i, d in enumerate(s) if i in axes),

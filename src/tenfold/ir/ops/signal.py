@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, Shape, add, floordiv, mul, prod, simplify, sub
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
@@ -45,6 +46,8 @@ def _dft_shape(call: Call) -> Sequence[Shape]:
         length = call.numbers(1)
         s[axis] = simplify(length[0]) if length is not None else call.unknown_dim("dft")
     inverse, onesided = call.attr("inverse", 0), call.attr("onesided", 0)
+    if onesided and inverse and not call.has(1):
+        s[axis] = mul(add(s[axis], -1), 2)
     if onesided and not inverse:
         s[axis] = add(floordiv(s[axis], 2), 1)
     s[-1] = 1 if onesided and inverse else 2
@@ -140,6 +143,19 @@ def _multinomial(ctx: Context, x: Array) -> Array:
     ).astype(dtype)
 
 
+def _image_shape(call: Call) -> Sequence[Shape]:
+    channels = 1 if call.attr("pixel_format", "RGB") == "Grayscale" else 3
+    return [(call.unknown_dim("height"), call.unknown_dim("width"), channels)]
+
+
+def _image_decoder(ctx: Context, data: Array) -> Sequence[Array | None] | Array:
+    """Decoding is Pillow's, through ``onnx.reference``."""
+    try:
+        return onnx_reference("ImageDecoder")(ctx, data)
+    except ImportError as error:
+        raise ModelError("decoding images needs Pillow: pip install 'tenfold[images]'") from error
+
+
 def _row(kind: str, arity: tuple[int, int], shapes: Any, evaluate: Any, work: Any, *, dtypes: Any = same_dtype,
          space: Any = whole_space, pure: bool = True, lowering: Lowering = Lowering.VECTOR, **attrs: type) -> OpRow:  # fmt: skip
     return OpRow(kind, arity, attributes(**attrs), dtypes, shapes, space, work, evaluate, lowering, pure=pure)
@@ -157,6 +173,8 @@ ROWS: tuple[OpRow, ...] = (
     _row("tfidf", (1, 1), _tfidf_shape, onnx_reference("TfIdfVectorizer"), per_output(4), dtypes=always(DType.F32),
          lowering=Lowering.GATHER, max_gram_length=int, max_skip_count=int, min_gram_length=int, mode=str,
          ngram_counts=tuple, ngram_indexes=tuple, pool_int64s=tuple, pool_strings=tuple, weights=tuple),
+    _row("image_decoder", (1, 1), _image_shape, _image_decoder, per_output(20), dtypes=always(DType.U8), lowering=Lowering.GATHER,
+         pixel_format=str),
     _row("random", (0, 1), _random_shape, _random, per_output(8), pure=False, distribution=str, shape=tuple,
          dtypes=lambda c: [DType(c.attr("dtype")) if c.attr("dtype") else c.input(0).dtype if c.has(0) else DType.F32],
          mean=float, scale=float, low=float, high=float, dtype=str),
