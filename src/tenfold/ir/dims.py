@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tenfold.errors import ModelError
+
 if TYPE_CHECKING:
     import sympy
 
@@ -196,6 +198,8 @@ def parse(source: str) -> Dim:
 
     import sympy
 
+    if not re.fullmatch(r"[\w\s+\-*/(),]+", source) or "__" in source:  # sympy evaluates what it parses
+        raise ModelError(f"'{source[:60]}' is no dimension: allowed are names, whole numbers and + - * / ( ) ,")
     names = set(re.findall(r"[A-Za-z_]\w*", source)) - {"floor", "ceiling", "Max", "Min", "Mod"}
     local: dict[str, Any] = {n: symbol(n) for n in names}
     local |= {"Max": lambda *a: reduce(maximum, a), "Min": lambda *a: reduce(minimum, a)}

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from tenfold.errors import ModelError
-from tenfold.ir.dims import Dim, symbol
+from tenfold.ir.dims import Dim, all_static, prod, symbol
 from tenfold.ir.dtypes import from_numpy
-from tenfold.ir.graph import Array, Graph, Op, UnknownShape, Value
+from tenfold.ir.graph import Array, Attr, Graph, Op, UnknownShape, Value
 from tenfold.ir.ops import TABLE
 from tenfold.ir.table import MAX_RANK, Call, Context, Lowering, OpRow
 
 KNOWN_LIMIT = 4096  # elements; larger tensors are data, not shape arithmetic
+GROWING = frozenset({"full", "expand", "tile", "range", "one_hot", "resize", "pad", "reshape", "window", "mel_weight_matrix"})
+# Attributes of ops that slide windows, sample regions or count n-grams: no shape arithmetic, and dearer than their results are large.
+NEVER_SMALL = frozenset({"kernel_shape", "pads", "pooled_shape", "sampling_ratio", "max_skip_count"})
 
 
 @dataclass(slots=True)
@@ -112,7 +115,7 @@ def _content(row: OpRow, op: Op, call: Call) -> Sequence[Array | None] | None:
     symbolic = any(a is not None and a.dtype == object for a in arrays)
     if symbolic and not row.symbolic:
         return None
-    if _too_large(op, call):
+    if _too_large(row, op, call):
         return None
     if symbolic:
         arrays = [_exact(a) for a in arrays]
@@ -127,18 +130,27 @@ def _content(row: OpRow, op: Op, call: Call) -> Sequence[Array | None] | None:
     return [_settle(o) if o is not None and o.size <= KNOWN_LIMIT else None for o in outputs]
 
 
-def _too_large(op: Op, call: Call) -> bool:
-    """Whether evaluating would make something large out of small operands."""
-    if op.kind in ("full", "expand", "tile", "range", "one_hot", "resize", "pad", "reshape", "window", "mel_weight_matrix"):
-        try:
-            shapes = row_of(op).shapes(call)
-        except Exception:
+def _too_large(row: OpRow, op: Op, call: Call) -> bool:
+    """Whether evaluating would make something large, or take long, out of small operands."""
+    if not NEVER_SMALL.isdisjoint(row.attrs) or any(_beyond(v) for v in op.attrs.values()):
+        return True
+    try:
+        shapes = row.shapes(call)
+    except Exception:  # the shape rule's own call reports it
+        return op.kind in GROWING
+    for shape in shapes:
+        if shape is None:
+            continue
+        if op.kind in GROWING and not (shape and all_static(shape)):
             return True
-        total = 1
-        for d in shapes[0] or (KNOWN_LIMIT + 1,):
-            total = total * d if isinstance(d, int) else KNOWN_LIMIT + 1
-        return total > KNOWN_LIMIT
+        if prod(d for d in shape if isinstance(d, int)) > KNOWN_LIMIT:
+            return True
     return False
+
+
+def _beyond(attribute: Attr) -> bool:
+    numbers = attribute if isinstance(attribute, tuple) else (attribute,)
+    return any(isinstance(n, int) and abs(n) > KNOWN_LIMIT for n in numbers)
 
 
 def _shape_content(op: Op, call: Call) -> list[Array] | None:

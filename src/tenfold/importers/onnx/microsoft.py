@@ -84,7 +84,7 @@ def _skip_norm(kind: str, has_beta: bool) -> Handler:
         if n.has(at_bias):
             total = n.emit("add", [total, n.input(at_bias)])
         operands = [total, n.input(2)] + ([n.inputs[3]] if has_beta and n.has(3) else [])
-        epsilon = n.attr("epsilon", 1e-12 if has_beta else 1e-6)
+        epsilon = n.attr("epsilon", 1e-12)
         y = n.emit(kind, operands, axis=-1, epsilon=epsilon)
         return [y, "", "", total][: max(1, len(n.outputs))]
 
@@ -174,6 +174,8 @@ def _group_query(n: Node) -> list[str]:
     """com.microsoft GroupQueryAttention without packed qkv: causal, the whole cache in use."""
     if not n.has(1) or n.attr("do_rotary", 0):
         raise ModelError(f"node '{n.loc}': GroupQueryAttention with packed qkv or built-in rotary embedding is not supported")
+    if n.attr("local_window_size", -1) > 0 or n.attr("softcap", 0.0) or n.attr("smooth_softmax", 0):
+        raise ModelError(f"node '{n.loc}': GroupQueryAttention with a local window, softcap or smooth softmax is not supported")
     past = [n.inputs[3], n.inputs[4]] if n.has(3) and n.has(4) else ["", ""]
     result = n.emit("attention", [n.input(0), n.input(1), n.input(2), "", *past], 3, q_num_heads=n.needs("num_heads"),
                     kv_num_heads=n.needs("kv_num_heads"), scale=n.attr("scale") or None, is_causal=1)  # fmt: skip

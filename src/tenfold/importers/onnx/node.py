@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
 FOLD_LIMIT = 1 << 27  # elements of a constant that importing may create
-EXPANSION_LIMIT = 50_000  # nodes that functions and bodies may add: a few calls of calls make billions
+EXPANSION_LIMIT = 20_000  # nodes that functions and bodies may add: a few calls of calls make billions
 
 
 @dataclass(slots=True)

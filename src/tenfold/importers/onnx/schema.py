@@ -19,7 +19,7 @@ def _signature(op_type: str, opset: int, domain: str) -> tuple[dict[str, int], f
     """Attribute types by name, those that must be there, least and most inputs; None for an op without a schema at that opset."""
     try:
         schema: Any = onnx.defs.get_schema(op_type, opset, domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # TypeError: a version beyond int32
         return None
     types = {name: int(a.type.value) for name, a in schema.attributes.items()}
     return types, frozenset(n for n, a in schema.attributes.items() if a.required), schema.min_input, schema.max_input
