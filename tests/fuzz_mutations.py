@@ -19,6 +19,7 @@ from fuzz_structure import (
     element_type,
     functions,
     input_shape,
+    known_inputs,
     list_of_values,
     model_fields,
     nested_if,
@@ -354,7 +355,7 @@ STRUCTURAL: tuple[Mutation, ...] = (
     delete_node, duplicate_node, reorder_nodes, rename_operand, swap_inputs, count_operands, change_op, change_op,
     change_domain, insert_node, insert_node, name_things, change_attribute, change_attribute, change_attribute,
     add_attribute, add_attribute, change_tensor, change_tensor, change_numbers, change_numbers, list_of_initialisers,
-    external_data, sparse, input_shape, input_shape, element_type, list_of_values, opset, model_fields, cycle,
+    external_data, sparse, known_inputs, known_inputs, input_shape, input_shape, element_type, list_of_values, opset, model_fields, cycle,
     nested_if, nested_loop, functions, subgraph_attribute,
 )  # fmt: skip
 

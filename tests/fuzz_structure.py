@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import onnx
@@ -50,6 +51,22 @@ def element_type(rng: random.Random, model: ModelProto) -> str:
         case _:
             info.type.tensor_type.elem_type = rng.choice(TYPES)
     return f"type of input {info.name[:30]!r} becomes {info.type.WhichOneof('value')} {info.type.tensor_type.elem_type}"
+
+
+def known_inputs(rng: random.Random, model: ModelProto) -> str:
+    """Small inputs become constants, so that the importer folds what reads them."""
+    changed = []
+    for info in list(model.graph.input):
+        tensor = info.type.tensor_type
+        dims = [d.dim_value for d in tensor.shape.dim]
+        if tensor.elem_type in (TensorProto.FLOAT, TensorProto.INT64) and all(0 < d <= 64 for d in dims) and math.prod(dims) <= 4096:
+            content = [rng.choice([0, 1, 1, 2, 3]) for _ in range(math.prod(dims))]
+            model.graph.initializer.append(helper.make_tensor(info.name, tensor.elem_type, dims, content))
+            changed.append(info.name)
+    kept = [i for i in model.graph.input if i.name not in changed]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    return f"inputs {changed[:4]} become constants" if changed else ""
 
 
 def list_of_values(rng: random.Random, model: ModelProto) -> str:

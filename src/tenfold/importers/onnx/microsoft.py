@@ -138,6 +138,8 @@ def _attention(n: Node) -> list[str]:
     heads = n.needs("num_heads")
     if n.has(4) or n.attr("qkv_hidden_sizes"):
         raise ModelError(f"node '{n.loc}': com.microsoft Attention with past or uneven q, k, v sizes is not supported")
+    if n.attr("unidirectional", 0) and n.has(3):
+        raise ModelError(f"node '{n.loc}': com.microsoft Attention with both a causal and a given mask is not supported")
     qkv = n.emit("matmul", [n.input(0), n.input(1)])
     if n.has(2):
         qkv = n.emit("add", [qkv, n.input(2)])
