@@ -63,7 +63,7 @@ def _type_proto(value: Value) -> onnx.TypeProto:
     from tenfold.importers.onnx.load import DTYPES
 
     number = next(k for k, v in DTYPES.items() if v is value.dtype)
-    shape = None if value.shape is None else [d if isinstance(d, int) else str(d) for d in value.shape]
+    shape = None if value.shape is None else [(d if d < 2**63 else None) if isinstance(d, int) else str(d) for d in value.shape]
     return onnx.helper.make_tensor_type_proto(number, shape)
 
 

@@ -247,7 +247,7 @@ def tensor_array(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
 def sparse_array(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
     values, indices = tensor_array(sparse.values), tensor_array(sparse.indices)
     name, shape = sparse.values.name, tuple(sparse.dims)
-    if any(d < 0 for d in shape) or math.prod(shape) > MAX_SPARSE:
+    if any(d < 0 for d in shape) or math.prod(max(d, 1) for d in shape) > MAX_SPARSE:
         raise ModelError(f"sparse tensor '{name}' has the impossible shape {list(shape)[:MAX_RANK]}")
     if values.ndim != 1 or indices.dtype != np.int64 or indices.shape not in ((values.size,), (values.size, len(shape))):
         raise ModelError(
