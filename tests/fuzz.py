@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fuzz_mutations import graphs, mutate
 from tenfold.chips import chip as chip_named
-from tenfold.compiler import lower
+from tenfold.compiler import build
 from tenfold.errors import TenfoldError
 from tenfold.importers.onnx import load_onnx_bytes
 from tenfold.ir import bind, graph_totals, verify
@@ -160,7 +160,7 @@ def exercise(data: bytes, folder: Path, rng: random.Random) -> None:
     graph_totals(bound)
     for name in ("tpu-v4i", "a100-sxm-80", "epyc-9654"):
         chip = chip_named(name)
-        simulate(lower(bound, chip, chip.storage(None), 1), chip)
+        simulate(build(bound, chip, chip.storage(None), 1), chip)
 
 
 def run_case(seed: int, index: int, folder: Path, file: str = "") -> Case:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.compiler import lower
+from tenfold.compiler import Options, build
 from tenfold.errors import InputError, TenfoldError
 from tenfold.estimate import Estimate
 from tenfold.ir.dtypes import DType
@@ -18,7 +18,8 @@ from tenfold.ir.infer import Scope, infer_op
 from tenfold.ir.table import Lowering
 from tenfold.machine import Kernel, Product, Traffic, require_model, time_kernel
 from tenfold.machine.gpu import Attention, attention_time
-from tenfold.machine.simulate import Timed, dynamic_energy, from_parts, static_power
+from tenfold.machine.run import Timed
+from tenfold.machine.simulate import dynamic_energy, from_parts, static_power
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("m", "n", "k"),
@@ -133,7 +134,7 @@ def _single(
         scope.declare(Value(name, dtype, shape))
     op = infer_op(scope, Op(kind, names, ("y",), attrs))
     graph = Graph(kind, names, ("y",), (op,), scope.values, {})
-    kernel = lower(graph, chip, precision, 1).kernels[0]
+    kernel = build(graph, chip, precision, 1, Options(without=("residency",))).kernels[0]
     return _keep_result(kernel, chip)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tenfold import zoo
 from tenfold.carbon import Footprint, footprint
 from tenfold.chips import chip as chip_named
-from tenfold.compiler import lower
+from tenfold.compiler import DEFAULT, Options, build
 from tenfold.economics import Rent, rent
 from tenfold.errors import InputError, ModelError
 from tenfold.importers import load_onnx
@@ -159,10 +159,10 @@ def profile(graph: Graph, chip: str, sizes: Sizes, *, dtype: str | None = None, 
     return profile_bound(prepare(graph, sizes), chip, dtype=dtype, region=region)
 
 
-def profile_bound(bound: Bound, chip: str, *, dtype: str | None = None, region: str | None = None) -> Profile:
+def profile_bound(bound: Bound, chip: str, *, dtype: str | None = None, region: str | None = None, options: Options = DEFAULT) -> Profile:
     """As ``profile``, for a graph that is bound already."""
     record = chip_named(chip)
-    program = lower(bound.graph, record, record.storage(dtype), bound.batch)
+    program = build(bound.graph, record, record.storage(dtype), bound.batch, options)
     run = simulate(program, record)
     if region is None:
         return Profile(run, bound.batch, bound.sizes)

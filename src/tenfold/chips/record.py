@@ -174,6 +174,27 @@ class Chip:
     def sram_bytes(self) -> float:
         return sum(s.bytes for s in self.sram)
 
+    @property
+    def vector_memory_bytes(self) -> float:
+        """On-chip memory that the units of a systolic chip read and write directly."""
+        return max((s.bytes for s in self.sram if s.name == "VMEM"), default=self.sram_bytes)
+
+    @property
+    def near(self) -> Sram | None:
+        """The on-chip memory in which a compiler can keep buffers between kernels; None where hardware decides (caches)."""
+        if self.kind != "systolic":
+            return None
+        named = {s.name: s for s in self.sram}
+        return named.get("CMEM") or named.get(self.activation_level) or named.get("VMEM")
+
+    @property
+    def near_bytes(self) -> float:
+        """How much of ``near`` is free for that: half where the working buffers of the kernel that runs are in it too."""
+        near = self.near
+        if near is None:
+            return 0.0
+        return near.bytes if near.name in ("CMEM", self.activation_level) else near.bytes / 2
+
     def figure(self, path: str, result: str) -> Quantity:
         """The figure at ``path``. Raises MissingFigure naming the ``result`` that needs it."""
         if path not in self.figures:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from tenfold.cli.app import app
+from tenfold.cli import app as verbs
+from tenfold.cli import compiler as compiler_verbs
+from tenfold.cli.common import app
 from tenfold.errors import TenfoldError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "compiler_verbs", "main", "verbs"]
 
 
 def main() -> None:

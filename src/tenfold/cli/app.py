@@ -4,93 +4,38 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tenfold import units
+from tenfold.cli.common import (
+    Json,
+    app,
+    complete_chip,
+    complete_model,
+    complete_region,
+    complete_step,
+    emit,
+    progress,
+    terminal,
+    whole,
+    words,
+    write_text,
+)
 from tenfold.errors import InputError, TenfoldError
 
 if TYPE_CHECKING:
     from tenfold.profile import Profile
 
-app = typer.Typer(
-    name="tenfold",
-    help="What running a neural network will take - milliseconds, joules, dollars, grams of CO2 - on any accelerator.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
-
-
-def _emit(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
-
-
-def _console() -> Any:
-    """A console as wide as the terminal; 150 columns where there is none, so that tables are not cut."""
-    from rich.console import Console
-
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150
-    return Console(width=wide, highlight=False)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Any]:
-    """A bar on stderr while something long runs; silent where stderr is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
-
-
-def _words(values: Sequence[str]) -> list[str]:
-    """Words given one by one or separated by commas."""
-    return [w.strip() for v in values for w in v.split(",") if w.strip()]
-
-
-def _whole(values: Sequence[str], what: str) -> list[int]:
-    numbers = []
-    for w in _words(values):
-        if not w.lstrip("-").isdigit() or int(w) < 1:
-            raise InputError(f"{what} must be a whole number of at least 1, got '{w}'")
-        numbers.append(int(w))
-    return numbers
-
-
-def _complete_chip(incomplete: str) -> list[str]:
-    from tenfold.chips import names
-
-    return [n for n in names() if n.startswith(incomplete)]
-
-
-def _complete_region(incomplete: str) -> list[str]:
-    from tenfold.carbon import regions
-
-    return [n for n in regions() if n.startswith(incomplete)]
-
-
-def _complete_model(incomplete: str) -> list[str]:
-    from tenfold.zoo import MODELS
-
-    return [n for n in MODELS if n.startswith(incomplete)] + [str(p) for p in Path().glob(f"{incomplete}*.onnx")]
-
 
 @app.command()
 def chips(
     name: Annotated[
-        str | None, typer.Argument(help="One chip: all its figures with status and source.", autocompletion=_complete_chip)
+        str | None, typer.Argument(help="One chip: all its figures with status and source.", autocompletion=complete_chip)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -102,9 +47,9 @@ def chips(
     if name is not None:
         record = chip(name)
         if as_json:
-            _emit(chip_document(record, figures=True))
+            emit(chip_document(record, figures=True))
             return
-        console = _console()
+        console = terminal()
         console.print(f"[bold]{record.name}[/bold]  {record.organisation}, {record.year}  {record.note}")
         console.print(chip_table(record))
         for key, source in record.sources.items():
@@ -112,14 +57,14 @@ def chips(
         return
     records = [chip(n) for n in names()]
     if as_json:
-        _emit({"chips": [chip_document(c, figures=False) for c in records]})
+        emit({"chips": [chip_document(c, figures=False) for c in records]})
         return
-    _console().print(chips_table(records))
+    terminal().print(chips_table(records))
 
 
 @app.command()
 def models(
-    name: Annotated[str | None, typer.Argument(help="One model.", autocompletion=_complete_model)] = None,
+    name: Annotated[str | None, typer.Argument(help="One model.", autocompletion=complete_model)] = None,
     as_json: Json = False,
 ) -> None:
     """The models that can be named instead of a file."""
@@ -131,14 +76,14 @@ def models(
 
     chosen = [model(name)] if name is not None else list(MODELS.values())
     documents = []
-    with _progress("reading models", len(chosen)) as advance:
+    with progress("reading models", len(chosen)) as advance:
         for m in chosen:
             graph = load(m.name)
             totals = graph_totals(prepare(graph, Sizes()).graph)
             documents.append(model_document(m, graph.parameters, int(totals.flops)))
             advance()
     if as_json:
-        _emit({"models": documents} if name is None else documents[0])
+        emit({"models": documents} if name is None else documents[0])
         return
     from rich import box
     from rich.table import Table
@@ -146,7 +91,7 @@ def models(
     table = Table("name", "family", "parameters", "FLOP per item", "source", box=box.SIMPLE_HEAD, pad_edge=False)
     for d in documents:
         table.add_row(d["name"], d["family"], show(d["parameters"], ""), show(d["flops_per_item"], ""), d["source"])
-    _console().print(table)
+    terminal().print(table)
 
 
 def _named_sizes(pairs: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -161,8 +106,8 @@ def _named_sizes(pairs: Sequence[str]) -> tuple[tuple[str, int], ...]:
 
 @app.command()
 def profile(
-    model: Annotated[str, typer.Argument(help="An .onnx file, or a name from `tenfold models`.", autocompletion=_complete_model)],
-    chip: Annotated[list[str], typer.Option("--chip", "-c", help="Chips, repeated or separated by commas.", autocompletion=_complete_chip)],
+    model: Annotated[str, typer.Argument(help="An .onnx file, or a name from `tenfold models`.", autocompletion=complete_model)],
+    chip: Annotated[list[str], typer.Option("--chip", "-c", help="Chips, repeated or separated by commas.", autocompletion=complete_chip)],
     batch: Annotated[
         list[str] | None, typer.Option("--batch", "-b", help="Batch sizes, repeated or separated by commas (default 1).")
     ] = None,
@@ -171,7 +116,11 @@ def profile(
     width: Annotated[int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")] = None,
     size: Annotated[list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")] = None,
     dtype: Annotated[str | None, typer.Option(help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision).")] = None,
-    region: Annotated[str | None, typer.Option(help="Adds $ and gCO2e per million items.", autocompletion=_complete_region)] = None,
+    region: Annotated[str | None, typer.Option(help="Adds $ and gCO2e per million items.", autocompletion=complete_region)] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Compiler steps to leave out (see `tenfold compile --steps`).", autocompletion=complete_step)
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write what each unit does when, for Perfetto (one chip and batch).")] = None,
     top: Annotated[int, typer.Option(help="Kernels to list for a single run.")] = 10,
     sources: Annotated[bool, typer.Option("--sources", help="List the figures and papers that the result used.")] = False,
     as_json: Json = False,
@@ -179,10 +128,12 @@ def profile(
     """A model on chips: time, what bounds it, energy, money and carbon."""
     from tenfold.carbon import region_named
     from tenfold.chips import chip as chip_named
+    from tenfold.compiler import Options
     from tenfold.profile import Sizes, load, prepare, profile_bound
     from tenfold.report.document import profile_document
 
-    names, batches = _words(chip), _whole(batch or ["1"], "batch")
+    options = Options(tuple(words(without or ())))
+    names, batches = words(chip), whole(batch or ["1"], "batch")
     for n in names:
         chip_named(n)
     if region is not None:
@@ -192,31 +143,43 @@ def profile(
     bound = [prepare(graph, Sizes(b, seq, height, width, others)) for b in batches]
     done: list[Profile] = []
     refused: list[dict[str, Any]] = []
-    with _progress("profiling", len(names) * len(bound)) as advance:
+    with progress("profiling", len(names) * len(bound)) as advance:
         for n, g in itertools.product(names, bound):
             try:
-                done.append(profile_bound(g, n, dtype=dtype, region=region))
+                done.append(profile_bound(g, n, dtype=dtype, region=region, options=options))
             except TenfoldError as error:
                 if len(names) * len(bound) == 1:
                     raise
                 refused.append({"chip": n, "batch": g.batch, "reason": str(error)})
             advance()
+    if trace is not None:
+        _write_trace(done, trace)
     if not done:
         raise InputError("; ".join(r["reason"] for r in refused))
     if as_json:
         document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
-        _emit(document | ({"rejected": refused} if refused else {}))
+        emit(document | ({"rejected": refused} if refused else {}))
         return
     _print_profiles(done, region is not None, top, sources=sources)
     for r in refused:
         sys.stderr.write(f"tenfold: {r['chip']}, batch {r['batch']}: {r['reason']}\n")
 
 
+def _write_trace(done: Sequence[Profile], path: Path) -> None:
+    from tenfold.chips import chip as chip_named
+    from tenfold.machine.trace import trace_document
+
+    if len(done) != 1:
+        raise InputError(f"--trace takes one chip and one batch, got {len(done)} runs")
+    run = done[0].run
+    write_text(path, json.dumps(trace_document(run, chip_named(run.program.chip)), allow_nan=False))
+
+
 def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool) -> None:
     from tenfold.report.document import source_list
     from tenfold.report.tables import bars, kernel_table, profile_table, where_table
 
-    console = _console()
+    console = terminal()
     program = done[0].run.program
     sizes = ", ".join(f"{k}={v}" for k, v in done[0].sizes.items() if k != "batch")
     console.print(f"[bold]{program.model}[/bold]  {program.flops / program.items / 1e9:.3g} GFLOP an item{', ' + sizes if sizes else ''}")
@@ -238,8 +201,10 @@ def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool
 
 
 def _notes(done: Sequence[Any], money: bool) -> Iterable[str]:
-    yield "One kernel an op: fusion and on-chip residency are not modelled yet, so the truth lies lower."
-    yield "Intervals are provisional and reach down to the roofline of peak arithmetic with weights, inputs and outputs moved once."
+    left_out = done[0].run.program.without
+    if left_out:
+        yield f"Left out: {', '.join(left_out)}."
+    yield "Intervals are provisional: the error of single operators where they were measured, wider elsewhere."
     narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
     if narrow:
         yield f"Quality not checked in {', '.join(narrow)}."
@@ -260,7 +225,7 @@ def _notes(done: Sequence[Any], money: bool) -> Iterable[str]:
 @app.command()
 def predict(
     ops: Annotated[Path, typer.Argument(help="CSV with columns op, dtype and the op's extents.")],
-    chip: Annotated[str, typer.Option("--chip", "-c", help="The chip.", autocompletion=_complete_chip)],
+    chip: Annotated[str, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a CSV instead of printing a table.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -275,12 +240,12 @@ def predict(
         raise InputError(f"cannot read {ops}: {getattr(error, 'strerror', None) or 'not text'}") from error
     raw, requests = read_requests(text)
     rows = []
-    with _progress("predicting", len(requests)) as advance:
+    with progress("predicting", len(requests)) as advance:
         for given, p in zip(raw, predict_all(requests, record), strict=True):
             rows.append({**given, "time_s": p.time_s.value, "bound": p.bound, "energy_j": p.energy_j.value})
             advance()
     if as_json:
-        _emit({"chip": record.name, "rows": rows})
+        emit({"chip": record.name, "rows": rows})
     elif output is not None:
         _write_csv(output, [*raw[0], *RESULT_COLUMNS], rows)
     else:
@@ -308,7 +273,7 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     for r in rows:
         extents = " ".join(f"{k}={v}" for k, v in r.items() if k not in skip and v)
         table.add_row(r["op"], r["dtype"], extents, units.show(r["time_s"], "s"), r["bound"], units.show(r["energy_j"], "J"))
-    _console().print(table)
+    terminal().print(table)
 
 
 @app.command()
@@ -316,7 +281,7 @@ def estimate(
     power: Annotated[str, typer.Option(help="Power with a unit, such as 1.2kW.")],
     hours: Annotated[float, typer.Option(help="Hours at that power.")],
     region: Annotated[
-        str | None, typer.Option(help="Region of the grid (default: US average of 2020).", autocompletion=_complete_region)
+        str | None, typer.Option(help="Region of the grid (default: US average of 2020).", autocompletion=complete_region)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -327,9 +292,9 @@ def estimate(
 
     result = envelope(units.parse(power, "power_w"), hours * 3600, region)
     if as_json:
-        _emit(envelope_document(result))
+        emit(envelope_document(result))
     else:
-        _console().print(envelope_table(result))
+        terminal().print(envelope_table(result))
 
 
 @app.command()
@@ -350,6 +315,6 @@ def lessons(
         except OSError as error:
             raise InputError(f"cannot write {write}: {error.strerror}") from error
     if as_json:
-        _emit(document(rows))
+        emit(document(rows))
     else:
-        _console().print(lessons_table(rows))
+        terminal().print(lessons_table(rows))

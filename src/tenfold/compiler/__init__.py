@@ -1,5 +1,5 @@
 """The compiler: graphs to programs."""
 
-from tenfold.compiler.lower import compile, lower
+from tenfold.compiler.pipeline import DEFAULT, STEPS, Options, build, compile
 
-__all__ = ["compile", "lower"]
+__all__ = ["DEFAULT", "STEPS", "Options", "build", "compile"]

@@ -1,78 +1,51 @@
-"""Lowering: a static graph to kernels for one chip. One kernel an op for now; views cost nothing."""
+"""Lowering: groups of ops to kernels for one chip, with every buffer that they touch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.errors import InputError, ModelError
-from tenfold.ir.bind import bind
+from tenfold.errors import ModelError
 from tenfold.ir.cost import op_call, op_work
 from tenfold.ir.dims import symbols_of
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.ops.control import trip_count
-from tenfold.ir.table import Lowering, Work
-from tenfold.machine.kernel import Kernel, Product, Program, Traffic
+from tenfold.ir.table import Lowering, Matmul, Work
+from tenfold.ir.views import roots
+from tenfold.machine.kernel import Group, Kernel, Operand, Product, Role, Traffic
 
 _NARROW_INT = frozenset({DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2})
 _NARROW_FLOAT = frozenset({DType.F8E4M3, DType.F8E5M2, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ, DType.F4E2M1})
+_DOMINATES = (Lowering.MATRIX, Lowering.OPAQUE, Lowering.GATHER, Lowering.REDUCE, Lowering.VECTOR, Lowering.MOVE, Lowering.VIEW)
 
 
 @dataclass(frozen=True, slots=True)
-class _Scope:
-    """What lowering an op needs beside the op: its graph, the chip's precision and where constants are."""
+class Scope:
+    """What lowering a group needs beside it: its graph, the chip, the precision of arithmetic and the width of stored floats."""
 
     graph: Graph
     chip: Chip
     precision: MatrixPrecision
-    bits: int
+    stored_bits: int
+    root: Mapping[str, str] = field(default_factory=dict)
 
     def width(self, value: Value) -> float:
-        """Bytes an element takes on this chip: floats in the precision chosen, never wider than they are."""
+        """Bytes an element takes on this chip: floats in the width chosen, never wider than they are."""
         if value.dtype.is_float:
-            return min(value.dtype.bits, self.bits) / 8
+            return min(value.dtype.bits, self.stored_bits) / 8
         return value.dtype.bits / 8
 
-    def on_chip(self, value: Value) -> bool:
-        """Whether this activation never leaves the chip: only where the chip's data say that it cannot."""
-        level = next((s.bytes for s in self.chip.sram if s.name == self.chip.activation_level), 0.0)
-        return self.bytes(value) <= level
-
-    def bytes(self, value: Value | None) -> int:
-        if value is None:
-            return 0
-        return _ceil(_int(value.elements, value.name) * self.width(value))
+    def bytes(self, name: str) -> int:
+        value = self.graph.values[name]
+        return _ceil(_int(value.elements, name) * self.width(value))
 
 
-def lower(graph: Graph, chip: Chip, precision: MatrixPrecision, items: int) -> Program:
-    """The program for ``graph``, which must be bound to static shapes.
-
-    ``items`` is how many inputs one pass handles (the batch). Floats are priced in ``precision``.
-    Raises ModelError for a shape that is not static.
-    """
-    scope = _Scope(graph, chip, precision, chip.bits(precision))
-    kernels, native, total = [], 0.0, 0.0
-    for op in graph.ops:
-        made = _kernels(scope, op)
-        kernels += made
-        work = sum(k.arithmetic * k.repeat for k in made)
-        total += work
-        native += 0.0 if row_of(op).lowering is Lowering.OPAQUE else work
-    assumed = tuple((n, b) for n, b in graph.bounds.items() if isinstance(b, int))
-    return Program(
-        model=graph.name,
-        chip=chip.name,
-        precision=precision,
-        items=items,
-        kernels=tuple(kernels),
-        weight_bytes=sum(scope.bytes(graph.values[n]) for n in graph.constants),
-        peak_activation_bytes=_peak_activations(scope),
-        io_bytes=sum(scope.bytes(graph.values[n]) for n in (*graph.inputs, *graph.outputs)),
-        native_fraction=native / total if total else 1.0,
-        assumed=assumed,
-    )
+def scope_of(graph: Graph, chip: Chip, precision: MatrixPrecision, stored_bits: int) -> Scope:
+    return Scope(graph, chip, precision, stored_bits, roots(graph))
 
 
 def _int(dim: object, where: str) -> int:
@@ -85,41 +58,65 @@ def _ceil(x: float) -> int:
     return int(-(-x // 1))
 
 
-def _kernels(scope: _Scope, op: Op) -> list[Kernel]:
-    row = row_of(op)
-    if row.lowering is Lowering.VIEW:
-        return []
-    if row.lowering is Lowering.CONTROL:
-        return _control(scope, op)
-    work = op_work(scope.graph, op)
-    products = tuple(_product(m, op) for m in work.matmuls)
-    precision = _precision(scope, op)
-    contraction = row.lowering is Lowering.MATRIX and any(p.macs for p in products)
-    return [
-        Kernel(
-            name=op.name,
-            ops=(op.attrs["source"] if op.kind == "opaque" else op.kind,),  # type: ignore[arg-type]
-            kind=row.lowering,
-            precision=precision,
-            products=products if contraction else (),
-            flops=_int(work.contraction_flops, op.name),
-            vector_ops=_int(work.vector_flops, op.name) + (0 if contraction else _int(work.contraction_flops, op.name)),
-            transcendentals=_int(work.transcendentals, op.name),
-            traffic=_traffic(scope, op, work),
-            operand_bits=scope.chip.bits(precision),
-        )
-    ]
+def kernels(scope: Scope, groups: Sequence[Group], bodies: Mapping[int, tuple[Group, ...]]) -> Iterator[Kernel]:
+    """The kernels of ``groups`` in order; all traffic off chip until memory is planned.
+
+    ``bodies`` are the groups of the bodies of control flow, by the identity of the body.
+    """
+    for number, group in enumerate(groups):
+        if row_of(group.ops[0]).lowering is Lowering.CONTROL:
+            for kernel in _control(scope, group.ops[0], bodies):
+                yield replace(kernel, group=number)
+        elif not all(row_of(op).lowering is Lowering.VIEW for op in group.ops):
+            yield replace(_kernel(scope, group), group=number)
 
 
-def _product(m: object, op: Op) -> Product:
-    from tenfold.ir.table import Matmul
+def _kernel(scope: Scope, group: Group) -> Kernel:
+    works = [op_work(scope.graph, op) for op in group.ops]
+    anchor = group.anchor
+    products: tuple[Product, ...] = ()
+    if anchor is not None:
+        products = tuple(_product(m, anchor) for m in works[group.ops.index(anchor)].matmuls)
+    contraction = any(p.macs for p in products)
+    precision = _precision(scope, anchor) if anchor is not None else scope.precision
+    flops = _total(works, "contraction_flops", group)
+    operands = (*_reads(scope, group, works), *_writes(scope, group))
+    lowerings = {row_of(op).lowering for op in group.ops}
+    return Kernel(
+        name=group.name,
+        ops=tuple(_shown(op) for op in group.ops if row_of(op).lowering is not Lowering.VIEW),
+        kind=next(k for k in _DOMINATES if k in lowerings),
+        precision=precision,
+        products=products if contraction else (),
+        flops=flops,
+        vector_ops=_total(works, "vector_flops", group) + (0 if contraction else flops),
+        transcendentals=_total(works, "transcendentals", group),
+        traffic=off_chip(operands),
+        operand_bits=scope.chip.bits(precision),
+        operands=operands,
+    )  # fmt: skip
 
-    assert isinstance(m, Matmul)
+
+def _shown(op: Op) -> str:
+    return str(op.attrs["source"]) if op.kind == "opaque" else op.kind
+
+
+def off_chip(operands: Sequence[Operand]) -> Traffic:
+    """The traffic of a kernel all of whose buffers live off chip."""
+    by_role = {role: sum(o.bytes for o in operands if o.role is role) for role in Role}
+    return Traffic(by_role[Role.WEIGHT], by_role[Role.INPUT], by_role[Role.OUTPUT])
+
+
+def _total(works: Sequence[Work], what: str, group: Group) -> int:
+    return sum(_int(getattr(w, what), group.name) for w in works)
+
+
+def _product(m: Matmul, op: Op) -> Product:
     return Product(*(_int(d, op.name) for d in (m.batch, m.m, m.n, m.k, m.repeat)))
 
 
-def _precision(scope: _Scope, op: Op) -> MatrixPrecision:
-    """The precision of an op's arithmetic: int8 where the model itself is quantised and the chip has it."""
+def _precision(scope: Scope, op: Op) -> MatrixPrecision:
+    """The precision of a contraction: int8 or fp8 where the model itself is quantised and the chip has it."""
     if scope.precision is MatrixPrecision.INT8:
         return scope.precision
     operands = [v.dtype for v in (scope.graph.value(n) for n in op.inputs[:2]) if v is not None]
@@ -130,69 +127,48 @@ def _precision(scope: _Scope, op: Op) -> MatrixPrecision:
     return scope.precision
 
 
-def _traffic(scope: _Scope, op: Op, work: Work) -> Traffic:
-    """Bytes by what they are. The work column counts the file's dtypes; here they get the chip's widths."""
-    weights = inputs = outputs = 0
-    for name, amount in zip(op.inputs, work.reads, strict=False):
-        value = scope.graph.value(name)
-        if value is None:
-            continue
-        scaled = _ceil(_int(amount, name) * scope.width(value) * 8 / value.dtype.bits)
-        if name in scope.graph.constants:
-            weights += scaled
-        elif not scope.on_chip(value):
-            inputs += scaled
-    for name, amount in zip(op.outputs, work.writes, strict=False):
-        value = scope.graph.value(name)
-        if value is not None and not scope.on_chip(value):
-            outputs += _ceil(_int(amount, name) * scope.width(value) * 8 / value.dtype.bits)
-    return Traffic(weights, inputs, outputs)
+def _reads(scope: Scope, group: Group, works: Sequence[Work]) -> list[Operand]:
+    """Each buffer from outside once: all of it, or what the ops touch of it where that is less."""
+    touched: dict[str, int] = {}
+    outside = set(group.inputs)
+    for op, work in zip(group.ops, works, strict=True):
+        for name, amount in zip(op.inputs, work.reads, strict=False):
+            value = scope.graph.value(name)
+            root = scope.root.get(name, name)
+            if value is not None and root in outside:
+                scaled = _ceil(_int(amount, name) * scope.width(value) * 8 / value.dtype.bits)
+                touched[root] = touched.get(root, 0) + scaled
+    constants = scope.graph.constants
+    return [
+        Operand(n, Role.WEIGHT if n in constants else Role.INPUT, min(t, scope.bytes(n)) if n in scope.graph.values else t)
+        for n, t in touched.items()
+        if t
+    ]
 
 
-def _control(scope: _Scope, op: Op) -> list[Kernel]:
+def _writes(scope: Scope, group: Group) -> list[Operand]:
+    return [Operand(n, Role.OUTPUT, scope.bytes(n)) for n in group.outputs]
+
+
+def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> list[Kernel]:
     """Kernels of the body, as often as it runs; unknown trips count once."""
     trips = trip_count(op_call(scope.graph, op)) if op.kind != "if" else 1
     count = int(trips) if isinstance(trips, int) else 1
     body = op.bodies[0]
-    inner = replace(scope, graph=body)
-    return [replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count) for b in body.ops for k in _kernels(inner, b)]
+    inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits)
+    made = kernels(inner, bodies[id(body)], bodies)
+    return [replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count, operands=()) for k in made]
 
 
-def _peak_activations(scope: _Scope) -> int:
-    """Most bytes of activations alive at once, each from its making to its last use (no reuse within an op)."""
-    graph = scope.graph
-    last: dict[str, int] = {}
-    for i, op in enumerate(graph.ops):
-        last |= dict.fromkeys((n for n in op.inputs if n), i)
-    last |= dict.fromkeys(graph.outputs, len(graph.ops))
-    alive = sum(scope.bytes(graph.values[n]) for n in graph.inputs)
-    most = alive
-    ends: dict[int, int] = {}
-    for n in graph.inputs:
-        ends[last.get(n, 0)] = ends.get(last.get(n, 0), 0) + scope.bytes(graph.values[n])
-    for i, op in enumerate(graph.ops):
-        if row_of(op).lowering is not Lowering.VIEW:
-            for n in op.outputs:
-                if n:
-                    size = scope.bytes(graph.values[n])
-                    alive += size
-                    ends[last.get(n, i)] = ends.get(last.get(n, i), 0) + size
-        most = max(most, alive)
-        alive -= ends.pop(i, 0)
-    return most
+def native_fraction(made: Sequence[Kernel]) -> float:
+    """Share of the arithmetic in ops that are native."""
+    total = sum(k.arithmetic * k.repeat for k in made)
+    opaque = sum(k.arithmetic * k.repeat for k in made if k.kind is Lowering.OPAQUE)
+    return 1.0 - opaque / total if total else 1.0
 
 
-def compile(graph: Graph, chip: Chip, *, dtype: str | None = None, items: int | None = None) -> Program:
-    """The program of a bound ``graph`` for ``chip`` in ``dtype`` (the chip's best precision by default).
-
-    Extents that depend on data are set to their upper bound. ``items`` is what one pass handles, by
-    default the first extent of the first input.
-    Raises InputError for a graph with free dimensions, UnsupportedDType for a dtype the chip has not.
-    """
-    if graph.symbols:
-        raise InputError(f"the graph still has free dimensions ({', '.join(graph.symbols)}): bind them first")
-    precision = chip.storage(dtype)
-    if items is None:
-        first = next((graph.values[n].shape for n in graph.inputs if graph.values[n].shape), None)
-        items = int(first[0]) if first else 1
-    return lower(bind(graph, {}, assume_bounds=True), chip, precision, items)
+def weight_bytes(scope: Scope) -> int:
+    """Bytes of all constants, those of bodies included."""
+    own = sum(scope.bytes(n) for n in scope.graph.constants)
+    inner: Any = (b for op in scope.graph.ops for b in op.bodies)
+    return own + sum(weight_bytes(replace(scope, graph=b)) for b in inner)

@@ -18,6 +18,13 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, seed: int = 0) -> di
 
     Raises InputError for missing, extra or wrongly ranked inputs, ModelError for a weight without data.
     """
+    arrays = check_inputs(graph, inputs)
+    results = run(graph, list(arrays.values()), np.random.default_rng(seed))
+    return dict(zip(graph.outputs, results, strict=True))
+
+
+def check_inputs(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The inputs as arrays, in the graph's order. Raises InputError for missing, extra or wrongly ranked ones."""
     missing = [n for n in graph.inputs if n not in inputs]
     extra = sorted(set(inputs) - set(graph.inputs))
     if missing or extra:
@@ -26,8 +33,7 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, seed: int = 0) -> di
     arrays = {n: np.asarray(inputs[n]) for n in graph.inputs}
     for name, array in arrays.items():
         _check_input(graph.values[name], array)
-    results = run(graph, list(arrays.values()), np.random.default_rng(seed))
-    return dict(zip(graph.outputs, results, strict=True))
+    return arrays
 
 
 def _check_input(value: Value, array: Array) -> None:
@@ -48,7 +54,7 @@ def run(graph: Graph, arguments: Sequence[Array | None], rng: np.random.Generato
     live |= graph.constants
     last = _last_uses(graph)
     for i, op in enumerate(graph.ops):
-        _step(graph, op, live, rng)
+        run_op(graph, op, live, rng)
         for name in last.get(i, ()):
             live.pop(name, None)
     results = []
@@ -72,7 +78,8 @@ def _last_uses(graph: Graph) -> dict[int, list[str]]:
     return uses
 
 
-def _step(graph: Graph, op: Op, live: dict[str, Array | None], rng: np.random.Generator) -> None:
+def run_op(graph: Graph, op: Op, live: dict[str, Array | None], rng: np.random.Generator) -> None:
+    """Evaluate one op on the values in ``live`` and put its results there."""
     row = row_of(op)
     arrays = [live[n] if n else None for n in op.inputs]
     for name, array in zip(op.inputs, arrays, strict=True):

@@ -1,18 +1,26 @@
 """The machine: kernels on a chip give time, counters and energy."""
 
-from tenfold.machine.kernel import Kernel, Product, Program, Traffic
+from tenfold.machine.kernel import Buffer, Group, Kernel, MemoryPlan, Operand, Product, Program, Role, Traffic
 from tenfold.machine.run import Counters, EnergyEntry, KernelRun, Run
 from tenfold.machine.simulate import require_model, simulate, time_kernel
+from tenfold.machine.systolic import Balance, balance
 
 __all__ = [
+    "Balance",
+    "Buffer",
     "Counters",
     "EnergyEntry",
+    "Group",
     "Kernel",
     "KernelRun",
+    "MemoryPlan",
+    "Operand",
     "Product",
     "Program",
+    "Role",
     "Run",
     "Traffic",
+    "balance",
     "require_model",
     "simulate",
     "time_kernel",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from tenfold.chips import MatrixPrecision
+from tenfold.ir.graph import Graph, Op
 from tenfold.ir.table import Lowering
 
 
@@ -25,19 +27,65 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes that cross the off-chip memory interface, by what they are."""
+    """Bytes that a kernel moves, by what they are and which memory they live in.
+
+    The first three cross the off-chip interface. The ``near_`` ones live in the large on-chip memory between
+    kernels. ``prefetch`` are weights of later kernels, fetched from off chip while this one runs.
+    """
 
     weights: int = 0
     inputs: int = 0
     outputs: int = 0
+    near_weights: int = 0
+    near_inputs: int = 0
+    near_outputs: int = 0
+    prefetched: int = 0
+    prefetch: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.inputs + self.outputs
+        """Bytes that cross the off-chip interface."""
+        return self.reads + self.outputs
 
     @property
     def reads(self) -> int:
-        return self.weights + self.inputs
+        return self.weights + self.inputs + self.prefetch
+
+    @property
+    def near(self) -> int:
+        return self.near_weights + self.near_inputs + self.near_outputs
+
+
+class Role(StrEnum):
+    """What a buffer is to a kernel."""
+
+    WEIGHT = "weight"
+    INPUT = "input"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A buffer that a kernel reads or writes: its name, what it is, and how many bytes of it are moved."""
+
+    name: str
+    role: Role
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The ops of one kernel in order, the buffers it reads and writes, its contraction, and why each op is in it."""
+
+    ops: tuple[Op, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    anchor: Op | None
+    reasons: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return (self.anchor or self.ops[0]).name
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +94,8 @@ class Kernel:
 
     ``flops`` is useful contraction arithmetic (a multiply-add is two), ``products`` what the matrix unit
     executes for it. ``vector_ops`` and ``transcendentals`` run on the vector unit. ``operand_bits`` is the
-    width of matrix operands. ``rows`` x ``columns`` is the extent that a row-wise kernel walks.
+    width of matrix operands. ``operands`` are the buffers it touches; ``group`` is the number of the group
+    in the program that it runs.
     """
 
     name: str
@@ -60,6 +109,8 @@ class Kernel:
     traffic: Traffic = Traffic()
     operand_bits: int = 16
     repeat: int = 1
+    operands: tuple[Operand, ...] = ()
+    group: int = 0
 
     @property
     def arithmetic(self) -> int:
@@ -81,11 +132,41 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class Buffer:
+    """A buffer in one memory: where it lies and from which kernel to which it lives (both included)."""
+
+    name: str
+    role: Role
+    bytes: int
+    first: int
+    last: int
+    offset: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where every buffer lives.
+
+    ``near`` are the buffers of the on-chip level called ``level``, ``far`` the activations in off-chip memory.
+    ``lower_bound`` is the most that is alive at once off chip: no plan of offsets needs less.
+    """
+
+    level: str = ""
+    capacity: int = 0
+    near: tuple[Buffer, ...] = ()
+    far: tuple[Buffer, ...] = ()
+    far_bytes: int = 0
+    lower_bound: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """Kernels in order for one chip, and the memory they need. ``io_bytes`` are the model's own inputs and outputs.
 
     ``native_fraction`` is the share of arithmetic in ops that Tenfold knows; ``assumed`` names extents
-    that depend on data and were set to their upper bound.
+    that depend on data and were set to their upper bound. ``graph`` is what the compiler made of the model,
+    ``groups`` cut it into kernels.
     """
 
     model: str
@@ -94,15 +175,23 @@ class Program:
     items: int
     kernels: tuple[Kernel, ...]
     weight_bytes: int
-    peak_activation_bytes: int
     io_bytes: int
     native_fraction: float
+    graph: Graph = field(repr=False)
+    groups: tuple[Group, ...] = field(repr=False)
+    memory: MemoryPlan = field(default=MemoryPlan(), repr=False)
     assumed: tuple[tuple[str, int], ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def memory_bytes(self) -> int:
-        return self.weight_bytes + self.peak_activation_bytes
+        return self.weight_bytes + self.memory.far_bytes
 
     @property
     def flops(self) -> int:
         return sum(k.flops * k.repeat for k in self.kernels)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes that cross the off-chip interface in one pass."""
+        return sum(k.traffic.total * k.repeat for k in self.kernels)

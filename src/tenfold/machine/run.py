@@ -28,6 +28,7 @@ class Counters:
     macs_wasted: float = 0.0
     memory_read_bytes: float = 0.0
     memory_write_bytes: float = 0.0
+    near_bytes: float = 0.0
     sram_bytes: float = 0.0
     vector_ops: float = 0.0
 
@@ -36,6 +37,15 @@ class Counters:
 
     def times(self, n: int) -> Counters:
         return Counters(*(getattr(self, f.name) * n for f in fields(Counters)))
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Seconds and counters of one launch, and the unit that bounds it."""
+
+    time_s: float
+    bound: str
+    counters: Counters
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from tenfold.chips import Chip, Matrix, MatrixPrecision
 from tenfold.machine.kernel import Kernel, Product
 from tenfold.machine.maxplus import Repeat, cycles
-from tenfold.machine.step import Tile
+from tenfold.machine.step import Drain, Launch, Tile
 
 CHUNKS = (128, 256, 512, 1024, 2048)
 
@@ -27,7 +27,8 @@ class Array:
     matrix: Matrix
     clock_hz: float
     bytes_per_cycle: float
-    write_bytes_per_cycle: float
+    near_read_per_cycle: float
+    near_write_per_cycle: float
     cycles_per_row: float  # of the streamed operand, at this precision
     vector_ops_per_cycle: float
     buffer_bytes: float
@@ -47,13 +48,19 @@ def array_of(chip: Chip, precision: MatrixPrecision, operand_bits: int) -> Array
         matrix=matrix,
         clock_hz=clock,
         bytes_per_cycle=bandwidth / clock,
-        write_bytes_per_cycle=bandwidth / clock,
+        near_read_per_cycle=_near_rate(chip.near.read_bytes_per_s if chip.near else None, clock),
+        near_write_per_cycle=_near_rate(chip.near.write_bytes_per_s if chip.near else None, clock),
         cycles_per_row=natural / (chip.peak_flops[precision] * chip.constant("matrix_fraction")),
         vector_ops_per_cycle=(chip.vector_ops_per_cycle or matrix.columns) * chip.constant("vector_fraction"),
-        buffer_bytes=max((s.bytes for s in chip.sram if s.name == "VMEM"), default=chip.sram_bytes) / 2,
+        buffer_bytes=chip.vector_memory_bytes / 2,
         minimum_rows=int(chip.constant("minimum_rows")),
         operand_bytes=operand_bits / 8,
     )
+
+
+def _near_rate(bytes_per_s: float | None, clock: float) -> float:
+    """Bytes a cycle; memory that the units read directly, without a copy, has no rate of its own."""
+    return bytes_per_s / clock if bytes_per_s else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +93,85 @@ def _cycles(amount: float, per_cycle: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """Off-chip bytes of a product: of the streamed operand, of the stationary one, of the result."""
+    """Bytes of a product by operand - streamed, stationary, result - off chip, in the near memory, and prefetched for others."""
 
     streamed: float
     stationary: float
     result: float
+    near_streamed: float = 0.0
+    near_stationary: float = 0.0
+    near_result: float = 0.0
+    prefetch: float = 0.0
+    early: bool = False  # whether near stationary bytes were fetched while an earlier kernel ran
+
+    def swapped(self) -> Bytes:
+        """The same with the other operand stationary."""
+        return replace(self, streamed=self.stationary, stationary=self.streamed,
+                       near_streamed=self.near_stationary, near_stationary=self.near_streamed)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Nest:
+    """The tiles of one product under one plan: how many of each, and what each moves."""
+
+    product: Product
+    array: Array
+    plan: Plan
+    moved: Bytes
+    drain_ops: float
+    n_groups: int
+    k_tiles: int
+    m_share: int
+    batches: int
+    width: float  # columns that one group really has, over the gang
+    weights_fit: bool
+    inputs_fit: bool
+
+    def tile(self, length: int, first_n: bool, first_m: bool, first_k: bool, last_k: bool) -> Tile:
+        """One tile of ``length`` rows; the first ones fetch what later ones find in vector memory."""
+        a, b, share = self.array, self.moved, length / self.m_share
+        weights = (first_m or not self.weights_fit) / (self.batches * self.n_groups * self.k_tiles)
+        inputs = (first_n or not self.inputs_fit) * share / (self.batches * self.k_tiles)
+        results = last_k * share / (self.batches * self.n_groups)
+        spread = b.prefetch * share / (self.batches * self.n_groups * self.k_tiles)
+        elements = length * self.plan.gang_m * self.width * self.plan.gang_batch
+        return Tile(
+            weight_dma=_cycles(b.stationary * weights, a.bytes_per_cycle),
+            weight_near=_cycles(b.near_stationary * weights, a.near_read_per_cycle),
+            weight_load=a.matrix.rows,
+            act_dma=_cycles(b.streamed * inputs, a.bytes_per_cycle),
+            act_near=_cycles(b.near_streamed * inputs, a.near_read_per_cycle),
+            matrix=math.ceil(max(length, a.minimum_rows) * a.cycles_per_row),
+            vector=_cycles(elements * self.drain_ops, a.vector_ops_per_cycle) if last_k else 0,
+            fill=a.matrix.rows + a.matrix.columns - 2,
+            out_dma=_cycles(b.result * results, a.bytes_per_cycle),
+            out_near=_cycles(b.near_result * results, a.near_write_per_cycle),
+            prefetch=_cycles(spread, a.bytes_per_cycle),
+            new_weights=True,
+            weights_near=b.near_stationary > 0,
+            weights_early=b.early,
+            first_k=first_k,
+            last_k=last_k,
+        )
+
+    def k_loop(self, length: int, first_n: bool, first_m: bool) -> tuple[Tile | Repeat, ...]:
+        if self.k_tiles == 1:
+            return (self.tile(length, first_n, first_m, True, True),)
+        parts: list[Tile | Repeat] = [self.tile(length, first_n, first_m, True, False)]
+        if self.k_tiles > 2:
+            parts.append(Repeat((self.tile(length, first_n, first_m, False, False),), self.k_tiles - 2))
+        return (*parts, self.tile(length, first_n, first_m, False, True))
+
+    def m_loop(self, first_n: bool) -> tuple[Tile | Repeat, ...]:
+        parts: list[Tile | Repeat] = []
+        chunks, last_chunk = divmod(self.m_share, self.plan.chunk)
+        if chunks:
+            parts += self.k_loop(self.plan.chunk, first_n, True)
+        if chunks > 1:
+            parts.append(Repeat(self.k_loop(self.plan.chunk, first_n, False), chunks - 1))
+        if last_chunk:
+            parts += self.k_loop(last_chunk, first_n, not chunks)
+        return tuple(parts)
 
 
 def tile_program(product: Product, array: Array, plan: Plan, moved: Bytes, drain_ops: float) -> Repeat:
@@ -98,59 +179,21 @@ def tile_program(product: Product, array: Array, plan: Plan, moved: Bytes, drain
 
     ``drain_ops`` are vector operations per element of the result, done as it leaves the accumulators.
     """
-    rows, columns = array.matrix.rows, array.matrix.columns
-    m_share = math.ceil(product.m / plan.gang_m)
-    n_groups = math.ceil(product.n / (columns * plan.gang_n))
-    k_tiles = math.ceil(product.k / rows)
-    chunks, last_chunk = divmod(m_share, plan.chunk)
-    batches = math.ceil(product.batch / plan.gang_batch)
-    width = product.n / n_groups  # columns that one group really has, over the gang
-    weights_fit = product.k * width * array.operand_bytes * 2 <= array.buffer_bytes
-    inputs_fit = product.m * product.k * array.operand_bytes <= array.buffer_bytes
-    stationary = moved.stationary / (batches * n_groups * k_tiles)
-    streamed = moved.streamed / (batches * k_tiles)
-    result = moved.result / (batches * n_groups)
-
-    def tile(share: float, length: int, first_n: bool, first_m: bool, first_k: bool, last_k: bool) -> Tile:
-        fetch_weights = first_m or not weights_fit
-        fetch_inputs = first_n or not inputs_fit
-        elements = length * plan.gang_m * width * plan.gang_batch
-        return Tile(
-            weight_dma=_cycles(stationary, array.bytes_per_cycle) if fetch_weights else 0,
-            weight_load=rows,
-            act_dma=_cycles(streamed * share, array.bytes_per_cycle) if fetch_inputs else 0,
-            matrix=math.ceil(max(length, array.minimum_rows) * array.cycles_per_row),
-            vector=_cycles(elements * drain_ops, array.vector_ops_per_cycle) if last_k else 0,
-            fill=rows + columns - 2,
-            out_dma=_cycles(result * share, array.write_bytes_per_cycle) if last_k else 0,
-            new_weights=True,
-            first_k=first_k,
-            last_k=last_k,
-        )
-
-    def k_loop(share: float, length: int, first_n: bool, first_m: bool) -> tuple[Tile | Repeat, ...]:
-        if k_tiles == 1:
-            return (tile(share, length, first_n, first_m, True, True),)
-        parts: list[Tile | Repeat] = [tile(share, length, first_n, first_m, True, False)]
-        if k_tiles > 2:
-            parts.append(Repeat((tile(share, length, first_n, first_m, False, False),), k_tiles - 2))
-        return (*parts, tile(share, length, first_n, first_m, False, True))
-
-    def m_loop(first_n: bool) -> tuple[Tile | Repeat, ...]:
-        parts: list[Tile | Repeat] = []
-        full = plan.chunk / m_share
-        if chunks:
-            parts += k_loop(full, plan.chunk, first_n, True)
-        if chunks > 1:
-            parts.append(Repeat(k_loop(full, plan.chunk, first_n, False), chunks - 1))
-        if last_chunk:
-            parts += k_loop(last_chunk / m_share, last_chunk, first_n, not chunks)
-        return tuple(parts)
-
-    nest: list[Tile | Repeat] = list(m_loop(True))
+    n_groups = math.ceil(product.n / (array.matrix.columns * plan.gang_n))
+    width = product.n / n_groups
+    nest = _Nest(
+        product, array, plan, moved, drain_ops, n_groups,
+        k_tiles=math.ceil(product.k / array.matrix.rows),
+        m_share=math.ceil(product.m / plan.gang_m),
+        batches=math.ceil(product.batch / plan.gang_batch),
+        width=width,
+        weights_fit=product.k * width * array.operand_bytes * 2 <= array.buffer_bytes,
+        inputs_fit=product.m * product.k * array.operand_bytes <= array.buffer_bytes,
+    )  # fmt: skip
+    parts: list[Tile | Repeat] = list(nest.m_loop(True))
     if n_groups > 1:
-        nest.append(Repeat(m_loop(False), n_groups - 1))
-    return Repeat(tuple(nest), batches)
+        parts.append(Repeat(nest.m_loop(False), n_groups - 1))
+    return Repeat(tuple(parts), nest.batches)
 
 
 def whole_tiles(product: Product, array: Array) -> float:
@@ -162,13 +205,18 @@ def whole_tiles(product: Product, array: Array) -> float:
 
 def lower_bound(program: Repeat) -> int:
     """The busiest unit's cycles: no schedule is shorter."""
-    dma = matrix = vector = out = 0
+    return max(busy_cycles(program).values())
+
+
+def busy_cycles(program: Repeat) -> dict[str, int]:
+    """Cycles for which each unit works: off-chip interface, near memory, matrix unit, vector unit."""
+    busy = {"memory": 0, "near": 0, "matrix": 0, "vector": 0}
     for tile, times in program.kinds():
-        dma += (tile.weight_dma + tile.act_dma) * times
-        matrix += tile.matrix * times
-        vector += tile.vector * times
-        out += tile.out_dma * times
-    return max(dma + out, matrix, vector)
+        busy["memory"] += tile.interface * times
+        busy["near"] += (tile.weight_near + tile.act_near + tile.out_near) * times
+        busy["matrix"] += tile.matrix * times
+        busy["vector"] += tile.vector * times
+    return busy
 
 
 FINALISTS = 2
@@ -178,31 +226,54 @@ def best_program(product: Product, array: Array, moved: Bytes, drain_ops: float)
     """The quickest of all plans with either operand stationary; the lower bound prunes, the exact time decides."""
     swapped = replace(product, m=product.n, n=product.m)
     candidates: list[tuple[int, int, Repeat]] = []
-    for shape, bytes_ in ((product, moved), (swapped, Bytes(moved.stationary, moved.streamed, moved.result))):
+    for shape, bytes_ in ((product, moved), (swapped, moved.swapped())):
         for plan in plans(shape, array.matrix.arrays):
             program = tile_program(shape, array, plan, bytes_, drain_ops)
             candidates.append((lower_bound(program), program.tiles, program))
     candidates.sort(key=lambda c: c[:2])
-    return min((c[2] for c in candidates[:FINALISTS]), key=exact_cycles)
+    return min((c[2] for c in candidates[:FINALISTS]), key=cycles)
 
 
-def exact_cycles(program: Repeat) -> int:
-    """Cycles of a tile program; reads and writes share the memory interface, so their sum bounds it too."""
-    busy = sum((t.weight_dma + t.act_dma + t.out_dma) * times for t, times in program.kinds())
-    return max(cycles(program), busy)
+def launched(parts: tuple[Tile | Repeat, ...], overhead: int) -> Repeat:
+    """A kernel's whole program: launch, tiles, and the interface's share at the end."""
+    weights = sum(t.weight_dma * n for t, n in Repeat(parts).kinds())
+    rest = sum((t.interface - t.weight_dma) * n for t, n in Repeat(parts).kinds())
+    return Repeat((Launch(overhead), *parts, Drain(weights, rest)))
 
 
 def vector_program(kernel: Kernel, array: Array, chunk_bytes: float) -> Repeat:
     """A kernel without products: chunks stream in, through the vector unit, and out."""
-    moved = max(kernel.traffic.total, 1)
-    count = max(1, math.ceil(moved / chunk_bytes))
+    t = kernel.traffic
+    count = max(1, math.ceil(max(t.total + t.near, 1) / chunk_bytes))
     work = kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS
     tile = Tile(
-        act_dma=_cycles(kernel.traffic.reads / count, array.bytes_per_cycle),
+        act_dma=_cycles((t.weights + t.inputs) / count, array.bytes_per_cycle),
+        act_near=_cycles((t.near_weights + t.near_inputs) / count, array.near_read_per_cycle),
         vector=_cycles(work / count, array.vector_ops_per_cycle),
-        out_dma=_cycles(kernel.traffic.outputs / count, array.write_bytes_per_cycle),
+        out_dma=_cycles(t.outputs / count, array.bytes_per_cycle),
+        out_near=_cycles(t.near_outputs / count, array.near_write_per_cycle),
+        prefetch=_cycles(t.prefetch / count, array.bytes_per_cycle),
     )
     return Repeat((tile,), count)
 
 
 TRANSCENDENTAL_OPS = 8  # vector operations for one exp, log or tanh: a polynomial with range reduction (assumed)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Seconds that a kernel needs the off-chip interface and the slowest other unit, and the interface's rate."""
+
+    interface_s: float
+    others_s: float
+    bytes_per_s: float
+
+
+def balance(chip: Chip, kernel: Kernel) -> Balance:
+    """A roofline of one kernel (Williams, Waterman, Patterson 2009), its buffers off chip."""
+    array = array_of(chip, kernel.precision, kernel.operand_bits)
+    rate = array.bytes_per_cycle * array.clock_hz
+    cells = array.matrix.macs_per_cycle / array.cycles_per_row
+    matrix = sum(p.macs for p in kernel.products) / cells
+    vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / array.vector_ops_per_cycle
+    return Balance(kernel.traffic.total / rate, max(matrix, vector) / array.clock_hz, rate)

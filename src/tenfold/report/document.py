@@ -7,7 +7,7 @@ from typing import Any
 from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
-from tenfold.machine import KernelRun
+from tenfold.machine import Buffer, KernelRun, Program
 from tenfold.profile import Profile
 from tenfold.zoo import ZooModel
 
@@ -57,8 +57,44 @@ def kernel_document(k: KernelRun) -> dict[str, Any]:
         "repeat": k.kernel.repeat,
         "bound": k.bound,
         "flops": k.kernel.flops,
-        "bytes": {"weights": t.weights, "inputs": t.inputs, "outputs": t.outputs},
+        "bytes": {"weights": t.weights, "inputs": t.inputs, "outputs": t.outputs, "near": t.near, "prefetch": t.prefetch},
     }
+
+
+def program_document(program: Program, text: str) -> dict[str, Any]:
+    """The compiled program: groups with reasons, text, and every buffer in both memories."""
+    memory = program.memory
+    return {
+        "model": program.model,
+        "chip": program.chip,
+        "dtype": program.precision.value,
+        "groups": [
+            {
+                "name": g.name,
+                "ops": [{"kind": op.kind, "name": op.name, "why": why} for op, why in zip(g.ops, g.reasons, strict=True)],
+                "inputs": list(g.inputs),
+                "outputs": list(g.outputs),
+            }
+            for g in program.groups
+        ],
+        "program": text,
+        "memory": [buffer_document(b, memory.level) for b in memory.near] + [buffer_document(b, "off chip") for b in memory.far],
+        "bytes": {"moved": program.moved_bytes, "weights": program.weight_bytes, "activations": memory.far_bytes,
+                  "activations_lower_bound": memory.lower_bound, "near_capacity": memory.capacity},
+    }  # fmt: skip
+
+
+def buffer_document(b: Buffer, where: str) -> dict[str, Any]:
+    document = {
+        "name": b.name,
+        "role": b.role.value,
+        "where": where,
+        "offset": b.offset,
+        "bytes": b.bytes,
+        "first": b.first,
+        "last": b.last,
+    }
+    return document | ({"why": b.why} if b.why else {})
 
 
 def profile_document(p: Profile, *, sources: bool) -> dict[str, Any]:
@@ -82,7 +118,8 @@ def profile_document(p: Profile, *, sources: bool) -> dict[str, Any]:
         "flops": program.flops,
         "mfu": run.mfu,
         "memory_bytes": program.memory_bytes,
-        "bytes": {"off_chip_read": c.memory_read_bytes, "off_chip_write": c.memory_write_bytes, "on_chip": c.sram_bytes},
+        "bytes": {"off_chip_read": c.memory_read_bytes, "off_chip_write": c.memory_write_bytes, "on_chip": c.sram_bytes,
+                  "near": c.near_bytes},
         "counters": {
             "cycles": c.cycles, "active": c.active, "weight_stall": c.weight_stall, "weight_shift": c.weight_shift,
             "memory_stall": c.memory_stall, "vector": c.vector, "idle": c.idle, "macs_useful": c.macs_useful, "macs_wasted": c.macs_wasted,

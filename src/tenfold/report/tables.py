@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
@@ -12,6 +12,7 @@ from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
 from tenfold.lessons import Lesson
+from tenfold.machine import Program
 from tenfold.profile import Profile
 from tenfold.units import show
 
@@ -113,6 +114,32 @@ def where_table(p: Profile) -> Table:
         left = (times[i][0], f"{times[i][1] / c.cycles:.1%}") if i < len(times) else ("", "")
         right = (energies[i][0], f"{energies[i][1]:.1%}") if i < len(energies) else ("", "")
         table.add_row(*left, *right)
+    return table
+
+
+def steps_table(steps: Mapping[str, str]) -> Table:
+    """The compiler's steps by the names that ``--without`` takes."""
+    table = _table("step", "does")
+    for name, does in steps.items():
+        table.add_row(name, does)
+    return table
+
+
+def group_table(program: Program) -> Table:
+    """The kernels with the ops in each and why the last one joined."""
+    table = _table("kernel", "ops", "why")
+    for g in program.groups:
+        shown = list(dict.fromkeys(w for w in g.reasons if w != "a view"))
+        table.add_row(g.name[-44:], "+".join(op.kind for op, w in zip(g.ops, g.reasons, strict=True) if w != "a view"), "; ".join(shown))
+    return table
+
+
+def memory_table(program: Program) -> Table:
+    """What lives in the large on-chip memory, and what of activations goes off chip."""
+    table = _table("buffer", "where", "bytes", "offset", "kernels", "why", right=("bytes", "offset"))
+    for level, buffers in ((program.memory.level, program.memory.near), ("off chip", program.memory.far)):
+        for b in sorted(buffers, key=lambda b: (b.first, b.offset)):
+            table.add_row(b.name[-44:], level, f"{b.bytes:,}", f"{b.offset:,}", f"{b.first}-{b.last}", b.why)
     return table
 
 

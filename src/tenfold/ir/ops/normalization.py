@@ -10,8 +10,8 @@ import numpy as np
 from tenfold.ir.dims import Shape
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import in_fp32, normalise_axis, per_input, row_space, same_dtype, same_shape, widen
-from tenfold.ir.table import Call, Context, Lowering, OpRow, attributes
+from tenfold.ir.ops.common import first, in_fp32, normalise_axis, per_input, row_space, same_dtype, same_shape, widen
+from tenfold.ir.table import Access, Call, Context, Lowering, OpRow, Space, attributes
 
 
 def softmax(x: Array, axis: int) -> Array:
@@ -102,6 +102,13 @@ def _batch_norm_shape(call: Call) -> Sequence[Shape]:
     return [s, call.shape(3), call.shape(4)][: len(call.op.outputs)]
 
 
+def _batch_norm_space(call: Call) -> Space:
+    """In inference the statistics are constants, so each element stands alone."""
+    if call.attr("training_mode", 0):
+        return row_space(call)
+    return Space(call.shape(0), (), first(call, Access.POINT, Access.BROADCAST))
+
+
 def _batch_norm_dtypes(call: Call) -> list[DType]:
     return [call.input(0).dtype, call.input(3).dtype, call.input(4).dtype][: len(call.op.outputs)]
 
@@ -153,8 +160,8 @@ ROWS: tuple[OpRow, ...] = (
     _row("layer_norm", (1, 3), _layer_norm, 7, shapes=_layer_norm_shape, dtypes=_layer_norm_dtypes, axis=int,
          epsilon=float),
     _row("rms_norm", (2, 2), _rms_norm, 4, axis=int, epsilon=float),
-    _row("batch_norm", (5, 5), _batch_norm, 2, shapes=_batch_norm_shape, dtypes=_batch_norm_dtypes, epsilon=float,
-         momentum=float, training_mode=int),
+    OpRow("batch_norm", (5, 5), attributes(epsilon=float, momentum=float, training_mode=int), _batch_norm_dtypes,
+          _batch_norm_shape, _batch_norm_space, per_input(2), _batch_norm, Lowering.VECTOR),
     _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7, epsilon=float),
     _row("group_norm", (3, 3), in_fp32(_group_norm), 7, epsilon=float, num_groups=int),
     _row("lrn", (1, 1), in_fp32(_lrn), 8, 1, alpha=float, beta=float, bias=float, size=int),

@@ -1,0 +1,96 @@
+"""What the verbs share: the application, output, progress, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tenfold.errors import InputError
+
+app = typer.Typer(
+    name="tenfold",
+    help="What running a neural network will take - milliseconds, joules, dollars, grams of CO2 - on any accelerator.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+
+
+def emit(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def terminal() -> Any:
+    """A console as wide as the terminal; 150 columns where there is none, so that tables are not cut."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150
+    return Console(width=wide, highlight=False)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Any]:
+    """A bar on stderr while something long runs; silent where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def words(values: Sequence[str]) -> list[str]:
+    """Words given one by one or separated by commas."""
+    return [w.strip() for v in values for w in v.split(",") if w.strip()]
+
+
+def whole(values: Sequence[str], what: str) -> list[int]:
+    numbers = []
+    for w in words(values):
+        if not w.lstrip("-").isdigit() or int(w) < 1:
+            raise InputError(f"{what} must be a whole number of at least 1, got '{w}'")
+        numbers.append(int(w))
+    return numbers
+
+
+def complete_chip(incomplete: str) -> list[str]:
+    from tenfold.chips import names
+
+    return [n for n in names() if n.startswith(incomplete)]
+
+
+def complete_region(incomplete: str) -> list[str]:
+    from tenfold.carbon import regions
+
+    return [n for n in regions() if n.startswith(incomplete)]
+
+
+def complete_step(incomplete: str) -> list[str]:
+    from tenfold.compiler import STEPS
+
+    return [n for n in STEPS if n.startswith(incomplete)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    from tenfold.zoo import MODELS
+
+    return [n for n in MODELS if n.startswith(incomplete)] + [str(p) for p in Path().glob(f"{incomplete}*.onnx")]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, or say in one line why not."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error

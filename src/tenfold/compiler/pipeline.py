@@ -1,0 +1,103 @@
+"""The compiler on one screen: passes, fusion, kernels, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from tenfold.chips import Chip, MatrixPrecision
+from tenfold.compiler import lower
+from tenfold.compiler.fusion import fuse, rules_of, separate
+from tenfold.compiler.passes import DCE, PASSES, Observer, run_passes, without_weights
+from tenfold.compiler.schedule import plan_memory
+from tenfold.errors import InputError, UnknownName
+from tenfold.ir.bind import bind
+from tenfold.ir.graph import Graph
+from tenfold.machine import Group, Program, balance
+
+STEPS: Mapping[str, str] = {
+    **{p.name: p.does for p in (*PASSES, DCE)},
+    "precision": "tensors are stored in the chip's precision; without it they stay as in the file and only products use it",
+    "fuse": "ops that need not go through memory between them run as one kernel",
+    "residency": "activations and weights stay in the large on-chip memory, and weights are fetched ahead",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the compiler is asked for: steps to leave out, and whether weights keep their contents (to run the program)."""
+
+    without: tuple[str, ...] = ()
+    keep_weights: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.without:
+            if name not in STEPS:
+                raise UnknownName("pass", name, STEPS)
+
+
+DEFAULT = Options()
+
+
+def build(
+    graph: Graph, chip: Chip, precision: MatrixPrecision, items: int, options: Options = DEFAULT, observe: Observer | None = None
+) -> Program:
+    """The program for ``graph``, which must be bound to static shapes.
+
+    ``items`` is how many inputs one pass handles (the batch). Floats are stored and multiplied in ``precision``.
+    Raises ModelError for a shape that is not static, UnknownName for a step that does not exist.
+    """
+    known = graph if options.keep_weights else without_weights(graph)
+    clean = run_passes(known, options.without, observe)
+    groups, bodies = _groups(clean, chip, options.without)
+    stored = 64 if "precision" in options.without else chip.bits(precision)
+    scope = lower.scope_of(clean, chip, precision, stored)
+    made = tuple(lower.kernels(scope, groups, bodies))
+    sizes = {o.name: scope.bytes(o.name) for k in made for o in k.operands}
+    resident = chip.kind == "systolic" and "residency" not in options.without
+    inputs, outputs = frozenset(clean.inputs), frozenset(scope.root.get(n, n) for n in clean.outputs)
+    kernels, memory = plan_memory(made, sizes, inputs, outputs, chip, [balance(chip, k) for k in made] if resident else ())
+    return Program(
+        model=graph.name,
+        chip=chip.name,
+        precision=precision,
+        items=items,
+        kernels=kernels,
+        weight_bytes=lower.weight_bytes(scope),
+        io_bytes=sum(scope.bytes(n) for n in (*clean.inputs, *clean.outputs)),
+        native_fraction=lower.native_fraction(made),
+        graph=clean,
+        groups=groups,
+        memory=memory,
+        assumed=tuple((n, b) for n, b in graph.bounds.items() if isinstance(b, int)),
+        without=tuple(options.without),
+    )
+
+
+def _groups(graph: Graph, chip: Chip, without: Collection[str]) -> tuple[tuple[Group, ...], dict[int, tuple[Group, ...]]]:
+    """Groups of the graph, and those of each body of control flow in it."""
+    bodies: dict[int, tuple[Group, ...]] = {}
+
+    def grouped(g: Graph) -> tuple[Group, ...]:
+        for op in g.ops:
+            for body in op.bodies:
+                bodies[id(body)] = grouped(body)
+        return separate(g) if "fuse" in without else fuse(g, rules_of(chip))
+
+    return grouped(graph), bodies
+
+
+def compile(graph: Graph, chip: Chip, *, dtype: str | None = None, items: int | None = None, options: Options = DEFAULT) -> Program:
+    """The program of a bound ``graph`` for ``chip`` in ``dtype`` (the chip's best precision by default).
+
+    Extents that depend on data are set to their upper bound. ``items`` is what one pass handles, by
+    default the first extent of the first input.
+    Raises InputError for a graph with free dimensions, UnsupportedDType for a dtype the chip has not.
+    """
+    if graph.symbols:
+        raise InputError(f"the graph still has free dimensions ({', '.join(graph.symbols)}): bind them first")
+    precision = chip.storage(dtype)
+    if items is None:
+        first = next((graph.values[n].shape for n in graph.inputs if graph.values[n].shape), None)
+        items = int(first[0]) if first else 1
+    return build(bind(graph, {}, assume_bounds=True), chip, precision, items, options)

@@ -1,0 +1,129 @@
+"""Kernels one after the other on a software-scheduled chip: the state of the units passes from each to the next.
+
+The next kernel's weights may be on their way while the last one drains; what it reads waits until that is
+stored. Counters come from the same program with one unit after another made infinitely fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tenfold.chips import Chip
+from tenfold.machine import systolic
+from tenfold.machine.kernel import Kernel
+from tenfold.machine.maxplus import Matrix, Repeat, Variant, apply, matrix_of, power
+from tenfold.machine.run import Counters, Timed
+from tenfold.machine.step import STATES
+
+_WEIGHTS: Variant = frozenset({"weight_dma", "weight_near"})
+_SHIFT: Variant = _WEIGHTS | {"weight_load"}
+_MEMORY: Variant = _SHIFT | {"act_dma", "act_near", "out_dma", "out_near", "prefetch"}
+_VECTOR: Variant = _MEMORY | {"vector"}
+VARIANTS: tuple[Variant, ...] = (frozenset(), _WEIGHTS, _SHIFT, _MEMORY, _VECTOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A kernel as a tile program: its matrices over all variants, the cycles each unit works, its own counters."""
+
+    program: Repeat
+    matrices: Matrix
+    busy: dict[str, float]
+    active: float
+    counters: Counters
+
+
+def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
+    """The tile program of one launch of ``kernel``."""
+    array = systolic.array_of(chip, kernel.precision, kernel.operand_bits)
+    overhead = round(chip.constant("kernel_s") * array.clock_hz)
+    if not kernel.products:
+        return systolic.launched((systolic.vector_program(kernel, array, array.buffer_bytes / 8),), overhead)
+    macs = sum(p.macs for p in kernel.products)
+    results = max(sum(p.batch * p.m * p.n * p.repeat for p in kernel.products), 1)
+    drain = 1 + (kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS) / results
+    parts = []
+    for p in kernel.products:
+        share = p.macs / max(macs, 1) / p.repeat
+        t = kernel.traffic
+        weights = systolic.whole_tiles(p, array) if chip.whole_weight_tiles and t.weights else t.weights * share
+        moved = systolic.Bytes(
+            t.inputs * share, weights, t.outputs * share,
+            t.near_inputs * share, t.near_weights * share, t.near_outputs * share, t.prefetch * share, t.prefetched > 0,
+        )  # fmt: skip
+        best = systolic.best_program(replace(p, repeat=1), array, moved, drain)
+        parts.append(Repeat((best,), p.repeat) if p.repeat > 1 else best)
+    return systolic.launched(tuple(parts), overhead)
+
+
+def lower(chip: Chip, kernel: Kernel) -> Lowered:
+    """``kernel`` as a tile program with what does not depend on its neighbours."""
+    program = kernel_program(chip, kernel)
+    busy = {n: float(c) for n, c in systolic.busy_cycles(program).items()}
+    active = busy["matrix"]
+    matrix = chip.matrix
+    assert matrix is not None
+    array = systolic.array_of(chip, kernel.precision, kernel.operand_bits)
+    slots = active / array.cycles_per_row * matrix.macs_per_cycle
+    useful = sum(p.macs for p in kernel.products)
+    counters = Counters(
+        active=active,
+        macs_useful=useful,
+        macs_wasted=max(0.0, slots - useful),
+        memory_read_bytes=kernel.traffic.reads,
+        memory_write_bytes=kernel.traffic.outputs,
+        near_bytes=kernel.traffic.near,
+        sram_bytes=_sram_bytes(kernel, matrix.columns, matrix.rows) + kernel.traffic.total + kernel.traffic.near,
+        vector_ops=kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS,
+    )
+    return Lowered(program, matrix_of(program, VARIANTS), busy, active, counters)
+
+
+def _sram_bytes(kernel: Kernel, columns: int, rows: int) -> float:
+    """Vector memory to array: activations once per column tile; results once per k tile."""
+    width = kernel.operand_bits / 8
+    return sum(p.batch * p.repeat * p.m * (p.k * -(-p.n // columns) * width + p.n * -(-p.k // rows) * 4) for p in kernel.products)
+
+
+def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], Counters]:
+    """Each kernel as it runs after the ones before it, and the counters of them all, which add up to all cycles."""
+    clock = chip.clock("time")
+    cache: dict[tuple[object, ...], Lowered] = {}
+    state = np.zeros((len(VARIANTS), STATES), dtype=np.int64)
+    ends: list[Matrix] = []
+    for k in kernels:
+        if k.shape not in cache:
+            cache[k.shape] = lower(chip, k)
+        matrices = cache[k.shape].matrices
+        state = apply(power(matrices, k.repeat) if k.repeat > 1 else matrices, state)
+        ends.append(state.max(axis=1))
+    times = np.diff(np.asarray(ends).reshape(-1, len(VARIANTS)), axis=0, prepend=0)
+    timed, total = [], Counters()
+    for k, took in zip(kernels, times.tolist(), strict=True):
+        low = cache[k.shape]
+        counters = _attributed(low, [t / k.repeat for t in took])
+        timed.append(Timed(took[0] / k.repeat / clock, _bound(low, took[0] / k.repeat), counters))
+        total = total + counters.times(k.repeat)
+    return timed, total
+
+
+def _attributed(low: Lowered, took: list[float]) -> Counters:
+    """Cycles by cause: what each unit, made infinitely fast after the ones before it, takes off the time."""
+    whole, weights, shift, memory, vector = took
+    return replace(
+        low.counters,
+        cycles=whole,
+        weight_stall=whole - weights,
+        weight_shift=weights - shift,
+        memory_stall=shift - memory,
+        vector=memory - vector,
+        idle=vector - low.active,
+    )
+
+
+def _bound(low: Lowered, took: float) -> str:
+    """The unit that works longest, or "launch" where none works for most of the time."""
+    name = max(low.busy, key=lambda n: low.busy[n])
+    return name if low.busy[name] * 2 >= took else "launch"
