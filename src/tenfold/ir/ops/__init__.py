@@ -8,6 +8,7 @@ from types import MappingProxyType
 from tenfold.ir.ops import (
     contraction,
     control,
+    experts,
     indexing,
     movement,
     normalization,
@@ -21,7 +22,7 @@ from tenfold.ir.ops import (
 from tenfold.ir.table import OpRow
 
 _GROUPS = (
-    pointwise, movement, indexing, reduction, normalization, contraction, sequence, window, quantization, signal, control,
+    pointwise, movement, indexing, reduction, normalization, contraction, sequence, experts, window, quantization, signal, control,
 )  # fmt: skip
 
 

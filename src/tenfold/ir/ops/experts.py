@@ -1,0 +1,93 @@
+"""Mixture of experts, kept whole: a router and the feed-forward layers of the experts that it picks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tenfold.ir.dims import Dim, Shape, add, ceildiv, floordiv, minimum, mul, prod
+from tenfold.ir.graph import Array
+from tenfold.ir.ops.common import same_dtype, same_shape, widen
+from tenfold.ir.ops.normalization import softmax
+from tenfold.ir.ops.pointwise import erf, sigmoid
+from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x * sigmoid(x),
+    "gelu": lambda x: 0.5 * x * (1 + erf(x / np.sqrt(np.float32(2)))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x**3))),
+}
+
+
+def _shape(call: Call) -> Sequence[Shape]:
+    x, router, up, down = (call.shape(i) for i in range(4))
+    experts, width, inner, k = up[0], up[1], down[1], call.attr("top_k")
+    gate = 2 if call.attr("gated", 0) else 1
+    if router != (x[-1], experts) or width != x[-1] or down != (experts, inner, x[-1]) or up[2] != mul(gate, inner):
+        raise ValueError(f"experts of {up} and {down} with router {router} do not fit tokens of width {x[-1]}")
+    if isinstance(experts, int) and not 1 <= k <= experts:
+        raise ValueError(f"top_k must be 1 to {experts}, got {k}")
+    if call.attr("activation") not in _ACTIVATIONS:
+        raise ValueError(f"activation '{call.attr('activation')}': allowed are {', '.join(_ACTIVATIONS)}")
+    return same_shape(call)
+
+
+def _work(call: Call) -> Work:
+    """Every token passes the router and ``top_k`` experts; weights of experts that no token can reach stay where they are.
+
+    Shazeer et al. 2017, section 2, with tokens spread evenly over as many experts as there are choices.
+    """
+    x, up, down = call.shape(0), call.shape(2), call.shape(3)
+    tokens, experts, inner, k = prod(x[:-1]), up[0], down[1], call.attr("top_k")
+    routed = mul(tokens, k)
+    active: Dim = minimum(experts, routed)
+    each = ceildiv(routed, active)
+    products = (Matmul(1, tokens, experts, x[-1]), Matmul(active, each, up[2], up[1]), Matmul(active, each, x[-1], inner))
+    macs = add(products[0].macs, mul(routed, add(mul(up[1], up[2]), mul(inner, x[-1]))))
+    weights = tuple(floordiv(mul(call.input(i).bytes, active), experts) for i in (2, 3))
+    others = tuple(call.input(i).bytes for i in range(4, len(call.inputs)))
+    gating = mul(tokens, mul(4, experts))
+    return Work(
+        contraction_flops=mul(2, macs),
+        vector_flops=add(gating, mul(routed, add(mul(4, inner), mul(2, x[-1])))),
+        transcendentals=add(mul(tokens, experts), mul(routed, inner)),
+        matmuls=products,
+        reads=(call.input(0).bytes, call.input(1).bytes, *weights, *others),
+        writes=tuple(v.bytes if v is not None else 0 for v in call.outputs),
+    )
+
+
+def _space(call: Call) -> Space:
+    return Space(call.out(), (call.shape(3)[1],), (Access.CONTRACT,) * len(call.inputs))
+
+
+def _moe(ctx: Context, x: Array, router: Array, up: Array, down: Array, bias: Array | None = None) -> Array:
+    """``bias`` is added to the scores only to choose (DeepSeek-V3, section 2.1.2)."""
+    flat = widen(x).reshape(-1, x.shape[-1])
+    logits = flat @ widen(router)
+    scores = sigmoid(logits) if ctx.get("score", "softmax") == "sigmoid" else softmax(logits, -1)
+    ranked = np.argsort(-(scores + bias if bias is not None else scores), axis=-1, kind="stable")[:, : ctx.get("top_k")]
+    share = np.take_along_axis(scores, ranked, -1)
+    if ctx.get("renormalise", 1):
+        share = share / share.sum(-1, keepdims=True)
+    share = share * np.asarray(ctx.get("scale", 1.0), share.dtype)
+    act = _ACTIVATIONS[ctx.get("activation")]
+    y = np.zeros_like(flat)
+    for expert in np.unique(ranked):
+        rows, choice = np.nonzero(ranked == expert)
+        h = flat[rows] @ widen(up[expert])
+        if ctx.get("gated", 0):
+            gate, value = np.split(h, 2, axis=-1)
+            h = act(gate) * value
+        else:
+            h = act(h)
+        y[rows] += share[rows, choice, None] * (h @ widen(down[expert]))
+    return y.reshape(x.shape).astype(x.dtype)
+
+
+ROWS: tuple[OpRow, ...] = (
+    OpRow("moe", (4, 5), attributes(top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float), same_dtype, _shape, _space,
+          _work, _moe, Lowering.MATRIX),
+)  # fmt: skip
