@@ -105,10 +105,21 @@ def _lstm_model() -> onnx.ModelProto:
     return model_of([node], {"x": (np.float32, [5, 1, i])}, ["y"], constants, microsoft=True)
 
 
+def _cache_model() -> onnx.ModelProto:
+    inputs = {
+        n: (np.float32, s) for n, s in (("x", [2, 1, 8]), ("k", [2, 1, 4]), ("v", [2, 1, 4]), ("pk", [2, 1, 5, 4]), ("pv", [2, 1, 5, 4]))
+    }
+    node = helper.make_node(
+        "GroupQueryAttention", [*inputs, "s", "t"], ["y", "keys", "values"], domain="com.microsoft", num_heads=2, kv_num_heads=1
+    )
+    return model_of([node], inputs, ["y", "keys", "values"], {"s": np.array([3, 5], np.int32), "t": np.array(6, np.int32)}, microsoft=True)
+
+
 def _mini_cases() -> list[tuple[str, onnx.ModelProto, dict[str, Any], bool]]:
     """Kinds that no node test shows inside a static graph: (kind, model, feeds, whether to assume bounds)."""
     node, x = helper.make_node, np.arange(3, dtype=np.float32)
     rois = np.array([[0, 0, 0, 3, 3]], np.float32)
+    cache = {i.name: np.ones([d.dim_value for d in i.type.tensor_type.shape.dim], np.float32) for i in _cache_model().graph.input}
     picture = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     return [
         _dynamic("shape", node("Identity", ["n"], ["y"])),
@@ -119,6 +130,7 @@ def _mini_cases() -> list[tuple[str, onnx.ModelProto, dict[str, Any], bool]]:
         _dynamic("one_hot", node("OneHot", ["places", "six", "offon"], ["y"]), six=np.int64(6), offon=np.array([0, 1], np.float32)),
         ("loop", _loop_model(), {"x": x}, False),
         ("if", _if_model(), {"c": np.array(False), "x": x}, False),
+        ("cached_attention", _cache_model(), cache, False),
         ("dynamic_quantize_lstm", _lstm_model(), {"x": np.linspace(-1, 1, 15).astype(np.float32).reshape(5, 1, 3)}, False),
         ("max_roi_pool", model_of([node("MaxRoiPool", ["x", "r"], ["y"], pooled_shape=[2, 2])],
                                   {"x": (np.float32, [1, 1, 4, 4]), "r": (np.float32, [1, 5])}, ["y"]), {"x": picture, "r": rois}, False),

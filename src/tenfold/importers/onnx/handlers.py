@@ -290,7 +290,10 @@ def _attention(n: Node) -> list[str]:
         "left_window_size",
         "right_window_size",
     )
-    return n.out("attention", n.inputs, **n.same(*names))
+    attrs = n.same(*names)
+    if len(n.value(0).shape or ()) == 4:  # the shape says how many heads there are, and since opset 25 nothing else may
+        attrs = {k: v for k, v in attrs.items() if k not in ("q_num_heads", "kv_num_heads")}
+    return n.out("attention", n.inputs, **attrs)
 
 
 def _recurrent(kind: str, *extra: str) -> Handler:

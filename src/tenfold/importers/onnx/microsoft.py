@@ -138,8 +138,6 @@ def _attention(n: Node) -> list[str]:
     heads = n.needs("num_heads")
     if n.has(4) or n.attr("qkv_hidden_sizes"):
         raise ModelError(f"node '{n.loc}': com.microsoft Attention with past or uneven q, k, v sizes is not supported")
-    if n.attr("unidirectional", 0) and n.has(3):
-        raise ModelError(f"node '{n.loc}': com.microsoft Attention with both a causal and a given mask is not supported")
     qkv = n.emit("matmul", [n.input(0), n.input(1)])
     if n.has(2):
         qkv = n.emit("add", [qkv, n.input(2)])
@@ -166,6 +164,9 @@ def _multi_head(n: Node) -> list[str]:
     if n.has(5):
         bias = n.emit("add", [bias, n.input(5)]) if bias else n.input(5)
     past = [n.inputs[6], n.inputs[7]] if n.has(6) and n.has(7) else ["", ""]
+    steps, keys = n.value(0).dims[1], n.value(1).dims[1]
+    if n.attr("unidirectional", 0) and not past[0] and isinstance(steps, int) and isinstance(keys, int) and steps < keys:
+        raise ModelError(f"node '{n.loc}': causal MultiHeadAttention of {steps} queries over {keys} keys needs a past of {keys - steps}")
     count = 3 if any(o for o in n.outputs[1:]) or past[0] else 1
     result = n.emit("attention", [q, k, v, bias, *past], count, q_num_heads=heads, kv_num_heads=heads,
                     scale=n.attr("scale") or None, is_causal=1 if n.attr("unidirectional", 0) else None)  # fmt: skip
@@ -173,15 +174,18 @@ def _multi_head(n: Node) -> list[str]:
 
 
 def _group_query(n: Node) -> list[str]:
-    """com.microsoft GroupQueryAttention without packed qkv: causal, the whole cache in use."""
-    if not n.has(1) or n.attr("do_rotary", 0):
+    """com.microsoft GroupQueryAttention without packed qkv: the cache of each sequence is as long as seqlens_k + 1."""
+    if not n.has(1) or not n.has(2) or n.attr("do_rotary", 0):
         raise ModelError(f"node '{n.loc}': GroupQueryAttention with packed qkv or built-in rotary embedding is not supported")
     if n.attr("local_window_size", -1) > 0 or n.attr("softcap", 0.0) or n.attr("smooth_softmax", 0):
         raise ModelError(f"node '{n.loc}': GroupQueryAttention with a local window, softcap or smooth softmax is not supported")
+    if any(n.has(i) for i in range(11, len(n.inputs))) or any(n.outputs[3:]):
+        raise ModelError(f"node '{n.loc}': GroupQueryAttention with a head sink, a quantised cache or scores as output is not supported")
     past = [n.inputs[3], n.inputs[4]] if n.has(3) and n.has(4) else ["", ""]
-    result = n.emit("attention", [n.input(0), n.input(1), n.input(2), "", *past], 3, q_num_heads=n.needs("num_heads"),
-                    kv_num_heads=n.needs("kv_num_heads"), scale=n.attr("scale") or None, is_causal=1)  # fmt: skip
-    return list(result)
+    lengths = n.emit("add", [n.input(5), n.like(1, 5)])
+    bias = n.inputs[10] if n.has(10) else ""
+    return n.out("cached_attention", [n.input(0), n.input(1), n.input(2), bias, *past, lengths, n.input(6)],
+                 q_num_heads=n.needs("num_heads"), kv_num_heads=n.needs("kv_num_heads"), scale=n.attr("scale") or None)  # fmt: skip
 
 
 def _rotary(n: Node) -> list[str]:

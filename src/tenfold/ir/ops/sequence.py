@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.ir.dims import Dim, Shape, add, floordiv, mul, prod
+from tenfold.errors import ModelError
+from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, mul, prod, simplify
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
 from tenfold.ir.ops.common import all_reads, all_writes, first, same_dtype, same_shape, widen
@@ -32,8 +33,19 @@ def attention_dims(call: Call) -> tuple[Dim, Dim, Dim, Dim, Dim, Dim, Dim]:
 
 def _attention_shape(call: Call) -> Sequence[Shape]:
     b, hq, hk, lq, lk, dk, dv = attention_dims(call)
+    if call.has(3):
+        _check_mask(call.shape(3), (b, hq, lq, lk))
     y: Shape = (b, hq, lq, dv) if len(call.shape(0)) == 4 else (b, lq, mul(hq, dv))
     return [y, (b, hk, lk, dk), (b, hk, lk, dv), (b, hq, lq, lk)][: len(call.op.outputs)]
+
+
+def _check_mask(mask: Shape, scores: Shape) -> None:
+    """Raises ValueError for a mask that does not spread over the scores; fewer keys than there are mean that the last are masked."""
+    pairs = list(zip(reversed(mask), reversed(scores), strict=False))
+    fits = all(m == 1 or m == s for m, s in pairs[1:] if isinstance(m, int) and isinstance(s, int))
+    keys = all(m <= s for m, s in pairs[:1] if isinstance(m, int) and isinstance(s, int))
+    if not 1 <= len(mask) <= 4 or not fits or not keys:
+        raise ValueError(f"a mask {list(mask)} does not spread over scores {list(scores)}")
 
 
 def _attention_work(call: Call) -> Work:
@@ -54,6 +66,71 @@ def _attention_work(call: Call) -> Work:
 def _attention_space(call: Call) -> Space:
     _, _, _, _, lk, dk, _ = attention_dims(call)
     return Space(call.out(), (lk, dk), tuple(Access.CONTRACT if i < 3 else Access.BROADCAST for i in range(len(call.inputs))))
+
+
+def _attention(ctx: Context, q: Array, k: Array, v: Array, mask: Array | None = None, *rest: Array | None) -> Sequence[Array]:
+    """By the standard's reference, which counts causal positions along the mask's own query axis: it must be there whole."""
+    if mask is not None:
+        mask = np.broadcast_to(mask, (*mask.shape[:-2], q.shape[-2], mask.shape[-1]))
+    return _ATTENTION_REFERENCE(ctx, q, k, v, mask, *rest)
+
+
+_ATTENTION_REFERENCE = onnx_reference("Attention", 25)
+
+
+def _cached_attention_shape(call: Call) -> Sequence[Shape]:
+    """The cache has room for ``total`` keys; one that is longer than that stays as long as it is."""
+    b, hq, hk, lq, most, dk, dv = attention_dims(call)
+    if call.has(3):
+        _check_mask(call.shape(3), (b, hq, lq, most))
+    total = call.numbers(7)
+    past = call.shape(4)[2] if call.has(4) else 0
+    room = maximum(past, simplify(total[0])) if total is not None else call.unknown_dim("cache", most)
+    return [(b, lq, mul(hq, dv)), (b, hk, room, dk), (b, hk, room, dv)][: len(call.op.outputs)]
+
+
+def _cached_attention(ctx: Context, q: Array, k: Array, v: Array, bias: Array | None, past_k: Array | None, past_v: Array | None,
+                      lengths: Array, total: Array) -> Sequence[Array]:  # fmt: skip
+    """Causal attention over a cache in which each sequence has a length of its own, this step included.
+
+    As ONNX Runtime's GroupQueryAttention: the step's keys go where the sequence's past ends (at the front if the step is all
+    there is), and nothing beyond the sequence is attended.
+    """
+    hq, hk = ctx.get("q_num_heads"), ctx.get("kv_num_heads")
+    steps, most = q.shape[1], int(total.reshape(-1)[0])
+    ends = lengths.reshape(-1).astype(np.int64)
+    starts = np.zeros_like(ends) if most == steps else ends - steps
+    kept = past_k.shape[2] if past_k is not None else 0
+    if (
+        ends.shape != q.shape[:1]
+        or starts.min(initial=0) < 0
+        or starts.max(initial=0) > kept
+        or starts.max(initial=0) + steps > max(most, kept)
+    ):
+        raise ModelError(f"sequences of lengths {ends.tolist()[:8]} do not fit a past of {kept}, a step of {steps} and a total of {most}")
+    keys = _into_cache(past_k, _heads(k, hk), starts, most)
+    values = _into_cache(past_v, _heads(v, hk), starts, most)
+    last = np.minimum(np.arange(steps) + starts[:, None], ends[:, None] - 1)
+    allowed = (np.arange(keys.shape[2]) <= last[..., None])[:, None]
+    room = np.zeros(keys.shape[2], q.dtype) if bias is None else np.pad(bias, [(0, 0)] * 3 + [(0, keys.shape[2] - bias.shape[-1])])
+    mask = np.where(allowed, room, q.dtype.type(-np.inf))
+    scale = {"scale": ctx.attrs["scale"]} if "scale" in ctx.attrs else {}
+    (y,) = _ATTENTION_REFERENCE(Context(scale, 1), _heads(q, hq), keys, values, mask)
+    return np.swapaxes(y, 1, 2).reshape(q.shape[0], steps, -1), keys, values
+
+
+def _heads(x: Array, heads: int) -> Array:
+    return np.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2)
+
+
+def _into_cache(past: Array | None, new: Array, starts: Array, total: int) -> Array:
+    """[batch, heads, room, width]: each sequence's past up to its start, then the new entries, then zeros."""
+    old = past if past is not None else new[:, :, :0]
+    cache = np.zeros((*new.shape[:2], max(old.shape[2], total), new.shape[3]), new.dtype)
+    for b, start in enumerate(starts):
+        cache[b, :, :start] = old[b, :, :start]
+        cache[b, :, start : start + new.shape[2]] = new[b]
+    return cache
 
 
 def _linear_attention_shape(call: Call) -> Sequence[Shape]:
@@ -357,7 +434,9 @@ def _quantized_dtypes(call: Call) -> list[DType]:
 
 ROWS: tuple[OpRow, ...] = (
     _matrix("attention", (3, 7), _attention_shape, _attention_space, _attention_work,
-            onnx_reference("Attention", 25), **_ATTENTION),
+            _attention, **_ATTENTION),
+    _matrix("cached_attention", (8, 8), _cached_attention_shape, _attention_space, _attention_work, _cached_attention,
+            kv_num_heads=int, q_num_heads=int, scale=float),
     _matrix("linear_attention", (3, 8), _linear_attention_shape, _recurrent_space, _linear_attention_work,
             onnx_reference("LinearAttention", 27), **_LINEAR),
     _matrix("lstm", (3, 8), _recurrent_shape(2), _recurrent_space, _recurrent_work(4, 10, 5), _lstm,
