@@ -223,8 +223,7 @@ def _softmax(kind: str) -> Handler:
         rank, axis = n.rank(0), n.attr("axis", 1)
         if axis % max(rank, 1) == rank - 1:
             return n.out(kind, n.inputs, axis=-1)
-        flat = n.emit(kind, [n.emit("flatten", [n.input(0)], axis=axis)], axis=-1)
-        return n.out("reshape", [flat, n.emit("shape", [n.input(0)])])
+        return n.out("reshape", n.flattened(kind, n.input(0), axis))
 
     return handle
 
@@ -474,8 +473,10 @@ def _standard() -> dict[str, Handler]:
     return table | _SPECIAL
 
 
-from tenfold.importers.onnx.microsoft import MICROSOFT  # noqa: E402  (it builds on the handlers above)
+from tenfold.importers.onnx.microsoft import ALSO_DEFAULT, MICROSOFT  # noqa: E402  (it builds on the handlers above)
 
-HANDLERS: Mapping[tuple[str, str], Handler] = {("", op): h for op, h in _standard().items()} | {
-    ("com.microsoft", op): h for op, h in MICROSOFT.items()
-}
+HANDLERS: Mapping[tuple[str, str], Handler] = (
+    {("", op): h for op, h in _standard().items()}
+    | {("com.microsoft", op): h for op, h in MICROSOFT.items()}
+    | {("", op): MICROSOFT[op] for op in ALSO_DEFAULT}
+)

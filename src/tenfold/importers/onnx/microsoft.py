@@ -92,7 +92,8 @@ def _skip_norm(kind: str, has_beta: bool) -> Handler:
 
 
 def _simplified_norm(n: Node) -> list[str]:
-    return n.out("rms_norm", n.inputs[:2], axis=n.attr("axis", -1), epsilon=n.attr("epsilon", 1e-5))
+    """The second output, the inverse deviation, is for training: whoever reads it is told that nothing defines it."""
+    return [n.emit("rms_norm", n.inputs[:2], axis=n.attr("axis", -1), epsilon=n.attr("epsilon", 1e-5))]
 
 
 def _embed_norm(n: Node) -> list[str]:
@@ -266,22 +267,41 @@ def _qlinear_binary(kind: str) -> Handler:
     return handle
 
 
-def _qlinear_unary(kind: str, *names: str) -> Handler:
+def _qlinear_unary(real: Callable[[Node, str], str]) -> Handler:
+    """Dequantised, computed by ``real``, quantised again."""
+
     def handle(n: Node) -> list[str]:
         x, x_scale, x_zero, y_scale = n.inputs[:4]
-        real = n.emit("dequantize", [x, x_scale, x_zero])
-        return n.out("quantize", [n.emit(kind, [real], **n.same(*names)), y_scale, n.inputs[4] if n.has(4) else ""])
+        y = real(n, n.emit("dequantize", [x, x_scale, x_zero]))
+        return n.out("quantize", [y, y_scale, n.inputs[4] if n.has(4) else ""])
 
     return handle
 
 
-def _qlinear_global_pool(n: Node) -> list[str]:
-    x, x_scale, x_zero, y_scale, y_zero = n.inputs[:5]
-    if n.attr("channels_last", 0):
-        raise ModelError(f"node '{n.loc}': QLinearGlobalAveragePool with channels last is not supported")
-    real = n.emit("dequantize", [x, x_scale, x_zero])
-    mean = n.emit("reduce_mean", [real, n.ints(*range(2, n.rank(0)))], keepdims=1)
-    return n.out("quantize", [mean, y_scale, y_zero])
+def _same_op(kind: str, *names: str) -> Callable[[Node, str], str]:
+    return lambda n, x: str(n.emit(kind, [x], **n.same(*names)))
+
+
+def _real_softmax(n: Node, x: str) -> str:
+    """Over one axis or, as before opset 13, over all axes from it on: the attribute says which."""
+    axis = n.attr("axis", -1)
+    if n.needs("opset") >= 13:
+        return str(n.emit("softmax", [x], axis=axis))
+    return str(n.emit("reshape", n.flattened("softmax", x, axis)))
+
+
+def _real_pool(n: Node, x: str) -> str:
+    pool = _same_op("average_pool", "kernel_shape", "strides", "pads", "auto_pad", "ceil_mode", "count_include_pad")
+    if not n.attr("channels_last", 0):
+        return pool(n, x)
+    rank = n.rank(0)
+    first = n.emit("transpose", [x], perm=(0, rank - 1, *range(1, rank - 1)))
+    return str(n.emit("transpose", [pool(n, first)], perm=(0, *range(2, rank), 1)))
+
+
+def _real_global_pool(n: Node, x: str) -> str:
+    spatial = range(1, n.rank(0) - 1) if n.attr("channels_last", 0) else range(2, n.rank(0))
+    return str(n.emit("reduce_mean", [x, n.ints(*spatial)], keepdims=1))
 
 
 def _qlinear_concat(n: Node) -> list[str]:
@@ -310,6 +330,8 @@ def _quantize(kind: str) -> Handler:
     return lambda n: n.out(kind, n.inputs, **n.same("axis", "block_size"))
 
 
+ALSO_DEFAULT = ("SimplifiedLayerNormalization",)  # private ops that ONNX Runtime registers in the default domain
+
 MICROSOFT: Mapping[str, Handler] = {
     "Attention": _attention,
     "BiasGelu": _bias_gelu("none"),
@@ -328,13 +350,13 @@ MICROSOFT: Mapping[str, Handler] = {
     "MultiHeadAttention": _multi_head,
     "QGemm": _qgemm,
     "QLinearAdd": _qlinear_binary("add"),
-    "QLinearAveragePool": _qlinear_unary("average_pool", "kernel_shape", "strides", "pads", "auto_pad", "ceil_mode", "count_include_pad"),
+    "QLinearAveragePool": _qlinear_unary(_real_pool),
     "QLinearConcat": _qlinear_concat,
-    "QLinearGlobalAveragePool": _qlinear_global_pool,
-    "QLinearLeakyRelu": _qlinear_unary("leaky_relu", "alpha"),
+    "QLinearGlobalAveragePool": _qlinear_unary(_real_global_pool),
+    "QLinearLeakyRelu": _qlinear_unary(_same_op("leaky_relu", "alpha")),
     "QLinearMul": _qlinear_binary("mul"),
-    "QLinearSigmoid": _qlinear_unary("sigmoid"),
-    "QLinearSoftmax": _qlinear_unary("softmax", "axis"),
+    "QLinearSigmoid": _qlinear_unary(_same_op("sigmoid")),
+    "QLinearSoftmax": _qlinear_unary(_real_softmax),
     "QuantizeLinear": _quantize("quantize"),
     "QuickGelu": _quick_gelu,
     "RotaryEmbedding": _rotary,
