@@ -67,7 +67,7 @@ def test_heads_said_twice() -> None:
 @pytest.mark.parametrize("shape", [(3, 6), (4, 7), (5, 1, 4, 6), (2, 2, 4, 6)], ids=str)
 def test_a_mask_that_does_not_fit_is_refused(shape: tuple[int, ...]) -> None:
     model, feeds = standard(normal(*shape))
-    with pytest.raises(ModelError, match=r"node 'y' \(attention .*: a mask .* does not spread over scores \[2, 3, 4, 6\]"):
+    with pytest.raises(ModelError, match=r"node 'y' \(attention .*: the mask has the shape .*, must spread over \[2, 3, 4, 6\]"):
         imported(model)
     with pytest.raises(Exception, match="Attention"):
         runtime(model, feeds)

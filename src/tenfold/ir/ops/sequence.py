@@ -11,7 +11,7 @@ from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, mul, prod, simplify
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import all_reads, all_writes, first, same_dtype, same_shape, widen
+from tenfold.ir.ops.common import all_reads, all_writes, first, need_shape, need_spread, same_dtype, same_shape, widen
 from tenfold.ir.ops.pointwise import sigmoid
 from tenfold.ir.ops.reference import onnx_reference
 from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
@@ -34,18 +34,18 @@ def attention_dims(call: Call) -> tuple[Dim, Dim, Dim, Dim, Dim, Dim, Dim]:
 def _attention_shape(call: Call) -> Sequence[Shape]:
     b, hq, hk, lq, lk, dk, dv = attention_dims(call)
     if call.has(3):
-        _check_mask(call.shape(3), (b, hq, lq, lk))
+        _check_mask(call, (b, hq, lq, lk))
     y: Shape = (b, hq, lq, dv) if len(call.shape(0)) == 4 else (b, lq, mul(hq, dv))
     return [y, (b, hk, lk, dk), (b, hk, lk, dv), (b, hq, lq, lk)][: len(call.op.outputs)]
 
 
-def _check_mask(mask: Shape, scores: Shape) -> None:
+def _check_mask(call: Call, scores: Shape) -> None:
     """Raises ValueError for a mask that does not spread over the scores; fewer keys than there are mean that the last are masked."""
-    pairs = list(zip(reversed(mask), reversed(scores), strict=False))
-    fits = all(m == 1 or m == s for m, s in pairs[1:] if isinstance(m, int) and isinstance(s, int))
-    keys = all(m <= s for m, s in pairs[:1] if isinstance(m, int) and isinstance(s, int))
-    if not 1 <= len(mask) <= 4 or not fits or not keys:
-        raise ValueError(f"a mask {list(mask)} does not spread over scores {list(scores)}")
+    keys = call.shape(3)[-1:]
+    if not keys:
+        raise ValueError("the mask is a single number, must have an axis of keys")
+    shorter = all(isinstance(k, int) and isinstance(s, int) and k < s for k, s in zip(keys, scores[-1:], strict=False))
+    need_spread(call, 3, (*scores[:-1], *keys) if shorter else scores, "the mask")
 
 
 def _attention_work(call: Call) -> Work:
@@ -82,7 +82,7 @@ def _cached_attention_shape(call: Call) -> Sequence[Shape]:
     """The cache has room for ``total`` keys; one that is longer than that stays as long as it is."""
     b, hq, hk, lq, most, dk, dv = attention_dims(call)
     if call.has(3):
-        _check_mask(call.shape(3), (b, hq, lq, most))
+        _check_mask(call, (b, hq, lq, most))
     total = call.numbers(7)
     past = call.shape(4)[2] if call.has(4) else 0
     room = maximum(past, simplify(total[0])) if total is not None else call.unknown_dim("cache", most)
@@ -169,7 +169,11 @@ def _rotary_work(call: Call) -> Work:
 
 def _directions(attrs: Any) -> list[bool]:
     """One entry per direction: does it run backwards."""
-    return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[attrs.get("direction", "forward")]
+    known = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+    direction = attrs.get("direction", "forward")
+    if direction not in known:
+        raise ValueError(f"the direction '{direction}' is none of {', '.join(known)}")
+    return known[direction]
 
 
 def _affine(x: Array, alpha: float, beta: float) -> Array:
@@ -210,13 +214,24 @@ def _activations(ctx: Context, direction: int, names: Sequence[str]) -> list[Cal
     return [make(n) for n in mine]
 
 
-def _recurrent_shape(states: int) -> Callable[[Call], Sequence[Shape]]:
+def _recurrent_shape(states: int, gates: int, *, hidden_last: bool = True) -> Callable[[Call], Sequence[Shape]]:
+    """The rule of a layer with so many states and gates; ``hidden_last`` is how the standard lays out its weights."""
+
     def rule(call: Call) -> Sequence[Shape]:
         x = call.shape(0)
         if len(x) != 3:
             raise ValueError(f"a recurrent layer takes [sequence, batch, width], got rank {len(x)}")
         hidden: Dim = call.attr("hidden_size")
         count = len(_directions(call.op.attrs))
+        wide, batch = mul(gates, hidden), x[0] if call.attr("layout", 0) else x[1]
+        need_shape(call, 1, (count, wide, x[2]) if hidden_last else (count, x[2], wide), "the weight W")
+        need_shape(call, 2, (count, wide, hidden) if hidden_last else (count, hidden, wide), "the recurrent weight R")
+        need_shape(call, 3, (count, mul(2, wide)), "the bias B")
+        need_shape(call, 4, (batch,), "the list of sequence lengths")
+        for i in range(5, 5 + states):
+            need_shape(call, i, (batch, count, hidden) if call.attr("layout", 0) else (count, batch, hidden), "an initial state")
+        if states == 2:
+            need_shape(call, 7, (count, mul(3, hidden)), "the peephole weight P")
         if call.attr("layout", 0):
             return [(x[0], x[1], count, hidden), *[(x[0], count, hidden)] * states][: len(call.op.outputs)]
         return [(x[0], count, x[1], hidden), *[(count, x[1], hidden)] * states][: len(call.op.outputs)]
@@ -439,12 +454,12 @@ ROWS: tuple[OpRow, ...] = (
             kv_num_heads=int, q_num_heads=int, scale=float),
     _matrix("linear_attention", (3, 8), _linear_attention_shape, _recurrent_space, _linear_attention_work,
             onnx_reference("LinearAttention", 27), **_LINEAR),
-    _matrix("lstm", (3, 8), _recurrent_shape(2), _recurrent_space, _recurrent_work(4, 10, 5), _lstm,
+    _matrix("lstm", (3, 8), _recurrent_shape(2, 4), _recurrent_space, _recurrent_work(4, 10, 5), _lstm,
             input_forget=int, **_RECURRENT),
-    _matrix("gru", (3, 6), _recurrent_shape(1), _recurrent_space, _recurrent_work(3, 8, 3), _gru,
+    _matrix("gru", (3, 6), _recurrent_shape(1, 3), _recurrent_space, _recurrent_work(3, 8, 3), _gru,
             linear_before_reset=int, **_RECURRENT),
-    _matrix("rnn", (3, 6), _recurrent_shape(1), _recurrent_space, _recurrent_work(1, 2, 1), _rnn, **_RECURRENT),
-    _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2), _recurrent_space, _recurrent_work(4, 14, 5),
+    _matrix("rnn", (3, 6), _recurrent_shape(1, 1), _recurrent_space, _recurrent_work(1, 2, 1), _rnn, **_RECURRENT),
+    _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2, 4, hidden_last=False), _recurrent_space, _recurrent_work(4, 14, 5),
             _quantized_lstm, input_forget=int, **_RECURRENT),
     OpRow("rotary_embedding", (3, 4), attributes(interleaved=int, num_heads=int, rotary_embedding_dim=int), same_dtype,
           same_shape, lambda c: Space(c.out(), (), first(c, Access.VIEW, Access.BROADCAST)), _rotary_work,
