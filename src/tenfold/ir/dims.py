@@ -190,7 +190,7 @@ def text(dim: Dim) -> str:
 
 
 _TOKEN = re.compile(r"\s*(?:([0-9]{1,60}(?![0-9\w]))|([^\W0-9]\w*)|(\*\*|[-+*/(),]))")
-_LONGEST = 10_000  # characters of an expression; real ones have some dozens
+_LONGEST = 100_000  # characters of an expression; the longest of a real model has 22 thousand
 _HIGHEST_POWER = 64
 
 
