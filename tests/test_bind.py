@@ -16,6 +16,7 @@ from support import imported, model_of, model_path, ops_of, seeded_feeds
 from tenfold.errors import InputError, ModelError, TenfoldError
 from tenfold.importers import load_onnx
 from tenfold.ir import Graph, bind, graph_totals, interpret, verify
+from tenfold.ir.dims import mul, symbol
 
 node = helper.make_node
 F = np.float32
@@ -116,6 +117,37 @@ def test_shape_arithmetic_is_that_of_the_interpreter(batch: int, seq: int, by: i
     assert bound.values["y"].shape == want.shape
     assert not {"shape", "gather", "concat", "cast", "div", "floor"} & {o.kind for o in bound.ops}
     np.testing.assert_array_equal(interpret(bound, {"x": x})["y"], want)
+
+
+def shaped() -> Graph:
+    """x [batch, seq, 6] reshaped through shape arithmetic to [batch, seq * 2, 3]."""
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Gather", ["s", "zero"], ["b"]),
+        node("Gather", ["s", "one"], ["l"]),
+        node("Mul", ["l", "two"], ["l2"]),
+        node("Unsqueeze", ["b", "axis"], ["b1"]),
+        node("Unsqueeze", ["l2", "axis"], ["l1"]),
+        node("Concat", ["b1", "l1", "minus"], ["target"], axis=0),
+        node("Reshape", ["x", "target"], ["r"]),
+        node("Relu", ["r"], ["y"]),
+    ]
+    constants = {"zero": np.int64(0), "one": np.int64(1), "two": np.int64(2), "axis": np.array([0]), "minus": np.array([-1])}
+    return graph_of(nodes, {"x": ["batch", "seq", 6]}, **constants)
+
+
+def test_shape_arithmetic_is_resolved_and_folded_away() -> None:
+    graph = shaped()
+    batch, seq = symbol("batch"), symbol("seq")
+    assert graph.symbols == ("batch", "seq")
+    assert graph.values["y"].shape == (batch, mul(2, seq), 3)
+    bound = bind(graph, {"batch": 2, "seq": 5})
+    assert bound.is_static
+    assert bound.values["y"].shape == (2, 10, 3)
+    assert [op.kind for op in bound.ops] == ["reshape", "relu"]
+    verify(bound)
+    x = np.arange(60, dtype=F).reshape(2, 5, 6)
+    np.testing.assert_array_equal(interpret(bound, {"x": x})["y"], interpret(graph, {"x": x})["y"])
 
 
 def test_unused_ops_and_values_disappear() -> None:
@@ -229,6 +261,12 @@ def test_data_dependent_extents_are_bounded_and_noted(
     assert priced.values["y"].shape == shape
     assert list(priced.bounds.values()) == bound
     assert isinstance(graph_totals(priced).flops, int)
+
+
+def test_what_runs_is_as_long_as_the_data_says() -> None:
+    graph = graph_of([node("NonZero", ["x"], ["i"]), node("Cast", ["i"], ["y"], to=1)], {"x": [3, 4]})
+    assert bind(graph, {}, assume_bounds=True).values["y"].shape == (2, 12)
+    assert interpret(graph, {"x": np.eye(3, 4, dtype=F)})["y"].shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -367,6 +405,11 @@ def test_items_that_are_mixed_cannot_be_batched(name: str) -> None:
     assert bind(single(nodes), {"batch": 1}).is_static
     error = refused(single(nodes), {"batch": 3}, f"the model's batch is fixed at 1 and cannot be changed: .*{message}")
     assert type(error) is InputError
+
+
+@pytest.mark.models
+def test_a_real_model_with_a_state_of_two_layers_says_that_its_batch_is_fixed() -> None:
+    refused(load_onnx(model_path("silero_vad/silero_vad_openvino_16k.onnx")), {"batch": 4}, "the model's batch is fixed")
 
 
 # --- real models -------------------------------------------------------------------------------------------

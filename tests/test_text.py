@@ -315,9 +315,43 @@ def test_golden_text() -> None:
     assert len(ops_of(parse_text(GOLDEN), "tanh")) == 1
 
 
+TINY = """\
+graph 'g' {
+  input %x: fp32[batch,4]
+  const %w: int64[2] = [-1, 2]
+  %r: fp32[2*batch,2] = reshape(%x, %w) 'r'
+  %y: fp32[2*batch,2] = leaky_relu(%r) {alpha=0.5} 'y'
+  output %y
+}
+"""
+
+
+def tiny() -> Graph:
+    nodes = [helper.make_node("Reshape", ["x", "w"], ["r"]), helper.make_node("LeakyRelu", ["r"], ["y"], alpha=0.5)]
+    return imported(model_of(nodes, {"x": (np.float32, ["batch", 4])}, ["y"], {"w": np.array([-1, 2])}))
+
+
+def test_text_of_a_tiny_graph() -> None:
+    assert to_text(tiny()) == TINY
+    assert to_text(parse_text(TINY)) == TINY
+
+
+def test_elided_weights_can_be_priced_but_not_run() -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = imported(model_of([node], {"x": (np.float32, [2, 8])}, ["y"], {"w": np.ones((8, 5), np.float32)}))
+    light = parse_text(to_text(graph))
+    assert light.constants["w"] is None
+    assert light.parameters == 40
+    verify(light)
+    with pytest.raises(ModelError, match="'w' is a weight without data"):
+        interpret(light, {"x": np.ones((2, 8), np.float32)})
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("graph 'g' {", "graf 'g' {", r"line 1: expected: graph 'name' \{, found 'graf"),
+        ("matmul(%c, %w)", "matmul[%c, %w]", "line 7: not an op: '%m"),
         ("graph 'g' {", "graph g {", r"line 1: expected: graph 'name' \{"),
         ("input %x: fp32", "input %x fp32", "line 2: expected %name: dtype"),
         ("bool[1]", "boolean[1]", "line 3: unknown dtype 'boolean'"),
