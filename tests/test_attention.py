@@ -104,6 +104,17 @@ def test_causal_and_masked_together(op: str, causal: int, biased: bool, mask: Ar
     check_values(ours(model, feeds)[0], runtime(model, feeds)[0], 1e-4, 2e-5)
 
 
+def test_a_mask_whose_rank_depends_on_data_is_refused() -> None:
+    feeds = {"x": normal(2, 5, 16), "w": normal(16, 48), "b": normal(48), "shape": np.array([2, 5])}
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=helper.make_tensor("v", 6, [1], [1])),
+        helper.make_node("Attention", ["x", "w", "b", "ones"], ["y"], domain="com.microsoft", num_heads=4),
+    ]
+    inputs: dict[str, Any] = {n: (a.dtype, a.shape) for n, a in feeds.items()}
+    with pytest.raises(ModelError, match=r"node 'y' \(Attention\): the rank of 'ones' depends on data"):
+        imported(model_of(nodes, {**inputs, "shape": (np.int64, ["rank"])}, ["y"], microsoft=True))
+
+
 def test_causality_without_order_is_refused() -> None:
     """Which of seven keys precede three queries is nowhere said; ONNX Runtime lets the last query see all, the others not."""
     feeds = {"q": normal(1, 3, 8), "k": normal(1, 7, 8), "v": normal(1, 7, 8)}

@@ -9,7 +9,7 @@ import numpy as np
 
 from tenfold.errors import ModelError
 from tenfold.importers.onnx.node import Node
-from tenfold.ir.ops.common import normalise_axis
+from tenfold.ir.ops.common import contradict, normalise_axis
 
 Handler: TypeAlias = Callable[[Node], Sequence[str]]
 
@@ -349,9 +349,9 @@ def _qlinear_conv(n: Node) -> list[str]:
     acc = n.emit("conv_integer", [x, w, x_zero, w_zero], **n.same("auto_pad", "dilations", "group", "pads", "strides"))
     rank = n.rank(0)
     if n.has(8):
-        wanted = n.type_of(w).dims[:1]
-        if n.value(8).dims != wanted:
-            raise ModelError(f"node '{n.loc}': QLinearConv of {wanted[0]} outputs has a bias of shape {list(n.value(8).dims)}")
+        found, outputs = n.value(8).dims, n.type_of(w).dims[0]
+        if len(found) != 1 or contradict(found[0], outputs):
+            raise ModelError(f"node '{n.loc}': QLinearConv of {outputs} outputs has a bias of shape {list(found)}")
         bias = n.emit("unsqueeze", [n.input(8), n.ints(*range(1, rank - 1))])
         acc = n.emit("add", [acc, bias])
     return requantize(n, acc, [x_scale, w_scale], y_scale, y_zero, 1, rank)

@@ -89,13 +89,13 @@ def _cached_attention_shape(call: Call) -> Sequence[Shape]:
     return [(b, lq, mul(hq, dv)), (b, hk, room, dk), (b, hk, room, dv)][: len(call.op.outputs)]
 
 
-def _cached_attention(ctx: Context, q: Array, k: Array, v: Array, bias: Array | None, past_k: Array | None, past_v: Array | None,
-                      lengths: Array, total: Array) -> Sequence[Array]:  # fmt: skip
+def _cached_attention(ctx: Context, q: Array, k: Array, v: Array, bias: Array | None, *cache: Any) -> Sequence[Array]:
     """Causal attention over a cache in which each sequence has a length of its own, this step included.
 
     As ONNX Runtime's GroupQueryAttention: the step's keys go where the sequence's past ends (at the front if the step is all
     there is), and nothing beyond the sequence is attended.
     """
+    past_k, past_v, lengths, total = cache
     hq, hk = ctx.get("q_num_heads"), ctx.get("kv_num_heads")
     steps, most = q.shape[1], int(total.reshape(-1)[0])
     ends = lengths.reshape(-1).astype(np.int64)
