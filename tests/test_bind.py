@@ -16,7 +16,7 @@ from support import imported, model_of, model_path, ops_of, seeded_feeds
 from tenfold.errors import InputError, ModelError, TenfoldError
 from tenfold.importers import load_onnx
 from tenfold.ir import Graph, bind, graph_totals, interpret, verify
-from tenfold.ir.dims import mul, symbol
+from tenfold.ir.dims import mul, substitute, symbol
 
 node = helper.make_node
 F = np.float32
@@ -263,6 +263,23 @@ def test_data_dependent_extents_are_bounded_and_noted(
     assert isinstance(graph_totals(priced).flops, int)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "step"), [(-1, -(2**40), -1), (2**40, -(2**40), -2), (5, 0, -1), (-1, 0, -1), (2, -(2**40), -1), (-2, 1, -3)]
+)
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_slices_that_go_backwards(n: int, start: int, end: int, step: int) -> None:
+    """Over an extent that has only a name, and over a number: as NumPy does, or at most that."""
+    nodes = [node("Slice", ["x", "s", "e", "a", "t"], ["y"])]
+    graph = graph_of(nodes, {"x": ["n"]}, s=np.array([start]), e=np.array([end]), a=np.array([0]), t=np.array([step]))
+    x = np.arange(n, dtype=F)
+    want = x[start : end if end > -n - 1 else None : step]
+    np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], want)
+    assert bind(graph, {"n": n}).values["y"].shape == want.shape
+    (extent,) = graph.values["y"].dims
+    assert substitute(extent, {"n": n}) in (len(want), extent)
+    assert not isinstance(extent, int)
+
+
 def test_what_runs_is_as_long_as_the_data_says() -> None:
     graph = graph_of([node("NonZero", ["x"], ["i"]), node("Cast", ["i"], ["y"], to=1)], {"x": [3, 4]})
     assert bind(graph, {}, assume_bounds=True).values["y"].shape == (2, 12)
@@ -370,6 +387,10 @@ MIXED: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "outer product": ([node("Reshape", ["x", "rows"], ["r"]), node("Transpose", ["r"], ["t"]), node("MatMul", ["r", "t"], ["y"])], "mixes the items"),
     "gram": ([node("Reshape", ["x", "rows"], ["r"]), node("Transpose", ["r"], ["t"]), node("MatMul", ["t", "r"], ["y"])], "reduces over the batch"),
     "swapped": ([node("Transpose", ["x"], ["t"], perm=[2, 1, 0]), node("Reshape", ["t", "items"], ["y"])], "mixes the items"),
+    "backwards": ([node("Slice", ["x", "far", "axis0", "axis0", "minus"], ["y"])], "mixes the items"),
+    "reversed": ([node("ReverseSequence", ["x", "three"], ["y"], time_axis=0, batch_axis=1)], "works along the batch"),
+    "unique": ([node("Unique", ["x"], ["y"], axis=1)], "works along the batch"),
+    "scattered": ([node("ScatterElements", ["x", "i114", "u114"], ["y"], axis=1)], "writes the same into every item"),
     "lstm": ([node("LSTM", ["x", "w", "r"], ["y"], hidden_size=2)], "works along the batch, axis 0 of its input 0"),
     "padded": ([node("Pad", ["x", "pads"], ["y"])], "mixes the items"),
     "in a branch": (
@@ -379,6 +400,7 @@ MIXED: dict[str, tuple[list[onnx.NodeProto], str]] = {
 }  # fmt: skip
 OPERANDS: dict[str, Any] = {
     "rows": np.array([-1, 4]), "items": np.array([-1, 3, 4]), "w4": np.eye(4, dtype=F), "s4": np.ones(4, F), "s134": np.ones((1, 3, 4), F), "one": np.array([1]),
+    "far": np.array([99]), "minus": np.array([-1]), "three": np.array([1, 1, 1]), "i114": np.zeros((1, 1, 4), np.int64), "u114": np.ones((1, 1, 4), F),
     "nought": np.array([0]), "axis0": np.array([0]), "axis1": np.array([1]), "half": F(0.5), "pads": np.array([1, 0, 0, 0, 0, 0]), **LSTM,
 }  # fmt: skip
 
@@ -402,7 +424,7 @@ def test_items_that_are_kept_apart_can_be_batched(name: str) -> None:
 @pytest.mark.parametrize("name", MIXED)
 def test_items_that_are_mixed_cannot_be_batched(name: str) -> None:
     nodes, message = MIXED[name]
-    assert bind(single(nodes), {"batch": 1}).is_static
+    assert bind(single(nodes), {"batch": 1}).values["x"].shape == (1, 3, 4)
     error = refused(single(nodes), {"batch": 3}, f"the model's batch is fixed at 1 and cannot be changed: .*{message}")
     assert type(error) is InputError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from tenfold.errors import InputError, ModelError
@@ -17,7 +16,7 @@ BATCH = "batch"
 # The axis along which an op works, by its default; rows with an attribute ``axis`` that is not here only name an axis with it.
 ALONG = {
     "softmax": -1, "log_softmax": -1, "hardmax": -1, "lp_normalization": -1, "top_k": -1, "concat": 0, "split": 0, "gather": 0,
-    "gather_elements": 0, "scatter_elements": 0, "compress": 0, "unique": 0, "tensor_scatter": -2, "arg_max": 0, "arg_min": 0,
+    "gather_elements": 0, "scatter_elements": 0, "compress": 0, "tensor_scatter": -2, "arg_max": 0, "arg_min": 0,
 }  # fmt: skip
 FROM = ("layer_norm", "rms_norm")  # these work along all axes from theirs on
 RECURRENT = ("lstm", "gru", "rnn", "dynamic_quantize_lstm")
@@ -26,6 +25,8 @@ ANYWHERE = frozenset(
     {"transpose", "expand", "slice", "tile", "pad", "matmul", "matmul_integer", "einsum", "random", "bernoulli", "if", "loop"}
 )
 
+COUNTED = ("non_zero", "non_max_suppression")  # as many results as the data says, of all items together
+WRITTEN = ("scatter_elements", "tensor_scatter")  # what is written, and where, must be there for each item
 LOOSE = ("shape", "size", "dynamic_quantize")  # no items in the results, or a scale over all of them by design
 
 
@@ -49,7 +50,7 @@ def rebatch(graph: Graph) -> Graph:
         inferred, _ = infer_graph(replace(freed, values=values), shapes)
     except ModelError as error:
         raise InputError(f"the model's batch is fixed at 1 and cannot be changed: {error}") from error
-    _check_apart(inferred, inferred.bounds)
+    _check_apart(inferred)
     return inferred
 
 
@@ -72,16 +73,16 @@ def _free_reshapes(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(ops), constants=constants, values=values)
 
 
-def _check_apart(graph: Graph, bounds: Mapping[str, Dim]) -> None:
+def _check_apart(graph: Graph) -> None:
     for op in graph.ops:
-        why = _mixes(op_call(graph, op), bounds)
+        why = _mixes(op_call(graph, op))
         if why:
             raise InputError(f"the model's batch is fixed at 1 and cannot be changed: node '{op.name}' ({op.kind}) {why}")
         for body in op.bodies:
-            _check_apart(body, bounds)
+            _check_apart(body)
 
 
-def _mixes(call: Call, bounds: Mapping[str, Dim]) -> str:
+def _mixes(call: Call) -> str:
     """How the op mixes the items of a batch, or ""."""
     row = row_of(call.op)
     if call.op.kind in LOOSE:
@@ -102,11 +103,12 @@ def _mixes(call: Call, bounds: Mapping[str, Dim]) -> str:
         if place is None or axes[0] in _worked_axes(call, i, len(shape)):
             return f"works along the batch, axis {axes[0]} of its input {i}"
         widths.append(place)
+    if call.op.kind in WRITTEN and 0 < len(widths) < len(space.access):
+        return "writes the same into every item, or one item's into all"
     for value in call.outputs if widths else ():
         shape = value.shape if value is not None else ()
         axes = _batch_axes(shape)
-        depends = any(BATCH in symbols_of(bounds.get(s, 0)) for d in shape or () for s in symbols_of(d))
-        if value is None or shape is None or (depends and not axes):  # as many as the data says: of all items together
+        if value is None or shape is None or (call.op.kind in COUNTED and not axes):
             continue
         place = _place(shape, axes)
         if place is None or not any(_follows(w, place, row.lowering is Lowering.VIEW) for w in widths):
@@ -151,6 +153,11 @@ def _worked_axes(call: Call, i: int, rank: int) -> range:
         return range(at, at + 1)
     if kind in FROM:
         return range(int(call.attr("axis", -1)) % rank, rank)
+    if kind == "unique":
+        return range(rank)
+    if kind == "reverse_sequence":
+        at = int(call.attr("time_axis", 0)) % rank
+        return range(at, at + 1)
     if kind in ("cum_sum", "cum_prod"):
         known = call.numbers(1)
         return range(rank) if known is None else range(int(known[0]) % rank, int(known[0]) % rank + 1)
