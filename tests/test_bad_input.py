@@ -76,6 +76,12 @@ def test_truncated_files(keep: float, name: str) -> None:
         one_line(error)
 
 
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
+def test_files_cut_inside_a_field(keep: float) -> None:
+    whole = (LIGHT / "light_resnet50.onnx").read_bytes()
+    refused(whole[: int(len(whole) * keep)], kind=TenfoldError)
+
+
 @given(st.data())
 def test_flipped_bytes(data: st.DataObject) -> None:
     whole = bytearray(model_of([node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["y"])], {"x": (F, ["n", 3, 8, 8])}, ["y"], {"w": np.ones((2, 3, 3, 3), F)}).SerializeToString())  # fmt: skip
@@ -126,6 +132,10 @@ def test_an_unknown_domain_is_named(domain: str) -> None:
 @pytest.mark.parametrize("version", [0, -1, 29, 10**9])
 def test_an_opset_that_does_not_exist(version: int) -> None:
     refused(model_of([node("Relu", ["x"], ["y"])], {"x": (F, [1])}, ["y"], opset=version), f"opset {version} is outside what is supported")
+
+
+def test_an_op_of_sequences_is_refused_with_the_reason() -> None:
+    refused(model_of([node("SequenceEmpty", [], ["y"])], {"x": (F, [1])}, ["y"]), "SequenceEmpty' is not supported: sequences")
 
 
 # --- shapes ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from support import imported, model_of, model_path, ops_of, seeded_feeds
 from tenfold.errors import InputError, ModelError, TenfoldError
 from tenfold.importers import load_onnx
 from tenfold.ir import Graph, bind, graph_totals, interpret, verify
+from tenfold.ir.dims import mul, substitute, symbol
 
 node = helper.make_node
 F = np.float32
@@ -118,6 +119,37 @@ def test_shape_arithmetic_is_that_of_the_interpreter(batch: int, seq: int, by: i
     np.testing.assert_array_equal(interpret(bound, {"x": x})["y"], want)
 
 
+def shaped() -> Graph:
+    """x [batch, seq, 6] reshaped through shape arithmetic to [batch, seq * 2, 3]."""
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Gather", ["s", "zero"], ["b"]),
+        node("Gather", ["s", "one"], ["l"]),
+        node("Mul", ["l", "two"], ["l2"]),
+        node("Unsqueeze", ["b", "axis"], ["b1"]),
+        node("Unsqueeze", ["l2", "axis"], ["l1"]),
+        node("Concat", ["b1", "l1", "minus"], ["target"], axis=0),
+        node("Reshape", ["x", "target"], ["r"]),
+        node("Relu", ["r"], ["y"]),
+    ]
+    constants = {"zero": np.int64(0), "one": np.int64(1), "two": np.int64(2), "axis": np.array([0]), "minus": np.array([-1])}
+    return graph_of(nodes, {"x": ["batch", "seq", 6]}, **constants)
+
+
+def test_shape_arithmetic_is_resolved_and_folded_away() -> None:
+    graph = shaped()
+    batch, seq = symbol("batch"), symbol("seq")
+    assert graph.symbols == ("batch", "seq")
+    assert graph.values["y"].shape == (batch, mul(2, seq), 3)
+    bound = bind(graph, {"batch": 2, "seq": 5})
+    assert bound.is_static
+    assert bound.values["y"].shape == (2, 10, 3)
+    assert [op.kind for op in bound.ops] == ["reshape", "relu"]
+    verify(bound)
+    x = np.arange(60, dtype=F).reshape(2, 5, 6)
+    np.testing.assert_array_equal(interpret(bound, {"x": x})["y"], interpret(graph, {"x": x})["y"])
+
+
 def test_unused_ops_and_values_disappear() -> None:
     nodes = [node("Exp", ["x"], ["unused"]), node("Size", ["x"], ["n"]), node("Cast", ["n"], ["f"], to=1), node("Div", ["x", "f"], ["y"])]
     bound = bind(graph_of(nodes, {"x": ["batch", 5]}, spare=np.ones(9, F)), {"batch": 2})
@@ -190,7 +222,8 @@ def test_a_branch_on_data_is_priced_as_its_dearer_one_and_noted(dear_first: bool
 
 
 @pytest.mark.parametrize(
-    ("other", "noted", "kinds"), [("Softmax", {"outer.branch": 1}, ["softmax"]), ("Identity", {"outer/inner.branch": 1}, ["neg"])]
+    ("other", "noted", "kinds"),
+    [("Softmax", {"outer.branch": 1}, ["softmax"]), ("Identity", {"outer.branch": 0, "outer/inner.branch": 1}, ["neg"])],
 )
 def test_a_branch_in_a_branch_is_decided_too(other: str, noted: dict[str, int], kinds: list[str]) -> None:
     inner = [branch(node(op, ["x"], [f"{op}_out"]), name=op) for op in ("Exp", "Neg")]
@@ -199,7 +232,7 @@ def test_a_branch_in_a_branch_is_decided_too(other: str, noted: dict[str, int], 
     flags = {"f": (np.bool_, [1]), "g": (np.bool_, [1])}
     nodes = [node("If", ["f"], ["y"], name="outer", then_branch=deep, else_branch=flat)]
     priced = bind(graph_of(nodes, {"x": [4, 8], **flags}), {}, assume_bounds=True)
-    assert noted.items() <= priced.bounds.items()
+    assert dict(priced.bounds) == noted
     assert [op.kind for op in priced.ops if op.kind != "identity"] == kinds
 
 
@@ -228,6 +261,29 @@ def test_data_dependent_extents_are_bounded_and_noted(
     assert priced.values["y"].shape == shape
     assert list(priced.bounds.values()) == bound
     assert isinstance(graph_totals(priced).flops, int)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step"), [(-1, -(2**40), -1), (2**40, -(2**40), -2), (5, 0, -1), (-1, 0, -1), (2, -(2**40), -1), (-2, 1, -3)]
+)
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_slices_that_go_backwards(n: int, start: int, end: int, step: int) -> None:
+    """Over an extent that has only a name, and over a number: as NumPy does, or at most that."""
+    nodes = [node("Slice", ["x", "s", "e", "a", "t"], ["y"])]
+    graph = graph_of(nodes, {"x": ["n"]}, s=np.array([start]), e=np.array([end]), a=np.array([0]), t=np.array([step]))
+    x = np.arange(n, dtype=F)
+    want = x[start : end if end > -n - 1 else None : step]
+    np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], want)
+    assert bind(graph, {"n": n}).values["y"].shape == want.shape
+    (extent,) = graph.values["y"].dims
+    assert substitute(extent, {"n": n}) in (len(want), extent)
+    assert not isinstance(extent, int)
+
+
+def test_what_runs_is_as_long_as_the_data_says() -> None:
+    graph = graph_of([node("NonZero", ["x"], ["i"]), node("Cast", ["i"], ["y"], to=1)], {"x": [3, 4]})
+    assert bind(graph, {}, assume_bounds=True).values["y"].shape == (2, 12)
+    assert interpret(graph, {"x": np.eye(3, 4, dtype=F)})["y"].shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +350,88 @@ def test_any_other_fixed_batch_cannot(shape: list[Any], found: str) -> None:
 def test_a_batch_that_ops_rely_on_cannot_be_changed(nodes: list[onnx.NodeProto]) -> None:
     graph = graph_of(nodes, {"x": [1, 4]}, flat=np.array([4]), row=np.ones((1, 2), F), zero=np.array([0]))
     assert isinstance(refused(graph, {"batch": 3}, "."), InputError)
+
+
+def _body(op: str, **attrs: Any) -> onnx.GraphProto:
+    return helper.make_graph([node(op, ["x"], ["b"], **attrs)], op, [], [helper.make_empty_tensor_value_info("b")])
+
+
+LSTM = {"w": np.full((1, 8, 4), 0.1, F), "r": np.full((1, 8, 2), 0.2, F)}
+# Models of x [1, 3, 4]: those that keep the items of a batch apart, and those that do not.
+APART: dict[str, list[onnx.NodeProto]] = {
+    "reduce": [node("ReduceMean", ["x"], ["y"], axes=[1, 2])],
+    "softmax": [node("Softmax", ["x"], ["y"], axis=-1)],
+    "transposed softmax": [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("Softmax", ["t"], ["s"], axis=0), node("Transpose", ["s"], ["y"], perm=[1, 0, 2])],
+    "flattened": [node("Reshape", ["x", "rows"], ["r"]), node("MatMul", ["r", "w4"], ["m"]), node("Reshape", ["m", "items"], ["y"])],
+    "layer norm": [node("LayerNormalization", ["x", "s4"], ["y"], axis=-1)],
+    "gather": [node("Gather", ["x", "one"], ["y"], axis=1)],
+    "split": [node("Split", ["x"], ["y", "z"], axis=2)],
+    "concat": [node("Concat", ["x", "x"], ["y"], axis=1)],
+    "cumulative": [node("CumSum", ["x", "axis1"], ["y"])],
+    "product with itself": [node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), node("MatMul", ["x", "t"], ["y"])],
+    "lstm": [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("LSTM", ["t", "w", "r"], ["l"], hidden_size=2), node("Transpose", ["l"], ["y"], perm=[2, 0, 1, 3])],
+    "branch": [node("RandomUniform", [], ["m"], shape=[1]), node("Greater", ["m", "half"], ["c"]), node("If", ["c"], ["y"], then_branch=_body("Relu"), else_branch=_body("Abs"))],
+}  # fmt: skip
+MIXED: dict[str, tuple[list[onnx.NodeProto], str]] = {
+    "reduce": ([node("ReduceMean", ["x"], ["y"], axes=[0])], r"node 'y' \(reduce_mean\) reduces over the batch"),
+    "reduce all": ([node("ReduceSum", ["x"], ["y"], keepdims=0)], "reduces over the batch"),
+    "arg max": ([node("ArgMax", ["x"], ["y"], axis=0)], "reduces over the batch"),
+    "softmax": ([node("Softmax", ["x"], ["y"], axis=0)], r"node 'y' \(softmax\) works along the batch, axis 0 of its input 0"),
+    "transposed softmax": ([node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("Softmax", ["t"], ["y"], axis=1)], "works along the batch, axis 1"),
+    "layer norm": ([node("LayerNormalization", ["x", "s134"], ["y"], axis=0)], "works along the batch"),
+    "first item": ([node("Gather", ["x", "nought"], ["y"], axis=0)], "works along the batch"),
+    "first items": ([node("Slice", ["x", "axis0", "axis1"], ["y"])], "mixes the items"),
+    "cumulative": ([node("CumSum", ["x", "axis0"], ["y"])], "works along the batch"),
+    "concat": ([node("Concat", ["x", "x"], ["y"], axis=0)], "works along the batch"),
+    "top": ([node("TopK", ["x", "axis1"], ["y", "i"], axis=0)], "works along the batch"),
+    "outer product": ([node("Reshape", ["x", "rows"], ["r"]), node("Transpose", ["r"], ["t"]), node("MatMul", ["r", "t"], ["y"])], "mixes the items"),
+    "gram": ([node("Reshape", ["x", "rows"], ["r"]), node("Transpose", ["r"], ["t"]), node("MatMul", ["t", "r"], ["y"])], "reduces over the batch"),
+    "swapped": ([node("Transpose", ["x"], ["t"], perm=[2, 1, 0]), node("Reshape", ["t", "items"], ["y"])], "mixes the items"),
+    "backwards": ([node("Slice", ["x", "far", "axis0", "axis0", "minus"], ["y"])], "mixes the items"),
+    "reversed": ([node("ReverseSequence", ["x", "three"], ["y"], time_axis=0, batch_axis=1)], "works along the batch"),
+    "unique": ([node("Unique", ["x"], ["y"], axis=1)], "works along the batch"),
+    "scattered": ([node("ScatterElements", ["x", "i114", "u114"], ["y"], axis=1)], "writes the same into every item"),
+    "lstm": ([node("LSTM", ["x", "w", "r"], ["y"], hidden_size=2)], "works along the batch, axis 0 of its input 0"),
+    "padded": ([node("Pad", ["x", "pads"], ["y"])], "mixes the items"),
+    "in a branch": (
+        [node("RandomUniform", [], ["m"], shape=[1]), node("Greater", ["m", "half"], ["c"]), node("If", ["c"], ["y"], then_branch=_body("Relu"), else_branch=_body("Softmax", axis=0))],
+        r"node 'b' \(softmax\) works along the batch",
+    ),
+}  # fmt: skip
+OPERANDS: dict[str, Any] = {
+    "rows": np.array([-1, 4]), "items": np.array([-1, 3, 4]), "w4": np.eye(4, dtype=F), "s4": np.ones(4, F), "s134": np.ones((1, 3, 4), F), "one": np.array([1]),
+    "far": np.array([99]), "minus": np.array([-1]), "three": np.array([1, 1, 1]), "i114": np.zeros((1, 1, 4), np.int64), "u114": np.ones((1, 1, 4), F),
+    "nought": np.array([0]), "axis0": np.array([0]), "axis1": np.array([1]), "half": F(0.5), "pads": np.array([1, 0, 0, 0, 0, 0]), **LSTM,
+}  # fmt: skip
+
+
+def single(nodes: list[onnx.NodeProto]) -> Graph:
+    read = {i for n in nodes for i in n.input}
+    return graph_of(nodes, {"x": [1, 3, 4]}, **{n: v for n, v in OPERANDS.items() if n in read})
+
+
+@pytest.mark.parametrize("name", APART)
+def test_items_that_are_kept_apart_can_be_batched(name: str) -> None:
+    """What a batch gives is what its items give, one after the other."""
+    graph = single(APART[name])
+    many = bind(graph, {"batch": 3})
+    verify(many)
+    x = np.random.default_rng(2).standard_normal((3, 3, 4)).astype(F)
+    rows = [interpret(graph, {"x": x[i : i + 1]})["y"] for i in range(3)]
+    np.testing.assert_allclose(interpret(many, {"x": x})["y"], np.concatenate(rows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_items_that_are_mixed_cannot_be_batched(name: str) -> None:
+    nodes, message = MIXED[name]
+    assert bind(single(nodes), {"batch": 1}).values["x"].shape == (1, 3, 4)
+    error = refused(single(nodes), {"batch": 3}, f"the model's batch is fixed at 1 and cannot be changed: .*{message}")
+    assert type(error) is InputError
+
+
+@pytest.mark.models
+def test_a_real_model_with_a_state_of_two_layers_says_that_its_batch_is_fixed() -> None:
+    refused(load_onnx(model_path("silero_vad/silero_vad_openvino_16k.onnx")), {"batch": 4}, "the model's batch is fixed")
 
 
 # --- real models -------------------------------------------------------------------------------------------

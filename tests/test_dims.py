@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -116,6 +117,59 @@ def test_ints_print_and_parse_as_ints(n: int) -> None:
     assert d.is_static(d.parse(d.text(n)))
 
 
+# --- expressions of expressions ----------------------------------------------------------------------------
+
+NESTED_NAMES = ("n", "seq", "h")
+NESTED_SIZES = st.fixed_dictionaries(dict.fromkeys(NESTED_NAMES, st.integers(1, 40)))
+leaves = st.one_of(st.integers(1, 12), st.sampled_from(NESTED_NAMES).map(d.symbol))
+
+
+def _grow(inner: st.SearchStrategy[d.Dim]) -> st.SearchStrategy[d.Dim]:
+    pairs = st.tuples(inner, inner)
+    return st.one_of(
+        pairs.map(lambda p: d.add(*p)),
+        pairs.map(lambda p: d.mul(*p)),
+        pairs.map(lambda p: d.maximum(*p)),
+        pairs.map(lambda p: d.minimum(*p)),
+        st.tuples(inner, st.integers(1, 9)).map(lambda p: d.floordiv(*p)),
+        st.tuples(inner, st.integers(1, 9)).map(lambda p: d.ceildiv(*p)),
+    )
+
+
+expressions = st.recursive(leaves, _grow, max_leaves=5)
+BINARY: dict[str, tuple[Callable[[d.Dim, d.Dim], d.Dim], Callable[[int, int], int]]] = {
+    "add": (d.add, lambda a, b: a + b),
+    "sub": (d.sub, lambda a, b: a - b),
+    "mul": (d.mul, lambda a, b: a * b),
+    "maximum": (d.maximum, max),
+    "minimum": (d.minimum, min),
+}
+
+
+@given(expressions, expressions, NESTED_SIZES, st.sampled_from(sorted(BINARY)))
+def test_symbolic_arithmetic_is_that_of_numbers(a: d.Dim, b: d.Dim, at: dict[str, int], name: str) -> None:
+    symbolic, plain = BINARY[name]
+    x, y = d.substitute(a, at), d.substitute(b, at)
+    assert isinstance(x, int)
+    assert isinstance(y, int)
+    assert d.substitute(symbolic(a, b), at) == plain(x, y)
+
+
+@given(expressions, NESTED_SIZES, st.integers(1, 9))
+def test_symbolic_division(a: d.Dim, at: dict[str, int], by: int) -> None:
+    x = d.substitute(a, at)
+    assert isinstance(x, int)
+    assert d.substitute(d.floordiv(a, by), at) == x // by
+    assert d.substitute(d.ceildiv(a, by), at) == -(-x // by)
+
+
+@given(expressions)
+def test_a_dimension_prints_and_parses_back(a: d.Dim) -> None:
+    assert d.parse(d.text(a)) == a
+
+
+# --- broadcasting ------------------------------------------------------------------------------------------
+
 extents = st.lists(st.tuples(st.sampled_from([1, 2, 3, 5]), st.booleans(), st.booleans()), max_size=4)
 
 
@@ -138,8 +192,9 @@ def test_broadcasting_names() -> None:
     assert d.broadcast([(A, 1), (A, B)]) == (A, B)
     assert d.broadcast([(A,), (4,)]) == d.broadcast([(4,), (A,)]) == (4,)
     assert d.broadcast([(A,), (B,)]) == (d.maximum(A, B),)
-    for shapes in ([(2,), (3,)], [(4, 2), (A, 2), (3, 1)]):
-        with pytest.raises(ValueError, match="do not broadcast"):
+    assert d.broadcast([(A, 1, 4), (3, 1)]) == (A, 3, 4)
+    for shapes, named in (([(2,), (3,)], "2 and 3"), ([(4, 2), (A, 2), (3, 1)], "4 and 3")):
+        with pytest.raises(ValueError, match=f"{named} do not broadcast"):
             d.broadcast(shapes)
 
 

@@ -71,6 +71,14 @@ def test_what_is_no_interval(bad: tuple[float, float, float]) -> None:
         Estimate(*bad)
 
 
+def test_by_hand() -> None:
+    a, b = Estimate.within(10, 0.25), Estimate(2, 1, 4)
+    assert ends(a) == (10, 8, 12.5)
+    assert (a + b, a * b) == (Estimate(12, 9, 16.5), Estimate(20, 8, 50))
+    assert (b * 3, b / 2) == (Estimate(6, 3, 12), Estimate(1, 0.5, 2))
+    assert Estimate.total([a, b, Estimate.exact(1)]) == Estimate(13, 10, 17.5)
+
+
 def test_it_is_a_value() -> None:
     e = Estimate(2, 1, 4)
     assert len({e, Estimate(2.0, 1.0, 4.0)}) == 1

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from support import imported, model_of, runtime
-from tenfold.importers.onnx.microsoft import MICROSOFT
+from tenfold.importers.onnx.microsoft import ALSO_DEFAULT, MICROSOFT
 from tenfold.ir import interpret, verify
 from tenfold.ir.graph import Array
 
@@ -76,6 +76,14 @@ CASES: dict[str, tuple[str, list[Array | None], int, dict[str, Any]]] = {
     "q_pool": ("QLinearAveragePool", [u8(1, 2, 6, 6), *SCALES[:4]], 1, {"kernel_shape": [2, 2], "strides": [2, 2]}),
     "q_global": ("QLinearGlobalAveragePool", [u8(1, 2, 6, 6), *SCALES[:4]], 1, {}),
     "q_softmax": ("QLinearSoftmax", [u8(3, 9), *SCALES[:2], one(1 / 256), one(0, np.uint8)], 1, {"axis": -1, "opset": 13}),
+    **{f"q_softmax_{opset}_{axis}": ("QLinearSoftmax", [u8(2, 3, 4), *SCALES[:2], one(1 / 256), one(0, np.uint8)], 1, {"axis": axis, "opset": opset})
+       for opset in (11, 12, 13) for axis in (-2, 0, 1, 2)},
+    **{f"q_pool_last_{i}": ("QLinearAveragePool", [u8(1, 6, 5, 2), *SCALES[:4]], 1, {"channels_last": 1, **attrs}) for i, attrs in enumerate((
+        {"kernel_shape": [2, 2], "strides": [2, 2]}, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
+        {"kernel_shape": [3, 2], "auto_pad": "SAME_UPPER"}, {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}))},
+    "q_global_last": ("QLinearGlobalAveragePool", [u8(1, 6, 5, 2), *SCALES[:4]], 1, {"channels_last": 1}),
+    "simplified": ("SimplifiedLayerNormalization", [X, normal(16)], 1, {"epsilon": 1e-5}),
+    "simplified_axis": ("SimplifiedLayerNormalization", [X, normal(5, 16)], 1, {"axis": 1}),
     "q_gemm": ("QGemm", [u8(4, 8), one(0.1), Z8, i8(8, 3), one(0.02), one(0, np.int8), RNG.integers(-99, 99, 3).astype(np.int32), one(0.5), Z8],
                1, {}),
     "q_gemm_float": ("QGemm", [u8(4, 8), one(0.1), Z8, i8(3, 8), one(0.02), one(0, np.int8)], 1, {"transB": 1}),
@@ -83,10 +91,7 @@ CASES: dict[str, tuple[str, list[Array | None], int, dict[str, Any]]] = {
     "dequantize": ("DequantizeLinear", [u8(3, 4), one(0.03), Z8], 1, {}),
 }  # fmt: skip
 
-NOT_HERE = {
-    "DynamicQuantizeLSTM": "tests/test_real_models.py compares it on short sequences",
-    "SimplifiedLayerNormalization": "ONNX Runtime registers it in the default domain only; its body is that of the Skip form",
-}
+NOT_HERE = {"DynamicQuantizeLSTM": "tests/test_real_models.py compares it on short sequences"}
 
 
 def test_every_handler_is_exercised() -> None:
@@ -107,7 +112,7 @@ def test_equals_onnx_runtime(case: str) -> None:
         feeds = {"i0": first}
     results = [f"o{j}" for j in range(outputs)]
     asked = ["o0", "", "", "o3"] if op.startswith("Skip") else results
-    node = helper.make_node(op, names, asked, domain="com.microsoft", **attrs)
+    node = helper.make_node(op, names, asked, domain="" if op in ALSO_DEFAULT else "com.microsoft", **attrs)
     inputs = {n: (a.dtype, a.shape) for n, a in feeds.items() if a is not None}
     model = model_of([node], inputs, [o for o in asked if o], constants, opset=17, microsoft=True)
     graph = imported(model)

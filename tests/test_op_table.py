@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from support import imported, model_of, node_cases, to_array
 from tenfold.errors import TenfoldError
-from tenfold.ir import TABLE, Access, DType, Graph, Lowering, Op, bind, interpret, op_call
+from tenfold.ir import TABLE, Access, DType, Graph, Lowering, Op, bind, interpret, op_call, parse_text
 from tenfold.ir.infer import row_of
 
 KINDS = sorted(TABLE)
@@ -105,10 +105,21 @@ def _lstm_model() -> onnx.ModelProto:
     return model_of([node], {"x": (np.float32, [5, 1, i])}, ["y"], constants, microsoft=True)
 
 
+def _cache_model() -> onnx.ModelProto:
+    inputs = {
+        n: (np.float32, s) for n, s in (("x", [2, 1, 8]), ("k", [2, 1, 4]), ("v", [2, 1, 4]), ("pk", [2, 1, 5, 4]), ("pv", [2, 1, 5, 4]))
+    }
+    node = helper.make_node(
+        "GroupQueryAttention", [*inputs, "s", "t"], ["y", "keys", "values"], domain="com.microsoft", num_heads=2, kv_num_heads=1
+    )
+    return model_of([node], inputs, ["y", "keys", "values"], {"s": np.array([3, 5], np.int32), "t": np.array(6, np.int32)}, microsoft=True)
+
+
 def _mini_cases() -> list[tuple[str, onnx.ModelProto, dict[str, Any], bool]]:
     """Kinds that no node test shows inside a static graph: (kind, model, feeds, whether to assume bounds)."""
     node, x = helper.make_node, np.arange(3, dtype=np.float32)
     rois = np.array([[0, 0, 0, 3, 3]], np.float32)
+    cache = {i.name: np.ones([d.dim_value for d in i.type.tensor_type.shape.dim], np.float32) for i in _cache_model().graph.input}
     picture = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     return [
         _dynamic("shape", node("Identity", ["n"], ["y"])),
@@ -119,6 +130,7 @@ def _mini_cases() -> list[tuple[str, onnx.ModelProto, dict[str, Any], bool]]:
         _dynamic("one_hot", node("OneHot", ["places", "six", "offon"], ["y"]), six=np.int64(6), offon=np.array([0, 1], np.float32)),
         ("loop", _loop_model(), {"x": x}, False),
         ("if", _if_model(), {"c": np.array(False), "x": x}, False),
+        ("cached_attention", _cache_model(), cache, False),
         ("dynamic_quantize_lstm", _lstm_model(), {"x": np.linspace(-1, 1, 15).astype(np.float32).reshape(5, 1, 3)}, False),
         ("max_roi_pool", model_of([node("MaxRoiPool", ["x", "r"], ["y"], pooled_shape=[2, 2])],
                                   {"x": (np.float32, [1, 1, 4, 4]), "r": (np.float32, [1, 5])}, ["y"]), {"x": picture, "r": rois}, False),
@@ -136,7 +148,35 @@ def examples() -> Mapping[str, list[Example]]:
     for kind, model, feeds, assume in _mini_cases():
         graph = bind(imported(model), {}, assume_bounds=assume)
         found[kind] += [Example(f"mini {kind}", graph, op, feeds) for op in graph.ops if op.kind == kind]
+    graph = parse_text(_EXPERTS)
+    rng = np.random.default_rng(0)
+    feeds = {n: rng.standard_normal([int(d) for d in graph.values[n].dims]).astype(np.float32) for n in graph.inputs}
+    found["moe"].append(Example("experts", graph, graph.ops[0], feeds))
     return found
+
+
+_EXPERTS = """graph 'experts' {
+  input %x: fp32[2,3,8]
+  input %router: fp32[8,4]
+  input %up: fp32[4,8,12]
+  input %down: fp32[4,6,8]
+  %y: fp32[2,3,8] = moe(%x, %router, %up, %down) {activation='silu', gated=1, top_k=2}
+  output %y
+}"""
+
+
+def test_experts_are_the_weighted_sum_of_dense_layers() -> None:
+    """Every expert on every token, then only the best two count, by their renormalised softmax."""
+    example = examples()["moe"][0]
+    x, router, up, down = (np.asarray(example.feeds[n], np.float64) for n in example.graph.inputs)
+    logits = x @ router
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    kept = np.where(weights >= np.sort(weights, -1)[..., -2:-1], weights, 0)
+    kept = kept / kept.sum(-1, keepdims=True)
+    gate, value = np.split(np.einsum("bsd,edh->bseh", x, up), 2, axis=-1)
+    each = np.einsum("bseh,ehd->bsed", gate / (1 + np.exp(-gate)) * value, down)
+    want = (kept[..., None] * each).sum(2)
+    np.testing.assert_allclose(interpret(example.graph, example.feeds)["y"], want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -114,7 +114,7 @@ def test_canonicalise_views_transposes_and_no_ops() -> None:
       output %y
     }"""
     assert passed(text, "canonicalise") == (
-        "%d: fp32[4,6,1] = reshape(%x, %d~const4) {allowzero=1}\n%y: fp32[4,6,1] = relu(%d)"
+        "%d: fp32[4,6,1] = reshape(%x, %'d~const2') {allowzero=1}\n%y: fp32[4,6,1] = relu(%d)"
     )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import helper
 
-from support import FETCHED, model_path
+from support import FETCHED, imported, model_of, model_path
 from tenfold.chips import chip, names
 from tenfold.errors import InputError
 from tenfold.profile import Sizes, load, prepare, profile_bound, roles
@@ -40,6 +42,24 @@ def test_every_real_model_on_every_chip(name: str) -> None:
 )
 def test_roles_of_free_dimensions(name: str, wanted: list[str]) -> None:
     assert list(roles(load(model_path(name))).values()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        (["frames", 80], {"frames": "seq"}),
+        (["num_samples"], {"num_samples": "seq"}),
+        (["n", "frames", 80], {"n": "batch", "frames": "seq"}),
+        (["rows", 80], {"rows": "batch"}),
+        (["batch_frames", 80], {"batch_frames": "batch"}),
+    ],
+)
+def test_a_first_axis_named_after_time_is_no_batch(shape: list[str | int], wanted: dict[str, str]) -> None:
+    graph = imported(model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (np.float32, shape)}, ["y"]))
+    assert roles(graph) == wanted
+    if "batch" not in wanted.values():
+        with pytest.raises(InputError, match="the model's batch is fixed"):
+            prepare(graph, Sizes(batch=8))
 
 
 @pytest.mark.models

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import tracemalloc
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from support import imported, model_of, ops_of
 from tenfold.errors import ModelError
+from tenfold.importers.onnx.load import _symbol_name
 from tenfold.ir import DType, Graph, Op, Value, bind, interpret, parse_text, to_text, verify
+from tenfold.ir import dims as d
 from tenfold.ir.graph import Array
 
 UNARY = ("Relu", "Sigmoid", "Neg", "Identity", "Softmax", "LeakyRelu", "Transpose", "HardSigmoid")
@@ -92,6 +97,113 @@ def test_random_graphs_round_trip(model: onnx.ModelProto) -> None:
         equal(interpret(again, feeds)[name], want)
     bound = bind(graph, dict.fromkeys(graph.symbols, 3))
     same(bound, parse_text(to_text(bound, weights=True)))
+
+
+WORDS = st.text(st.characters(), min_size=1, max_size=6)
+IDENTIFIERS = st.one_of(
+    st.sampled_from(["lambda", "if", "None", "True", "e", "inf", "nan", "_", "input", "Max", "floor"]),
+    st.from_regex(r"[a-z_]\w{0,5}", fullmatch=True),
+)
+SCALARS = st.one_of(st.booleans(), st.integers(), st.floats(), st.text(st.characters(), max_size=6))
+ATTRS = st.dictionaries(IDENTIFIERS, st.one_of(SCALARS, st.lists(SCALARS, max_size=3).map(tuple)), max_size=3).map(
+    lambda a: dict(sorted(a.items()))
+)
+EXTENTS = st.one_of(
+    st.integers(0, 9),
+    st.builds(lambda n, k: d.add(d.mul(k, d.symbol(_symbol_name(n, "x", 0))), 1), st.one_of(IDENTIFIERS, WORDS), st.integers(1, 3)),
+)
+
+
+@st.composite
+def anything(draw: st.DrawFn) -> Graph:
+    """A graph of arbitrary words and attributes, whether it makes sense or not."""
+    names = draw(st.lists(WORDS, min_size=4, max_size=4, unique=True))
+    shapes = st.one_of(st.none(), st.lists(EXTENTS, max_size=3).map(tuple))
+    values = {n: Value(n, draw(st.sampled_from([DType.F32, DType.I4, DType.BOOL])), draw(shapes)) for n in names}
+    operands = st.lists(st.one_of(st.just(""), st.sampled_from(names)), max_size=3).map(tuple)
+    op = Op(draw(IDENTIFIERS), draw(operands), (names[2], "", names[3]), draw(ATTRS), (), draw(st.one_of(st.just(""), WORDS)))
+    bounds = {"u0_" + draw(IDENTIFIERS): draw(EXTENTS)}
+    return Graph(
+        draw(WORDS), (names[0],), draw(st.sampled_from([(), (names[2],), tuple(names[:3])])), (op,), values, {names[1]: None}, bounds
+    )
+
+
+@given(anything())
+@example(
+    Graph(
+        "g",
+        (),
+        ("y",),
+        (Op("relu", (), ("y",), {"a": float("nan"), "lambda": (float("inf"), -float("inf"))}),),
+        {"y": Value("y", DType.F32, (d.symbol("lambda"),))},
+        {},
+        {},
+    )
+)
+def test_any_words_and_numbers_round_trip(graph: Graph) -> None:
+    again = parse_text(to_text(graph))
+    assert repr(again.ops) == repr(graph.ops)
+    assert (again.name, again.inputs, again.outputs, again.bounds, again.values) == (
+        graph.name,
+        graph.inputs,
+        graph.outputs,
+        graph.bounds,
+        graph.values,
+    )
+    assert to_text(again) == to_text(graph)
+
+
+TYPED = ["'", "%", "(", ")", "{", "}", "[", "]", ",", "=", ":", "\\", "\n", " ", "_", "\0", "9" * 5000, "inf", "nan", "'\\q'", "**", "lambda", "const %k: int8[2] = [300, 1]",
+         "const %b: fp32[2] = bytes !", "const %b: fp32[2] = bytes eJw=", "const %s: string[1] = strings [1]", "const %e: fp32[n] = [1]", "if", "é"]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 12), st.sampled_from(TYPED)), min_size=1, max_size=4))
+def test_damaged_text_is_refused_or_read(edits: list[tuple[int, int, str]]) -> None:
+    """Cut and pasted anywhere: never anything but a graph or one line that says where."""
+    text = GOLDEN
+    for at, cut, word in edits:
+        place = at % (len(text) + 1)
+        text = text[:place] + word + text[place + cut :]
+    try:
+        again = parse_text(text)
+    except ModelError as error:
+        assert str(error).startswith("text form")
+        return
+    assert to_text(parse_text(to_text(again, weights=True)), weights=True) == to_text(again, weights=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("const %k: int8[2] = [300, 1]", "the data of constant 'k' does not fit int8"), ("const %k: int8[3] = [1, 2]", "does not fit int8"),
+        ("const %k: fp32[2] = bytes !", "the data of constant 'k' does not fit|found '!'"), ("const %k: fp32[2] = bytes eJxj", "does not fit"),
+        ("const %k: fp32[n] = [1]", "needs a shape of numbers"), ("const %k: fp32[?] = [1]", "needs a shape of numbers"), ("const %k: int8[1] = [x]", "expected a number"),
+        ("const %k: string[1] = [1]", "is not string"), ("const %k: int8[1] = strings ['a']", "is not int8"), ("const %k: int8[1] = [1", r"expected , or \]"),
+        ("input %k: fp32[a b]", "'a b' is no dimension"), ("input %k: fp32[__import__('os')]", "is no dimension"), ("bound u0 1/0", "'1/0' is no dimension"),
+        ("input %k: fp32[2**99999]", "is no dimension"), ("input %'a\\q': fp32[2]", "is no escape"), ("%k: fp32[1] = relu(%x) {a=b}", "expected a number or"),
+        ("%k: fp32[1] = relu(%x) {a=__import__('os')}", "expected a number or"), ("%k: fp32[1] = relu(%x) {a=" + "9" * 5000 + "}", "is no number"),
+        ("%k: fp32[1] = relu(%x) {a=(1, 2}", r"expected , or \)"), ("%k: fp32[1] = relu(%x,)", "expected a name"), ("output %y,", "expected a name"),
+        ("input %k: fp32[" + "(" * 5000 + "]", "is no dimension"),
+    ],
+)  # fmt: skip
+def test_malformed_rows(row: str, message: str) -> None:
+    with pytest.raises(ModelError, match=rf"text form, line 2: .*({message})"):
+        parse_text("graph 'g' {\n" + row + "\n}\n")
+
+
+def test_packed_data_is_never_unpacked_beyond_its_shape() -> None:
+    bomb = base64.b64encode(zlib.compress(bytes(50_000_000), 9)).decode()
+    tracemalloc.start()
+    with pytest.raises(ModelError, match="does not fit fp32"):
+        parse_text(f"graph 'g' {{\nconst %k: fp32[2] = bytes {bomb}\n}}\n")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_graphs_nested_without_end() -> None:
+    row = "graph 'g' {\n%y: bool[1] = if(%y) with\n"
+    with pytest.raises(ModelError, match=r"text form, line 131: graphs nested more than 64 deep"):
+        parse_text(row * 3000)
 
 
 @given(models())
@@ -203,9 +315,43 @@ def test_golden_text() -> None:
     assert len(ops_of(parse_text(GOLDEN), "tanh")) == 1
 
 
+TINY = """\
+graph 'g' {
+  input %x: fp32[batch,4]
+  const %w: int64[2] = [-1, 2]
+  %r: fp32[2*batch,2] = reshape(%x, %w) 'r'
+  %y: fp32[2*batch,2] = leaky_relu(%r) {alpha=0.5} 'y'
+  output %y
+}
+"""
+
+
+def tiny() -> Graph:
+    nodes = [helper.make_node("Reshape", ["x", "w"], ["r"]), helper.make_node("LeakyRelu", ["r"], ["y"], alpha=0.5)]
+    return imported(model_of(nodes, {"x": (np.float32, ["batch", 4])}, ["y"], {"w": np.array([-1, 2])}))
+
+
+def test_text_of_a_tiny_graph() -> None:
+    assert to_text(tiny()) == TINY
+    assert to_text(parse_text(TINY)) == TINY
+
+
+def test_elided_weights_can_be_priced_but_not_run() -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = imported(model_of([node], {"x": (np.float32, [2, 8])}, ["y"], {"w": np.ones((8, 5), np.float32)}))
+    light = parse_text(to_text(graph))
+    assert light.constants["w"] is None
+    assert light.parameters == 40
+    verify(light)
+    with pytest.raises(ModelError, match="'w' is a weight without data"):
+        interpret(light, {"x": np.ones((2, 8), np.float32)})
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("graph 'g' {", "graf 'g' {", r"line 1: expected: graph 'name' \{, found 'graf"),
+        ("matmul(%c, %w)", "matmul[%c, %w]", "line 7: not an op: '%m"),
         ("graph 'g' {", "graph g {", r"line 1: expected: graph 'name' \{"),
         ("input %x: fp32", "input %x fp32", "line 2: expected %name: dtype"),
         ("bool[1]", "boolean[1]", "line 3: unknown dtype 'boolean'"),

@@ -51,8 +51,25 @@ def test_two_ways_to_write_it(same: str, as_: str, dimension: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "dimension", "value"),
+    [
+        ("10ms", "time_s", 0.01), ("2 h", "time_s", 7200), ("28 MiB", "bytes", 28 * 2**20), ("16 GB", "bytes", 16e9), ("1.2 kW", "power_w", 1200),
+        ("400 W", "power_w", 400), ("0.429 kg/kWh", "kgco2e_per_j", 0.429 / 3.6e6), ("412.72 gCO2e/kWh", "kgco2e_per_j", 0.41272 / 3.6e6),
+        ("614 GB/s", "bytes_per_s", 614e9), ("400 Gbit/s", "bytes_per_s", 50e9), ("92 TOPS", "flops_per_s", 92e12), ("1050 MHz", "frequency_hz", 1.05e9),
+        ("7 nm", "length_m", 7e-9), ("3.22 USD/chip-hour", "usd_per_s", 3.22 / 3600), ("20 %", "fraction", 0.2), ("0.2", "fraction", 0.2),
+        ("1e3 GB", "bytes", 1e12), ("545 mm2", "area_m2", 545e-6),
+    ],
+)  # fmt: skip
+def test_published_figures(text: str, dimension: str, value: float) -> None:
+    assert units.parse(text, dimension) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
     ("text", "dimension", "message"),
     [
+        ("10 GB", "power_w", "unknown unit 'GB' for power_w: allowed are .*W"),
+        ("ten W", "power_w", "'ten W' is not a number with a unit"),
+        ("", "bytes", "is not a number with a unit"),
         ("5 gb", "bytes", "unknown unit 'gb' for bytes: allowed are .*GB, GiB"),
         ("5 Gb", "bytes", "unknown unit 'Gb'"),
         ("5 KB", "bytes", "unknown unit 'KB'"),
@@ -98,7 +115,12 @@ def test_what_is_shown_can_be_read(value: float, kind: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.0, "0 J"), (float("nan"), "nan J"), (1e-3, "1.00 mJ"), (123.4, "123 J"), (12.34, "12.3 J"), (1.234, "1.23 J"), (5e18, "5.00 EJ")]
+    ("value", "unit", "shown"),
+    [
+        (0.0, "J", "0 J"), (float("nan"), "J", "nan J"), (1e-3, "J", "1.00 mJ"), (123.4, "J", "123 J"), (12.34, "J", "12.3 J"), (1.234, "J", "1.23 J"),
+        (5e18, "J", "5.00 EJ"), (0.0123, "s", "12.3 ms"), (1.0, "s", "1.00 s"), (999.9e-6, "s", "1.00 ms"), (0.0, "s", "0 s"), (4.56e-10, "s", "456 ps"),
+        (7200, "s", "7.20 ks"), (99.96, "s", "100 s"), (9.996, "s", "10.0 s"), (float("inf"), "s", "inf s"),
+    ],
 )  # fmt: skip
-def test_shown_exactly(value: float, shown: str) -> None:
-    assert units.show(value, "J") == shown
+def test_shown_exactly(value: float, unit: str, shown: str) -> None:
+    assert units.show(value, unit) == shown

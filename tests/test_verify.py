@@ -14,7 +14,7 @@ from onnx import helper
 from support import imported, model_of, model_path, ops_of
 from tenfold.errors import ModelError
 from tenfold.importers import load_onnx
-from tenfold.ir import DType, Graph, Op, Value, bind, verify
+from tenfold.ir import DType, Graph, Op, Value, bind, interpret, verify
 from tenfold.ir.dims import symbol
 
 
@@ -46,8 +46,15 @@ def last(extra: Op) -> Callable[[Graph], Graph]:
     return lambda g: replace(g, ops=(*g.ops, extra))
 
 
-def typed(name: str, **changes: Any) -> Callable[[Graph], Graph]:
+def typed(name: str, /, **changes: Any) -> Callable[[Graph], Graph]:
     return lambda g: replace(g, values={**g.values, name: replace(g.values[name], **changes)})
+
+
+def untyped(name: str) -> Callable[[Graph], Graph]:
+    return lambda g: replace(g, values={n: v for n, v in g.values.items() if n != name})
+
+
+HALF = {"s": Value("s", DType.F32, (symbol("batch"), 5)), "a": Value("a", DType.F16, (symbol("batch"), 5))}
 
 
 def weight(data: Any) -> Callable[[Graph], Graph]:
@@ -59,9 +66,25 @@ def branch(**changes: Any) -> Callable[[Graph], Graph]:
 
 
 CORRUPTIONS: dict[str, tuple[Callable[[Graph], Graph], str]] = {
-    "input named twice": (lambda g: replace(g, inputs=("x", "x", "flag")), "graph 'g': an input is named twice"),
+    "input named twice": (lambda g: replace(g, inputs=("x", "x", "flag")), "graph 'g': an input is named twice: 'x'"),
+    "output named twice": (lambda g: replace(g, outputs=("y", "y")), "graph 'g': an output is named twice: 'y'"),
+    "input that is a constant": (lambda g: replace(g, constants={**g.constants, "x": None}), "graph 'g': 'x' is an input and a constant"),
+    "input without type": (untyped("x"), "graph 'g': 'x' has no type"),
+    "result without type": (untyped("s"), "graph 'g': 's' has no type"),
+    "output without type": (untyped("y"), "graph 'g': 'y' has no type"),
+    "type of nothing": (lambda g: replace(g, values={**g.values, "spare": Value("spare", DType.F32, (1,))}), "graph 'g': 'spare' has a type, but nothing defines it"),
+    "type of another": (typed("s", name="m"), "graph 'g': the type of 's' is that of 'm'"),
+    "negative extent": (typed("s", shape=(symbol("batch"), -5)), r"'s' is declared fp32\[batch, -5\]: an extent is a whole number from 0"),
+    "extent that is no number": (typed("s", shape=(symbol("batch"), 5.0)), r"'s' is declared fp32\[batch, 5.0\]: an extent is"),
+    "op without outputs": (last(Op("relu", ("m",), ("",))), "an op of kind 'relu' has no outputs"),
+    "body where there is none": (lambda g: op(1, bodies=g.ops[2].bodies[:1])(g), "node 's': softmax takes 0 bodies, got 1"),
+    "branch with too few operands": (op(2, inputs=("flag",)), r"node 'pick' \(if of bool\[1\]\): the body '\w+' takes 1 operands, got 0"),
+    "branch of another type": (branch(ops=(Op("cast", ("s",), ("a",), {"to": "fp16"}),), values=HALF), r"node 'pick' \(if of .*\): its branches give fp32 and fp16"),
+    "branch with a result more": (branch(outputs=("a", "s")), r"node 'pick' \(if"),
+    "branch value without type": (branch(values={}), "graph 'Abs': .* has no type"),
+    "output more than the op gives": (op(2, outputs=("y", "z")), "graph 'g': 'z' has no type"),
     "constant without type": (
-        lambda g: replace(g, values={n: v for n, v in g.values.items() if n != "w"}), "graph 'g': constant 'w' has no type",
+        untyped("w"), "graph 'g': 'w' has no type",
     ),
     "weight of another shape": (weight(np.ones((5, 4), np.float32)), r"constant 'w' is declared fp32\[4, 5\], its data is float32\[5, 4\]"),
     "weight of another rank": (weight(np.ones(20, np.float32)), r"its data is float32\[20\]"),
@@ -85,7 +108,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "output nobody defines": (lambda g: replace(g, outputs=("y", "z")), "graph 'g': output 'z' is never defined"),
     "branch output nobody defines": (branch(outputs=("z",)), "graph 'Abs': output 'z' is never defined"),
     "branch reads from outside": (branch(ops=(Op("abs", ("x",), ("a",)),)), r"node 'a' \(abs\) reads 'x'"),
-    "branch missing": (lambda g: op(2, bodies=g.ops[2].bodies[:1])(g), r"node 'pick' \(if of bool\[1\]"),
+    "branch missing": (lambda g: op(2, bodies=g.ops[2].bodies[:1])(g), "node 'pick': if takes 2 bodies, got 1"),
     "operands contradict": (typed("x", shape=(symbol("batch"), 3)), r"node 'm' \(matmul of fp32\[batch, 3\], fp32\[4, 5\]\): .*inner extents 3 and 4 differ"),
     "declared type": (typed("s", dtype=DType.F16), r"'s' is declared fp16\[batch, 5\] but inference gives fp32\[batch, 5\]"),
     "declared extent": (typed("s", shape=(symbol("batch"), 6)), r"'s' is declared fp32\[batch, 6\] but inference gives fp32\[batch, 5\]"),
@@ -102,10 +125,23 @@ def test_corruption_is_rejected(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_graph_without_any_one_of_its_types_is_rejected() -> None:
+    for name in sound().values:
+        with pytest.raises(ModelError, match=f"'{name}' has no type"):
+            verify(untyped(name)(sound()))
+
+
+def test_more_results_than_an_op_gives() -> None:
+    """How many an op can give is seen when it runs."""
+    graph = replace(op(0, outputs=("m", "m2"))(sound()), values={**sound().values, "m2": Value("m2", DType.F32, None)})
+    verify(graph)
+    with pytest.raises(ModelError, match=r"node 'm' \(matmul\) gives 1 results, 2 are named"):
+        interpret(graph, {"x": np.ones((1, 4), np.float32), "flag": np.array([True])})
+
+
 def test_weights_without_data_and_unknown_shapes_are_sound() -> None:
     verify(weight(None)(sound()))
     verify(typed("m", shape=None)(sound()))
-    verify(replace(sound(), values={**sound().values, "spare": Value("spare", DType.F32, (1,))}))
 
 
 @pytest.mark.parametrize("name", ["light/light_squeezenet.onnx", "silero_vad/silero_vad.onnx"])

@@ -63,8 +63,8 @@ def load(model: str | Path) -> Graph:
 def roles(graph: Graph) -> dict[str, str]:
     """What each free dimension of the inputs is: batch, seq, height, width, or other.
 
-    The first axis is the batch; the spatial axes of a rank-4 float input are height and width; an axis
-    named after length, or the second one, is the sequence.
+    The first axis is the batch, unless it is named after length or time; the spatial axes of a rank-4 float input are
+    height and width; an axis named after length or time, or the second one, is the sequence.
     """
     found: dict[str, str] = {}
     for name in graph.inputs:
@@ -81,9 +81,10 @@ def roles(graph: Graph) -> dict[str, str]:
 
 def _role(name: str, axis: int, image: bool, *, channels_last: bool) -> str:
     low = name.lower()
-    if "batch" in low or low == "n" or (axis == 0 and not any(w in low for w in ("seq", "len", "time"))):
+    ordered = any(w in low for w in ("seq", "len", "time", "samples", "frames", "step"))
+    if "batch" in low or low == "n" or (axis == 0 and not ordered):
         return "batch"
-    if any(w in low for w in ("seq", "len", "time", "samples", "frames", "step")):
+    if ordered:
         return "seq"
     if image and axis == (1 if channels_last else 2):
         return "height"

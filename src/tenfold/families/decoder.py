@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Literal
 
@@ -64,6 +65,7 @@ class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     head_dim: int = 0  # 0: width / heads
     positions: int = 0
     rope: bool = True
+    rope_theta: float = 10000.0
     norm: Literal["rms", "layer"] = "rms"
     epsilon: float = 1e-5
     function: Function = "silu"
@@ -121,7 +123,8 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
     if d.scaled_embedding:
         x = net.op("mul", x, net.number("embedding.scale", d.width**0.5), name="embed.scaled")
     if d.positions:
-        learned = net.op("gather", net.weight("positions.weight", d.positions, d.width), positions, name="embed.positions", attrs={"axis": 0})
+        table_of_positions = net.weight("positions.weight", d.positions, d.width)
+        learned = net.op("gather", table_of_positions, positions, name="embed.positions", attrs={"axis": 0})
         x = net.op("add", x, learned, name="embed.add")
     angles = _angles(net, positions, d) if d.rope else ("", "")
     cache: list[str] = []
@@ -139,9 +142,13 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
 def _angles(net: Net, positions: str, d: Decoder) -> tuple[str, str]:
     """cos and sin of each position and frequency (Su et al. 2021, RoFormer, section 3.2.2), once for all layers."""
     half = (d.latent.rope_dim if d.latent else d.per_head) // 2
-    steps = net.op("range", net.number("rope.0", 0), net.number("rope.end", half), net.number("rope.step", 1), name="rope.steps")
-    rates = net.op("exp", net.op("mul", steps, net.number("rope.log", -9.21 / half), name="rope.logs"), name="rope.rates")
-    at = net.op("unsqueeze", net.op("cast", positions, name="rope.at", attrs={"to": net.dtype.value}), net.ints("rope.axis", 2), name="rope.column")  # fmt: skip
+    ends = (net.number("rope.first", 0), net.number("rope.end", half), net.number("rope.step", 1))
+    logs = net.op(
+        "mul", net.op("range", *ends, name="rope.steps"), net.number("rope.log", -math.log(d.rope_theta) / half), name="rope.logs"
+    )
+    rates = net.op("exp", logs, name="rope.rates")
+    floats = net.op("cast", positions, name="rope.at", attrs={"to": net.dtype.value})
+    at = net.op("unsqueeze", floats, net.ints("rope.axis", 2), name="rope.column")
     angle = net.op("mul", at, rates, name="rope.angle")
     return net.op("cos", angle, name="rope.cos"), net.op("sin", angle, name="rope.sin")
 

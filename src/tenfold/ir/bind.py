@@ -11,9 +11,7 @@ from tenfold.errors import InputError, ModelError
 from tenfold.ir.dims import Dim, Shape, evaluate, substitute, symbols_of
 from tenfold.ir.graph import Array, Graph, Op, Value
 from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op
-from tenfold.ir.table import Lowering
-
-BATCH = "batch"
+from tenfold.ir.rebatch import BATCH, rebatch
 
 
 def bind(graph: Graph, sizes: Mapping[str, int], *, assume_bounds: bool = False) -> Graph:
@@ -29,7 +27,7 @@ def bind(graph: Graph, sizes: Mapping[str, int], *, assume_bounds: bool = False)
         if size < 1:
             raise InputError(f"{name} must be at least 1, got {size}")
     if sizes.get(BATCH, 1) != 1 and BATCH not in graph.symbols:
-        graph = _rebatch(graph)
+        graph = rebatch(graph)
     unknown = sorted(set(sizes) - set(graph.symbols) - {BATCH})
     if unknown:
         raise InputError(f"the model has no free dimension '{unknown[0]}': it has {', '.join(graph.symbols) or 'none'}")
@@ -52,8 +50,8 @@ def _choose_branches(graph: Graph) -> Graph:
         dear = 1 if isinstance(costs[0], int) and isinstance(costs[1], int) and costs[1] > costs[0] else 0
         known[op.inputs[0]] = np.asarray(dear == 0)
         notes[f"{op.name}.branch"] = dear
-    chosen = _inline_branches(graph, known)
-    return _choose_branches(replace(chosen, bounds={**chosen.bounds, **notes}))
+    decided = _choose_branches(_inline_branches(graph, known))
+    return replace(decided, bounds={**decided.bounds, **notes})
 
 
 def _branch_flops(body: Graph) -> Dim:
@@ -173,48 +171,3 @@ def _bounded(value: Value, bounds: Mapping[str, Dim], assumed: dict[str, Dim], o
         number = evaluate(d, most)
         dims.append(d if number is None else number)
     return replace(value, shape=tuple(dims))
-
-
-def _rebatch(graph: Graph) -> Graph:
-    """A graph whose inputs all start with extent 1, with that extent turned into the symbol ``batch``."""
-    from tenfold.ir.dims import symbol
-
-    batch = symbol(BATCH)
-    shapes: dict[str, Shape | None] = {}
-    for name in graph.inputs:
-        shape = graph.values[name].shape
-        if not shape or shape[0] != 1:
-            raise InputError(
-                f"the model's batch is fixed: input '{name}' has shape {list(shape or ())}, only a first extent of 1 can be re-batched"
-            )
-        shapes[name] = (batch, *shape[1:])
-    constants = dict(graph.constants)
-    values = dict(graph.values)
-    ops: list[Op] = []
-    for op in graph.ops:
-        if op.kind == "reshape" and op.inputs[1] in constants:
-            target = constants[op.inputs[1]]
-            if target is not None and target.size and target.reshape(-1)[0] == 1 and not op.attrs.get("allowzero", 0):
-                name = f"{op.name}/rebatched"
-                free = target.copy()
-                source = graph.values[op.inputs[0]].shape
-                free[0] = 0 if source and source[0] == 1 else -1
-                if free[0] == 0 or (free == -1).sum() == 1:
-                    constants[name] = free
-                    values[name] = replace(values[op.inputs[1]], name=name)
-                    op = replace(op, inputs=(op.inputs[0], name))
-        ops.append(op)
-    for name in graph.inputs:
-        values[name] = replace(values[name], shape=shapes[name])
-    try:
-        inferred, _ = infer_graph(replace(graph, ops=tuple(ops), constants=constants, values=values), shapes)
-    except ModelError as error:
-        raise InputError(f"the model's batch is fixed at 1 and cannot be changed: {error}") from error
-    return inferred
-
-
-def is_free(op: Op) -> bool:
-    """Whether the op only renames bytes."""
-    from tenfold.ir.ops import TABLE
-
-    return TABLE[op.kind].lowering is Lowering.VIEW

@@ -6,6 +6,7 @@ sympy is imported only when a model has symbolic dimensions, because it costs a 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -188,22 +189,127 @@ def text(dim: Dim) -> str:
     return str(dim) if isinstance(dim, int) else str(dim).replace(" ", "")
 
 
-def parse(source: str) -> Dim:
-    """The dimension that ``text`` printed: an int, or an expression of + - * // floor, Max, Min."""
-    try:
-        return int(source)
-    except ValueError:
-        pass
-    import re
+_TOKEN = re.compile(r"\s*(?:([0-9]{1,60}(?![0-9\w]))|([^\W0-9]\w*)|(\*\*|[-+*/(),]))")
+_LONGEST = 100_000  # characters of an expression; the longest of a real model has 22 thousand
+_HIGHEST_POWER = 64
 
+
+def parse(source: str) -> Dim:
+    """The dimension that ``text`` printed: an int, or an expression of + - * / ** floor, ceiling, Mod, Max, Min over names.
+
+    Raises ModelError for anything else.
+    """
+    if re.fullmatch(r"-?[0-9]{1,60}", source):
+        return int(source)
+    try:
+        result = _Parser(source).whole()
+    except (RecursionError, ZeroDivisionError, TypeError, ValueError, AttributeError) as error:
+        raise _no_dimension(source) from error
+    if not isinstance(result, int) and (not result.free_symbols or result.has(*_infinities())):
+        raise _no_dimension(source)
+    return result
+
+
+def _infinities() -> tuple[Any, ...]:
     import sympy
 
-    if not re.fullmatch(r"[\w\s+\-*/(),]+", source) or "__" in source:  # sympy evaluates what it parses
-        raise ModelError(f"'{source[:60]}' is no dimension: allowed are names, whole numbers and + - * / ( ) ,")
-    names = set(re.findall(r"[A-Za-z_]\w*", source)) - {"floor", "ceiling", "Max", "Min", "Mod"}
-    local: dict[str, Any] = {n: symbol(n) for n in names}
-    local |= {"Max": lambda *a: reduce(maximum, a), "Min": lambda *a: reduce(minimum, a)}
-    return simplify(sympy.sympify(source, locals=local))
+    return sympy.oo, -sympy.oo, sympy.zoo, sympy.nan
+
+
+def _no_dimension(source: str) -> ModelError:
+    return ModelError(
+        f"'{source[:60]}' is no dimension: allowed are names, whole numbers, floor, ceiling, Mod, Max, Min and + - * / ** ( ) ,"
+    )
+
+
+class _Parser:
+    """Recursive descent over the tokens of an expression, so that nothing in it is evaluated as code."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.tokens: list[str] = []
+        at, end = 0, len(source.rstrip())
+        while at < end:
+            match = _TOKEN.match(source, at) if end <= _LONGEST else None
+            if match is None:
+                raise _no_dimension(source)
+            self.tokens.append(match[match.lastindex or 0])
+            at = match.end()
+        self.at = 0
+
+    def whole(self) -> Dim:
+        result = self.sum()
+        if self.at < len(self.tokens):
+            raise _no_dimension(self.source)
+        return simplify(result)
+
+    def take(self, *wanted: str) -> str:
+        """The next token if it is one of those, else nothing."""
+        if self.at < len(self.tokens) and self.tokens[self.at] in wanted:
+            self.at += 1
+            return self.tokens[self.at - 1]
+        return ""
+
+    def need(self, wanted: str) -> None:
+        if not self.take(wanted):
+            raise _no_dimension(self.source)
+
+    def sum(self) -> Any:
+        result = self.product()
+        while sign := self.take("+", "-"):
+            other = self.product()
+            result = result + other if sign == "+" else result - other
+        return result
+
+    def product(self) -> Any:
+        result = self.signed()
+        while sign := self.take("*", "/"):
+            other = self.signed()
+            result = result * other if sign == "*" else result / other
+        return result
+
+    def signed(self) -> Any:
+        if self.take("-"):
+            return -self.signed()
+        base = self.atom()
+        if not self.take("**"):
+            return base
+        power = self.signed()
+        if not power.is_Integer or abs(int(power)) > _HIGHEST_POWER:
+            raise _no_dimension(self.source)
+        return base**power
+
+    def atom(self) -> Any:
+        import sympy
+
+        if self.at >= len(self.tokens):
+            raise _no_dimension(self.source)
+        token = self.tokens[self.at]
+        self.at += 1
+        if token == "(":
+            result = self.sum()
+            self.need(")")
+            return result
+        if token[0] in "0123456789":
+            return sympy.Integer(token)
+        if not (token[0].isalnum() or token[0] == "_"):
+            raise _no_dimension(self.source)
+        return self.call(token) if self.take("(") else symbol(token)
+
+    def call(self, name: str) -> Any:
+        import sympy
+
+        arguments = [self.sum()]
+        while self.take(","):
+            arguments.append(self.sum())
+        self.need(")")
+        many = {"Max": maximum, "Min": minimum}
+        counts = {"floor": 1, "ceiling": 1, "Mod": 2}
+        if name in many:
+            return sympy.sympify(reduce(many[name], map(simplify, arguments)))
+        if counts.get(name) != len(arguments):
+            raise _no_dimension(self.source)
+        return getattr(sympy, name)(*arguments)
 
 
 def elements(shape: Iterable[int]) -> int:

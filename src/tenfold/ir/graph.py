@@ -104,8 +104,9 @@ class Graph:
 
     @property
     def parameters(self) -> int:
-        """Number of elements in constants of rank 1 and more, those of bodies included."""
-        own = sum(int(prod(self.values[n].dims)) for n in self.constants if self.values[n].dims)
+        """Number of elements in constants of rank 1 and more, those of bodies included; int64 holds shapes and indices, not weights."""
+        weights = (v for v in (self.values[n] for n in self.constants) if v.dims and v.dtype is not DType.I64)
+        own = sum(int(prod(v.dims)) for v in weights)
         return own + sum(body.parameters for op in self.ops for body in op.bodies)
 
     def bind(self, sizes: Mapping[str, int]) -> Graph:

@@ -66,10 +66,11 @@ def infer_op(scope: Scope, op: Op) -> Op:
     problem = row.check(op)
     if problem:
         raise ModelError(f"node '{op.name}': {problem}")
-    if op.bodies:
-        op = replace(op, bodies=_infer_bodies(scope, op))
     call = scope.call(op)
     try:
+        if op.bodies:
+            op = replace(op, bodies=_infer_bodies(scope, op))
+            call = replace(call, op=op)
         dtypes = list(row.dtypes(call))
         shapes = _shapes(row, call)
     except (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError, OverflowError) as error:
@@ -258,6 +259,8 @@ def _widen(scope: Scope, before: Value | None, after: Value) -> Value | None:
 
 def infer_body(scope: Scope, body: Graph, operands: Sequence[Value | None], known: Sequence[Array | None]) -> Graph:
     inner = Scope(bounds=scope.bounds, prefix=scope.prefix)
+    if len(body.inputs) != len(operands):
+        raise ValueError(f"the body '{body.name}' takes {len(body.inputs)} operands, got {len(operands)}")
     for name, value, content in zip(body.inputs, operands, known, strict=True):
         declared = body.values[name]
         given = declared if value is None else Value(name, value.dtype, value.shape)

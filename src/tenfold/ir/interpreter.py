@@ -92,6 +92,8 @@ def run_op(graph: Graph, op: Op, live: dict[str, Array | None], rng: np.random.G
     with np.errstate(all="ignore"):
         result = row.evaluate(Context(op.attrs, len(op.outputs), bodies, rng, declared), *arrays)
     outputs = [result] if isinstance(result, np.ndarray | np.generic) else list(result)
+    if any(op.outputs[len(outputs) :]):
+        raise ModelError(f"node '{op.name}' ({op.kind}) gives {len(outputs)} results, {len(op.outputs)} are named")
     for name, array in zip(op.outputs, outputs, strict=False):
         if name:
             live[name] = np.asarray(array)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tenfold.errors import ModelError
 from tenfold.importers.onnx.node import Node
+from tenfold.ir.ops.common import contradict, normalise_axis
 
 Handler: TypeAlias = Callable[[Node], Sequence[str]]
 
@@ -221,10 +222,9 @@ def _softmax(kind: str) -> Handler:
         if n.opset >= 13:
             return n.out(kind, n.inputs, axis=n.attr("axis", -1))
         rank, axis = n.rank(0), n.attr("axis", 1)
-        if axis % max(rank, 1) == rank - 1:
+        if normalise_axis(axis, rank) == rank - 1:
             return n.out(kind, n.inputs, axis=-1)
-        flat = n.emit(kind, [n.emit("flatten", [n.input(0)], axis=axis)], axis=-1)
-        return n.out("reshape", [flat, n.emit("shape", [n.input(0)])])
+        return n.out("reshape", n.flattened(kind, n.input(0), axis))
 
     return handle
 
@@ -290,7 +290,10 @@ def _attention(n: Node) -> list[str]:
         "left_window_size",
         "right_window_size",
     )
-    return n.out("attention", n.inputs, **n.same(*names))
+    attrs = n.same(*names)
+    if len(n.value(0).shape or ()) == 4:  # the shape says how many heads there are, and since opset 25 nothing else may
+        attrs = {k: v for k, v in attrs.items() if k not in ("q_num_heads", "kv_num_heads")}
+    return n.out("attention", n.inputs, **attrs)
 
 
 def _recurrent(kind: str, *extra: str) -> Handler:
@@ -346,6 +349,9 @@ def _qlinear_conv(n: Node) -> list[str]:
     acc = n.emit("conv_integer", [x, w, x_zero, w_zero], **n.same("auto_pad", "dilations", "group", "pads", "strides"))
     rank = n.rank(0)
     if n.has(8):
+        found, outputs = n.value(8).dims, n.type_of(w).dims[0]
+        if len(found) != 1 or contradict(found[0], outputs):
+            raise ModelError(f"node '{n.loc}': QLinearConv of {outputs} outputs has a bias of shape {list(found)}")
         bias = n.emit("unsqueeze", [n.input(8), n.ints(*range(1, rank - 1))])
         acc = n.emit("add", [acc, bias])
     return requantize(n, acc, [x_scale, w_scale], y_scale, y_zero, 1, rank)
@@ -471,8 +477,10 @@ def _standard() -> dict[str, Handler]:
     return table | _SPECIAL
 
 
-from tenfold.importers.onnx.microsoft import MICROSOFT  # noqa: E402  (it builds on the handlers above)
+from tenfold.importers.onnx.microsoft import ALSO_DEFAULT, MICROSOFT  # noqa: E402  (it builds on the handlers above)
 
-HANDLERS: Mapping[tuple[str, str], Handler] = {("", op): h for op, h in _standard().items()} | {
-    ("com.microsoft", op): h for op, h in MICROSOFT.items()
-}
+HANDLERS: Mapping[tuple[str, str], Handler] = (
+    {("", op): h for op, h in _standard().items()}
+    | {("com.microsoft", op): h for op, h in MICROSOFT.items()}
+    | {("", op): MICROSOFT[op] for op in ALSO_DEFAULT}
+)

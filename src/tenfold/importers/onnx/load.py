@@ -22,7 +22,7 @@ from tenfold.importers.onnx.node import Builder, Node
 from tenfold.importers.onnx.schema import check_signature
 from tenfold.ir.dims import Dim, symbol
 from tenfold.ir.dtypes import DType
-from tenfold.ir.graph import Graph
+from tenfold.ir.graph import Graph, UnknownShape
 from tenfold.ir.table import MAX_RANK
 
 DTYPES: dict[int, DType] = {
@@ -326,6 +326,8 @@ def _dispatch(node: Node) -> list[str]:
             return list(handler(node))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
         raise ModelError(f"node '{node.loc}' ({node.op_type}): {type(error).__name__} {error}") from error
+    except UnknownShape as error:
+        raise ModelError(f"node '{node.loc}' ({node.op_type}): the rank of '{error}' depends on data") from error
     body = function_body(node)
     if body is not None:
         return _inline(node, body)

@@ -92,7 +92,8 @@ def _skip_norm(kind: str, has_beta: bool) -> Handler:
 
 
 def _simplified_norm(n: Node) -> list[str]:
-    return n.out("rms_norm", n.inputs[:2], axis=n.attr("axis", -1), epsilon=n.attr("epsilon", 1e-5))
+    """The second output, the inverse deviation, is for training: whoever reads it is told that nothing defines it."""
+    return [n.emit("rms_norm", n.inputs[:2], axis=n.attr("axis", -1), epsilon=n.attr("epsilon", 1e-5))]
 
 
 def _embed_norm(n: Node) -> list[str]:
@@ -138,8 +139,6 @@ def _attention(n: Node) -> list[str]:
     heads = n.needs("num_heads")
     if n.has(4) or n.attr("qkv_hidden_sizes"):
         raise ModelError(f"node '{n.loc}': com.microsoft Attention with past or uneven q, k, v sizes is not supported")
-    if n.attr("unidirectional", 0) and n.has(3):
-        raise ModelError(f"node '{n.loc}': com.microsoft Attention with both a causal and a given mask is not supported")
     qkv = n.emit("matmul", [n.input(0), n.input(1)])
     if n.has(2):
         qkv = n.emit("add", [qkv, n.input(2)])
@@ -166,6 +165,9 @@ def _multi_head(n: Node) -> list[str]:
     if n.has(5):
         bias = n.emit("add", [bias, n.input(5)]) if bias else n.input(5)
     past = [n.inputs[6], n.inputs[7]] if n.has(6) and n.has(7) else ["", ""]
+    steps, keys = n.value(0).dims[1], n.value(1).dims[1]
+    if n.attr("unidirectional", 0) and not past[0] and isinstance(steps, int) and isinstance(keys, int) and steps < keys:
+        raise ModelError(f"node '{n.loc}': causal MultiHeadAttention of {steps} queries over {keys} keys needs a past of {keys - steps}")
     count = 3 if any(o for o in n.outputs[1:]) or past[0] else 1
     result = n.emit("attention", [q, k, v, bias, *past], count, q_num_heads=heads, kv_num_heads=heads,
                     scale=n.attr("scale") or None, is_causal=1 if n.attr("unidirectional", 0) else None)  # fmt: skip
@@ -173,15 +175,18 @@ def _multi_head(n: Node) -> list[str]:
 
 
 def _group_query(n: Node) -> list[str]:
-    """com.microsoft GroupQueryAttention without packed qkv: causal, the whole cache in use."""
-    if not n.has(1) or n.attr("do_rotary", 0):
+    """com.microsoft GroupQueryAttention without packed qkv: the cache of each sequence is as long as seqlens_k + 1."""
+    if not n.has(1) or not n.has(2) or n.attr("do_rotary", 0):
         raise ModelError(f"node '{n.loc}': GroupQueryAttention with packed qkv or built-in rotary embedding is not supported")
     if n.attr("local_window_size", -1) > 0 or n.attr("softcap", 0.0) or n.attr("smooth_softmax", 0):
         raise ModelError(f"node '{n.loc}': GroupQueryAttention with a local window, softcap or smooth softmax is not supported")
+    if any(n.has(i) for i in range(11, len(n.inputs))) or any(n.outputs[3:]):
+        raise ModelError(f"node '{n.loc}': GroupQueryAttention with a head sink, a quantised cache or scores as output is not supported")
     past = [n.inputs[3], n.inputs[4]] if n.has(3) and n.has(4) else ["", ""]
-    result = n.emit("attention", [n.input(0), n.input(1), n.input(2), "", *past], 3, q_num_heads=n.needs("num_heads"),
-                    kv_num_heads=n.needs("kv_num_heads"), scale=n.attr("scale") or None, is_causal=1)  # fmt: skip
-    return list(result)
+    lengths = n.emit("add", [n.input(5), n.like(1, 5)])
+    bias = n.inputs[10] if n.has(10) else ""
+    return n.out("cached_attention", [n.input(0), n.input(1), n.input(2), bias, *past, lengths, n.input(6)],
+                 q_num_heads=n.needs("num_heads"), kv_num_heads=n.needs("kv_num_heads"), scale=n.attr("scale") or None)  # fmt: skip
 
 
 def _rotary(n: Node) -> list[str]:
@@ -262,22 +267,41 @@ def _qlinear_binary(kind: str) -> Handler:
     return handle
 
 
-def _qlinear_unary(kind: str, *names: str) -> Handler:
+def _qlinear_unary(real: Callable[[Node, str], str]) -> Handler:
+    """Dequantised, computed by ``real``, quantised again."""
+
     def handle(n: Node) -> list[str]:
         x, x_scale, x_zero, y_scale = n.inputs[:4]
-        real = n.emit("dequantize", [x, x_scale, x_zero])
-        return n.out("quantize", [n.emit(kind, [real], **n.same(*names)), y_scale, n.inputs[4] if n.has(4) else ""])
+        y = real(n, n.emit("dequantize", [x, x_scale, x_zero]))
+        return n.out("quantize", [y, y_scale, n.inputs[4] if n.has(4) else ""])
 
     return handle
 
 
-def _qlinear_global_pool(n: Node) -> list[str]:
-    x, x_scale, x_zero, y_scale, y_zero = n.inputs[:5]
-    if n.attr("channels_last", 0):
-        raise ModelError(f"node '{n.loc}': QLinearGlobalAveragePool with channels last is not supported")
-    real = n.emit("dequantize", [x, x_scale, x_zero])
-    mean = n.emit("reduce_mean", [real, n.ints(*range(2, n.rank(0)))], keepdims=1)
-    return n.out("quantize", [mean, y_scale, y_zero])
+def _same_op(kind: str, *names: str) -> Callable[[Node, str], str]:
+    return lambda n, x: str(n.emit(kind, [x], **n.same(*names)))
+
+
+def _real_softmax(n: Node, x: str) -> str:
+    """Over one axis or, as before opset 13, over all axes from it on: the attribute says which."""
+    axis = n.attr("axis", -1)
+    if n.needs("opset") >= 13:
+        return str(n.emit("softmax", [x], axis=axis))
+    return str(n.emit("reshape", n.flattened("softmax", x, axis)))
+
+
+def _real_pool(n: Node, x: str) -> str:
+    pool = _same_op("average_pool", "kernel_shape", "strides", "pads", "auto_pad", "ceil_mode", "count_include_pad")
+    if not n.attr("channels_last", 0):
+        return pool(n, x)
+    rank = n.rank(0)
+    first = n.emit("transpose", [x], perm=(0, rank - 1, *range(1, rank - 1)))
+    return str(n.emit("transpose", [pool(n, first)], perm=(0, *range(2, rank), 1)))
+
+
+def _real_global_pool(n: Node, x: str) -> str:
+    spatial = range(1, n.rank(0) - 1) if n.attr("channels_last", 0) else range(2, n.rank(0))
+    return str(n.emit("reduce_mean", [x, n.ints(*spatial)], keepdims=1))
 
 
 def _qlinear_concat(n: Node) -> list[str]:
@@ -306,6 +330,8 @@ def _quantize(kind: str) -> Handler:
     return lambda n: n.out(kind, n.inputs, **n.same("axis", "block_size"))
 
 
+ALSO_DEFAULT = ("SimplifiedLayerNormalization",)  # private ops that ONNX Runtime registers in the default domain
+
 MICROSOFT: Mapping[str, Handler] = {
     "Attention": _attention,
     "BiasGelu": _bias_gelu("none"),
@@ -324,13 +350,13 @@ MICROSOFT: Mapping[str, Handler] = {
     "MultiHeadAttention": _multi_head,
     "QGemm": _qgemm,
     "QLinearAdd": _qlinear_binary("add"),
-    "QLinearAveragePool": _qlinear_unary("average_pool", "kernel_shape", "strides", "pads", "auto_pad", "ceil_mode", "count_include_pad"),
+    "QLinearAveragePool": _qlinear_unary(_real_pool),
     "QLinearConcat": _qlinear_concat,
-    "QLinearGlobalAveragePool": _qlinear_global_pool,
-    "QLinearLeakyRelu": _qlinear_unary("leaky_relu", "alpha"),
+    "QLinearGlobalAveragePool": _qlinear_unary(_real_global_pool),
+    "QLinearLeakyRelu": _qlinear_unary(_same_op("leaky_relu", "alpha")),
     "QLinearMul": _qlinear_binary("mul"),
-    "QLinearSigmoid": _qlinear_unary("sigmoid"),
-    "QLinearSoftmax": _qlinear_unary("softmax", "axis"),
+    "QLinearSigmoid": _qlinear_unary(_same_op("sigmoid")),
+    "QLinearSoftmax": _qlinear_unary(_real_softmax),
     "QuantizeLinear": _quantize("quantize"),
     "QuickGelu": _quick_gelu,
     "RotaryEmbedding": _rotary,

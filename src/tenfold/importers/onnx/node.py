@@ -204,6 +204,11 @@ class Node:
         self._put(kind, inputs, names, attrs)
         return list(names)
 
+    def flattened(self, kind: str, x: str, axis: int) -> tuple[str, str]:
+        """``kind`` over all axes from ``axis`` on at once, and the shape that its result is to be brought back to."""
+        flat = self.emit(kind, [self.emit("flatten", [x], axis=axis)], axis=-1)
+        return flat, self.emit("shape", [x])
+
     def _put(self, kind: str, inputs: Sequence[str], names: tuple[str, ...], attrs: Mapping[str, Attr | None]) -> None:
         ins = list(inputs)
         while ins and not ins[-1]:

@@ -65,6 +65,39 @@ def normalise_axes(axes: Sequence[int], rank: int) -> list[int]:
     return [normalise_axis(int(a), rank) for a in axes]
 
 
+def contradict(a: Dim, b: Dim) -> bool:
+    """Whether two extents are known, and known to differ."""
+    return isinstance(a, int) and isinstance(b, int) and a != b
+
+
+def need_shape(call: Call, i: int, wanted: Shape, what: str) -> None:
+    """Raises ValueError where input ``i``, if there is one, is known not to have the shape ``wanted``."""
+    found = call.input(i).shape if call.has(i) else None
+    if found is not None and (len(found) != len(wanted) or any(map(contradict, found, wanted))):
+        raise ValueError(f"{what} has the shape {_shown(found)}, must have {_shown(wanted)}")
+
+
+def need_spread(call: Call, i: int, over: Shape, what: str) -> None:
+    """Raises ValueError where input ``i``, if there is one, is known not to broadcast to the shape ``over``."""
+    found = call.input(i).shape if call.has(i) else None
+    if found is None:
+        return
+    pairs = zip(reversed(found), reversed(over), strict=False)
+    if len(found) > len(over) or any(a != 1 and contradict(a, b) for a, b in pairs):
+        raise ValueError(f"{what} has the shape {_shown(found)}, must spread over {_shown(over)}")
+
+
+def need_indices(indices: Sequence[Any] | None, extent: Dim) -> None:
+    """Raises ValueError where an index that is known lies outside an axis whose extent is known."""
+    for index in indices if indices is not None and isinstance(extent, int) else ():
+        if isinstance(index, int | np.integer) and not -int(extent) <= index < int(extent):
+            raise ValueError(f"index {index} is outside an axis of extent {extent}")
+
+
+def _shown(shape: Shape) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
 # --- iteration spaces ------------------------------------------------------------------------------
 
 

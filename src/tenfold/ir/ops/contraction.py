@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from tenfold.ir.dims import Dim, Shape, add, broadcast, ceildiv, floordiv, mul, prod, sub
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import all_reads, all_writes, always, first, same_dtype, widen
+from tenfold.ir.ops.common import all_reads, all_writes, always, contradict, first, need_shape, same_dtype, widen
 from tenfold.ir.ops.reference import onnx_reference
 from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
 
@@ -189,7 +189,7 @@ def _conv_geometry(call: Call) -> tuple[list[Dim], list[Dim], list[Dim]]:
     x, w = call.shape(0), call.shape(1)
     if len(x) != len(w) or len(x) < 3:
         raise ValueError(f"conv of input {x} and kernel {w}: ranks must agree and be 3 or more")
-    group = call.attr("group", 1)
+    group = _groups(call, w[0], "outputs")
     if isinstance(x[1], int) and isinstance(w[1], int) and x[1] != w[1] * group:
         raise ValueError(f"conv of input {x} with kernel {w} in {group} groups: {x[1]} channels, needs {w[1] * group}")
     spatial, kernel = list(x[2:]), list(w[2:])
@@ -202,9 +202,24 @@ def _conv_geometry(call: Call) -> tuple[list[Dim], list[Dim], list[Dim]]:
     return out, kernel, pads
 
 
-def _conv_shape(call: Call) -> Sequence[Shape]:
-    out, _, _ = _conv_geometry(call)
-    return [(call.shape(0)[0], call.shape(1)[0], *out)]
+def _groups(call: Call, channels: Dim, what: str) -> int:
+    group = int(call.attr("group", 1))
+    if group < 1 or (isinstance(channels, int) and channels % group):
+        raise ValueError(f"{call.op.kind} in {group} groups: they must divide the {channels} {what}")
+    return group
+
+
+def _conv_shape(bias: int | None) -> Callable[[Call], Sequence[Shape]]:
+    """The rule of a convolution whose input ``bias``, if any, is one number for each output channel."""
+
+    def rule(call: Call) -> Sequence[Shape]:
+        out, _, _ = _conv_geometry(call)
+        outputs = call.shape(1)[0]
+        if bias is not None:
+            need_shape(call, bias, (outputs,), "the bias")
+        return [(call.shape(0)[0], outputs, *out)]
+
+    return rule
 
 
 def valid_taps(extent: Dim, out: Dim, kernel: Dim, stride: int, dilation: int, pad: Dim, base: int = 1) -> Dim:
@@ -310,6 +325,10 @@ def _conv_integer(ctx: Context, x: Array, w: Array, x_zero: Array | None = None,
 def _transposed_geometry(call: Call) -> tuple[list[Dim], list[Dim], list[Dim]]:
     """Output extents, kernel extents and pads (begins then ends) of a transposed convolution."""
     x, w = call.shape(0), call.shape(1)
+    if len(x) != len(w) or len(x) < 3:
+        raise ValueError(f"conv_transpose of input {x} and kernel {w}: ranks must agree and be 3 or more")
+    if contradict(x[1], w[0]):
+        raise ValueError(f"conv_transpose of input {x} with kernel {w}: {x[1]} channels, needs {w[0]}")
     return transposed_pads(call.op.attrs, list(x[2:]), list(w[2:]))
 
 
@@ -334,7 +353,9 @@ def transposed_pads(attrs: Mapping[str, Any], spatial: list[Dim], kernel: list[D
 
 def _conv_transpose_shape(call: Call) -> Sequence[Shape]:
     out, _, _ = _transposed_geometry(call)
-    return [(call.shape(0)[0], mul(call.shape(1)[1], call.attr("group", 1)), *out)]
+    outputs = mul(call.shape(1)[1], _groups(call, call.shape(0)[1], "inputs"))
+    need_shape(call, 2, (outputs,), "the bias")
+    return [(call.shape(0)[0], outputs, *out)]
 
 
 def _conv_transpose_work(call: Call) -> Work:
@@ -394,12 +415,12 @@ ROWS: tuple[OpRow, ...] = (
           _matmul_integer, **_CONTRACTION),
     OpRow("einsum", (1, 1 << 30), attributes(equation=str), same_dtype, _einsum_shape, _einsum_space, _einsum_work,
           _einsum, **_CONTRACTION),
-    OpRow("conv", (2, 3), _WINDOW, same_dtype, _conv_shape, _conv_space, _conv_work, _conv, **_CONTRACTION),
-    OpRow("conv_integer", (2, 4), _WINDOW, always(DType.I32), _conv_shape, _conv_space, _conv_work, _conv_integer,
+    OpRow("conv", (2, 3), _WINDOW, same_dtype, _conv_shape(2), _conv_space, _conv_work, _conv, **_CONTRACTION),
+    OpRow("conv_integer", (2, 4), _WINDOW, always(DType.I32), _conv_shape(None), _conv_space, _conv_work, _conv_integer,
           **_CONTRACTION),
     OpRow("conv_transpose", (2, 3), {**_WINDOW, "output_padding": tuple, "output_shape": tuple}, same_dtype,
           _conv_transpose_shape, _conv_space, _conv_transpose_work, _conv_transpose, **_CONTRACTION),
-    OpRow("deform_conv", (3, 5), {**_WINDOW, "offset_group": int}, same_dtype, _conv_shape,
+    OpRow("deform_conv", (3, 5), {**_WINDOW, "offset_group": int}, same_dtype, _conv_shape(3),
           lambda c: Space(c.out(), tuple(c.shape(1)[1:]), first(c, Access.LOOKUP, Access.CONTRACT)), _conv_work,
           onnx_reference("DeformConv"), **_CONTRACTION),
 )  # fmt: skip

@@ -34,16 +34,27 @@ def merge_shapes(call: Call, a: Shape | None, b: Shape | None) -> Shape | None:
 # --- if ------------------------------------------------------------------------------------------------
 
 
+def _only_branch(call: Call) -> int | None:
+    """The branch of an ``if`` whose other branch is impossible."""
+    from tenfold.ir.infer import IMPOSSIBLE
+
+    return next((which for which in (0, 1) if call.op.bodies[1 - which].name.startswith(IMPOSSIBLE)), None)
+
+
 def _if_dtypes(call: Call) -> Sequence[DType]:
-    return [v.dtype for v in _body_outputs(call, 0)]
+    only = _only_branch(call)
+    if only is not None:
+        return [v.dtype for v in _body_outputs(call, only)]
+    then, other = ([v.dtype for v in _body_outputs(call, which)] for which in (0, 1))
+    if then != other:
+        raise ValueError(f"its branches give {', '.join(then)} and {', '.join(other)}")
+    return then
 
 
 def _if_shapes(call: Call) -> Sequence[Shape | None]:
-    from tenfold.ir.infer import IMPOSSIBLE
-
-    for which in (0, 1):
-        if call.op.bodies[1 - which].name.startswith(IMPOSSIBLE):
-            return [v.shape for v in _body_outputs(call, which)]
+    only = _only_branch(call)
+    if only is not None:
+        return [v.shape for v in _body_outputs(call, only)]
     pairs = zip(_body_outputs(call, 0), _body_outputs(call, 1), strict=True)
     return [merge_shapes(call, a.shape, b.shape) for a, b in pairs]
 

@@ -87,7 +87,6 @@ def _moe(ctx: Context, x: Array, router: Array, up: Array, down: Array, bias: Ar
     return y.reshape(x.shape).astype(x.dtype)
 
 
-ROWS: tuple[OpRow, ...] = (
-    OpRow("moe", (4, 5), attributes(top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float), same_dtype, _shape, _space,
-          _work, _moe, Lowering.MATRIX),
-)  # fmt: skip
+_ATTRIBUTES = attributes(top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float)
+
+ROWS: tuple[OpRow, ...] = (OpRow("moe", (4, 5), _ATTRIBUTES, same_dtype, _shape, _space, _work, _moe, Lowering.MATRIX),)

@@ -17,6 +17,7 @@ from tenfold.ir.ops.common import (
     dtype_of_input,
     first,
     lookup_space,
+    need_indices,
     normalise_axis,
     per_input,
     same_dtype,
@@ -44,11 +45,20 @@ def _gather_shape(call: Call) -> Sequence[Shape]:
     axis = normalise_axis(call.attr("axis", 0), len(s))
     if not s:
         raise ValueError("gather from a scalar")
+    need_indices(call.numbers(1), s[axis])
     return [(*s[:axis], *call.shape(1), *s[axis + 1 :])]
 
 
 def _gather(ctx: Context, x: Array, indices: Array) -> Array:
     return np.take(x, indices.astype(np.int64), axis=ctx.get("axis", 0))
+
+
+def _gather_elements_shape(call: Call) -> Sequence[Shape]:
+    s, i = call.shape(0), call.shape(1)
+    if len(s) != len(i):
+        raise ValueError(f"gather_elements takes as many axes of indices as of data, got {len(i)} for {len(s)}")
+    need_indices(call.numbers(1), s[normalise_axis(call.attr("axis", 0), len(s))])
+    return [i]
 
 
 def _gather_elements(ctx: Context, x: Array, indices: Array) -> Array:
@@ -62,7 +72,13 @@ def _gather_nd_shape(call: Call) -> Sequence[Shape]:
     s, i = call.shape(0), call.shape(1)
     if not isinstance(i[-1], int):
         raise UnknownShape("gather_nd with an unknown index depth")
-    return [(*i[:-1], *s[call.attr("batch_dims", 0) + i[-1] :])]
+    at = call.attr("batch_dims", 0)
+    if at + i[-1] > len(s):
+        raise ValueError(f"gather_nd with indices of {i[-1]} axes after {at} of the batch: the data has {len(s)}")
+    if 1 in call.known:
+        for j in range(i[-1]):
+            need_indices(call.known[1][..., j].reshape(-1).tolist(), s[at + j])
+    return [(*i[:-1], *s[at + i[-1] :])]
 
 
 def _gather_nd(ctx: Context, x: Array, indices: Array) -> Array:
@@ -211,7 +227,7 @@ _INT64 = always(DType.I64)
 
 ROWS: tuple[OpRow, ...] = (
     _row("gather", (2, 2), _gather_shape, _gather, symbolic=True, axis=int),
-    _row("gather_elements", (2, 2), lambda c: [c.shape(1)], _gather_elements, axis=int),
+    _row("gather_elements", (2, 2), _gather_elements_shape, _gather_elements, axis=int),
     _row("gather_nd", (2, 2), _gather_nd_shape, _gather_nd, batch_dims=int),
     _row("scatter_elements", (3, 3), same_shape, _scatter_elements, _scatter_work, space=_scatter_space, axis=int,
          reduction=str),

@@ -159,27 +159,34 @@ def _slice_shape(call: Call) -> Sequence[Shape]:
         if starts is None or ends is None or steps is None:
             s[axis] = call.unknown_dim(f"slice_{axis}", s[axis])
         else:
-            s[axis] = _slice_extent(s[axis], starts[j], ends[j], int(steps[j]))
+            extent = _slice_extent(s[axis], starts[j], ends[j], int(steps[j]))
+            s[axis] = extent if extent is not None else call.unknown_dim(f"slice_{axis}", s[axis])
     return [tuple(s)]
 
 
-def _slice_extent(dim: Dim, start: Any, end: Any, step: int) -> Dim:
+def _slice_extent(dim: Dim, start: Any, end: Any, step: int) -> Dim | None:
+    """How many a slice takes; None where that is not known: backwards through a symbolic extent, other than through all of it."""
     if step == 0:
         raise ValueError("slice step is 0")
     if isinstance(dim, int) and isinstance(start, (int, np.integer)) and isinstance(end, (int, np.integer)):
         return len(range(*slice(int(start), _clip_end(int(end), step), step).indices(dim)))
     if step < 0:
-        return ceildiv(dim, -step)
+        last, before = (isinstance(v, (int, np.integer)) and int(v) for v in (start, end))
+        whole = (last == -1 or last > _FAR) and before < -_FAR
+        return ceildiv(dim, -step) if whole else None
     first = _position(start, dim)
     last = _position(end, dim)
     return ceildiv(sub(last, first), step)
+
+
+_FAR = 2**30  # beyond the end of any axis
 
 
 def _position(index: Any, dim: Dim) -> Dim:
     """Where a possibly negative or overlong index lies in a dimension of symbolic extent."""
     if isinstance(index, (int, np.integer)):
         i = int(index)
-        if i > 2**30:
+        if i > _FAR:
             return dim
         return minimum(i, dim) if i > 0 else maximum(0, add(dim, i)) if i < 0 else 0
     if index == dim:

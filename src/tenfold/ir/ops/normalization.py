@@ -10,7 +10,18 @@ import numpy as np
 from tenfold.ir.dims import Shape
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import first, in_fp32, normalise_axis, per_input, row_space, same_dtype, same_shape, widen
+from tenfold.ir.ops.common import (
+    first,
+    in_fp32,
+    need_shape,
+    need_spread,
+    normalise_axis,
+    per_input,
+    row_space,
+    same_dtype,
+    same_shape,
+    widen,
+)
 from tenfold.ir.table import Access, Call, Context, Lowering, OpRow, Space, attributes
 
 
@@ -53,8 +64,16 @@ def _layer_norm(ctx: Context, x: Array, scale: Array | None = None, bias: Array 
     return y.astype(x.dtype), mean, inverse
 
 
+def _along_axis(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    normalise_axis(call.attr("axis", -1), len(s))
+    return [s]
+
+
 def _layer_norm_shape(call: Call) -> Sequence[Shape]:
     s = call.shape(0)
+    need_spread(call, 1, s, "the scale")
+    need_spread(call, 2, s, "the bias")
     axis = normalise_axis(call.attr("axis", -1), len(s))
     stats: Shape = tuple(d if i < axis else 1 for i, d in enumerate(s))
     return [s, stats, stats][: len(call.op.outputs)]
@@ -72,6 +91,11 @@ def _rms_norm(ctx: Context, x: Array, scale: Array) -> Array:
     axes = tuple(range(ctx.get("axis", -1) % x.ndim, x.ndim))
     y = wide / np.sqrt((wide * wide).mean(axis=axes, keepdims=True) + wide.dtype.type(ctx.get("epsilon", 1e-5)))
     return (y.astype(x.dtype) * scale).astype(x.dtype)
+
+
+def _rms_norm_shape(call: Call) -> Sequence[Shape]:
+    need_spread(call, 1, call.shape(0), "the scale")
+    return _along_axis(call)
 
 
 def _per_channel(x: Array, v: Array) -> Array:
@@ -96,9 +120,8 @@ def _batch_norm(ctx: Context, x: Array, scale: Array, bias: Array, mean: Array, 
 
 def _batch_norm_shape(call: Call) -> Sequence[Shape]:
     s = call.shape(0)
-    channels = call.shape(1)
-    if len(s) > 1 and isinstance(s[1], int) and isinstance(channels[0], int) and s[1] != channels[0]:
-        raise ValueError(f"batch_norm of {s[1]} channels with {channels[0]} scales")
+    for i, what in enumerate(("scale", "bias", "mean", "variance"), 1):
+        need_shape(call, i, (s[1] if len(s) > 1 else 1,), f"the {what}")
     return [s, call.shape(3), call.shape(4)][: len(call.op.outputs)]
 
 
@@ -119,6 +142,25 @@ def _instance_norm(ctx: Context, x: Array, scale: Array, bias: Array) -> Array:
     centred = x - x.mean(axis=axes, keepdims=True)
     y = centred / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + ctx.get("epsilon", 1e-5))
     return y * _per_channel(x, scale) + _per_channel(x, bias)
+
+
+def _instance_norm_shape(call: Call) -> Sequence[Shape]:
+    s = call.shape(0)
+    if len(s) < 3:
+        raise ValueError(f"instance_norm needs an input of rank 3 and more, got {len(s)}")
+    need_shape(call, 1, (s[1],), "the scale")
+    need_shape(call, 2, (s[1],), "the bias")
+    return [s]
+
+
+def _group_norm_shape(call: Call) -> Sequence[Shape]:
+    s, groups = call.shape(0), call.attr("num_groups")
+    if len(s) < 2 or groups < 1 or (isinstance(s[1], int) and s[1] % groups):
+        raise ValueError(f"group_norm of {s[1] if len(s) > 1 else 'no'} channels in {groups} groups: the groups must divide the channels")
+    if call.shape(1) != (groups,):
+        need_shape(call, 1, (s[1],), f"the scale of {groups} groups")
+    need_shape(call, 2, call.shape(1), "the bias")
+    return [s]
 
 
 def _group_norm(ctx: Context, x: Array, scale: Array, bias: Array) -> Array:
@@ -154,16 +196,16 @@ def _row(kind: str, arity: tuple[int, int], evaluate: Any, flops: int, transcend
 
 
 ROWS: tuple[OpRow, ...] = (
-    _row("softmax", (1, 1), in_fp32(_softmax), 4, 1, axis=int),
-    _row("log_softmax", (1, 1), in_fp32(_log_softmax), 4, 1, axis=int),
-    _row("hardmax", (1, 1), _hardmax, 1, axis=int),
+    _row("softmax", (1, 1), in_fp32(_softmax), 4, 1, shapes=_along_axis, axis=int),
+    _row("log_softmax", (1, 1), in_fp32(_log_softmax), 4, 1, shapes=_along_axis, axis=int),
+    _row("hardmax", (1, 1), _hardmax, 1, shapes=_along_axis, axis=int),
     _row("layer_norm", (1, 3), _layer_norm, 7, shapes=_layer_norm_shape, dtypes=_layer_norm_dtypes, axis=int,
          epsilon=float),
-    _row("rms_norm", (2, 2), _rms_norm, 4, axis=int, epsilon=float),
+    _row("rms_norm", (2, 2), _rms_norm, 4, shapes=_rms_norm_shape, axis=int, epsilon=float),
     OpRow("batch_norm", (5, 5), attributes(epsilon=float, momentum=float, training_mode=int), _batch_norm_dtypes,
           _batch_norm_shape, _batch_norm_space, per_input(2), _batch_norm, Lowering.VECTOR),
-    _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7, epsilon=float),
-    _row("group_norm", (3, 3), in_fp32(_group_norm), 7, epsilon=float, num_groups=int),
+    _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7, shapes=_instance_norm_shape, epsilon=float),
+    _row("group_norm", (3, 3), in_fp32(_group_norm), 7, shapes=_group_norm_shape, epsilon=float, num_groups=int),
     _row("lrn", (1, 1), in_fp32(_lrn), 8, 1, alpha=float, beta=float, bias=float, size=int),
-    _row("lp_normalization", (1, 1), _lp_normalization, 3, axis=int, p=int),
+    _row("lp_normalization", (1, 1), _lp_normalization, 3, shapes=_along_axis, axis=int, p=int),
 )  # fmt: skip

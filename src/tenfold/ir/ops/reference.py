@@ -6,19 +6,19 @@ hashing) it is the definition itself, so the op table uses it rather than a seco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tenfold.ir.graph import Array
-from tenfold.ir.table import Context, Evaluate
+from tenfold.ir.table import Context
 
 OPSET = 23
 
 
-def onnx_reference(op_type: str, opset: int = OPSET, domain: str = "") -> Evaluate:
+def onnx_reference(op_type: str, opset: int = OPSET, domain: str = "") -> Callable[..., Sequence[Array]]:
     """An evaluate function that runs one ONNX op through ``onnx.reference``; attributes keep their ONNX names."""
 
     def run(ctx: Context, *arrays: Array | None) -> Sequence[Array]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.ir.dims import Dim, Shape, add, floordiv, mul, prod
+from tenfold.errors import ModelError
+from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, mul, prod, simplify
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import all_reads, all_writes, first, same_dtype, same_shape, widen
+from tenfold.ir.ops.common import all_reads, all_writes, first, need_shape, need_spread, same_dtype, same_shape, widen
 from tenfold.ir.ops.pointwise import sigmoid
 from tenfold.ir.ops.reference import onnx_reference
 from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
@@ -32,8 +33,19 @@ def attention_dims(call: Call) -> tuple[Dim, Dim, Dim, Dim, Dim, Dim, Dim]:
 
 def _attention_shape(call: Call) -> Sequence[Shape]:
     b, hq, hk, lq, lk, dk, dv = attention_dims(call)
+    if call.has(3):
+        _check_mask(call, (b, hq, lq, lk))
     y: Shape = (b, hq, lq, dv) if len(call.shape(0)) == 4 else (b, lq, mul(hq, dv))
     return [y, (b, hk, lk, dk), (b, hk, lk, dv), (b, hq, lq, lk)][: len(call.op.outputs)]
+
+
+def _check_mask(call: Call, scores: Shape) -> None:
+    """Raises ValueError for a mask that does not spread over the scores; fewer keys than there are mean that the last are masked."""
+    keys = call.shape(3)[-1:]
+    if not keys:
+        raise ValueError("the mask is a single number, must have an axis of keys")
+    shorter = all(isinstance(k, int) and isinstance(s, int) and k < s for k, s in zip(keys, scores[-1:], strict=False))
+    need_spread(call, 3, (*scores[:-1], *keys) if shorter else scores, "the mask")
 
 
 def _attention_work(call: Call) -> Work:
@@ -54,6 +66,71 @@ def _attention_work(call: Call) -> Work:
 def _attention_space(call: Call) -> Space:
     _, _, _, _, lk, dk, _ = attention_dims(call)
     return Space(call.out(), (lk, dk), tuple(Access.CONTRACT if i < 3 else Access.BROADCAST for i in range(len(call.inputs))))
+
+
+def _attention(ctx: Context, q: Array, k: Array, v: Array, mask: Array | None = None, *rest: Array | None) -> Sequence[Array]:
+    """By the standard's reference, which counts causal positions along the mask's own query axis: it must be there whole."""
+    if mask is not None:
+        mask = np.broadcast_to(mask, (*mask.shape[:-2], q.shape[-2], mask.shape[-1]))
+    return _ATTENTION_REFERENCE(ctx, q, k, v, mask, *rest)
+
+
+_ATTENTION_REFERENCE = onnx_reference("Attention", 25)
+
+
+def _cached_attention_shape(call: Call) -> Sequence[Shape]:
+    """The cache has room for ``total`` keys; one that is longer than that stays as long as it is."""
+    b, hq, hk, lq, most, dk, dv = attention_dims(call)
+    if call.has(3):
+        _check_mask(call, (b, hq, lq, most))
+    total = call.numbers(7)
+    past = call.shape(4)[2] if call.has(4) else 0
+    room = maximum(past, simplify(total[0])) if total is not None else call.unknown_dim("cache", most)
+    return [(b, lq, mul(hq, dv)), (b, hk, room, dk), (b, hk, room, dv)][: len(call.op.outputs)]
+
+
+def _cached_attention(ctx: Context, q: Array, k: Array, v: Array, bias: Array | None, *cache: Any) -> Sequence[Array]:
+    """Causal attention over a cache in which each sequence has a length of its own, this step included.
+
+    As ONNX Runtime's GroupQueryAttention: the step's keys go where the sequence's past ends (at the front if the step is all
+    there is), and nothing beyond the sequence is attended.
+    """
+    past_k, past_v, lengths, total = cache
+    hq, hk = ctx.get("q_num_heads"), ctx.get("kv_num_heads")
+    steps, most = q.shape[1], int(total.reshape(-1)[0])
+    ends = lengths.reshape(-1).astype(np.int64)
+    starts = np.zeros_like(ends) if most == steps else ends - steps
+    kept = past_k.shape[2] if past_k is not None else 0
+    if (
+        ends.shape != q.shape[:1]
+        or starts.min(initial=0) < 0
+        or starts.max(initial=0) > kept
+        or starts.max(initial=0) + steps > max(most, kept)
+    ):
+        raise ModelError(f"sequences of lengths {ends.tolist()[:8]} do not fit a past of {kept}, a step of {steps} and a total of {most}")
+    keys = _into_cache(past_k, _heads(k, hk), starts, most)
+    values = _into_cache(past_v, _heads(v, hk), starts, most)
+    last = np.minimum(np.arange(steps) + starts[:, None], ends[:, None] - 1)
+    allowed = (np.arange(keys.shape[2]) <= last[..., None])[:, None]
+    room = np.zeros(keys.shape[2], q.dtype) if bias is None else np.pad(bias, [(0, 0)] * 3 + [(0, keys.shape[2] - bias.shape[-1])])
+    mask = np.where(allowed, room, q.dtype.type(-np.inf))
+    scale = {"scale": ctx.attrs["scale"]} if "scale" in ctx.attrs else {}
+    (y,) = _ATTENTION_REFERENCE(Context(scale, 1), _heads(q, hq), keys, values, mask)
+    return np.swapaxes(y, 1, 2).reshape(q.shape[0], steps, -1), keys, values
+
+
+def _heads(x: Array, heads: int) -> Array:
+    return np.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2)
+
+
+def _into_cache(past: Array | None, new: Array, starts: Array, total: int) -> Array:
+    """[batch, heads, room, width]: each sequence's past up to its start, then the new entries, then zeros."""
+    old = past if past is not None else new[:, :, :0]
+    cache = np.zeros((*new.shape[:2], max(old.shape[2], total), new.shape[3]), new.dtype)
+    for b, start in enumerate(starts):
+        cache[b, :, :start] = old[b, :, :start]
+        cache[b, :, start : start + new.shape[2]] = new[b]
+    return cache
 
 
 def _linear_attention_shape(call: Call) -> Sequence[Shape]:
@@ -92,7 +169,11 @@ def _rotary_work(call: Call) -> Work:
 
 def _directions(attrs: Any) -> list[bool]:
     """One entry per direction: does it run backwards."""
-    return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[attrs.get("direction", "forward")]
+    known = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+    direction = attrs.get("direction", "forward")
+    if direction not in known:
+        raise ValueError(f"the direction '{direction}' is none of {', '.join(known)}")
+    return known[direction]
 
 
 def _affine(x: Array, alpha: float, beta: float) -> Array:
@@ -133,13 +214,24 @@ def _activations(ctx: Context, direction: int, names: Sequence[str]) -> list[Cal
     return [make(n) for n in mine]
 
 
-def _recurrent_shape(states: int) -> Callable[[Call], Sequence[Shape]]:
+def _recurrent_shape(states: int, gates: int, *, hidden_last: bool = True) -> Callable[[Call], Sequence[Shape]]:
+    """The rule of a layer with so many states and gates; ``hidden_last`` is how the standard lays out its weights."""
+
     def rule(call: Call) -> Sequence[Shape]:
         x = call.shape(0)
         if len(x) != 3:
             raise ValueError(f"a recurrent layer takes [sequence, batch, width], got rank {len(x)}")
         hidden: Dim = call.attr("hidden_size")
         count = len(_directions(call.op.attrs))
+        wide, batch = mul(gates, hidden), x[0] if call.attr("layout", 0) else x[1]
+        need_shape(call, 1, (count, wide, x[2]) if hidden_last else (count, x[2], wide), "the weight W")
+        need_shape(call, 2, (count, wide, hidden) if hidden_last else (count, hidden, wide), "the recurrent weight R")
+        need_shape(call, 3, (count, mul(2, wide)), "the bias B")
+        need_shape(call, 4, (batch,), "the list of sequence lengths")
+        for i in range(5, 5 + states):
+            need_shape(call, i, (batch, count, hidden) if call.attr("layout", 0) else (count, batch, hidden), "an initial state")
+        if states == 2:
+            need_shape(call, 7, (count, mul(3, hidden)), "the peephole weight P")
         if call.attr("layout", 0):
             return [(x[0], x[1], count, hidden), *[(x[0], count, hidden)] * states][: len(call.op.outputs)]
         return [(x[0], count, x[1], hidden), *[(count, x[1], hidden)] * states][: len(call.op.outputs)]
@@ -357,15 +449,17 @@ def _quantized_dtypes(call: Call) -> list[DType]:
 
 ROWS: tuple[OpRow, ...] = (
     _matrix("attention", (3, 7), _attention_shape, _attention_space, _attention_work,
-            onnx_reference("Attention", 25), **_ATTENTION),
+            _attention, **_ATTENTION),
+    _matrix("cached_attention", (8, 8), _cached_attention_shape, _attention_space, _attention_work, _cached_attention,
+            kv_num_heads=int, q_num_heads=int, scale=float),
     _matrix("linear_attention", (3, 8), _linear_attention_shape, _recurrent_space, _linear_attention_work,
             onnx_reference("LinearAttention", 27), **_LINEAR),
-    _matrix("lstm", (3, 8), _recurrent_shape(2), _recurrent_space, _recurrent_work(4, 10, 5), _lstm,
+    _matrix("lstm", (3, 8), _recurrent_shape(2, 4), _recurrent_space, _recurrent_work(4, 10, 5), _lstm,
             input_forget=int, **_RECURRENT),
-    _matrix("gru", (3, 6), _recurrent_shape(1), _recurrent_space, _recurrent_work(3, 8, 3), _gru,
+    _matrix("gru", (3, 6), _recurrent_shape(1, 3), _recurrent_space, _recurrent_work(3, 8, 3), _gru,
             linear_before_reset=int, **_RECURRENT),
-    _matrix("rnn", (3, 6), _recurrent_shape(1), _recurrent_space, _recurrent_work(1, 2, 1), _rnn, **_RECURRENT),
-    _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2), _recurrent_space, _recurrent_work(4, 14, 5),
+    _matrix("rnn", (3, 6), _recurrent_shape(1, 1), _recurrent_space, _recurrent_work(1, 2, 1), _rnn, **_RECURRENT),
+    _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2, 4, hidden_last=False), _recurrent_space, _recurrent_work(4, 14, 5),
             _quantized_lstm, input_forget=int, **_RECURRENT),
     OpRow("rotary_embedding", (3, 4), attributes(interleaved=int, num_heads=int, rotary_embedding_dim=int), same_dtype,
           same_shape, lambda c: Space(c.out(), (), first(c, Access.VIEW, Access.BROADCAST)), _rotary_work,
