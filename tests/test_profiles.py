@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from support import FETCHED, imported, model_of, model_path
+from support import FETCHED, LIGHTS, imported, model_of, model_path
 from tenfold.chips import chip, names
 from tenfold.errors import InputError
 from tenfold.profile import Sizes, load, prepare, profile_bound, roles
-from tenfold.zoo import MODELS
 
 MODELLED = [n for n in names() if chip(n).kind != "listed"]
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *MODELS])
+@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
 def test_every_real_model_on_every_chip(name: str) -> None:
-    graph = load(name if name in MODELS else model_path(name))
+    graph = load(model_path(name))
     bound = prepare(graph, Sizes())
     for c in MODELLED:
         run = profile_bound(bound, c).run

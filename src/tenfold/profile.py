@@ -12,7 +12,7 @@ from tenfold.chips import chip as chip_named
 from tenfold.compiler import DEFAULT, Options, build
 from tenfold.economics import Rent, rent
 from tenfold.errors import InputError, ModelError
-from tenfold.importers import load_onnx
+from tenfold.importers import load_config, load_onnx
 from tenfold.ir.bind import bind
 from tenfold.ir.dims import symbols_of
 from tenfold.ir.graph import Graph
@@ -47,17 +47,24 @@ class Profile:
     footprint: Footprint | None = None
 
 
-def load(model: str | Path) -> Graph:
-    """The graph of an ONNX file or of a zoo model.
+def load(model: str | Path, phase: str | None = None) -> Graph:
+    """The graph of an ONNX file, of a Hugging Face ``config.json`` (or the folder it is in), or of a zoo model.
 
-    Raises UnknownName for a name that is neither, ModelError for a broken file.
+    ``phase`` is forward, prefill or decode, for networks that generate token by token.
+    Raises UnknownName for a name that is none of them, ModelError for a broken file, InputError for a phase that it does not have.
     """
     path = Path(model)
-    if path.suffix == ".onnx" or path.exists():
-        if not path.is_file():
-            raise InputError(f"there is no file '{model}': give the path of an .onnx file or a model name ({', '.join(zoo.MODELS)})")
-        return load_onnx(path)
-    return load_onnx(zoo.model(str(model)).path)
+    if path.is_dir() and (path / "config.json").is_file():
+        path = path / "config.json"
+    if path.suffix not in (".onnx", ".json") and not path.exists():
+        return zoo.model(str(model)).graph(phase)
+    if not path.is_file():
+        raise InputError(f"there is no file '{model}': give the path of an .onnx file or a config.json, or a name from `tenfold models`")
+    if path.suffix == ".json":
+        return load_config(path, phase)
+    if phase not in (None, "forward"):
+        raise InputError(f"an ONNX file has no phase '{phase}', only forward: what it computes is what is in it")
+    return load_onnx(path)
 
 
 def roles(graph: Graph) -> dict[str, str]:

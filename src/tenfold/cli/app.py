@@ -67,31 +67,20 @@ def models(
     name: Annotated[str | None, typer.Argument(help="One model.", autocompletion=complete_model)] = None,
     as_json: Json = False,
 ) -> None:
-    """The models that can be named instead of a file."""
-    from tenfold.ir import graph_totals
-    from tenfold.profile import Sizes, load, prepare
+    """The models that can be named instead of a file, with their sizes as counted and as published."""
     from tenfold.report.document import model_document
-    from tenfold.units import show
-    from tenfold.zoo import MODELS, model
+    from tenfold.report.tables import models_table
+    from tenfold.zoo import NAMES, model
 
-    chosen = [model(name)] if name is not None else list(MODELS.values())
     documents = []
-    with progress("reading models", len(chosen)) as advance:
-        for m in chosen:
-            graph = load(m.name)
-            totals = graph_totals(prepare(graph, Sizes()).graph)
-            documents.append(model_document(m, graph.parameters, int(totals.flops)))
+    with progress("reading models", 1 if name else len(NAMES)) as advance:
+        for n in [name] if name else NAMES:
+            documents.append(model_document(model(n)))
             advance()
     if as_json:
         emit({"models": documents} if name is None else documents[0])
         return
-    from rich import box
-    from rich.table import Table
-
-    table = Table("name", "family", "parameters", "FLOP per item", "source", box=box.SIMPLE_HEAD, pad_edge=False)
-    for d in documents:
-        table.add_row(d["name"], d["family"], show(d["parameters"], ""), show(d["flops_per_item"], ""), d["source"])
-    terminal().print(table)
+    terminal().print(models_table(documents))
 
 
 def _named_sizes(pairs: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -111,7 +100,10 @@ def profile(
     batch: Annotated[
         list[str] | None, typer.Option("--batch", "-b", help="Batch sizes, repeated or separated by commas (default 1).")
     ] = None,
-    seq: Annotated[int | None, typer.Option(help="Sequence length, where the model leaves it open (default 128).")] = None,
+    seq: Annotated[
+        int | None, typer.Option(help="Sequence length, where the model leaves it open (default 128); in decode the tokens in the cache.")
+    ] = None,
+    phase: Annotated[str | None, typer.Option(help="forward, prefill or decode, for networks that generate token by token.")] = None,
     height: Annotated[int | None, typer.Option(help="Image height, where the model leaves it open (default 224).")] = None,
     width: Annotated[int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")] = None,
     size: Annotated[list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")] = None,
@@ -138,7 +130,7 @@ def profile(
         chip_named(n)
     if region is not None:
         region_named(region)
-    graph = load(model)
+    graph = load(model, phase)
     others = _named_sizes(size or ())
     bound = [prepare(graph, Sizes(b, seq, height, width, others)) for b in batches]
     done: list[Profile] = []

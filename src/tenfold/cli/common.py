@@ -83,9 +83,9 @@ def complete_step(incomplete: str) -> list[str]:
 
 
 def complete_model(incomplete: str) -> list[str]:
-    from tenfold.zoo import MODELS
+    from tenfold.zoo import NAMES
 
-    return [n for n in MODELS if n.startswith(incomplete)] + [str(p) for p in Path().glob(f"{incomplete}*.onnx")]
+    return [n for n in NAMES if n.startswith(incomplete)] + [str(p) for p in Path().glob(f"{incomplete}*.onnx")]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ def compile(
     chip: Annotated[str | None, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)] = None,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Batch size.")] = 1,
     seq: Annotated[int | None, typer.Option(help="Sequence length, where the model leaves it open.")] = None,
+    phase: Annotated[str | None, typer.Option(help="forward, prefill or decode, for networks that generate.")] = None,
     dtype: Annotated[str | None, typer.Option(help="int8, fp8, bf16, fp16, tf32 or fp32 (default: the chip's best precision).")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Steps to leave out.", autocompletion=complete_step)] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the program as text to a file.")] = None,
@@ -44,7 +45,7 @@ def compile(
         raise InputError("compile takes a model and a chip: tenfold compile resnet50 --chip tpu-v4i")
     record = chip_named(chip)
     options = Options(tuple(words(without or ())))
-    program = build(prepare(load(model), Sizes(batch, seq)).graph, record, record.storage(dtype), batch, options)
+    program = build(prepare(load(model, phase), Sizes(batch, seq)).graph, record, record.storage(dtype), batch, options)
     text = program_text(program, record)
     if output is not None:
         write_text(output, text)

@@ -159,17 +159,17 @@ class _Grower:
     def reduced(self, i: int) -> tuple[object, ...]:
         """What a row-wise op reduces over: the extent of its rows and the number of them."""
         op = self.graph.ops[i]
-        elements = self.size(op.inputs[0])
+        shape, elements = self.graph.values[op.inputs[0]].dims, self.size(op.inputs[0])
         out = max(self.size(o) for o in op.outputs if o)
-        axis = op.attrs.get("axis")
-        if out == elements:  # softmax and norms: the result is as large as the operand
-            shape = self.graph.values[op.inputs[0]].dims
-            at = int(axis) % len(shape) if isinstance(axis, int) and shape else 0
-            width = shape[at] if op.kind not in ("layer_norm", "rms_norm") else _product(shape[at:])
-            return (at == len(shape) - 1 or op.kind in ("layer_norm", "rms_norm"), width, elements)
-        shape = self.graph.values[op.inputs[0]].dims
-        last = self.graph.values[next(o for o in op.outputs if o)].dims[-1:] != shape[-1:]
-        return (last, elements // max(out, 1), elements)
+        if out != elements:
+            last = self.graph.values[next(o for o in op.outputs if o)].dims[-1:] != shape[-1:]
+            return last, elements // max(out, 1), elements
+        if not shape or "axis" not in self.rows[i].attrs:  # instance and group norms: whole pictures
+            return False, op.kind, elements
+        axis = op.attrs.get("axis", -1)
+        at = axis % len(shape) if isinstance(axis, int) else 0
+        whole = op.kind in ("layer_norm", "rms_norm")  # from the axis on; softmax and its like along it alone
+        return whole or at == len(shape) - 1, _product(shape[at:]) if whole else shape[at], elements
 
     def refusal(self, region: _Region, i: int, value: str) -> str:
         """Why op ``i``, which reads ``value``, may not join ``region``; "" where it may."""

@@ -1,7 +1,7 @@
 """Intermediate representation: graphs, the op table, inference, interpreter, verifier, text form."""
 
 from tenfold.ir.bind import bind
-from tenfold.ir.cost import Totals, graph_totals, op_call, op_work
+from tenfold.ir.cost import Totals, active_parameters, graph_totals, op_call, op_work
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.interpreter import interpret
@@ -24,6 +24,7 @@ __all__ = [
     "Totals",
     "Value",
     "Work",
+    "active_parameters",
     "bind",
     "graph_totals",
     "interpret",

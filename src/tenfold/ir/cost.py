@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, add
@@ -73,3 +74,15 @@ def _sum(parts: tuple[Dim, ...]) -> Dim:
     for p in parts:
         total = add(total, p)
     return total
+
+
+def active_parameters(graph: Graph) -> int:
+    """Weights that one token passes: of a mixture of experts only the experts that it is sent to."""
+    idle = 0
+    for op in graph.walk():
+        if op.kind == "moe":
+            chosen: Any = op.attrs["top_k"]
+            for name in op.inputs[2:4]:
+                experts = int(graph.values[name].dims[0])
+                idle += int(graph.values[name].elements) * (experts - int(chosen)) // experts
+    return graph.parameters - idle

@@ -7,6 +7,7 @@ from typing import Any
 from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
+from tenfold.ir import active_parameters, graph_totals
 from tenfold.machine import Buffer, KernelRun, Program
 from tenfold.profile import Profile
 from tenfold.zoo import ZooModel
@@ -43,9 +44,25 @@ def _present(document: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in document.items() if v not in (None, "", 0.0) or k == "coverage"}
 
 
-def model_document(model: ZooModel, parameters: int, flops: int) -> dict[str, Any]:
-    return {"name": model.name, "parameters": parameters, "active_parameters": parameters, "flops_per_item": flops, "family": model.family,
-            "source": model.source}  # fmt: skip
+def model_document(model: ZooModel) -> dict[str, Any]:
+    """One model: parameters as counted and as published, those that one token passes, arithmetic of an item."""
+    from tenfold.profile import Sizes, prepare
+
+    graph = model.graph()
+    flops = graph_totals(prepare(graph, Sizes()).graph).flops
+    document = {
+        "name": model.name,
+        "parameters": graph.parameters,
+        "active_parameters": active_parameters(graph),
+        "published_parameters": model.published,
+        "published_active_parameters": model.active,
+        "flops_per_item": flops,
+        "family": model.family,
+        "source": model.source,
+        "status": model.status,
+        "note": model.note,
+    }
+    return _present(document)
 
 
 def kernel_document(k: KernelRun) -> dict[str, Any]:

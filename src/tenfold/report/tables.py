@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -114,6 +115,20 @@ def where_table(p: Profile) -> Table:
         left = (times[i][0], f"{times[i][1] / c.cycles:.1%}") if i < len(times) else ("", "")
         right = (energies[i][0], f"{energies[i][1]:.1%}") if i < len(energies) else ("", "")
         table.add_row(*left, *right)
+    return table
+
+
+def models_table(documents: Sequence[Mapping[str, Any]]) -> Table:
+    """The zoo: what it counts beside what was published."""
+    table = _table(
+        "name", "family", "parameters", "published", "active", "FLOP per item", "source", right=("parameters", "published", "active")
+    )
+    for d in documents:
+        published, active = d.get("published_parameters"), d["active_parameters"]
+        table.add_row(
+            d["name"], d["family"], show(d["parameters"], ""), show(published, "") if published else "",
+            show(active, "") if active != d["parameters"] else "", show(d["flops_per_item"], ""), d["source"],
+        )  # fmt: skip
     return table
 
 
