@@ -16,10 +16,9 @@ from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Attr, Graph, Op, Value
 from tenfold.ir.infer import Scope, infer_op
 from tenfold.ir.table import Lowering
-from tenfold.machine import Kernel, Product, Traffic, require_model, time_kernel
-from tenfold.machine.gpu import Attention, attention_time
+from tenfold.machine import Attention, Kernel, Product, Traffic, require_model, time_kernel
 from tenfold.machine.run import Timed
-from tenfold.machine.simulate import dynamic_energy, from_parts, static_power
+from tenfold.machine.simulate import dynamic_energy, static_power
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("m", "n", "k"),
@@ -172,28 +171,24 @@ def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Timed:
     width = chip.bits(precision) / 8
     batch, heads, kv_heads, dim = e["batch"], e["heads"], e["kv_heads"], e["head_dim"]
     group = heads // kv_heads
-    share = 0.5 if causal else 1.0
+    attention = Attention(batch, heads, kv_heads, q_len, kv_len, dim, causal)
+    keys = math.ceil(kv_len * attention.computed)
     kv = 2 * batch * kv_len * kv_heads * dim * width
     q = batch * q_len * heads * dim * width
-    scores = int(batch * heads * q_len * kv_len * share)
+    scores = batch * heads * q_len * keys
     kernel = Kernel(
         name=r.op,
         ops=("attention",),
         kind=Lowering.MATRIX,
         precision=precision,
-        products=(
-            Product(batch * kv_heads, q_len * group, math.ceil(kv_len * share), dim),
-            Product(batch * kv_heads, q_len * group, dim, math.ceil(kv_len * share)),
-        ),
+        products=(Product(batch * kv_heads, q_len * group, keys, dim), Product(batch * kv_heads, q_len * group, dim, keys)),
         flops=4 * scores * dim,
         vector_ops=4 * scores,
         transcendentals=scores,
         traffic=Traffic(inputs=int(kv + q), outputs=int(q)),
         operand_bits=chip.bits(precision),
+        attention=attention,
     )
-    if chip.kind == "gpu":
-        parts = attention_time(chip, precision, Attention(batch, heads, kv_heads, q_len, kv_len, dim, causal))
-        return from_parts(chip, kernel, parts)
     return time_kernel(chip, kernel)
 
 

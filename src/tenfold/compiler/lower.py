@@ -14,9 +14,10 @@ from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.ops.control import trip_count
+from tenfold.ir.ops.sequence import attention_dims
 from tenfold.ir.table import Lowering, Matmul, Work
 from tenfold.ir.views import roots
-from tenfold.machine.kernel import Group, Kernel, Operand, Product, Role, Traffic
+from tenfold.machine.kernel import Attention, Group, Kernel, Operand, Product, Role, Traffic
 
 _NARROW_INT = frozenset({DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2})
 _NARROW_FLOAT = frozenset({DType.F8E4M3, DType.F8E5M2, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ, DType.F4E2M1})
@@ -75,8 +76,11 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
     works = [op_work(scope.graph, op) for op in group.ops]
     anchor = group.anchor
     products: tuple[Product, ...] = ()
+    attention = _attention(scope, anchor) if anchor is not None and anchor.kind in ("attention", "cached_attention") else None
     if anchor is not None:
         products = tuple(_product(m, anchor) for m in works[group.ops.index(anchor)].matmuls)
+    if attention is not None:
+        products = _scores_computed(products, attention)
     contraction = any(p.macs for p in products)
     precision = _precision(scope, anchor) if anchor is not None else scope.precision
     flops = _total(works, "contraction_flops", group)
@@ -94,7 +98,22 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
         traffic=off_chip(operands),
         operand_bits=scope.chip.bits(precision),
         operands=operands,
+        attention=attention,
     )  # fmt: skip
+
+
+def _attention(scope: Scope, op: Op) -> Attention:
+    batch, heads, kv_heads, q_len, kv_len, dk, dv = (_int(d, op.name) for d in attention_dims(op_call(scope.graph, op)))
+    causal = op.kind == "cached_attention" or bool(op.attrs.get("is_causal", 0))
+    return Attention(batch, heads, kv_heads, q_len, kv_len, (dk + dv) // 2, causal)
+
+
+def _scores_computed(products: tuple[Product, ...], a: Attention) -> tuple[Product, ...]:
+    """The two products of an attention over the scores that are computed; the queries of a group share keys and values."""
+    keys, group = _ceil(a.kv_len * a.computed), max(1, a.heads // a.kv_heads)
+    first, second = products
+    batch, m = first.batch // group, first.m * group
+    return Product(batch, m, keys, first.k), Product(batch, m, second.n, keys)
 
 
 def _shown(op: Op) -> str:

@@ -1,11 +1,12 @@
 """The machine: kernels on a chip give time, counters and energy."""
 
-from tenfold.machine.kernel import Buffer, Group, Kernel, MemoryPlan, Operand, Product, Program, Role, Traffic
+from tenfold.machine.kernel import Attention, Buffer, Group, Kernel, MemoryPlan, Operand, Product, Program, Role, Traffic
 from tenfold.machine.run import Counters, EnergyEntry, KernelRun, Run
 from tenfold.machine.simulate import require_model, simulate, time_kernel
 from tenfold.machine.systolic import Balance, balance
 
 __all__ = [
+    "Attention",
     "Balance",
     "Buffer",
     "Counters",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.machine.kernel import Kernel, Product
+from tenfold.machine.kernel import QUERY_BLOCK, Attention, Kernel, Product
 
 TILES = np.array(
     [(256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (256, 64), (64, 256), (32, 64), (32, 128), (64, 32),
@@ -78,6 +78,8 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     launch = chip.constant("launch_s")
     clock, _, memory, _ = _rates(chip, kernel.precision)
     vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / ((chip.vector_ops_per_cycle or 1.0) * clock)
+    if kernel.attention is not None:
+        return attention_time(chip, kernel.precision, kernel.attention, kernel.traffic.total)
     if not kernel.products:
         moved = kernel.traffic.total / memory
         return Parts(max(moved, vector) + launch, 0.0, vector, moved, 0.0, launch)
@@ -95,23 +97,7 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     return Parts(total + max(0.0, vector - hidden), matrix, vector, off_chip, l2, overhead)
 
 
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """One fused attention: ``q_len`` queries against ``kv_len`` keys in each of ``batch`` sequences."""
-
-    batch: int
-    heads: int
-    kv_heads: int
-    q_len: int
-    kv_len: int
-    head_dim: int
-    causal: bool
-
-
-QUERY_BLOCK = 128
-
-
-def attention_time(chip: Chip, precision: MatrixPrecision, a: Attention) -> Parts:
+def attention_time(chip: Chip, precision: MatrixPrecision, a: Attention, moved_bytes: float) -> Parts:
     """Fused attention (Dao 2023, FlashAttention-2): scores never leave the chip.
 
     Prefill runs blocks of 128 queries over the multiprocessors, each with a fixed cost; decode streams
@@ -119,18 +105,15 @@ def attention_time(chip: Chip, precision: MatrixPrecision, a: Attention) -> Part
     """
     clock, macs, memory, _ = _rates(chip, precision)
     units = chip.units or 1
-    width = chip.bits(precision) / 8
     launch = chip.constant("attention_launch_s")
-    fraction = 0.5 + 0.5 * min(1.0, QUERY_BLOCK / a.q_len) if a.causal and a.q_len > 1 else 1.0
-    kv_bytes = 2 * a.batch * a.kv_len * a.kv_heads * a.head_dim * width
-    q_bytes = 2 * a.batch * a.q_len * a.heads * a.head_dim * width
-    moved = (kv_bytes + q_bytes) / memory
+    moved = moved_bytes / memory
     if a.q_len == 1:
         blocks = a.batch * a.kv_heads
         total = launch + moved + blocks / units * chip.constant("decode_block_s")
         return Parts(total, 0.0, 0.0, moved, 0.0, total - moved)
     blocks = a.batch * a.heads * math.ceil(a.q_len / QUERY_BLOCK)
     rounds = blocks / units if blocks > 4 * units else math.ceil(blocks / units)
+    fraction = a.computed
     scores = min(a.q_len, QUERY_BLOCK) * a.kv_len * fraction
     matrix = rounds * 2 * scores * a.head_dim / (macs * chip.constant("attention_fraction")) / clock
     fixed = rounds * chip.constant("attention_block_s")

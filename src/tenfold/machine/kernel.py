@@ -25,6 +25,27 @@ class Product:
         return self.batch * self.m * self.n * self.k * self.repeat
 
 
+QUERY_BLOCK = 128  # queries that are handled together
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One fused attention: ``q_len`` queries against ``kv_len`` keys in each of ``batch`` sequences."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    q_len: int
+    kv_len: int
+    head_dim: int
+    causal: bool
+
+    @property
+    def computed(self) -> float:
+        """Share of the scores that are computed: blocks above the diagonal of a causal attention are left out."""
+        return 0.5 + 0.5 * min(1.0, QUERY_BLOCK / self.q_len) if self.causal and self.q_len > 1 else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Bytes that a kernel moves, by what they are and which memory they live in.
@@ -95,7 +116,7 @@ class Kernel:
     ``flops`` is useful contraction arithmetic (a multiply-add is two), ``products`` what the matrix unit
     executes for it. ``vector_ops`` and ``transcendentals`` run on the vector unit. ``operand_bits`` is the
     width of matrix operands. ``operands`` are the buffers it touches; ``group`` is the number of the group
-    in the program that it runs.
+    in the program that it runs. ``attention`` is there where the products are those of an attention.
     """
 
     name: str
@@ -111,6 +132,7 @@ class Kernel:
     repeat: int = 1
     operands: tuple[Operand, ...] = ()
     group: int = 0
+    attention: Attention | None = None
 
     @property
     def arithmetic(self) -> int:
@@ -128,6 +150,7 @@ class Kernel:
             self.transcendentals,
             self.traffic,
             self.operand_bits,
+            self.attention,
         )
 
 
