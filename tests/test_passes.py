@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -310,6 +311,26 @@ def test_softmax_written_out() -> None:
     after = run_passes(graph)
     same(graph, after)
     assert [(op.kind, op.attrs["axis"]) for op in after.ops] == [("softmax", 1)]
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_products_of_the_same_operand_become_one(transposed: int) -> None:
+    rng = np.random.default_rng(3)
+    shapes = {n: (w, 6) if transposed else (6, w) for n, w in (("wq", 8), ("wk", 4), ("wv", 2))}
+    graph = parse_text(f"""graph 'g' {{
+      input %x: fp32[2,3,6]
+      {"".join(f"const %{n}: fp32{list(s)} = elided" + chr(10) for n, s in shapes.items())}
+      %q: fp32[2,3,8] = matmul(%x, %wq) {{transpose_b={transposed}}}
+      %k: fp32[2,3,4] = matmul(%x, %wk) {{transpose_b={transposed}}}
+      %v: fp32[2,3,2] = matmul(%x, %wv) {{transpose_b={transposed}}}
+      %r: fp32[2,3,4] = relu(%k)
+      output %q, %r, %v
+    }}""")
+    graph = replace(graph, constants={n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
+    after = run_passes(graph)
+    same(graph, after)
+    assert [op.kind for op in after.ops] == ["matmul", "split", "relu"]
+    assert after.parameters == graph.parameters
 
 
 def test_without_dce_the_dead_stay() -> None:

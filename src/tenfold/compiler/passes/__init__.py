@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from tenfold.compiler.passes import batch_norm, canonicalise, cse, dce, fold, recognise
+from tenfold.compiler.passes import batch_norm, canonicalise, cse, dce, fold, merge, recognise
 from tenfold.compiler.passes.sweep import Pass, without_weights
 from tenfold.ir.graph import Graph
 
-PASSES: tuple[Pass, ...] = (canonicalise.PASS, fold.PASS, batch_norm.PASS, cse.PASS, recognise.PASS)
+PASSES: tuple[Pass, ...] = (canonicalise.PASS, fold.PASS, batch_norm.PASS, cse.PASS, recognise.PASS, merge.PASS)
 DCE = dce.PASS
 
 Observer = Callable[[str, Graph], None]
