@@ -29,7 +29,8 @@ from tenfold.cli.common import (
 from tenfold.errors import InputError, TenfoldError
 
 if TYPE_CHECKING:
-    from tenfold.profile import Profile
+    from tenfold.profile import Bound, Profile
+    from tenfold.quality import Quality
 
 
 @app.command()
@@ -112,6 +113,10 @@ def profile(
     without: Annotated[
         list[str] | None, typer.Option(help="Compiler steps to leave out (see `tenfold compile --steps`).", autocompletion=complete_step)
     ] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Run the model in the chosen dtype and compare with its own (ONNX files, which have weights).")
+    ] = False,
+    inputs: Annotated[Path | None, typer.Option(help="An .npz file with the inputs for --quality (default: seeded ones).")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write what each unit does when, for Perfetto (one chip and batch).")] = None,
     top: Annotated[int, typer.Option(help="Kernels to list for a single run.")] = 10,
     sources: Annotated[bool, typer.Option("--sources", help="List the figures and papers that the result used.")] = False,
@@ -122,7 +127,7 @@ def profile(
     from tenfold.chips import chip as chip_named
     from tenfold.compiler import Options
     from tenfold.profile import Sizes, load, prepare, profile_bound
-    from tenfold.report.document import profile_document
+    from tenfold.report.document import profile_document, quality_document
 
     options = Options(tuple(words(without or ())))
     names, batches = words(chip), whole(batch or ["1"], "batch")
@@ -148,13 +153,32 @@ def profile(
         _write_trace(done, trace)
     if not done:
         raise InputError("; ".join(r["reason"] for r in refused))
+    checked = _check_quality(done, bound, inputs) if quality else []
     if as_json:
         document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
+        document |= {"quality": [quality_document(p, q) for p, q in checked]} if quality else {}
         emit(document | ({"rejected": refused} if refused else {}))
         return
-    _print_profiles(done, region is not None, top, sources=sources)
+    _print_profiles(done, region is not None, top, sources=sources, checked=checked)
     for r in refused:
         sys.stderr.write(f"tenfold: {r['chip']}, batch {r['batch']}: {r['reason']}\n")
+
+
+def _check_quality(done: Sequence[Profile], bound: Sequence[Bound], path: Path | None) -> list[tuple[Profile, Quality]]:
+    """The quality of each dtype among the runs, once each, on the first of the batches."""
+    from tenfold.chips import chip as chip_named
+    from tenfold.quality import inputs_from, quality
+
+    graph = bound[0].graph
+    given = inputs_from(path, graph) if path is not None else None
+    found: list[tuple[Profile, Quality]] = []
+    seen: set[str] = set()
+    for p in done:
+        precision = p.run.program.precision.value
+        if precision not in seen and precision != "fp32":
+            seen.add(precision)
+            found += [(p, q) for q in quality(graph, chip_named(p.run.program.chip), precision, given)]
+    return found
 
 
 def _write_trace(done: Sequence[Profile], path: Path) -> None:
@@ -167,9 +191,9 @@ def _write_trace(done: Sequence[Profile], path: Path) -> None:
     write_text(path, json.dumps(trace_document(run, chip_named(run.program.chip)), allow_nan=False))
 
 
-def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool) -> None:
+def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool, checked: Sequence[Any] = ()) -> None:
     from tenfold.report.document import source_list
-    from tenfold.report.tables import bars, kernel_table, profile_table, where_table
+    from tenfold.report.tables import bars, kernel_table, profile_table, quality_table, where_table
 
     console = terminal()
     program = done[0].run.program
@@ -183,7 +207,9 @@ def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool
         labels = [f"{p.run.program.chip} b{p.batch}" for p in done]
         console.print(bars("time per item", [(n, p.run.time_s / p.batch) for n, p in zip(labels, done, strict=True)], "s"))
         console.print(bars("energy per item", [(n, p.run.energy_j / p.batch) for n, p in zip(labels, done, strict=True)], "J"))
-    for note in _notes(done, money):
+    if checked:
+        console.print(quality_table(checked))
+    for note in _notes(done, money, checked=bool(checked)):
         console.print(f"[dim]{note}[/dim]", soft_wrap=True)
     if sources:
         for p in done:
@@ -192,13 +218,13 @@ def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool
                 console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
-def _notes(done: Sequence[Any], money: bool) -> Iterable[str]:
+def _notes(done: Sequence[Any], money: bool, *, checked: bool) -> Iterable[str]:
     left_out = done[0].run.program.without
     if left_out:
         yield f"Left out: {', '.join(left_out)}."
     yield "Intervals are provisional: the error of single operators where they were measured, wider elsewhere."
     narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
-    if narrow:
+    if narrow and not checked:
         yield f"Quality not checked in {', '.join(narrow)}."
     for p in done[:1]:
         if p.run.program.native_fraction < 1:

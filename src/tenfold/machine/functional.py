@@ -16,6 +16,7 @@ from tenfold.ir.graph import Array, Op
 from tenfold.ir.interpreter import check_inputs, run_op
 from tenfold.ir.views import is_view, roots
 from tenfold.machine.kernel import Group, Program
+from tenfold.machine.numerics import Exact, Numerics
 
 
 @dataclass(slots=True)
@@ -25,6 +26,7 @@ class Memory:
     program: Program
     rng: np.random.Generator
     buffers: dict[str, Array | None]
+    numerics: Numerics
     views: dict[str, Op] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -42,14 +44,16 @@ class Memory:
         return live[name]
 
 
-def run_program(program: Program, inputs: Mapping[str, Array], *, seed: int = 0) -> dict[str, Array]:
-    """Outputs of ``program`` by name, in the file's own precision. ``seed`` serves the random ops.
+def run_program(program: Program, inputs: Mapping[str, Array], *, numerics: Numerics | None = None, seed: int = 0) -> dict[str, Array]:
+    """Outputs of ``program`` by name, in the file's own precision or rounded as ``numerics`` says. ``seed`` serves the random ops.
 
     Raises InputError for missing, extra or wrongly ranked inputs, ModelError for a weight without data
     (compile with ``keep_weights``).
     """
     graph = program.graph
-    memory = Memory(program, np.random.default_rng(seed), {**check_inputs(graph, inputs), **graph.constants})
+    numerics = numerics or Exact()
+    given = {n: numerics.store(a) for n, a in check_inputs(graph, inputs).items()}
+    memory = Memory(program, np.random.default_rng(seed), {**given, **graph.constants}, numerics)
     last = _last_readers(program)
     for number, group in enumerate(program.groups):
         run_group(memory, group)
@@ -64,15 +68,28 @@ def run_program(program: Program, inputs: Mapping[str, Array], *, seed: int = 0)
 
 def run_group(memory: Memory, group: Group) -> None:
     """One kernel: reads buffers, computes, and stores what it declares to write."""
-    graph = memory.program.graph
     live: dict[str, Array | None] = {}
     for op in group.ops:
         for name in op.inputs:
             if name and name not in live:
                 live[name] = memory.look(name)
-        run_op(graph, op, live, memory.rng)
+        run_rounded(memory, op, live)
     for name in group.outputs:
-        memory.buffers[name] = live[name]
+        made = live[name]
+        memory.buffers[name] = memory.numerics.store(made) if made is not None else None
+
+
+def run_rounded(memory: Memory, op: Op, live: dict[str, Array | None]) -> None:
+    """One op on operands as the precision has them."""
+    graph = memory.program.graph
+    arrays = [live[n] if n else None for n in op.inputs]
+    rounded = memory.numerics.operands(op, arrays, [n in graph.constants for n in op.inputs])
+    if rounded is arrays:
+        run_op(graph, op, live, memory.rng)
+        return
+    scratch = {n: a for n, a in zip(op.inputs, rounded, strict=True) if n}
+    run_op(graph, op, scratch, memory.rng)
+    live |= {o: scratch[o] for o in op.outputs if o}
 
 
 def _last_readers(program: Program) -> dict[int, list[str]]:

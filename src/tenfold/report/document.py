@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tenfold.carbon import Envelope
@@ -10,6 +11,7 @@ from tenfold.estimate import Estimate
 from tenfold.ir import active_parameters, graph_totals
 from tenfold.machine import Buffer, KernelRun, Program
 from tenfold.profile import Profile
+from tenfold.quality import Quality
 from tenfold.zoo import ZooModel
 
 
@@ -98,6 +100,14 @@ def program_document(program: Program, text: str) -> dict[str, Any]:
         "memory": [buffer_document(b, memory.level) for b in memory.near] + [buffer_document(b, "off chip") for b in memory.far],
         "bytes": {"moved": program.moved_bytes, "weights": program.weight_bytes, "activations": memory.far_bytes,
                   "activations_lower_bound": memory.lower_bound, "near_capacity": memory.capacity},
+    }  # fmt: skip
+
+
+def quality_document(p: Profile, q: Quality) -> dict[str, Any]:
+    finite = {"sqnr_db": q.sqnr_db, "worst_sqnr_db": q.worst_sqnr_db}
+    return {
+        "dtype": p.run.program.precision.value, "scheme": q.scheme, "cosine": q.cosine, "top1_agreement": q.top1, "worst_op": q.worst,
+        "covered": q.covered, "inputs": q.inputs, **{k: v for k, v in finite.items() if math.isfinite(v)},
     }  # fmt: skip
 
 

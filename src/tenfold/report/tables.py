@@ -15,6 +15,7 @@ from tenfold.estimate import Estimate
 from tenfold.lessons import Lesson
 from tenfold.machine import Program
 from tenfold.profile import Profile
+from tenfold.quality import Quality
 from tenfold.units import show
 
 _BOX = box.SIMPLE_HEAD
@@ -128,6 +129,17 @@ def models_table(documents: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             d["name"], d["family"], show(d["parameters"], ""), show(published, "") if published else "",
             show(active, "") if active != d["parameters"] else "", show(d["flops_per_item"], ""), d["source"],
+        )  # fmt: skip
+    return table
+
+
+def quality_table(checked: Sequence[tuple[Profile, Quality]]) -> Table:
+    """What each precision does to the results, on the same inputs."""
+    table = _table("quality", "cosine", "SQNR", "same top-1", "the op that hurts most", "its SQNR", "of the FLOP", "on")
+    for _, q in checked:
+        table.add_row(
+            q.scheme, f"{q.cosine:.6f}", f"{q.sqnr_db:.1f} dB", f"{q.top1:.1%}", q.worst[-44:], f"{q.worst_sqnr_db:.1f} dB",
+            f"{q.covered:.0%}", q.inputs,
         )  # fmt: skip
     return table
 
