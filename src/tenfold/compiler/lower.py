@@ -17,7 +17,7 @@ from tenfold.ir.ops.control import trip_count
 from tenfold.ir.ops.sequence import attention_dims
 from tenfold.ir.table import Lowering, Matmul, Work
 from tenfold.ir.views import roots
-from tenfold.machine.kernel import Attention, Group, Kernel, Operand, Product, Role, Traffic
+from tenfold.machine.kernel import Attention, Group, Kernel, Operand, Product, Role, off_chip
 
 _NARROW_INT = frozenset({DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2})
 _NARROW_FLOAT = frozenset({DType.F8E4M3, DType.F8E5M2, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ, DType.F4E2M1})
@@ -118,12 +118,6 @@ def _scores_computed(products: tuple[Product, ...], a: Attention) -> tuple[Produ
 
 def _shown(op: Op) -> str:
     return str(op.attrs["source"]) if op.kind == "opaque" else op.kind
-
-
-def off_chip(operands: Sequence[Operand]) -> Traffic:
-    """The traffic of a kernel all of whose buffers live off chip."""
-    by_role = {role: sum(o.bytes for o in operands if o.role is role) for role in Role}
-    return Traffic(by_role[Role.WEIGHT], by_role[Role.INPUT], by_role[Role.OUTPUT])
 
 
 def _total(works: Sequence[Work], what: str, group: Group) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.compiler import lower
+from tenfold.compiler.cut import cut
 from tenfold.compiler.fusion import fuse, rules_of, separate
 from tenfold.compiler.passes import DCE, PASSES, Observer, run_passes, without_weights
 from tenfold.compiler.schedule import plan_memory
@@ -52,8 +53,9 @@ def build(
     groups, bodies = _groups(clean, chip, options.without)
     stored = 64 if "precision" in options.without else chip.bits(precision)
     scope = lower.scope_of(clean, chip, precision, stored)
-    made = tuple(lower.kernels(scope, groups, bodies))
-    sizes = {o.name: scope.bytes(o.name) for k in made for o in k.operands}
+    lowered = lower.kernels(scope, groups, bodies)
+    made = tuple(lowered if "fuse" in options.without else cut(lowered, chip, rules_of(chip).row_elements))
+    sizes = {o.name: scope.bytes(o.name) if o.name in clean.values else o.bytes for k in made for o in k.operands}
     resident = chip.kind == "systolic" and "residency" not in options.without
     inputs, outputs = frozenset(clean.inputs), frozenset(scope.root.get(n, n) for n in clean.outputs)
     kernels, memory = plan_memory(made, sizes, inputs, outputs, chip, [balance(chip, k) for k in made] if resident else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -92,6 +93,12 @@ class Operand:
     name: str
     role: Role
     bytes: int
+
+
+def off_chip(operands: Sequence[Operand]) -> Traffic:
+    """The traffic of a kernel all of whose buffers live off chip."""
+    by_role = {role: sum(o.bytes for o in operands if o.role is role) for role in Role}
+    return Traffic(by_role[Role.WEIGHT], by_role[Role.INPUT], by_role[Role.OUTPUT])
 
 
 @dataclass(frozen=True, slots=True)
