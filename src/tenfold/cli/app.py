@@ -29,7 +29,10 @@ from tenfold.cli.common import (
 from tenfold.errors import InputError, TenfoldError
 
 if TYPE_CHECKING:
-    from tenfold.profile import Bound, Profile
+    from tenfold.advice import Advice, Relaxed
+    from tenfold.compiler import Options
+    from tenfold.ir import Graph
+    from tenfold.profile import Bound, Profile, Sizes
     from tenfold.quality import Quality
 
 
@@ -127,7 +130,7 @@ def profile(
     from tenfold.chips import chip as chip_named
     from tenfold.compiler import Options
     from tenfold.profile import Sizes, load, prepare, profile_bound
-    from tenfold.report.document import profile_document, quality_document
+    from tenfold.report.document import advice_document, profile_document, quality_document
 
     options = Options(tuple(words(without or ())))
     names, batches = words(chip), whole(batch or ["1"], "batch")
@@ -154,14 +157,25 @@ def profile(
     if not done:
         raise InputError("; ".join(r["reason"] for r in refused))
     checked = _check_quality(done, bound, inputs) if quality else []
+    held = _held_back(graph, done[0], Sizes(batches[0], seq, height, width, others), options) if len(names) * len(bound) == 1 else None
     if as_json:
         document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
+        document["runs"][0] |= advice_document(*held) if held else {}
         document |= {"quality": [quality_document(p, q) for p, q in checked]} if quality else {}
         emit(document | ({"rejected": refused} if refused else {}))
         return
-    _print_profiles(done, region is not None, top, sources=sources, checked=checked)
+    _print_profiles(done, region is not None, top, sources=sources, checked=checked, held=held)
     for r in refused:
         sys.stderr.write(f"tenfold: {r['chip']}, batch {r['batch']}: {r['reason']}\n")
+
+
+def _held_back(graph: Graph, p: Profile, sizes: Sizes, options: Options) -> tuple[list[Relaxed], list[Advice]]:
+    """What bounds the one run, and what would make it quicker."""
+    from tenfold.advice import advise, bottleneck
+    from tenfold.chips import chip as chip_named
+
+    record = chip_named(p.run.program.chip)
+    return bottleneck(p.run.program, record), advise(graph, sizes, record, p.run.program.precision, options)
 
 
 def _check_quality(done: Sequence[Profile], bound: Sequence[Bound], path: Path | None) -> list[tuple[Profile, Quality]]:
@@ -191,9 +205,11 @@ def _write_trace(done: Sequence[Profile], path: Path) -> None:
     write_text(path, json.dumps(trace_document(run, chip_named(run.program.chip)), allow_nan=False))
 
 
-def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool, checked: Sequence[Any] = ()) -> None:
+def _print_profiles(
+    done: Sequence[Any], money: bool, top: int, *, sources: bool, checked: Sequence[Any], held: tuple[Sequence[Any], Sequence[Any]] | None
+) -> None:
     from tenfold.report.document import source_list
-    from tenfold.report.tables import bars, kernel_table, profile_table, quality_table, where_table
+    from tenfold.report.tables import advice_text, bars, kernel_table, profile_table, quality_table, where_table
 
     console = terminal()
     program = done[0].run.program
@@ -203,6 +219,8 @@ def _print_profiles(done: Sequence[Any], money: bool, top: int, *, sources: bool
     if len(done) == 1:
         console.print(where_table(done[0]))
         console.print(kernel_table(done[0], top))
+        if held:
+            console.print(advice_text(*held), soft_wrap=True)
     else:
         labels = [f"{p.run.program.chip} b{p.batch}" for p in done]
         console.print(bars("time per item", [(n, p.run.time_s / p.batch) for n, p in zip(labels, done, strict=True)], "s"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from tenfold.advice import Advice, Relaxed
 from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
@@ -101,6 +103,14 @@ def program_document(program: Program, text: str) -> dict[str, Any]:
         "bytes": {"moved": program.moved_bytes, "weights": program.weight_bytes, "activations": memory.far_bytes,
                   "activations_lower_bound": memory.lower_bound, "near_capacity": memory.capacity},
     }  # fmt: skip
+
+
+def advice_document(relaxed: Sequence[Relaxed], advice: Sequence[Advice]) -> dict[str, Any]:
+    """What each unit would give if it took no time, and what to do, as shares of the time."""
+    return {
+        "bottleneck": [{"unit": r.unit, "gain": r.gain} for r in relaxed],
+        "advice": [{"do": a.do, "gain_per_item": a.gain} | ({"mind": a.mind} if a.mind else {}) for a in advice],
+    }
 
 
 def quality_document(p: Profile, q: Quality) -> dict[str, Any]:

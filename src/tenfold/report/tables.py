@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from tenfold.advice import Advice, Relaxed
 from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
@@ -131,6 +132,17 @@ def models_table(documents: Sequence[Mapping[str, Any]]) -> Table:
             show(active, "") if active != d["parameters"] else "", show(d["flops_per_item"], ""), d["source"],
         )  # fmt: skip
     return table
+
+
+def advice_text(relaxed: Sequence[Relaxed], advice: Sequence[Advice]) -> Text:
+    """Two lines: what the time hangs on, and what would take some of it off."""
+    held = ", ".join(f"{r.unit} {r.gain:.0%}" for r in relaxed if r.gain >= 0.005) or "nothing in particular"
+    text = Text("If one unit took no time, the run would be shorter by: ", style="bold")
+    text.append(held + ".\n", style="default")
+    text.append("Advice: ", style="bold")
+    tips = [f"{a.do} takes {a.gain:.0%} off the time of an item" + (f" ({a.mind})" if a.mind else "") for a in advice]
+    text.append("; ".join(tips) + "." if tips else "nothing tried saves 3 % or more.", style="default")
+    return text
 
 
 def quality_table(checked: Sequence[tuple[Profile, Quality]]) -> Table:
