@@ -121,6 +121,7 @@ def profile(
     ] = False,
     inputs: Annotated[Path | None, typer.Option(help="An .npz file with the inputs for --quality (default: seeded ones).")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write what each unit does when, for Perfetto (one chip and batch).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with roofline, time, energy and memory map.")] = None,
     top: Annotated[int, typer.Option(help="Kernels to list for a single run.")] = 10,
     sources: Annotated[bool, typer.Option("--sources", help="List the figures and papers that the result used.")] = False,
     as_json: Json = False,
@@ -158,6 +159,11 @@ def profile(
         raise InputError("; ".join(r["reason"] for r in refused))
     checked = _check_quality(done, bound, inputs) if quality else []
     held = _held_back(graph, done[0], Sizes(batches[0], seq, height, width, others), options) if len(names) * len(bound) == 1 else None
+    if html is not None:
+        from tenfold.report.html import advice_lines, profile_page
+
+        notes = list(_notes(done, region is not None, checked=bool(checked)))
+        write_text(html, profile_page(done, notes, advice_lines(*held) if held else []))
     if as_json:
         document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
         document["runs"][0] |= advice_document(*held) if held else {}

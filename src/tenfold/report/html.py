@@ -1,0 +1,90 @@
+"""The profile as one HTML page that needs nothing else: no scripts, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tenfold.advice import Advice, Relaxed
+from tenfold.chips import chip as chip_named
+from tenfold.profile import Profile
+from tenfold.report.svg import COLOURS, memory_svg, roofline_svg, shares_svg
+from tenfold.units import show
+
+_TIME = (("multiplying", "active", COLOURS["matrix"]), ("waiting for weights", "weight_stall", COLOURS["memory"]),
+         ("shifting weights in", "weight_shift", "#7fa6d8"), ("waiting for activations", "memory_stall", "#e08e7c"),
+         ("vector unit", "vector", COLOURS["vector"]), ("launch and idle", "idle", COLOURS["launch"]))  # fmt: skip
+_ENERGY = {
+    "matrix": COLOURS["matrix"],
+    "vector": COLOURS["vector"],
+    "on-chip memory": COLOURS["near"],
+    "off-chip memory": COLOURS["memory"],
+    "static": COLOURS["launch"],
+}
+_COLUMNS = ["chip", "dtype", "batch", "time", "of peak", "energy an item", "power", "$ a million", "gCO2e a million"]
+
+
+def profile_page(done: Sequence[Profile], notes: Sequence[str], advice: Sequence[str]) -> str:
+    """The page for some runs of one model; ``advice`` are lines about the first."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("tenfold.report"), autoescape=True)
+    program = done[0].run.program
+    shown = len(_COLUMNS) if any(p.footprint for p in done) else -2
+    sizes = ", ".join(f"{k} = {v}" for k, v in done[0].sizes.items())
+    return environment.get_template("profile.html").render(
+        model=program.model,
+        subtitle=f"{program.flops / program.items / 1e9:.3g} GFLOP an item{', ' + sizes if sizes else ''}",
+        columns=_COLUMNS[:shown],
+        rows=[_row(p)[:shown] for p in done],
+        notes=notes,
+        runs=[_run(p, advice if i == 0 else ()) for i, p in enumerate(done)],
+    )
+
+
+def _row(p: Profile) -> list[str]:
+    run = p.run
+    grams = p.footprint.kgco2e.value * 1e3 if p.footprint else None
+    return [
+        run.program.chip, run.program.precision.value, str(p.batch), f"{show(run.time_s.value, 's')} ({show(run.time_s.low, 's')} to "
+        f"{show(run.time_s.high, 's')})", f"{run.mfu:.1%}", show(run.energy_j.value / p.batch, "J"), f"{run.power_w:.0f} W",
+        f"{p.rent.usd.value:.2f}" if p.rent else "not rented out", f"{grams:.3g}" if grams is not None else "",
+    ]  # fmt: skip
+
+
+def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    run, record = p.run, chip_named(p.run.program.chip)
+    c = run.counters
+    time = [(label, getattr(c, name), colour) for label, name, colour in _TIME]
+    energy = [(e.what, e.energy_j.value, _ENERGY[e.what]) for e in run.energy]
+    groups = run.program.groups
+    kernels = [
+        {
+            "name": k.kernel.name,
+            "ops": "+".join(k.kernel.ops) + (f" x {k.kernel.repeat}" if k.kernel.repeat > 1 else ""),
+            "time": show(k.time_s * k.kernel.repeat, "s"),
+            "bound": k.bound,
+            "flops": show(k.kernel.flops * k.kernel.repeat, ""),
+            "bytes": show(k.kernel.traffic.total * k.kernel.repeat, "B"),
+            "why": "; ".join(dict.fromkeys(w for w in groups[k.kernel.group].reasons if w != "a view")),
+        }
+        for k in run.kernels
+    ]
+    return {
+        "title": f"{record.name}, batch {p.batch}, {run.program.precision.value}: {show(run.time_s.value, 's')}, bound by {run.bound}",
+        "advice": advice,
+        "time": Markup(shares_svg(time, "where the cycles go")),
+        "energy": Markup(shares_svg(energy, "where the joules go")),
+        "roofline": Markup(roofline_svg(run, record)),
+        "memory": Markup(memory_svg(run.program)),
+        "kernels": kernels,
+    }
+
+
+def advice_lines(relaxed: Sequence[Relaxed], advice: Sequence[Advice]) -> list[str]:
+    """What holds the run back and what to do, as the terminal says it."""
+    from tenfold.report.tables import advice_text
+
+    return advice_text(relaxed, advice).plain.splitlines()

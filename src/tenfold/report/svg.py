@@ -1,0 +1,133 @@
+"""Charts as SVG, without a browser: roofline, shares, memory map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from tenfold.chips import Chip
+from tenfold.machine import Buffer, Program, Role, Run
+from tenfold.units import show
+
+COLOURS = {
+    "matrix": "#3b6fb6", "vector": "#d9822b", "memory": "#c0392b", "near": "#8e5ea2", "launch": "#8a8f98", "l2": "#b8860b",
+    "weight": "#3b6fb6", "input": "#4f9d69", "output": "#4f9d69",
+}  # fmt: skip
+_INK, _FAINT = "#2b2f36", "#d6d9de"
+
+
+def _svg(width: int, height: int, body: Sequence[str], title: str) -> str:
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
+            f'font-family="system-ui, sans-serif" font-size="12" fill="{_INK}">{"".join(body)}</svg>')  # fmt: skip
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", more: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{_FAINT}"/>'
+
+
+def _rect(x: float, y: float, width: float, height: float, more: str, title: str = "") -> str:
+    inner = f"<title>{escape(title)}</title>" if title else ""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{max(height, 0.5):.1f}" {more}>{inner}</rect>'
+
+
+class _Log:
+    """A logarithmic axis from ``low`` to ``high`` over ``start`` to ``end`` pixels."""
+
+    def __init__(self, low: float, high: float, start: float, end: float) -> None:
+        self.low, self.high, self.start, self.end = math.floor(math.log10(low)), math.ceil(math.log10(high)), start, end
+
+    def at(self, value: float) -> float:
+        share = (math.log10(value) - self.low) / max(self.high - self.low, 1)
+        return self.start + (self.end - self.start) * share
+
+    def ticks(self) -> range:
+        return range(self.low, self.high + 1)
+
+
+def roofline_svg(run: Run, chip: Chip) -> str:
+    """Every kernel by arithmetic intensity and speed under the chip's roof (Williams, Waterman, Patterson 2009)."""
+    bandwidth, peak = chip.memory_bytes_per_s or 1.0, run.peak_flops
+    points = []
+    for k in run.kernels:
+        work = k.kernel.flops + k.kernel.vector_ops
+        if work and k.time_s:
+            points.append((work / max(k.kernel.traffic.total, 1), work / k.time_s, k))
+    if not points:
+        return ""
+    ridge = peak / bandwidth
+    x = _Log(min(ridge, min(p[0] for p in points)) / 2, min(max(ridge * 10, max(p[0] for p in points)), ridge * 1e4), 60, 620)
+    y = _Log(min(p[1] for p in points) / 2, peak * 1.5, 320, 20)
+    body = []
+    for t in x.ticks():
+        body += [_line(x.at(10.0**t), 20, x.at(10.0**t), 320), _text(x.at(10.0**t), 336, f"{10.0**t:g}", "middle")]
+    for t in y.ticks():
+        body += [_line(60, y.at(10.0**t), 620, y.at(10.0**t)), _text(54, y.at(10.0**t) + 4, show(10.0**t, ""), "end")]
+    start = max(10.0**x.low, 10.0**y.low / bandwidth)
+    body.append(f'<polyline fill="none" stroke="{_INK}" stroke-width="2" points="{x.at(start):.1f},{y.at(start * bandwidth):.1f} '
+                f'{x.at(ridge):.1f},{y.at(peak):.1f} {x.at(10.0**x.high):.1f},{y.at(peak):.1f}"/>')  # fmt: skip
+    longest = max(p[2].time_s * p[2].kernel.repeat for p in points)
+    for intensity, speed, k in points:
+        radius = 3 + 9 * math.sqrt(k.time_s * k.kernel.repeat / longest)
+        shown = min(intensity, 10.0**x.high)
+        title = f"{k.kernel.name}: {'+'.join(k.kernel.ops)}, {show(k.time_s, 's')}, bound by {k.bound}"
+        body.append(f'<circle cx="{x.at(shown):.1f}" cy="{y.at(speed):.1f}" r="{radius:.1f}" fill="{COLOURS.get(k.bound, _INK)}" '
+                    f'fill-opacity="0.55"><title>{escape(title)}</title></circle>')  # fmt: skip
+    body += [
+        _text(340, 356, "operations per byte off chip; what moves nothing stands at the right", "middle"),
+        _text(64, 14, "operations a second; a dot a kernel, as large as its time"),
+    ]
+    return _svg(640, 362, body, "roofline")
+
+
+def shares_svg(parts: Sequence[tuple[str, float, str]], title: str) -> str:
+    """A bar cut into shares: label, amount, colour."""
+    total = sum(a for _, a, _ in parts) or 1.0
+    body, at = [_text(0, 14, title, more='font-weight="600"')], 0.0
+    for label, amount, colour in parts:
+        width = 620 * amount / total
+        if amount > 0:
+            body.append(_rect(at, 22, width, 26, f'fill="{colour}"', label))
+        at += width
+    x, row = 0.0, 66.0
+    for label, amount, colour in parts:
+        words = f"{label} {amount / total:.1%}"
+        length = 18 + 6.6 * len(words)
+        if x + length > 620:
+            x, row = 0.0, row + 18
+        body += [_rect(x, row - 10, 11, 11, f'fill="{colour}"'), _text(x + 15, row, words)]
+        x += length + 8
+    return _svg(620, int(row) + 8, body, title)
+
+
+def memory_svg(program: Program) -> str:
+    """The on-chip memory (else the activations off chip) over the kernels: every buffer a box, from its first kernel to its last."""
+    near = program.memory.near
+    buffers, height = (near, program.memory.capacity) if near else (program.memory.far, program.memory.far_bytes)
+    top = max((b.offset + b.bytes for b in buffers), default=0)
+    if not buffers or not height:
+        return ""
+    steps = max(len(program.kernels), 1) + 1
+    scale = 280 / top
+    body = [_box(b, steps, scale) for b in sorted(buffers, key=lambda b: -b.bytes)]
+    used = f"{show(top, 'B')} of {show(height, 'B')}" if near else show(top, "B")
+    body += [
+        _rect(60, 20, 560, 280, f'fill="none" stroke="{_INK}"'),
+        _text(60, 14, f"{program.memory.level if near else 'activations off chip'}: {used}"),
+        _text(54, 304, "0", "end"),
+        _text(54, 28, show(top, "B"), "end"),
+        _text(340, 318, f"kernels 0 to {len(program.kernels) - 1}", "middle"),
+    ]
+    return _svg(640, 324, body, "memory map")
+
+
+def _box(b: Buffer, steps: int, scale: float) -> str:
+    x, width = 60 + 560 * b.first / steps, 560 * (b.last - b.first + 1) / steps
+    y, height = 300 - (b.offset + b.bytes) * scale, b.bytes * scale
+    colour = COLOURS["weight" if b.role is Role.WEIGHT else "output"]
+    title = f"{b.name}: {b.bytes:,} bytes at {b.offset:,}, kernels {b.first} to {b.last}{', ' + b.why if b.why else ''}"
+    return _rect(x, y, width, height, f'fill="{colour}" fill-opacity="0.5" stroke="white" stroke-width="0.4"', title)
