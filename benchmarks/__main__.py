@@ -11,13 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import tenfold
+from tenfold.chips import MatrixPrecision
+from tenfold.compiler import STEPS, Options, build
+from tenfold.ir.table import Lowering
+from tenfold.machine import Kernel, Product, Traffic, simulate, time_kernel
 from tenfold.machine.maxplus import Repeat, closed_form, event_loop
 from tenfold.machine.step import Tile
 
 SCALE_SIM_RESNET50_S = 613.0
 TILE = Tile(weight_dma=30, weight_load=128, act_dma=50, matrix=128, vector=20, fill=254, out_dma=10, new_weights=True)
+SIDE = 128 * 1024
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
@@ -30,32 +36,63 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
     return best
 
 
-def whole_process() -> tuple[float, float]:
-    """Seconds and peak resident megabytes of `tenfold profile resnet50` on one chip."""
+def whole_process(*words: str) -> tuple[float, float]:
+    """Seconds and peak resident megabytes of a `tenfold` command."""
     code = "from tenfold.cli import main; main()"
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", code, "profile", "resnet50", "-c", "tpu-v4", "--json"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", code, *words, "--json"], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
+def compiled(model: str, phase: str | None, sizes: dict[str, int]) -> float:
+    """Seconds to compile and simulate a bound model on TPU v4, its memory made large enough."""
+    graph = tenfold.load(model, phase).bind(sizes)
+    v4 = replace(tenfold.chip("tpu-v4"), memory_bytes=1e13)
+    return seconds(lambda: simulate(build(graph, v4, MatrixPrecision.BF16, sizes["batch"]), v4))
+
+
+def largest_product() -> float:
+    """Seconds for the exact time of a product of 1e9 tiles of 128 x 128, the choice of its tiling included."""
+    traffic = Traffic(SIDE * SIDE * 2, 8 * SIDE * SIDE * 2, 8 * SIDE * SIDE * 2)
+    kernel = Kernel("large", ("matmul",), Lowering.MATRIX, MatrixPrecision.BF16, (Product(1, 8 * SIDE, SIDE, SIDE),), 2, traffic=traffic)
+    v4 = tenfold.chip("tpu-v4")
+    return seconds(lambda: time_kernel(v4, kernel))
+
+
+def fusion_speed_up(model: str, sizes: dict[str, int]) -> float:
+    """How much slower the model runs on the modelled TPU v4 with every step of the compiler off."""
+    graph, v4 = tenfold.load(model).bind(sizes), tenfold.chip("tpu-v4")
+    off, on = (build(graph, v4, MatrixPrecision.BF16, sizes["batch"], Options(w)) for w in (tuple(STEPS), ()))
+    return simulate(off).time_s.value / simulate(on).time_s.value
+
+
 def main() -> None:
     rows: list[tuple[str, str]] = []
-    took, megabytes = min(whole_process() for _ in range(3))
-    rows.append(("profile resnet50 on one chip, whole process", f"{took:.2f} s, {megabytes:.0f} MB"))
-    graph = tenfold.load("resnet50").bind({"batch": 1})
-    v4 = tenfold.chip("tpu-v4")
-    ours = seconds(lambda: tenfold.simulate(tenfold.compile(graph, v4)))
-    rows.append(("resnet50, compile and simulate on tpu-v4", f"{ours * 1e3:.0f} ms"))
-    rows.append(("SCALE-Sim's ResNet-50 time over ours", f"{SCALE_SIM_RESNET50_S / ours:,.0f}x"))
+    for words in (["profile", "resnet50", "-c", "tpu-v4"], ["profile", "bert-large", "-c", "tpu-v4", "-b", "8", "--seq", "384"]):
+        took, megabytes = min(whole_process(*words) for _ in range(3))
+        rows.append((f"{' '.join(words)}, whole process", f"{took:.2f} s, {megabytes:.0f} MB"))
+    ours = compiled("resnet50", None, {"batch": 1})
+    rows += [
+        ("resnet50 b1, compile and simulate on tpu-v4", f"{ours * 1e3:.0f} ms"),
+        ("resnet50 b8, the same", f"{compiled('resnet50', None, {'batch': 8}) * 1e3:.0f} ms"),
+        ("bert-large b8 s384, the same", f"{compiled('bert-large', None, {'batch': 8, 'seq': 384}) * 1e3:.0f} ms"),
+        ("llama-3.1-405b prefill b1 s2048, the same", f"{compiled('llama-3.1-405b', 'prefill', {'batch': 1, 'seq': 2048}) * 1e3:.0f} ms"),
+        ("SCALE-Sim's ResNet-50 time over ours", f"{SCALE_SIM_RESNET50_S / ours:,.0f}x"),
+    ]
     tiles = 100_000
     loop = seconds(lambda: event_loop(Repeat((TILE,), tiles)), 3)
     closed = seconds(lambda: closed_form(Repeat((TILE,), tiles)))
-    rows.append((f"event loop over closed form, {tiles:,} tiles", f"{loop / closed:,.0f}x"))
-    rows.append(("closed form, 1e9 tiles", f"{seconds(lambda: closed_form(Repeat((TILE,), 10**9))) * 1e3:.2f} ms"))
+    rows += [
+        (f"event loop over closed form, {tiles:,} tiles", f"{loop / closed:,.0f}x"),
+        ("closed form, 1e9 tiles", f"{seconds(lambda: closed_form(Repeat((TILE,), 10**9))) * 1e3:.2f} ms"),
+        ("a product of 1e9 tiles, with the choice of tiling", f"{largest_product() * 1e3:.1f} ms"),
+        ("what the compiler's steps are worth, resnet50 b8", f"{fusion_speed_up('resnet50', {'batch': 8}):.2f}x"),
+        ("the same, bert-large b8 s384", f"{fusion_speed_up('bert-large', {'batch': 8, 'seq': 384}):.2f}x"),
+    ]
     for name, value in rows:
-        print(f"{name:<48} {value}")
+        print(f"{name:<68} {value}")
 
 
 if __name__ == "__main__":

@@ -65,3 +65,9 @@ def test_docs_state_the_size_of_the_op_table() -> None:
     stated = re.search(r"Op table of (\d+) kinds", (ROOT / "CHANGELOG.md").read_text())
     assert stated is not None
     assert int(stated[1]) == len(TABLE)
+
+
+def test_the_page_of_steps_is_current() -> None:
+    """Run `python docs/steps.py docs/steps.md` when this fails."""
+    page = runpy.run_path(str(ROOT / "docs" / "steps.py"))["page"]
+    assert (ROOT / "docs" / "steps.md").read_text(encoding="utf-8") == page()

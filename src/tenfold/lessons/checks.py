@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 from tenfold.carbon import assumption, envelope
 from tenfold.chips import Chip, Matrix, MatrixPrecision, Quantity, chip
+from tenfold.compiler import Options, build
+from tenfold.ir import graph_totals
 from tenfold.ir.table import Lowering
-from tenfold.machine import Kernel, Product, Traffic, time_kernel
+from tenfold.machine import Kernel, Product, Traffic, simulate, time_kernel
 from tenfold.machine.energy import energy_table
+from tenfold.profile import Sizes, load, prepare
 
 Check: TypeAlias = Callable[[], float]
 
@@ -94,11 +97,42 @@ def moe_energy() -> float:
     return _gpt3_j() / training_energy_j(1024, 574 * 600 / 280, 326, 1.11)
 
 
+def moe_flops() -> float:
+    """Arithmetic of one token in a sequence of 128, GPT-3 175B over GLaM 64B/64E."""
+    dense, sparse = (graph_totals(load(n).bind({"batch": 1, "seq": 128})).contraction_flops for n in ("gpt3-175b", "glam-64b-64e"))
+    return float(dense) / float(sparse)
+
+
+def _without(models: Sequence[tuple[str, int, int | None]], steps: tuple[str, ...]) -> float:
+    """Geometric mean over (model, batch, seq) of the time without some steps of the compiler over the time with all, TPU v4i."""
+    v4i = chip("tpu-v4i")
+    ratios = []
+    for name, batch, seq in models:
+        graph = prepare(load(name), Sizes(batch, seq)).graph
+        off, on = (simulate(build(graph, v4i, v4i.storage(None), batch, Options(w))).time_s.value for w in (steps, ()))
+        ratios.append(off / on)
+    return _geometric_mean(ratios)
+
+
+def fusion_gain() -> float:
+    """What runs as one kernel, or stays on the chip, against everything through memory."""
+    models = (("resnet50", 8, None), ("ssd-resnet34", 1, None), ("bert-large", 8, 384), ("gnmt", 16, 32), ("transformer-big", 8, 64),
+              ("tpu-v1-cnn0", 8, None))  # fmt: skip
+    return _without(models, ("fuse", "residency"))
+
+
+def cmem_gain() -> float:
+    """The same kernels with and without what stays in CMEM."""
+    models = (("resnet50", 8, None), ("inception-v2", 8, None), ("bert-base", 8, 128), ("tpu-v1-mlp0", 200, None), ("tpu-v1-lstm0", 64, 16),
+              ("tpu-v1-cnn0", 8, None))  # fmt: skip
+    return _without(models, ("residency",))
+
+
 def envelope_miles() -> float:
     """The careful end of the interval."""
     return envelope(1200.0, 24 * 3600.0, None).ev_miles.low
 
 
-CHECKS: Mapping[str, Check] = {
-    f.__name__: f for f in (growth, reload, process_gain, lstm_tiles_256, lstm_tiles_512, gpt3_carbon, moe_energy, envelope_miles)
-}
+_ALL = (growth, reload, process_gain, lstm_tiles_256, lstm_tiles_512, gpt3_carbon, moe_energy, moe_flops, fusion_gain, cmem_gain,
+        envelope_miles)  # fmt: skip
+CHECKS: Mapping[str, Check] = {f.__name__: f for f in _ALL}

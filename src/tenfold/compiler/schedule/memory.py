@@ -146,16 +146,12 @@ def _early_name(kernel: int, weight: str) -> str:
 
 
 def _placed(near: _Near, lives: Mapping[str, _Life], chip: Chip) -> MemoryPlan:
-    """Offsets in both memories; what does not find room for fragmentation goes off chip."""
-    chosen = list(near.chosen)
-    while True:
-        offsets, needed = place([Interval(b.name, b.first, b.last, b.bytes) for b in chosen]) if chosen else ({}, 0)
-        if needed <= near.capacity:
-            break
-        chosen.remove(min(chosen, key=lambda b: (b.bytes < needed - near.capacity, b.bytes)))
+    """Offsets in both memories; what fragmentation pushes beyond the on-chip memory goes off chip."""
+    offsets, _ = place([Interval(b.name, b.first, b.last, b.bytes) for b in near.chosen])
+    chosen = [b for b in near.chosen if offsets[b.name] + b.bytes <= near.capacity]
     inside = {b.name for b in chosen}
     far = [Interval(v.name, v.first, v.last, v.bytes) for v in lives.values() if v.role is not Role.WEIGHT and v.name not in inside]
-    far_offsets, far_bytes = place(far) if far else ({}, 0)
+    far_offsets, far_bytes = place(far)
     return MemoryPlan(
         level=chip.near.name if chip.near else "",
         capacity=near.capacity,
