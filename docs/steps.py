@@ -22,7 +22,9 @@ MODELS = (
     ("qwen2.5-0.5b", "decode", 8, 512), ("transformer-big", None, 8, 64), ("gnmt", None, 16, 32), ("rnn-t", None, 8, 64),
     ("tpu-v1-mlp0", None, 200, None), ("tpu-v1-lstm0", None, 64, 16), ("tpu-v1-cnn0", None, 8, None),
 )  # fmt: skip
-SHOWN = [s for s in STEPS if s not in ("canonicalise", "cse", "fold")]  # these clean up for the others
+SHOWN = [
+    s for s in STEPS if s not in ("canonicalise", "cse", "fold", "order")
+]  # these clean up for the others, or save memory and not time
 
 
 def worth(model: str, phase: str | None, batch: int, seq: int | None, on: str) -> dict[str, float]:

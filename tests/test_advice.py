@@ -134,4 +134,16 @@ def test_compile_prints_program_groups_and_memory() -> None:
     assert set(document) >= {"groups", "program", "memory"}
     assert {b["where"] for b in document["memory"]} == {"CMEM", "off chip"}
     steps = json.loads(CliRunner().invoke(app, ["compile", "--steps", "--json"]).stdout)["steps"]
-    assert list(steps) == ["canonicalise", "fold", "batch-norm", "cse", "recognise", "merge", "dce", "precision", "fuse", "residency"]
+    assert list(steps) == [
+        "canonicalise",
+        "fold",
+        "batch-norm",
+        "cse",
+        "recognise",
+        "merge",
+        "dce",
+        "precision",
+        "fuse",
+        "order",
+        "residency",
+    ]

@@ -201,6 +201,26 @@ def test_the_plan_never_overlaps_and_moves_what_it_says(name: str) -> None:
                 assert all(b.first <= i <= b.last for b in where)
 
 
+def test_branches_listed_side_by_side_run_one_after_the_other() -> None:
+    """Four branches that grow and shrink, their large halves listed first: in that order all of them would be alive at once."""
+    wide = [f"%w{i}: fp32[64,4096] = matmul(%x, %u{i})" for i in range(4)]
+    thin = [f"%t{i}: fp32[64,8] = matmul(%w{i}, %v{i})" for i in range(4)]
+    weights = [f"const %{n}{i}: fp32[{s}] = elided" for i in range(4) for n, s in (("u", "32,4096"), ("v", "4096,8"))]
+    sums = ["%s1: fp32[64,8] = add(%t0, %t1)", "%s2: fp32[64,8] = add(%s1, %t2)", "%y: fp32[64,8] = add(%s2, %t3)"]
+    graph = parse_text("\n".join(["graph 'g' {", "input %x: fp32[64,32]", *weights, *wide, *thin, *sums, "output %y", "}"]))
+    listed, chosen = (compiled(graph, "a100-sxm-80", "merge", *w) for w in (("order",), ()))
+    assert chosen.memory.lower_bound < 0.6 * listed.memory.lower_bound
+    assert sorted(k.name for k in chosen.kernels) == sorted(k.name for k in listed.kernels)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+def test_order_never_keeps_more_alive(name: str) -> None:
+    graph = bound(name)
+    listed, chosen = (compiled(graph, "a100-sxm-80", *w) for w in (("order",), ()))
+    assert chosen.memory.lower_bound <= listed.memory.lower_bound
+
+
 def exact(buffers: Sequence[Interval], seconds: float) -> int:
     """The least memory by CP-SAT; an upper bound if time runs out."""
     cp_model = pytest.importorskip("ortools.sat.python.cp_model")

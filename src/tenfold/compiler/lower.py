@@ -173,6 +173,12 @@ def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> l
     return [replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count, operands=()) for k in made]
 
 
+def activation_sizes(scope: Scope, groups: Sequence[Group]) -> dict[str, int]:
+    """Bytes of every buffer that a kernel makes or the model is given; weights are always there."""
+    names = dict.fromkeys(n for g in groups for n in (*g.inputs, *g.outputs) if n not in scope.graph.constants)
+    return {n: scope.bytes(n) for n in names}
+
+
 def native_fraction(made: Sequence[Kernel]) -> float:
     """Share of the arithmetic in ops that are native."""
     total = sum(k.arithmetic * k.repeat for k in made)

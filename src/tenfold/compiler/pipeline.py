@@ -10,7 +10,7 @@ from tenfold.compiler import lower
 from tenfold.compiler.cut import cut
 from tenfold.compiler.fusion import fuse, rules_of, separate
 from tenfold.compiler.passes import DCE, PASSES, Observer, run_passes, without_weights
-from tenfold.compiler.schedule import plan_memory
+from tenfold.compiler.schedule import ordered, plan_memory
 from tenfold.errors import InputError, UnknownName
 from tenfold.ir.bind import bind
 from tenfold.ir.graph import Graph
@@ -20,6 +20,7 @@ STEPS: Mapping[str, str] = {
     **{p.name: p.does for p in (*PASSES, DCE)},
     "precision": "tensors are stored in the chip's precision; without it they stay as in the file and only products use it",
     "fuse": "ops that need not go through memory between them run as one kernel",
+    "order": "kernels run in the order that keeps least alive, where the graph leaves a choice",
     "residency": "activations and weights stay in the large on-chip memory, and weights are fetched ahead",
 }
 
@@ -53,12 +54,15 @@ def build(
     groups, bodies = _groups(clean, chip, options.without)
     stored = 64 if "precision" in options.without else chip.bits(precision)
     scope = lower.scope_of(clean, chip, precision, stored)
+    outputs = frozenset(scope.root.get(n, n) for n in clean.outputs)
+    if "order" not in options.without:
+        groups = ordered(groups, lower.activation_sizes(scope, groups), outputs)
     lowered = lower.kernels(scope, groups, bodies)
     made = tuple(lowered if "fuse" in options.without else cut(lowered, chip, rules_of(chip).row_elements))
     sizes = {o.name: scope.bytes(o.name) if o.name in clean.values else o.bytes for k in made for o in k.operands}
     resident = chip.kind == "systolic" and "residency" not in options.without
-    inputs, outputs = frozenset(clean.inputs), frozenset(scope.root.get(n, n) for n in clean.outputs)
-    kernels, memory = plan_memory(made, sizes, inputs, outputs, chip, [balance(chip, k) for k in made] if resident else ())
+    balances = [balance(chip, k) for k in made] if resident else ()
+    kernels, memory = plan_memory(made, sizes, frozenset(clean.inputs), outputs, chip, balances)
     return Program(
         model=graph.name,
         chip=chip.name,
