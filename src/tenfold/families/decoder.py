@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -253,8 +253,10 @@ def _latent_attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], pha
     latent = net.rms_norm(latent, "kv_a.norm", m.kv_rank, d.epsilon)
     k_rope = _rotated(net, k_rope, angles, "k.rope", 1)
     attrs: dict[str, Attr] = {"scale": query**-0.5, "is_causal": int(phase is not Phase.DECODE)}
-    up = (net.weight("kv_b.keys", d.heads, m.nope_dim, m.kv_rank), net.weight("kv_b.values", d.heads, m.kv_rank, m.value_dim))
-    y = (_absorbed if phase is Phase.DECODE else _expanded)(net, d, m, q_nope, q_rope, latent, k_rope, up, attrs)
+    keys = net.weight("kv_b.keys", d.heads, m.nope_dim, m.kv_rank)
+    values = net.weight("kv_b.values", d.heads, m.kv_rank, m.value_dim)
+    parts = _Parts(q_nope, q_rope, latent, k_rope, keys, values)
+    y = (_absorbed if phase is Phase.DECODE else _expanded)(net, m, parts, attrs)
     if phase is not Phase.FORWARD:
         cache += [latent, k_rope]
     joined = net.reshape(net.op("transpose", y, name="heads.last", attrs={"perm": (0, 2, 1, 3)}), "heads.join", 0, 0, d.heads * m.value_dim)
@@ -279,13 +281,23 @@ def _heads_first(net: Net, x: str, name: str) -> str:
     return net.op("transpose", x, name=name, attrs={"perm": (0, 2, 1, 3)})
 
 
-def _expanded(net: Net, d: Decoder, m: Latent, q_nope: str, q_rope: str, latent: str, k_rope: str, up: tuple[str, str],
-              attrs: dict[str, Attr]) -> str:  # fmt: skip
+class _Parts(NamedTuple):
+    """What latent attention is made of: values by name, and the weights that lead out of the latent."""
+
+    q_nope: str
+    q_rope: str
+    latent: str
+    k_rope: str
+    keys: str
+    values: str
+
+
+def _expanded(net: Net, m: Latent, p: _Parts, attrs: dict[str, Attr]) -> str:
     """Every head has its own keys and values."""
-    q = _heads_first(net, _joined(net, (q_nope, q_rope), "q.joined"), "q.heads")
-    k_nope = _einsum(net, "bsr,hnr->bhsn", latent, up[0], "kv_b.k")
-    v = _einsum(net, "bsr,hrv->bhsv", latent, up[1], "kv_b.v")
-    one = net.op("unsqueeze", k_rope, net.ints("k.axis", 1), name="k.one")
+    q = _heads_first(net, _joined(net, (p.q_nope, p.q_rope), "q.joined"), "q.heads")
+    k_nope = _einsum(net, "bsr,hnr->bhsn", p.latent, p.keys, "kv_b.k")
+    v = _einsum(net, "bsr,hrv->bhsv", p.latent, p.values, "kv_b.v")
+    one = net.op("unsqueeze", p.k_rope, net.ints("k.axis", 1), name="k.one")
     shape = net.op("shape", k_nope, name="k.shape")
     lead = net.op("slice", shape, net.ints("k.from", 0), net.ints("k.to", 3), name="k.lead")
     target = net.op("concat", lead, net.ints("k.rope_dim", m.rope_dim), name="k.target", attrs={"axis": 0})
@@ -293,19 +305,18 @@ def _expanded(net: Net, d: Decoder, m: Latent, q_nope: str, q_rope: str, latent:
     return net.op("attention", q, k, v, name="attend", attrs=attrs)
 
 
-def _absorbed(net: Net, d: Decoder, m: Latent, q_nope: str, q_rope: str, latent: str, k_rope: str, up: tuple[str, str],
-              attrs: dict[str, Attr]) -> str:  # fmt: skip
+def _absorbed(net: Net, m: Latent, p: _Parts, attrs: dict[str, Attr]) -> str:
     """All heads share one key, the cached latent with its rotated part, and one value, the latent."""
-    q_latent = _einsum(net, "bshn,hnr->bhsr", q_nope, up[0], "kv_b.q")
-    q = _joined(net, (q_latent, _heads_first(net, q_rope, "q.rope.first")), "q.joined")
+    q_latent = _einsum(net, "bshn,hnr->bhsr", p.q_nope, p.keys, "kv_b.q")
+    q = _joined(net, (q_latent, _heads_first(net, p.q_rope, "q.rope.first")), "q.joined")
     axis = net.ints("kv.axis", 1)
-    v = net.op("unsqueeze", latent, axis, name="v.one")
-    k = _joined(net, (v, net.op("unsqueeze", k_rope, axis, name="k.one")), "k.joined")
+    v = net.op("unsqueeze", p.latent, axis, name="v.one")
+    k = _joined(net, (v, net.op("unsqueeze", p.k_rope, axis, name="k.one")), "k.joined")
     past = net.input(net.path("cache"), (symbol("batch"), 1, symbol("seq"), m.kv_rank + m.rope_dim))
     cut = (net.ints("v.from", 0), net.ints("v.to", m.kv_rank), net.ints("v.axis", 3))
     past_v = net.op("slice", past, *cut, name="v.past")
     y = net.op("attention", q, k, v, "", past, past_v, name="attend", attrs=attrs)
-    return _einsum(net, "bhsr,hrv->bhsv", y, up[1], "kv_b.v")
+    return _einsum(net, "bhsr,hrv->bhsv", y, p.values, "kv_b.v")
 
 
 def _capped(net: Net, x: str, cap: float) -> str:
