@@ -118,11 +118,28 @@ def test_names_from_the_file_cannot_break_the_page(tmp_path: Path) -> None:
         (["compile", "squeezenet"], "compile takes a model and a chip"),
         (["compile", "squeezenet", "-c", "tpu-v9"], "unknown chip 'tpu-v9'"),
         (["profile", "gpt2", "-c", "t4", "--quality"], "quality needs the weights"),
+        (["profile", "squeezenet", "-c", "epyc-9654", "--quality"], "nothing to check in fp32"),
+        (["profile", "squeezenet", "-c", "t4", "--inputs", "x.npz"], "--inputs are for --quality"),
+        (["profile", "squeezenet", "-c", ""], "--chip needs the name of at least one chip"),
+        (["profile", "squeezenet", "-c", "t4", "-b", "²"], "batch must be a whole number of at least 1, got '²'"),
+        (["profile", "squeezenet", "-c", "t4", "-b", "--5"], "batch must be a whole number of at least 1, got '--5'"),
+        (["profile", "squeezenet", "-c", "t4", "--size", "n=²"], "--size takes NAME=NUMBER"),
+        (["profile", "squeezenet", "-c", "tpu-v4", "-b", "1000000000000000000"], "beyond any machine: use a smaller batch"),
+        (["profile", "x" * 5000, "-c", "t4"], "is no path and no name of a model: it has 5,000 characters"),
+        (["compile", "squeezenet", "-c", "graphcore-bow"], "listed for its figures only"),
     ],
 )
 def test_bad_words_get_one_line(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_names_from_a_file_are_no_markup(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "bert", "_name_or_path": "[/bold][red]name", "num_hidden_layers": 1}))
+    done = CliRunner().invoke(app, ["profile", str(path), "-c", "t4"])
+    assert done.exit_code == 0
+    assert "[/bold][red]name" in done.stdout
 
 
 def test_compile_prints_program_groups_and_memory() -> None:

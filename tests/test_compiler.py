@@ -20,7 +20,7 @@ from tenfold.errors import UnknownName
 from tenfold.importers.onnx import import_model
 from tenfold.ir import Graph, interpret, parse_text
 from tenfold.ir.table import Lowering
-from tenfold.machine import Buffer, Program, Role, simulate
+from tenfold.machine import Attention, Buffer, Program, Role, simulate
 from tenfold.machine.functional import run_program
 from tenfold.machine.text import program_text
 from tenfold.machine.trace import trace, trace_document
@@ -325,3 +325,45 @@ def test_trace_adds_up(on: str) -> None:
 def test_kernels_of_views_alone_do_not_exist() -> None:
     program = compiled(bound("light/light_densenet121.onnx"))
     assert all(k.kind is not Lowering.VIEW for k in program.kernels)
+
+
+@pytest.mark.parametrize(
+    ("q_len", "kv_len", "share"), [(1024, 1024, 0.5625), (1024, 8192, 0.945), (2048, 32048, 0.97), (1, 4096, 1.0), (64, 64, 1.0)]
+)
+def test_a_causal_attention_over_a_past_sees_all_of_it(q_len: int, kv_len: int, share: float) -> None:
+    """Against the count of blocks of queries, each up to the diagonal of its last query."""
+    attention = Attention(1, 8, 8, q_len, kv_len, 64, True)
+    blocks = [min(kv_len, kv_len - q_len + end) * (end - max(0, end - 128)) for end in range(min(128, q_len), q_len + 1, 128)]
+    assert attention.computed == pytest.approx(sum(blocks) / (q_len * kv_len), abs=0.005)
+    assert attention.computed == pytest.approx(share, abs=0.005)
+
+
+def test_a_cut_attention_reads_what_each_part_needs() -> None:
+    """Queries, keys and mask for the weights, values for the rest, whatever order they are made in; one buffer may be all three."""
+    text = """graph 'g' {
+      input %v0: fp32[4,64,2,32]
+      input %k0: fp32[4,64,2,32]
+      input %q0: fp32[4,64,2,32]
+      input %m: fp32[4,1,1,64]
+      %v: fp32[4,2,64,32] = transpose(%v0) {perm=(0, 2, 1, 3)}
+      %k: fp32[4,2,64,32] = transpose(%k0) {perm=(0, 2, 1, 3)}
+      %q: fp32[4,2,64,32] = transpose(%q0) {perm=(0, 2, 1, 3)}
+      %y: fp32[4,2,64,32] = attention(%q, %k, %v, %m)
+      output %y
+    }"""
+    kernels = compiled(parse_text(text), "a100-sxm-80").kernels
+    assert [k.name.rpartition("/")[2] for k in kernels] == ["weights", "values"]
+    reads = [{o.name for o in k.operands if o.role is Role.INPUT} for k in kernels]
+    assert reads == [{"q0", "k0", "m"}, {"v0", "y/weights"}]
+    same = "graph 'g' {\n input %x: fp32[4,2,64,32]\n %y: fp32[4,2,64,32] = attention(%x, %x, %x)\n output %y\n}"
+    reads = [{o.name for o in k.operands if o.role is Role.INPUT} for k in compiled(parse_text(same), "a100-sxm-80").kernels]
+    assert reads == [{"x"}, {"x", "y/weights"}]
+
+
+def test_a_graph_without_kernels_takes_no_time() -> None:
+    for on in ("tpu-v4i", "a100-sxm-80", "epyc-9654"):
+        run = simulate(compiled(parse_text("graph 'g' {\n input %x: fp32[4]\n %y: fp32[4] = identity(%x)\n output %y\n}"), on))
+        assert run.kernels == ()
+        assert run.time_s.value == run.launch_s
+        assert run.power_w >= 0
+        assert run.mfu == 0

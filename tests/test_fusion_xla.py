@@ -55,6 +55,7 @@ JAX: dict[str, Callable[..., Any]] = {
     "conv": _conv,
     "relu": lambda op, x: numpy.maximum(x, 0),
     "add": lambda op, a, b: a + b,
+    "split": lambda op, x, sizes: numpy.split(x, np.cumsum(sizes)[:-1].tolist(), axis=op.attrs["axis"]),
     "tanh": lambda op, x: numpy.tanh(x),
     "gelu": lambda op, x: jax.nn.gelu(x, approximate=False),
     "softmax": lambda op, x: jax.nn.softmax(x, axis=op.attrs["axis"]),
@@ -76,7 +77,8 @@ def xla_bytes(graph: Graph) -> float:
     def run(inputs: list[Any], values: list[Any]) -> list[Any]:
         live = {**known, **dict(zip(graph.inputs, inputs, strict=True)), **dict(zip(weights, values, strict=True))}
         for op in graph.ops:
-            live[op.outputs[0]] = JAX[op.kind](op, *(live[n] for n in op.inputs if n))
+            made = JAX[op.kind](op, *(live[n] for n in op.inputs if n))
+            live |= dict(zip(op.outputs, made if isinstance(made, list | tuple) else [made], strict=True))
         return [live[n] for n in graph.outputs]
 
     def shapes(names: Any) -> list[Any]:

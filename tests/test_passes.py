@@ -342,3 +342,54 @@ def test_without_dce_the_dead_stay() -> None:
     }""")
     assert len(run_passes(graph, ("dce",)).ops) == 2
     assert len(run_passes(graph).ops) == 1
+
+
+@pytest.mark.parametrize(("bound", "scale"), [(10.0, 1.0), (9.0, 1.702), (50.0, 1.0)])
+def test_a_bound_far_out_is_part_of_the_function(bound: float, scale: float) -> None:
+    """A clamp that no value near zero meets is not swish all the same."""
+    constants = {"lo": np.float32(-bound), "hi": np.float32(bound), "a": np.float32(scale)}
+    nodes = [helper.make_node("Clip", ["x", "lo", "hi"], ["c"]), helper.make_node("Mul", ["c", "a"], ["b"]),
+             helper.make_node("Sigmoid", ["b"], ["s"]), helper.make_node("Mul", ["c", "s"], ["y"])]  # fmt: skip
+    graph = bind(imported(model_of(nodes, {"x": (np.float32, (5,))}, ["y"], constants)), {})
+    after = run_passes(graph)
+    far = np.array([-400, -bound - 1, 0, bound + 1, 400], np.float32)
+    assert_same(interpret(graph, {"x": far})["y"], interpret(after, {"x": far})["y"], "y")
+    assert after.ops[0].kind == "clip"
+
+
+@pytest.mark.parametrize("mask", [(1, 1, 3, 1), (1, 2, 1, 1), (3, 1), (1,), (5,), (1, 1, 1, 5), (2, 1, 3, 5), ()])
+@pytest.mark.parametrize("rank", [3, 4])
+def test_masks_of_every_shape_give_the_same_attention(mask: tuple[int, ...], rank: int) -> None:
+    """What the attention op cannot say - a mask without keys, or none per key - stays as it is written."""
+    if len(mask) > rank:
+        mask = mask[1:]
+    lead = (2, 2) if rank == 4 else (2,)
+    nodes = [helper.make_node("MatMul", ["q", "k"], ["s"]), helper.make_node("Add", ["s", "m"], ["a"]),
+             helper.make_node("Softmax", ["a"], ["p"], axis=-1), helper.make_node("MatMul", ["p", "v"], ["y"])]  # fmt: skip
+    inputs = {"q": (np.float32, (*lead, 3, 4)), "k": (np.float32, (*lead, 4, 5)), "v": (np.float32, (*lead, 5, 6)), "m": (np.float32, mask)}
+    graph = bind(imported(model_of(nodes, inputs, ["y"])), {})
+    after = run_passes(graph)
+    same(graph, after)
+    assert ("attention" in [op.kind for op in after.ops]) == (bool(mask) and mask[-1] == 5 and not (rank == 3 and len(mask) == 1))
+
+
+def test_statistics_that_arrive_with_the_data_are_not_folded() -> None:
+    rng = np.random.default_rng(4)
+    constants = {"w": rng.standard_normal((3, 2, 1, 1)).astype(np.float32), "z": np.zeros(3, np.float32), "o": np.ones(3, np.float32)}
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("BatchNormalization", ["c", "g", "z", "z", "o"], ["y"])]
+    graph = bind(imported(model_of(nodes, {"x": (np.float32, (1, 2, 4, 4)), "g": (np.float32, (3,))}, ["y"], constants)), {})
+    after = run_passes(graph)
+    same(graph, after)
+    assert [op.kind for op in after.ops] == ["conv", "batch_norm"]
+
+
+def test_equal_bits_of_different_types_are_different_constants() -> None:
+    from onnx import TensorProto
+    from onnx.helper import make_tensor
+
+    model = model_of([helper.make_node("QuantizeLinear", ["x", "s", z], [f"q{z}"]) for z in ("a", "b")]
+                     + [helper.make_node("DequantizeLinear", [f"q{z}", "s", z], [f"y{z}"]) for z in ("a", "b")],
+                     {"x": (np.float32, (4,))}, ["ya", "yb"], {"s": np.float32(0.1)}, opset=21)  # fmt: skip
+    model.graph.initializer.extend([make_tensor("a", TensorProto.INT4, [], [0]), make_tensor("b", TensorProto.UINT4, [], [0])])
+    graph = bind(imported(model), {})
+    same(graph, run_passes(graph))

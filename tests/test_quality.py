@@ -114,6 +114,33 @@ def test_the_users_inputs_are_used(tmp_path: Path) -> None:
         inputs_from(path, graph)
 
 
+@pytest.mark.models
+def test_static_ranges_come_from_the_users_inputs_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    from onnx import helper
+
+    from support import model_of
+
+    rng = np.random.default_rng(1)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = bind(
+        imported(model_of([node], {"x": (np.float32, (16, 64))}, ["y"], {"w": rng.standard_normal((64, 8)).astype(np.float32)})), {}
+    )
+    large = {"x": (rng.standard_normal((16, 64)) * 100).astype(np.float32)}
+    found = by_scheme(quality(graph, chip("t4"), "int8", large))
+    assert found["int8 static"].cosine == pytest.approx(found["int8 dynamic"].cosine)
+    ids = minilm()
+    with pytest.raises(InputError, match="cannot be run on the given inputs"):
+        quality(ids, chip("t4"), "int8", {n: np.full((8, 48), 10**6) for n in ids.inputs})
+    path = tmp_path / "x.npz"
+    for content in (b"", b"PK\x03\x04broken"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"an \.npz file"):
+            inputs_from(path, ids)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(InputError, match=r"an \.npz file"):
+        inputs_from(tmp_path / "one.npy", ids)
+
+
 def test_what_cannot_be_checked_says_why() -> None:
     with pytest.raises(InputError, match="quality needs the weights, and gpt2 has none"):
         quality(prepare(load("gpt2"), Sizes()).graph, chip("tpu-v4"), None)

@@ -189,6 +189,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "llama", "torch_dtype": "float7"}, "'torch_dtype' is 'float7'"),
     ({"model_type": "llama", "tie_word_embeddings": "yes"}, "must be true or false, found 'yes'"),
     ({"model_type": ["llama"]}, "'model_type' is missing"),
+    ({"model_type": "llama", "hidden_act": ["silu"]}, "'hidden_act' is ['silu']: known are silu"),
+    ({"model_type": "llama", "rope_theta": 0}, "'rope_theta' must be a number above 0, found 0"),
+    ({"model_type": "gemma2", "query_pre_attn_scalar": 0}, "'query_pre_attn_scalar' must be a number above 0, found 0"),
+    ({"model_type": "llama", "head_dim": 1}, "rotated heads need an even width of at least 2, got 1"),
+    ({"model_type": "deepseek_v3", "qk_rope_head_dim": 3}, "rotated heads need an even width of at least 2, got 3"),
+    ({"model_type": "llama", "num_hidden_layers": 20000}, "20,000 layers are beyond any network"),
 ]
 
 

@@ -38,6 +38,8 @@ class Advice:
 def bottleneck(program: Program, chip: Chip) -> list[Relaxed]:
     """Each unit made infinitely fast on its own, the largest gain first."""
     before = simulate(program, chip).time_s.value
+    if not before:
+        return []
     found = [Relaxed(unit, 1 - simulate(program, faster).time_s.value / before) for unit, faster in _relaxed(chip)]
     return sorted(found, key=lambda r: -r.gain)
 
@@ -64,7 +66,9 @@ def advise(graph: Graph, sizes: Sizes, chip: Chip, precision: MatrixPrecision, o
         return simulate(build(bound.graph, on, dtype, batch, chosen), on).time_s.value / batch
 
     now = per_item(sizes.batch, chip, precision, options)
-    found = []
+    found: list[Advice] = []
+    if not now:
+        return found
     for do, mind, batch, on, dtype, chosen in _trials(sizes, chip, precision, options):
         try:
             gain = 1 - per_item(batch, on, dtype, chosen) / now

@@ -92,7 +92,7 @@ def _request(line: int, row: Mapping[str, str]) -> Request:
             text = "1"
         if name == "causal":
             text = {"true": "1", "false": "0", "": "1"}.get(text.lower(), text)
-        if not text.isdigit() or (int(text) == 0 and name != "causal"):
+        if not (text.isdecimal() and text.isascii()) or (int(text) == 0 and name != "causal"):
             raise InputError(f"line {line}, column '{name}': {op} needs a whole number above 0, found '{text}'")
         if int(text) > 2**40:
             raise InputError(f"line {line}, column '{name}': {text} is beyond any machine (limit 2**40)")

@@ -54,10 +54,14 @@ def load(model: str | Path, phase: str | None = None) -> Graph:
     Raises UnknownName for a name that is none of them, ModelError for a broken file, InputError for a phase that it does not have.
     """
     path = Path(model)
+    if len(str(model)) > 1024:
+        raise InputError(f"'{str(model)[:60]}…' is no path and no name of a model: it has {len(str(model)):,} characters")
     if path.is_dir() and (path / "config.json").is_file():
         path = path / "config.json"
     if path.suffix not in (".onnx", ".json") and not path.exists():
         return zoo.model(str(model)).graph(phase)
+    if path.is_dir():
+        raise InputError(f"the folder '{model}' holds no config.json: give an .onnx file, a config.json or a name from `tenfold models`")
     if not path.is_file():
         raise InputError(f"there is no file '{model}': give the path of an .onnx file or a config.json, or a name from `tenfold models`")
     if path.suffix == ".json":

@@ -6,6 +6,7 @@ Lesson 3: reduced precision is free only as long as this holds.
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,10 @@ class Quality:
 def inputs_from(path: Path, graph: Graph) -> dict[str, Array]:
     """The arrays of an .npz file, by the names of the model's inputs. Raises InputError for what is missing or no array file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             arrays = {n: file[n] for n in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read {path}: inputs come as an .npz file with one array for each of {', '.join(graph.inputs)}") from error
     return arrays
 
@@ -89,6 +91,15 @@ def _limits(graph: Graph) -> dict[str, int]:
     return limits
 
 
+CHECKED = (MatrixPrecision.BF16, MatrixPrecision.FP16, MatrixPrecision.INT8)
+
+
+def checkable(precision: MatrixPrecision) -> None:
+    """Raises InputError for a precision whose numerics are not modelled."""
+    if precision not in CHECKED:
+        raise InputError(f"there is nothing to check in {precision.value}: quality is checked for {', '.join(CHECKED)}")
+
+
 def quality(graph: Graph, chip: Chip, dtype: str | None, inputs: Mapping[str, Array] | None = None) -> list[Quality]:
     """The quality of ``dtype`` (the chip's best by default) for a bound ``graph``: int8 both with dynamic and with calibrated ranges.
 
@@ -98,24 +109,27 @@ def quality(graph: Graph, chip: Chip, dtype: str | None, inputs: Mapping[str, Ar
     if missing:
         raise InputError(f"quality needs the weights, and {graph.name} has none ('{missing[0]}' …): give an ONNX file")
     precision = chip.storage(dtype)
+    checkable(precision)
     program = build(graph, chip, precision, 1, Options(keep_weights=True))
     feeds = dict(inputs) if inputs is not None else seeded_inputs(graph, SEED)
     given = "the given inputs" if inputs is not None else "seeded inputs"
-    exact = run_program(program, feeds)
-    return [_compare(program, name, n, feeds, exact, given) for name, n in _schemes(program, precision, graph)]
+    try:
+        exact = run_program(program, feeds)
+    except (IndexError, ValueError, TypeError, ArithmeticError) as error:
+        raise InputError(f"{graph.name} cannot be run on {given}: {error}: give others with --inputs") from error
+    ranges = [feeds] if inputs is not None else [seeded_inputs(graph, SEED + 1 + run) for run in range(CALIBRATION_RUNS)]
+    return [_compare(program, name, n, feeds, exact, given) for name, n in _schemes(program, precision, ranges)]
 
 
-def _schemes(program: Program, precision: MatrixPrecision, graph: Graph) -> list[tuple[str, Numerics]]:
+def _schemes(program: Program, precision: MatrixPrecision, calibration: list[dict[str, Array]]) -> list[tuple[str, Numerics]]:
     if precision is MatrixPrecision.BF16:
         return [("bf16", Narrow(np.dtype(ml_dtypes.bfloat16)))]
     if precision is MatrixPrecision.FP16:
         return [("fp16", Narrow(np.dtype(np.float16)))]
-    if precision is MatrixPrecision.INT8:
-        seen = Calibration()
-        for run in range(CALIBRATION_RUNS):
-            run_program(program, seeded_inputs(graph, SEED + 1 + run), numerics=seen)
-        return [("int8 dynamic", Integer()), ("int8 static", Integer(seen.ranges))]
-    raise InputError(f"there is nothing to check in {precision.value}: quality is checked for bf16, fp16 and int8")
+    seen = Calibration()
+    for feeds in calibration:
+        run_program(program, feeds, numerics=seen)
+    return [("int8 dynamic", Integer()), ("int8 static", Integer(seen.ranges))]
 
 
 def _compare(

@@ -20,6 +20,8 @@ from tenfold.cli.common import (
     complete_region,
     complete_step,
     emit,
+    heading,
+    named_sizes,
     progress,
     terminal,
     whole,
@@ -54,10 +56,10 @@ def chips(
             emit(chip_document(record, figures=True))
             return
         console = terminal()
-        console.print(f"[bold]{record.name}[/bold]  {record.organisation}, {record.year}  {record.note}")
+        console.print(heading(record.name, f"{record.organisation}, {record.year}  {record.note}"))
         console.print(chip_table(record))
         for key, source in record.sources.items():
-            console.print(f"  {key}: {source}", markup=False)
+            console.print(f"  {key}: {source}")
         return
     records = [chip(n) for n in names()]
     if as_json:
@@ -87,19 +89,12 @@ def models(
     terminal().print(models_table(documents))
 
 
-def _named_sizes(pairs: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    sizes = []
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not value.isdigit() or int(value) < 1:
-            raise InputError(f"--size takes NAME=NUMBER with a number of at least 1, got '{pair}'")
-        sizes.append((name, int(value)))
-    return tuple(sizes)
-
-
 @app.command()
 def profile(
-    model: Annotated[str, typer.Argument(help="An .onnx file, or a name from `tenfold models`.", autocompletion=complete_model)],
+    model: Annotated[
+        str,
+        typer.Argument(help="An .onnx file, a Hugging Face config.json, or a name from `tenfold models`.", autocompletion=complete_model),
+    ],
     chip: Annotated[list[str], typer.Option("--chip", "-c", help="Chips, repeated or separated by commas.", autocompletion=complete_chip)],
     batch: Annotated[
         list[str] | None, typer.Option("--batch", "-b", help="Batch sizes, repeated or separated by commas (default 1).")
@@ -122,7 +117,7 @@ def profile(
     inputs: Annotated[Path | None, typer.Option(help="An .npz file with the inputs for --quality (default: seeded ones).")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write what each unit does when, for Perfetto (one chip and batch).")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with roofline, time, energy and memory map.")] = None,
-    top: Annotated[int, typer.Option(help="Kernels to list for a single run.")] = 10,
+    top: Annotated[int, typer.Option(min=0, help="Kernels to list for a single run.")] = 10,
     sources: Annotated[bool, typer.Option("--sources", help="List the figures and papers that the result used.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -131,16 +126,23 @@ def profile(
     from tenfold.chips import chip as chip_named
     from tenfold.compiler import Options
     from tenfold.profile import Sizes, load, prepare, profile_bound
+    from tenfold.quality import checkable
     from tenfold.report.document import advice_document, profile_document, quality_document
 
-    options = Options(tuple(words(without or ())))
+    options = Options(tuple(dict.fromkeys(words(without or ()))))
+    if inputs is not None and not quality:
+        raise InputError("--inputs are for --quality: give both, or neither")
     names, batches = words(chip), whole(batch or ["1"], "batch")
+    if not names:
+        raise InputError("--chip needs the name of at least one chip: see `tenfold chips`")
     for n in names:
-        chip_named(n)
+        record = chip_named(n)
+        if quality:
+            checkable(record.storage(dtype))
     if region is not None:
         region_named(region)
     graph = load(model, phase)
-    others = _named_sizes(size or ())
+    others = named_sizes(size or ())
     bound = [prepare(graph, Sizes(b, seq, height, width, others)) for b in batches]
     done: list[Profile] = []
     refused: list[dict[str, Any]] = []
@@ -167,7 +169,10 @@ def profile(
     if as_json:
         document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
         document["runs"][0] |= advice_document(*held) if held else {}
-        document |= {"quality": [quality_document(p, q) for p, q in checked]} if quality else {}
+        if quality:
+            document["quality"] = [quality_document(p, q) for p, q in checked]
+            for run in document["runs"]:
+                run.pop("quality", None)
         emit(document | ({"rejected": refused} if refused else {}))
         return
     _print_profiles(done, region is not None, top, sources=sources, checked=checked, held=held)
@@ -195,7 +200,7 @@ def _check_quality(done: Sequence[Profile], bound: Sequence[Bound], path: Path |
     seen: set[str] = set()
     for p in done:
         precision = p.run.program.precision.value
-        if precision not in seen and precision != "fp32":
+        if precision not in seen:
             seen.add(precision)
             found += [(p, q) for q in quality(graph, chip_named(p.run.program.chip), precision, given)]
     return found
@@ -220,7 +225,7 @@ def _print_profiles(
     console = terminal()
     program = done[0].run.program
     sizes = ", ".join(f"{k}={v}" for k, v in done[0].sizes.items() if k != "batch")
-    console.print(f"[bold]{program.model}[/bold]  {program.flops / program.items / 1e9:.3g} GFLOP an item{', ' + sizes if sizes else ''}")
+    console.print(heading(program.model, f"{program.flops / program.items / 1e9:.3g} GFLOP an item{', ' + sizes if sizes else ''}"))
     console.print(profile_table(done, money=money))
     if len(done) == 1:
         console.print(where_table(done[0]))
@@ -234,12 +239,12 @@ def _print_profiles(
     if checked:
         console.print(quality_table(checked))
     for note in _notes(done, money, checked=bool(checked)):
-        console.print(f"[dim]{note}[/dim]", soft_wrap=True)
+        console.print(note, style="dim", soft_wrap=True)
     if sources:
         for p in done:
             console.print(f"\nsources of {p.run.program.chip}:")
             for line in source_list(p):
-                console.print(f"  {line}", markup=False, soft_wrap=True)
+                console.print(f"  {line}", soft_wrap=True)
 
 
 def _notes(done: Sequence[Any], money: bool, *, checked: bool) -> Iterable[str]:

@@ -34,7 +34,7 @@ def terminal() -> Any:
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150
-    return Console(width=wide, highlight=False)
+    return Console(width=wide, highlight=False, markup=False)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def words(values: Sequence[str]) -> list[str]:
 def whole(values: Sequence[str], what: str) -> list[int]:
     numbers = []
     for w in words(values):
-        if not w.lstrip("-").isdigit() or int(w) < 1:
+        if not (w.isdecimal() and w.isascii()) or int(w) < 1:
             raise InputError(f"{what} must be a whole number of at least 1, got '{w}'")
         numbers.append(int(w))
     return numbers
@@ -86,6 +86,23 @@ def complete_model(incomplete: str) -> list[str]:
     from tenfold.zoo import NAMES
 
     return [n for n in NAMES if n.startswith(incomplete)] + [str(p) for p in Path().glob(f"{incomplete}*.onnx")]
+
+
+def named_sizes(pairs: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    sizes = []
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not (value.isdecimal() and value.isascii()) or int(value) < 1:
+            raise InputError(f"--size takes NAME=NUMBER with a number of at least 1, got '{pair}'")
+        sizes.append((name, int(value)))
+    return tuple(sizes)
+
+
+def heading(name: str, rest: str) -> Any:
+    """A name in bold with what follows; names come from files and are never read as markup."""
+    from rich.text import Text
+
+    return Text.assemble((name, "bold"), f"  {rest}")
 
 
 def write_text(path: Path, text: str) -> None:

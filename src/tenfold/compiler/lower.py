@@ -167,10 +167,19 @@ def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> l
     """Kernels of the body, as often as it runs; unknown trips count once."""
     trips = trip_count(op_call(scope.graph, op)) if op.kind != "if" else 1
     count = int(trips) if isinstance(trips, int) else 1
+    if not count:
+        return []
     body = op.bodies[0]
     inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits)
     made = kernels(inner, bodies[id(body)], bodies)
     return [replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count, operands=()) for k in made]
+
+
+def unknown_trips(graph: Graph) -> list[str]:
+    """Loops whose number of trips only the data say; each is counted once."""
+    loops = (op for op in graph.ops if op.kind in ("loop", "scan"))
+    own = [f"{op.name}.trips" for op in loops if not isinstance(trip_count(op_call(graph, op)), int)]
+    return own + [n for op in graph.ops for body in op.bodies for n in unknown_trips(body)]
 
 
 def activation_sizes(scope: Scope, groups: Sequence[Group]) -> dict[str, int]:

@@ -39,6 +39,7 @@ class Options:
 
 
 DEFAULT = Options()
+LARGEST_BUFFER = 1 << 44  # bytes of one tensor
 
 
 def build(
@@ -55,10 +56,14 @@ def build(
     stored = 64 if "precision" in options.without else chip.bits(precision)
     scope = lower.scope_of(clean, chip, precision, stored)
     outputs = frozenset(scope.root.get(n, n) for n in clean.outputs)
+    activations = lower.activation_sizes(scope, groups)
+    large = max(activations.values(), default=0)
+    if large > LARGEST_BUFFER:
+        raise InputError(f"{graph.name} would need a buffer of {large:,} bytes, which is beyond any machine: use a smaller batch or size")
     if "order" not in options.without:
-        groups = ordered(groups, lower.activation_sizes(scope, groups), outputs)
+        groups = ordered(groups, activations, outputs)
     lowered = lower.kernels(scope, groups, bodies)
-    made = tuple(lowered if "fuse" in options.without else cut(lowered, chip, rules_of(chip).row_elements))
+    made = tuple(lowered if "fuse" in options.without else cut(lowered, groups, scope.root, chip, rules_of(chip).row_elements))
     sizes = {o.name: scope.bytes(o.name) if o.name in clean.values else o.bytes for k in made for o in k.operands}
     resident = chip.kind == "systolic" and "residency" not in options.without
     balances = [balance(chip, k) for k in made] if resident else ()
@@ -75,7 +80,7 @@ def build(
         graph=clean,
         groups=groups,
         memory=memory,
-        assumed=tuple((n, b) for n, b in graph.bounds.items() if isinstance(b, int)),
+        assumed=(*((n, b) for n, b in graph.bounds.items() if isinstance(b, int)), *((n, 1) for n in lower.unknown_trips(clean))),
         without=tuple(options.without),
     )
 

@@ -17,6 +17,9 @@ from tenfold.ir.graph import Attr, Graph
 Function = Literal["silu", "relu", "gelu", "gelu_tanh"]
 
 
+MOST_LAYERS = 2048
+
+
 class Phase(StrEnum):
     """What one pass does: all positions, all positions while the cache is filled, or one token against the cache."""
 
@@ -101,6 +104,11 @@ def check(d: Decoder, what: str) -> None:
         raise InputError(f"{what}: a width of {d.width} does not divide by {d.heads} heads, and no head_dim is given")
     if d.experts and not 1 <= d.experts.top_k <= d.experts.count:
         raise InputError(f"{what}: top-{d.experts.top_k} of {d.experts.count} experts: top_k must be 1 to {d.experts.count}")
+    turned = d.latent.rope_dim if d.latent else d.per_head
+    if d.rope and (turned < 2 or turned % 2):
+        raise InputError(f"{what}: rotated heads need an even width of at least 2, got {turned}")
+    if d.layers > MOST_LAYERS:
+        raise InputError(f"{what}: {d.layers:,} layers are beyond any network (limit {MOST_LAYERS:,})")
     small = {n: v for n, v in (("layers", d.layers), ("width", d.width), ("heads", d.heads), ("vocabulary", d.vocabulary)) if v < 1}
     for name, value in small.items():
         raise InputError(f"{what}: {name} must be at least 1, got {value}")

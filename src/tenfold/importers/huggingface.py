@@ -37,11 +37,12 @@ class Config:
             raise ModelError(f"{self.where}: '{name}' must be a whole number of at least {least}, found {value!r}")
         return value
 
-    def real(self, name: str, default: float) -> float:
+    def real(self, name: str, default: float, above: float = -1.0) -> float:
         value = self.fields.get(name)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
-            raise ModelError(f"{self.where}: '{name}' must be a number of at least 0, found {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12 or value <= above:
+            least = "above 0" if above == 0 else "of at least 0"
+            raise ModelError(f"{self.where}: '{name}' must be a number {least}, found {value!r}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
@@ -53,14 +54,16 @@ class Config:
 
     def function(self, name: str, default: str) -> Any:
         value = self.fields.get(name) or default
-        if value not in _FUNCTIONS:
+        if not isinstance(value, str) or value not in _FUNCTIONS:
             raise ModelError(f"{self.where}: '{name}' is {value!r}: known are {', '.join(_FUNCTIONS)}")
         return _FUNCTIONS[value]
 
     def theta(self, default: float = 10000.0) -> float:
         """``rope_theta``, which version 5 of the library keeps in ``rope_parameters``."""
         nested = self.fields.get("rope_parameters")
-        return Config(self.where, nested).real("rope_theta", default) if isinstance(nested, dict) else self.real("rope_theta", default)
+        return (
+            Config(self.where, nested).real("rope_theta", default, 0) if isinstance(nested, dict) else self.real("rope_theta", default, 0)
+        )
 
 
 def _llama(c: Config, *, width: int = 4096, inner: int = 11008, layers: int = 32, heads: int = 32, kv: int | None = None,
@@ -116,7 +119,7 @@ def _gemma(c: Config) -> Decoder:
 
 def _gemma_later(c: Config, vocabulary: int, **more: Any) -> Decoder:
     """Gemma 2 and 3: norms before and after. Sliding windows are counted as full attention."""
-    scale = c.real("query_pre_attn_scalar", 256) ** -0.5
+    scale = c.real("query_pre_attn_scalar", 256, 0) ** -0.5
     function = c.function("hidden_activation", "gelu_pytorch_tanh")
     return _llama(c, width=2304, inner=9216, layers=26, heads=8, kv=4, vocabulary=vocabulary, tied=True, head_dim=256,
                   scaled_embedding=True, post_norms=True, query_scale=scale, function=function, **more)  # fmt: skip

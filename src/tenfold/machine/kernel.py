@@ -43,8 +43,14 @@ class Attention:
 
     @property
     def computed(self) -> float:
-        """Share of the scores that are computed: blocks above the diagonal of a causal attention are left out."""
-        return 0.5 + 0.5 * min(1.0, QUERY_BLOCK / self.q_len) if self.causal and self.q_len > 1 else 1.0
+        """Share of the scores that are computed: blocks above the diagonal of a causal attention are left out.
+
+        The last query sees every key; those of a past before the first query are seen by all.
+        """
+        if not self.causal or self.q_len <= 1:
+            return 1.0
+        past = max(0, self.kv_len - self.q_len)
+        return min(1.0, (past + (self.q_len + min(self.q_len, QUERY_BLOCK)) / 2) / self.kv_len)
 
 
 @dataclass(frozen=True, slots=True)

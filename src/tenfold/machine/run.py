@@ -89,12 +89,12 @@ class Run:
 
     @property
     def power_w(self) -> float:
-        return self.energy_j.value / self.time_s.value
+        return self.energy_j.value / self.time_s.value if self.time_s.value else 0.0
 
     @property
     def mfu(self) -> float:
         """Useful contraction arithmetic over what the chip could do in that time (a fraction)."""
-        return self.program.flops / (self.time_s.value * self.peak_flops)
+        return self.program.flops / (self.time_s.value * self.peak_flops) if self.time_s.value else 0.0
 
     @property
     def bound(self) -> str:

@@ -99,7 +99,7 @@ def kernel_table(p: Profile, most: int) -> Table:
     for k in sorted(p.run.kernels, key=lambda k: -k.time_s * k.kernel.repeat)[:most]:
         seconds = k.time_s * k.kernel.repeat
         table.add_row(
-            k.kernel.name[-44:], "+".join(k.kernel.ops), show(seconds, "s"), f"{seconds / total:.1%}", k.bound,
+            k.kernel.name[-44:], "+".join(k.kernel.ops), show(seconds, "s"), f"{seconds / (total or 1):.1%}", k.bound,
             show(k.kernel.flops * k.kernel.repeat, ""), show(k.kernel.traffic.total * k.kernel.repeat, "B"),
         )  # fmt: skip
     return table
@@ -111,10 +111,10 @@ def where_table(p: Profile) -> Table:
     c = p.run.counters
     times = [("multiplying", c.active), ("waiting for weights", c.weight_stall), ("shifting weights in", c.weight_shift),
              ("waiting for activations", c.memory_stall), ("vector unit", c.vector), ("launch and idle", c.idle)]  # fmt: skip
-    joules = p.run.energy_j.value
+    joules = p.run.energy_j.value or 1.0
     energies = [(e.what, e.energy_j.value / joules) for e in p.run.energy]
     for i in range(max(len(times), len(energies))):
-        left = (times[i][0], f"{times[i][1] / c.cycles:.1%}") if i < len(times) else ("", "")
+        left = (times[i][0], f"{times[i][1] / (c.cycles or 1):.1%}") if i < len(times) else ("", "")
         right = (energies[i][0], f"{energies[i][1]:.1%}") if i < len(energies) else ("", "")
         table.add_row(*left, *right)
     return table

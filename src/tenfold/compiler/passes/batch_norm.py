@@ -63,6 +63,8 @@ def _affine(sweep: Sweep, op: Op) -> tuple[Op, int, Array | None, Array | None, 
     if not isinstance(channels, int):
         return None
     if op.kind == "batch_norm":
+        if not all(sweep.is_constant(n) for n in op.inputs[1:5]):
+            return None
         return conv, channels, *_normalisation(sweep, op), True
     if not sweep.is_constant(other) or not _per_channel(sweep, other, conv, channels):
         return None

@@ -28,7 +28,7 @@ def _operand(sweep: Sweep, name: str) -> object:
     data = sweep.constants.get(name)
     if data is None or data.size > SMALL or data.dtype == object:
         return name
-    return data.dtype.str, data.shape, data.tobytes()
+    return data.dtype.name, data.shape, data.tobytes()
 
 
 PASS = Pass("cse", "what is computed twice from the same operands is computed once", sweeping(_visit))

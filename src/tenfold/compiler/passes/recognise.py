@@ -126,10 +126,16 @@ def _attention_fits(sweep: Sweep, found: dict[str, str], op: Op) -> bool:
     rank = len(shapes[3] or ())
     batch = [s[:-2] for s in shapes if s is not None]
     same = all(b == batch[0] for b in batch) and all(len(s or ()) == rank for s in shapes)
-    mask = sweep.shape(found["mask"]) if "mask" in found else ()
-    fits = mask is not None and len(mask) <= rank and (rank == 4 or len(mask) in (0, 2, 3))
+    fits = "mask" not in found or _mask_fits(sweep.shape(found["mask"]), sweep.shape(found["scores"]), rank)
     last = int(weights.attrs.get("axis", -1)) in (-1, rank - 1)  # type: ignore[arg-type]
     return same and fits and last and not scores.attrs.get("transpose_a", 0)
+
+
+def _mask_fits(mask: tuple[int, ...] | None, scores: tuple[int, ...] | None, rank: int) -> bool:
+    """Whether the mask says something of every key and only spreads over the scores, as the op asks for."""
+    if not mask or scores is None or len(mask) > rank or (rank == 3 and len(mask) == 1) or mask[-1] != scores[-1]:
+        return False
+    return all(m in (1, s) for m, s in zip(reversed(mask), reversed(scores), strict=False))
 
 
 def _emit_attention(sweep: Sweep, found: dict[str, str], op: Op) -> None:

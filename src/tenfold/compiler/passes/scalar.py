@@ -15,7 +15,8 @@ from tenfold.ir.table import Context
 LONGEST = 12  # ops in one function
 _TELLING = frozenset({"erf", "tanh", "sigmoid", "softplus", "clip", "hard_sigmoid", "exp"})
 _SIMPLE = _TELLING | {"add", "sub", "mul", "div", "neg", "pow", "max", "min", "relu", "reciprocal", "sqrt"}
-_POINTS = np.concatenate([np.linspace(-8, 8, 65), [-0.3, -1e-2, 1e-2, 0.7]])
+_POINTS = np.concatenate([np.linspace(-8, 8, 65), [-0.3, -1e-2, 1e-2, 0.7], [-40, -20, -12, 12, 20, 40]])
+_AROUND = np.array([-3.0, -1.5, -1.0, 1.0, 1.5, 3.0])  # times each constant of the region: bounds show beyond themselves
 _CANDIDATES: tuple[tuple[str, Mapping[str, Attr]], ...] = (
     ("gelu", {}),
     ("gelu", {"approximate": "tanh"}),
@@ -74,13 +75,20 @@ def _function(sweep: Sweep, x: str, region: list[Op], dtype: DType) -> tuple[str
         key.append((op.kind, tuple(names[n] if n in names else sweep.scalar(n) for n in op.inputs if n), tuple(op.attrs.items())))
     memo = ("function", dtype, *key)
     if memo not in sweep.memo:
-        sweep.memo[memo] = _nearest(_run(sweep, x, region), _ERROR.get(dtype, _ERROR_NARROW))
+        points = _points(sweep, region)
+        sweep.memo[memo] = _nearest(points, _run(sweep, x, region, points), _ERROR.get(dtype, _ERROR_NARROW))
     result: tuple[str, Mapping[str, Attr]] | None = sweep.memo[memo]
     return result
 
 
-def _run(sweep: Sweep, x: str, region: list[Op]) -> Array:
-    live: dict[str, Array] = {x: _POINTS}
+def _points(sweep: Sweep, region: list[Op]) -> Array:
+    """Where the ops are evaluated: near zero, far from it, and on both sides of every constant in them."""
+    constants = [c for op in region for n in op.inputs if n and (c := sweep.scalar(n)) is not None and 0 < abs(c) < np.inf]
+    return np.concatenate([_POINTS, *(c * _AROUND for c in constants)])
+
+
+def _run(sweep: Sweep, x: str, region: list[Op], points: Array) -> Array:
+    live: dict[str, Array] = {x: points}
     for op in region:
         operands = [live[n] if n in live else np.asarray(sweep.scalar(n), np.float64) if n else None for n in op.inputs]
         with np.errstate(all="ignore"):
@@ -88,12 +96,12 @@ def _run(sweep: Sweep, x: str, region: list[Op]) -> Array:
     return live[region[-1].outputs[0]]
 
 
-def _nearest(got: Array, most: float) -> tuple[str, Mapping[str, Attr]] | None:
+def _nearest(points: Array, got: Array, most: float) -> tuple[str, Mapping[str, Attr]] | None:
     best: tuple[float, tuple[str, Mapping[str, Attr]]] | None = None
     for kind, attrs in _CANDIDATES:
         with np.errstate(all="ignore"):
-            want = np.asarray(row_of(Op(kind, ("x",), ("y",))).evaluate(Context(attrs), _POINTS))
-        error = float(np.max(np.abs(got - want))) if np.isfinite(got).all() else np.inf
+            want = np.asarray(row_of(Op(kind, ("x",), ("y",))).evaluate(Context(attrs), points))
+        error = float(np.max(np.abs(got - want) / np.maximum(np.abs(want), 1))) if np.isfinite(got).all() else np.inf
         if error <= most and (best is None or error < best[0]):
             best = (error, (kind, attrs))
     return best[1] if best else None
