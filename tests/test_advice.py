@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -89,6 +90,20 @@ def test_the_page_stands_alone_and_shows_every_chart(tmp_path: Path) -> None:
         assert float(number) == float(number), number
     assert "where the joules go" in text
     assert "gCO2e a million" in text
+
+
+def test_the_charts_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    path = tmp_path / "charts.png"
+    words = ["profile", "squeezenet", "-c", "tpu-v4i", "--png", str(path)]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    with Image.open(path) as picture:
+        assert picture.size == (1440, 840)
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match=r"--png needs matplotlib: pip install 'tenfold\[charts\]'"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
 
 
 def test_names_from_the_file_cannot_break_the_page(tmp_path: Path) -> None:

@@ -117,6 +117,9 @@ def profile(
     inputs: Annotated[Path | None, typer.Option(help="An .npz file with the inputs for --quality (default: seeded ones).")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write what each unit does when, for Perfetto (one chip and batch).")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with roofline, time, energy and memory map.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write the charts of the first run as a picture (needs the extra: tenfold[charts]).")
+    ] = None,
     top: Annotated[int, typer.Option(min=0, help="Kernels to list for a single run.")] = 10,
     sources: Annotated[bool, typer.Option("--sources", help="List the figures and papers that the result used.")] = False,
     as_json: Json = False,
@@ -166,6 +169,10 @@ def profile(
 
         notes = list(_notes(done, region is not None, checked=bool(checked)))
         write_text(html, profile_page(done, notes, advice_lines(*held) if held else []))
+    if png is not None:
+        from tenfold.report.png import write_png
+
+        write_png(done[0], png)
     if as_json:
         document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
         document["runs"][0] |= advice_document(*held) if held else {}

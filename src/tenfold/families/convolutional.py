@@ -19,20 +19,26 @@ class Convolution(msgspec.Struct, forbid_unknown_fields=True, frozen=True, array
 
 
 class Plain(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A stack of same-padded convolutions with ReLU, and heads of 1 x 1 on its result."""
+    """A stack of same-padded convolutions with ReLU, and on its result heads of 1 x 1 or dense layers."""
 
     size: int
     channels: int
     layers: list[Convolution]
     heads: list[int] = []
+    dense: list[int] = []
 
 
 def plain_graph(name: str, p: Plain, dtype: DType) -> Graph:
     """The graph with free ``batch``."""
     net = Net(name, dtype)
-    x, channels = net.input("x", (symbol("batch"), p.channels, p.size, p.size)), p.channels
+    x, channels, size = net.input("x", (symbol("batch"), p.channels, p.size, p.size)), p.channels, p.size
     for i, c in enumerate(p.layers):
         x, channels = net.activation(conv(net, x, f"layer.{i}", channels, c, pad=c.side // 2), "relu"), c.channels
+        size = -(-size // c.stride)
+    if p.dense:
+        width, x = channels * size * size, net.reshape(x, "flat", 0, channels * size * size)
+        for i, wide in enumerate(p.dense):
+            x, width = net.activation(net.linear(x, f"dense.{i}", width, wide, bias=False), "relu"), wide
     heads = [conv(net, x, f"head.{i}", channels, Convolution(h, 1), pad=0) for i, h in enumerate(p.heads)]
     return net.graph(*(heads or [x]))
 

@@ -8,19 +8,9 @@ from typing import Any
 from tenfold.advice import Advice, Relaxed
 from tenfold.chips import chip as chip_named
 from tenfold.profile import Profile
-from tenfold.report.svg import COLOURS, memory_svg, roofline_svg, shares_svg
+from tenfold.report.svg import ENERGY, TIME, memory_svg, roofline_svg, shares_svg
 from tenfold.units import show
 
-_TIME = (("multiplying", "active", COLOURS["matrix"]), ("waiting for weights", "weight_stall", COLOURS["memory"]),
-         ("shifting weights in", "weight_shift", "#7fa6d8"), ("waiting for activations", "memory_stall", "#e08e7c"),
-         ("vector unit", "vector", COLOURS["vector"]), ("launch and idle", "idle", COLOURS["launch"]))  # fmt: skip
-_ENERGY = {
-    "matrix": COLOURS["matrix"],
-    "vector": COLOURS["vector"],
-    "on-chip memory": COLOURS["near"],
-    "off-chip memory": COLOURS["memory"],
-    "static": COLOURS["launch"],
-}
 _COLUMNS = ["chip", "dtype", "batch", "time", "of peak", "energy an item", "power", "$ a million", "gCO2e a million"]
 
 
@@ -57,8 +47,8 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
 
     run, record = p.run, chip_named(p.run.program.chip)
     c = run.counters
-    time = [(label, getattr(c, name), colour) for label, name, colour in _TIME]
-    energy = [(e.what, e.energy_j.value, _ENERGY[e.what]) for e in run.energy]
+    time = [(label, getattr(c, name), colour) for label, name, colour in TIME]
+    energy = [(e.what, e.energy_j.value, ENERGY[e.what]) for e in run.energy]
     groups = run.program.groups
     kernels = [
         {

@@ -14,6 +14,16 @@ COLOURS = {
     "matrix": "#3b6fb6", "vector": "#d9822b", "memory": "#c0392b", "near": "#8e5ea2", "launch": "#8a8f98", "l2": "#b8860b",
     "weight": "#3b6fb6", "input": "#4f9d69", "output": "#4f9d69",
 }  # fmt: skip
+TIME = (("multiplying", "active", COLOURS["matrix"]), ("waiting for weights", "weight_stall", COLOURS["memory"]),
+         ("shifting weights in", "weight_shift", "#7fa6d8"), ("waiting for activations", "memory_stall", "#e08e7c"),
+         ("vector unit", "vector", COLOURS["vector"]), ("launch and idle", "idle", COLOURS["launch"]))  # fmt: skip
+ENERGY = {
+    "matrix": COLOURS["matrix"],
+    "vector": COLOURS["vector"],
+    "on-chip memory": COLOURS["near"],
+    "off-chip memory": COLOURS["memory"],
+    "static": COLOURS["launch"],
+}
 _INK, _FAINT = "#2b2f36", "#d6d9de"
 
 
