@@ -222,14 +222,15 @@ def test_order_never_keeps_more_alive(name: str) -> None:
 
 
 def exact(buffers: Sequence[Interval], seconds: float) -> int:
-    """The least memory by CP-SAT; an upper bound if time runs out."""
+    """The least memory that CP-SAT finds, started from ours; where it settles nothing in time, the lower bound, which is harder to meet."""
     cp_model = pytest.importorskip("ortools.sat.python.cp_model")
     model = cp_model.CpModel()
-    _, limit = place(buffers)
+    offsets, limit = place(buffers)
     top = model.new_int_var(tightest(buffers), limit, "top")
     times, spaces = [], []
     for b in buffers:
         at = model.new_int_var(0, limit - b.bytes, b.name)
+        model.add_hint(at, offsets[b.name])
         times.append(model.new_fixed_size_interval_var(b.first, b.last - b.first + 1, b.name))
         spaces.append(model.new_fixed_size_interval_var(at, b.bytes, b.name))
         model.add(top >= at + b.bytes)
@@ -238,8 +239,8 @@ def exact(buffers: Sequence[Interval], seconds: float) -> int:
     solver = cp_model.CpSolver()
     solver.parameters.max_deterministic_time = seconds
     solver.parameters.num_workers = 1
-    assert solver.solve(model) in (cp_model.OPTIMAL, cp_model.FEASIBLE)
-    return int(solver.objective_value)
+    settled = solver.solve(model) in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+    return int(solver.objective_value) if settled else tightest(buffers)
 
 
 @pytest.mark.models
@@ -251,7 +252,7 @@ def test_offsets_are_near_the_exact_optimum_on_real_models(name: str) -> None:
         assert place(buffers)[1] <= 1.1 * exact(buffers, 2.0)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 def test_offsets_on_random_instances(seed: int) -> None:
     """Lifetimes and sizes as in minimalloc's sets: many short buffers, some long ones."""
     rng = random.Random(seed)
@@ -264,7 +265,7 @@ def test_offsets_on_random_instances(seed: int) -> None:
     placed = [Buffer(b.name, Role.INPUT, b.bytes, b.first, b.last, offsets[b.name]) for b in buffers]
     assert overlaps(placed) == []
     assert needed == max(b.offset + b.bytes for b in placed)
-    assert tightest(buffers) <= needed <= 1.15 * exact(buffers, 2.0)
+    assert tightest(buffers) <= needed <= 1.1 * exact(buffers, 2.0)
 
 
 def test_weights_stay_between_calls_where_they_fit() -> None:

@@ -253,6 +253,6 @@ def test_a_size_that_a_real_model_contradicts() -> None:
 def test_what_cannot_be_loaded(tmp_path: Any) -> None:
     with pytest.raises(UnknownName, match="resnet50"):
         load("resnet5")
-    for missing in (tmp_path / "none.onnx", tmp_path):
-        with pytest.raises(InputError, match="there is no file"):
+    for missing, message in ((tmp_path / "none.onnx", "there is no file"), (tmp_path, "holds no config.json")):
+        with pytest.raises(InputError, match=message):
             load(missing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeAlias
 
 from tenfold.carbon import assumption, envelope
@@ -97,6 +98,7 @@ def moe_energy() -> float:
     return _gpt3_j() / training_energy_j(1024, 574 * 600 / 280, 326, 1.11)
 
 
+@lru_cache(maxsize=1)
 def moe_flops() -> float:
     """Arithmetic of one token in a sequence of 128, GPT-3 175B over GLaM 64B/64E."""
     dense, sparse = (graph_totals(load(n).bind({"batch": 1, "seq": 128})).contraction_flops for n in ("gpt3-175b", "glam-64b-64e"))
@@ -114,6 +116,7 @@ def _without(models: Sequence[tuple[str, int, int | None]], steps: tuple[str, ..
     return _geometric_mean(ratios)
 
 
+@lru_cache(maxsize=1)
 def fusion_gain() -> float:
     """What runs as one kernel, or stays on the chip, against everything through memory."""
     models = (("resnet50", 8, None), ("ssd-resnet34", 1, None), ("bert-large", 8, 384), ("gnmt", 16, 32), ("transformer-big", 8, 64),
@@ -121,6 +124,7 @@ def fusion_gain() -> float:
     return _without(models, ("fuse", "residency"))
 
 
+@lru_cache(maxsize=1)
 def cmem_gain() -> float:
     """The same kernels with and without what stays in CMEM."""
     models = (("resnet50", 8, None), ("inception-v2", 8, None), ("bert-base", 8, 128), ("tpu-v1-mlp0", 200, None), ("tpu-v1-lstm0", 64, 16),

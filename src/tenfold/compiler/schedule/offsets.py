@@ -28,6 +28,10 @@ class Interval:
         return self.bytes * (self.last - self.first + 1)
 
 
+MENDINGS = 24  # tries an order
+MENDED = 400  # buffers; longer programs take the orders as they are
+CLOSE = 1.01  # times the lower bound, below which no more is tried
+
 _ORDERS: tuple[Callable[[Interval], tuple[float, ...]], ...] = (
     lambda b: (-b.bytes, b.first),
     lambda b: (-b.area, -b.bytes, b.first),
@@ -48,15 +52,22 @@ def tightest(buffers: Sequence[Interval]) -> int:
 
 
 def place(buffers: Sequence[Interval]) -> tuple[dict[str, int], int]:
-    """Offsets by name and the bytes needed in all: the best of first-fit in several orders."""
+    """Offsets by name and the bytes needed in all: the best of first-fit in several orders, each mended where it is high.
+
+    Mending places the buffer that reaches highest first and tries again, as long as that may still help.
+    """
     bound = tightest(buffers)
     best: tuple[int, dict[str, int]] | None = None
     for key in _ORDERS:
-        offsets, needed = _first_fit(sorted(buffers, key=key))
-        if best is None or needed < best[0]:
-            best = (needed, offsets)
-        if needed == bound:
-            break
+        order = sorted(buffers, key=key)
+        for _ in range(MENDINGS if len(buffers) <= MENDED else 1):
+            offsets, needed = _first_fit(order)
+            if best is None or needed < best[0]:
+                best = (needed, offsets)
+            if best[0] <= bound * CLOSE:
+                return best[1], best[0]
+            high = max(order, key=lambda b: offsets[b.name] + b.bytes)
+            order = [high, *(b for b in order if b is not high)]
     assert best is not None
     return best[1], best[0]
 
