@@ -19,8 +19,12 @@ def _visit(sweep: Sweep, op: Op) -> None:
     results: list[Array | None] = [None] * len(op.outputs)
     operands = [sweep.constants[n] if n else None for n in op.inputs]
     if all(a is not None for a, n in zip(operands, op.inputs, strict=True) if n):
-        with np.errstate(all="ignore"):
-            made = row_of(op).evaluate(Context(op.attrs, len(op.outputs)), *operands)
+        try:
+            with np.errstate(all="ignore"):
+                made = row_of(op).evaluate(Context(op.attrs, len(op.outputs)), *operands)
+        except Exception:  # folding is an optimisation: what cannot be computed here fails when the model runs, if it ever does
+            sweep.emit(op)
+            return
         listed = [made] if isinstance(made, np.ndarray | np.generic) else list(made)
         results = [np.asarray(a) if a is not None else None for a in listed]
     for name, data in zip(op.outputs, results, strict=False):
