@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. Both make what they need and are quick the second time.
+# Two commands matter: `make demo` and `make test`. Both make what they need, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -26,9 +26,8 @@ VARIANTS: tuple[Variant, ...] = (frozenset(), _WEIGHTS, _SHIFT, _MEMORY, _VECTOR
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A kernel as a tile program: its matrices over all variants, the cycles each unit works, its own counters."""
+    """A kernel as lowered: the matrices of its tile program over all variants, the cycles each unit works, its own counters."""
 
-    program: Repeat
     matrices: Matrix
     busy: dict[str, float]
     active: float
@@ -78,7 +77,7 @@ def lower(chip: Chip, kernel: Kernel) -> Lowered:
         sram_bytes=_sram_bytes(kernel, matrix.columns, matrix.rows) + kernel.traffic.total + kernel.traffic.near,
         vector_ops=kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS,
     )
-    return Lowered(program, matrix_of(program, VARIANTS), busy, active, counters)
+    return Lowered(matrix_of(program, VARIANTS), busy, active, counters)
 
 
 def _sram_bytes(kernel: Kernel, columns: int, rows: int) -> float:
