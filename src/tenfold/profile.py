@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tenfold import zoo
 from tenfold.carbon import Footprint, footprint
+from tenfold.chips import Chip
 from tenfold.chips import chip as chip_named
 from tenfold.compiler import DEFAULT, Options, build
 from tenfold.economics import Rent, rent
@@ -38,9 +39,10 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One run of the main job. ``rent`` and ``footprint`` are for a million items; None where not asked or no price."""
+    """One run of the main job on ``chip``. ``rent`` and ``footprint`` are for a million items; None where not asked or no price."""
 
     run: Run
+    chip: Chip
     batch: int
     sizes: Mapping[str, int]
     rent: Rent | None = None
@@ -171,13 +173,15 @@ def profile(graph: Graph, chip: str, sizes: Sizes, *, dtype: str | None = None, 
     return profile_bound(prepare(graph, sizes), chip, dtype=dtype, region=region)
 
 
-def profile_bound(bound: Bound, chip: str, *, dtype: str | None = None, region: str | None = None, options: Options = DEFAULT) -> Profile:
-    """As ``profile``, for a graph that is bound already."""
-    record = chip_named(chip)
+def profile_bound(
+    bound: Bound, chip: str | Chip, *, dtype: str | None = None, region: str | None = None, options: Options = DEFAULT
+) -> Profile:
+    """As ``profile``, for a graph that is bound already, on a chip by name or as a record."""
+    record = chip_named(chip) if isinstance(chip, str) else chip
     program = build(bound.graph, record, record.storage(dtype), bound.batch, options)
     run = simulate(program, record)
     if region is None:
-        return Profile(run, bound.batch, bound.sizes)
+        return Profile(run, record, bound.batch, bound.sizes)
     seconds = run.time_s * (MILLION / bound.batch)
     joules = run.energy_j * (MILLION / bound.batch)
-    return Profile(run, bound.batch, bound.sizes, rent(record, seconds, region), footprint(record, joules, region))
+    return Profile(run, record, bound.batch, bound.sizes, rent(record, seconds, region), footprint(record, joules, region))

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tenfold.chips.record import Chip, Matrix, MatrixPrecision, Quantity, Sram, read_chip
+from tenfold.chips.what_if import what_if
 from tenfold.errors import UnknownName
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -43,4 +44,4 @@ def _calibrated(record: Chip) -> Chip:
     return record.with_calibration_of(chip(record.calibration_from)) if record.calibration_from else record
 
 
-__all__ = ["Chip", "Matrix", "MatrixPrecision", "Quantity", "Sram", "chip", "names", "read_chip"]
+__all__ = ["CATALOGUE", "Chip", "Matrix", "MatrixPrecision", "Quantity", "Sram", "chip", "names", "read_chip", "what_if"]

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from tenfold import units
-from tenfold.errors import DataFileError, MissingFigure, UnitError, UnsupportedDType
+from tenfold.errors import DataFileError, MissingFigure, UnitError, UnknownName, UnsupportedDType
 
 Status = Literal["verified", "second-hand", "recalled", "derived", "assumed", "fitted"]
 Kind = Literal["systolic", "gpu", "host", "listed"]
@@ -83,6 +83,10 @@ class _Links(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     topology: str = ""
 
 
+class _Host(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    bandwidth: _Figure
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     name: str
     organisation: str
@@ -106,9 +110,11 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     matrix: _Matrix | None = None
     sram: list[_Sram] = []
     links: _Links | None = None
+    host: _Host | None = None
     peak_reason: str = ""
     relatives: list[str] = []
     calibration: dict[str, _Figure] = {}
+    offsets: dict[str, _Figure] = {}
     calibration_from: str = ""
     activation_level: str = ""
     whole_weight_tiles: bool = False
@@ -180,6 +186,12 @@ class Chip:
         return max((s.bytes for s in self.sram if s.name == "VMEM"), default=self.sram_bytes)
 
     @property
+    def host_bytes_per_s(self) -> float | None:
+        """Rate of the link to the host, where inputs and results of each pass cross it before and after."""
+        link = self.figures.get("host.bandwidth")
+        return link.value if link is not None and self.activation_level else None
+
+    @property
     def near(self) -> Sram | None:
         """The on-chip memory in which a compiler can keep buffers between kernels; None where hardware decides (caches)."""
         if self.kind != "systolic":
@@ -210,15 +222,42 @@ class Chip:
         """A fitted or assumed constant of the machine model. Raises MissingFigure where the file lacks it."""
         return self.figure(f"calibration.{name}", "time").value
 
+    def offset(self, source: str) -> float:
+        """Seconds that the calls of a measuring source take beside the kernel. Raises UnknownName for another one."""
+        path = f"offsets.{source}"
+        if path not in self.figures:
+            raise UnknownName("measuring source", source, self.measuring_sources)
+        return self.figures[path].value
+
+    @property
+    def measuring_sources(self) -> tuple[str, ...]:
+        return tuple(n.removeprefix("offsets.") for n in self.figures if n.startswith("offsets."))
+
+    def error(self, family: str) -> float:
+        """Factor less 1 within which nine of ten kernels of a family are expected: its own, or that of all kernels."""
+        own = self.figures.get(f"calibration.{family}_error")
+        return own.value if own is not None else self.constant("time_error")
+
+    def with_constants(self, values: Mapping[str, float], status: Status = "fitted", source: str = "given") -> Chip:
+        """This chip with these constants (``calibration.…`` or ``offsets.…`` by their path) in place of its own."""
+        changed = {path: Quantity(v, v, v, status, source) for path, v in values.items()}
+        return replace(self, figures={**self.figures, **changed})
+
     def with_calibration_of(self, relative: Chip) -> Chip:
-        """This chip with the constants that it lacks taken from ``relative``, marked so, and a wider error."""
-        prefix = "calibration."
+        """This chip with the constants that it lacks taken from ``relative``, marked so, and wider errors.
+
+        Fractions and factors carry over; seconds are cycles of the relative, at this chip's clock where both are published.
+        """
         figures = dict(self.figures)
+        cycles = relative.clock_hz / self.clock_hz if relative.clock_hz and self.clock_hz else 1.0
         for name, q in relative.figures.items():
-            if not name.startswith(prefix) or name in figures:
+            if not name.startswith(("calibration.", "offsets.")) or name in figures:
                 continue
-            widened = min(1.0, q.value * RELATIVE_ERROR_FACTOR) if name == "calibration.time_error" else q.value
-            figures[name] = Quantity(widened, widened, widened, "assumed", q.source, f"taken from {relative.name}")
+            if name.endswith("_error"):
+                value = min(1.0, q.value * RELATIVE_ERROR_FACTOR)
+            else:
+                value = q.value * cycles if name.endswith("_s") and name.startswith("calibration.") else q.value
+            figures[name] = Quantity(value, value, value, "assumed", q.source, f"taken from {relative.name}")
         return replace(self, figures=figures, sources={**relative.sources, **self.sources})
 
     def storage(self, asked: str | None) -> MatrixPrecision:
@@ -256,6 +295,20 @@ _DIMENSIONS = {
 
 _CALIBRATION_UNITS = {"_s": "time_s", "_fraction": "fraction", "_rows": "count", "_share": "fraction", "_error": "fraction",
                       "_factor": "fraction"}  # fmt: skip
+
+
+_PARTS = {
+    "capacity": "bytes", "bandwidth": "bytes_per_s", "read_bandwidth": "bytes_per_s", "write_bandwidth": "bytes_per_s",
+    "bandwidth_one_way": "bytes_per_s", "arrays": "count", "rows": "count", "columns": "count", "count": "count",
+}  # fmt: skip
+
+
+def dimension_of(path: str) -> str:
+    """The dimension (a key of ``units``) of the figure at ``path`` of a chip."""
+    section, _, last = path.rpartition(".")
+    if section == "calibration":
+        return next((d for suffix, d in _CALIBRATION_UNITS.items() if last.endswith(suffix)), "")
+    return {"peak": "flops_per_s", "offsets": "time_s"}.get(section) or _PARTS.get(last) or _DIMENSIONS[last]
 
 
 def read_chip(path: Path) -> Chip:
@@ -317,11 +370,15 @@ def _figures(file: _File) -> dict[str, Quantity]:
     if file.links:
         put("links.count", file.links.count, "count")
         put("links.bandwidth_one_way", file.links.bandwidth_one_way, "bytes_per_s")
+    if file.host:
+        put("host.bandwidth", file.host.bandwidth, "bytes_per_s")
     for name, figure in file.calibration.items():
         dimension = next((d for suffix, d in _CALIBRATION_UNITS.items() if name.endswith(suffix)), "")
         if not dimension:
             raise UnitError(f"calibration.{name}: the name must end in one of {', '.join(_CALIBRATION_UNITS)}")
         put(f"calibration.{name}", figure, dimension)
+    for name, figure in file.offsets.items():
+        put(f"offsets.{name}", figure, "time_s")
     return found
 
 

@@ -9,10 +9,11 @@ import sys
 
 from tenfold.cli import app as verbs
 from tenfold.cli import compiler as compiler_verbs
+from tenfold.cli import profile as profile_verb
 from tenfold.cli.common import app
 from tenfold.errors import TenfoldError
 
-__all__ = ["app", "compiler_verbs", "main", "verbs"]
+__all__ = ["app", "compiler_verbs", "main", "profile_verb", "verbs"]
 
 
 def main() -> None:

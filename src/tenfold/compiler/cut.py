@@ -1,4 +1,4 @@
-"""Cutting what fusion joined where the machine says that apart is faster: a small attention as three kernels."""
+"""Cutting what fusion joined: an attention as three kernels, where that is what compilers do or the machine finds it faster."""
 
 from __future__ import annotations
 
@@ -7,29 +7,49 @@ from dataclasses import replace
 
 from tenfold.chips import Chip
 from tenfold.ir.table import Lowering
-from tenfold.machine import Group, Kernel, Operand, Role, time_kernel
+from tenfold.machine import Group, Kernel, Operand, Product, Role, time_kernel
 from tenfold.machine.kernel import off_chip
+
+LARGEST_SCORES = 0.25  # of the off-chip memory: beyond it the scores of one attention must stay inside a kernel (assumed)
 
 
 def cut(made: Iterable[Kernel], groups: Sequence[Group], root: Mapping[str, str], chip: Chip, row_elements: int) -> Iterator[Kernel]:
-    """The kernels, those that the machine runs faster in parts cut into them. Equal kernels are asked about once.
+    """The kernels, attentions cut into parts where that is how they run. Equal kernels are asked about once.
 
-    A softmax over at most ``row_elements`` stays in the kernel that makes the scores.
+    GPU libraries bring attention as one kernel; small ones are quicker apart, and a softmax over at most ``row_elements``
+    stays in the kernel that makes the scores. XLA has no such kernel: on systolic chips scores, softmax and values run
+    one after the other, all scores are computed, causal or not, and they stay on the chip while they fit; the softmax
+    reads them twice, once for each row's maximum and sum.
     """
     apart: dict[tuple[object, ...], bool] = {}
     for kernel in made:
-        if kernel.attention is None or chip.kind != "gpu" or not kernel.operands:
+        if kernel.attention is None or chip.kind == "host" or not kernel.operands:
             yield kernel
             continue
-        parts = _parts(kernel, groups[kernel.group], root, kernel.attention.kv_len <= row_elements)
+        if chip.kind == "systolic":
+            whole = _all_scores(kernel, kernel.attention.kv_len)
+            scores = whole.products[0].batch * whole.products[0].m * whole.products[0].n * kernel.operand_bits / 8
+            parts = _parts(whole, groups[kernel.group], root, passes=2)
+            yield from parts if scores <= LARGEST_SCORES * (chip.memory_bytes or 0) else (kernel,)
+            continue
+        parts = _parts(kernel, groups[kernel.group], root, passes=0 if kernel.attention.kv_len <= row_elements else 1)
         if kernel.shape not in apart:
-            whole = time_kernel(chip, kernel).time_s
-            apart[kernel.shape] = sum(time_kernel(chip, p).time_s for p in parts) < whole
+            together = time_kernel(chip, kernel).time_s
+            apart[kernel.shape] = sum(time_kernel(chip, p).time_s for p in parts) < together
         yield from parts if apart[kernel.shape] else (kernel,)
 
 
-def _parts(kernel: Kernel, group: Group, root: Mapping[str, str], short: bool) -> tuple[Kernel, ...]:
-    """Scores, softmax over them, and their product with the values; the scores pass through memory, long ones twice."""
+def _all_scores(kernel: Kernel, keys: int) -> Kernel:
+    """``kernel`` with products over every score."""
+    first, second = kernel.products
+    return replace(kernel, products=(Product(first.batch, first.m, keys, first.k), Product(second.batch, second.m, second.n, keys)))
+
+
+def _parts(kernel: Kernel, group: Group, root: Mapping[str, str], passes: int) -> tuple[Kernel, ...]:
+    """Scores, softmax over them, and their product with the values.
+
+    The softmax reads the scores ``passes`` times; with 0 it is done as they are made.
+    """
     first, second = kernel.products
     scores = first.batch * first.m * first.n * kernel.operand_bits // 8
     anchor = group.anchor
@@ -44,11 +64,18 @@ def _parts(kernel: Kernel, group: Group, root: Mapping[str, str], short: bool) -
     half = kernel.flops // 2
     values = _part(kernel, "values", (_read(weights), *rest, *outputs), products=(second,), flops=kernel.flops - half, vector_ops=0,
                    transcendentals=0)  # fmt: skip
-    if short:
+    if not passes:
         return _part(kernel, "weights", (*query_key, weights), products=(first,), flops=half), values
+    vector, functions = kernel.vector_ops // passes, kernel.transcendentals // passes
+    rows = replace(kernel, kind=Lowering.REDUCE, products=(), flops=0)
+    sums = replace(rows, vector_ops=vector, transcendentals=functions)
+    last = replace(
+        rows, vector_ops=kernel.vector_ops - vector * (passes - 1), transcendentals=kernel.transcendentals - functions * (passes - 1)
+    )
     return (
         _part(kernel, "scores", (*query_key, written), products=(first,), flops=half, vector_ops=0, transcendentals=0),
-        _part(kernel, "softmax", (_read(written), weights), products=(), flops=0, kind=Lowering.REDUCE),
+        *(_part(sums, "sums", (_read(written),)) for _ in range(passes - 1)),
+        _part(last, "softmax", (_read(written), weights)),
         values,
     )
 

@@ -17,7 +17,7 @@ from tenfold.ir.ops.control import trip_count
 from tenfold.ir.ops.sequence import attention_dims
 from tenfold.ir.table import Lowering, Matmul, Work
 from tenfold.ir.views import roots
-from tenfold.machine.kernel import Attention, Group, Kernel, Operand, Product, Role, off_chip
+from tenfold.machine.kernel import Attention, Experts, Group, Kernel, Operand, Product, Role, off_chip
 
 _NARROW_INT = frozenset({DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2})
 _NARROW_FLOAT = frozenset({DType.F8E4M3, DType.F8E5M2, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ, DType.F4E2M1})
@@ -86,6 +86,7 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
     flops = _total(works, "contraction_flops", group)
     operands = (*_reads(scope, group, works), *_writes(scope, group))
     lowerings = {row_of(op).lowering for op in group.ops}
+    rows, row_elements = _rows(scope, group)
     return Kernel(
         name=group.name,
         ops=tuple(_shown(op) for op in group.ops if row_of(op).lowering is not Lowering.VIEW),
@@ -99,6 +100,9 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
         operand_bits=scope.chip.bits(precision),
         operands=operands,
         attention=attention,
+        experts=_experts(scope, anchor) if anchor is not None and anchor.kind == "moe" else None,
+        rows=rows,
+        row_elements=row_elements,
     )  # fmt: skip
 
 
@@ -106,6 +110,28 @@ def _attention(scope: Scope, op: Op) -> Attention:
     batch, heads, kv_heads, q_len, kv_len, dk, dv = (_int(d, op.name) for d in attention_dims(op_call(scope.graph, op)))
     causal = op.kind == "cached_attention" or bool(op.attrs.get("is_causal", 0))
     return Attention(batch, heads, kv_heads, q_len, kv_len, (dk + dv) // 2, causal)
+
+
+def _experts(scope: Scope, op: Op) -> Experts:
+    """The layer with tokens spread evenly over as many experts as there are choices (Shazeer et al. 2017, section 2)."""
+    x, _, up, down = (scope.graph.values[n].dims for n in op.inputs[:4])
+    tokens = 1
+    for d in x[:-1]:
+        tokens *= _int(d, op.name)
+    experts, hidden, inner = _int(up[0], op.name), _int(x[-1], op.name), _int(down[1], op.name)
+    each, more = divmod(tokens * int(str(op.attrs["top_k"])), experts)
+    counts = tuple(each + (i < more) for i in range(experts))
+    return Experts(tokens, hidden, inner, experts, counts, bool(op.attrs.get("gated", 0)))
+
+
+def _rows(scope: Scope, group: Group) -> tuple[int, int]:
+    """How many rows of which length the group reduces along, by its first row-wise op."""
+    for op in group.ops:
+        value = scope.graph.value(op.inputs[0]) if op.inputs and row_of(op).lowering is Lowering.REDUCE else None
+        if value is not None and value.dims:
+            width = max(1, _int(value.dims[-1], op.name))
+            return _int(value.elements, op.name) // width, width
+    return 0, 0
 
 
 def _scores_computed(products: tuple[Product, ...], a: Attention) -> tuple[Product, ...]:

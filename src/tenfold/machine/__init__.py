@@ -1,8 +1,9 @@
 """The machine: kernels on a chip give time, counters and energy."""
 
-from tenfold.machine.kernel import Attention, Buffer, Group, Kernel, MemoryPlan, Operand, Product, Program, Role, Traffic
+from tenfold.machine.gpu import times as gpu_times
+from tenfold.machine.kernel import Attention, Buffer, Experts, Family, Group, Kernel, MemoryPlan, Operand, Product, Program, Role, Traffic
 from tenfold.machine.run import Counters, EnergyEntry, KernelRun, Run
-from tenfold.machine.simulate import require_model, simulate, time_kernel
+from tenfold.machine.simulate import require_model, simulate, time_kernel, time_kernels
 from tenfold.machine.systolic import Balance, balance
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "Buffer",
     "Counters",
     "EnergyEntry",
+    "Experts",
+    "Family",
     "Group",
     "Kernel",
     "KernelRun",
@@ -22,7 +25,9 @@ __all__ = [
     "Run",
     "Traffic",
     "balance",
+    "gpu_times",
     "require_model",
     "simulate",
     "time_kernel",
+    "time_kernels",
 ]

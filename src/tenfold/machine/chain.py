@@ -26,11 +26,12 @@ VARIANTS: tuple[Variant, ...] = (frozenset(), _WEIGHTS, _SHIFT, _MEMORY, _VECTOR
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A kernel as lowered: the matrices of its tile program over all variants, the cycles each unit works, its own counters."""
+    """A kernel as lowered: the matrices of its tile program over all variants, the cycles each unit works and weights shift, its own counters."""
 
     matrices: Matrix
     busy: dict[str, float]
     active: float
+    shifts: float
     counters: Counters
 
 
@@ -52,7 +53,7 @@ def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
             t.inputs * share, weights, t.outputs * share,
             t.near_inputs * share, t.near_weights * share, t.near_outputs * share, t.prefetch * share, t.prefetched > 0,
         )  # fmt: skip
-        best = systolic.best_program(replace(p, repeat=1), array, moved, drain)
+        best = systolic.best_program(replace(p, repeat=1), array, moved, drain, weights_stationary=chip.whole_weight_tiles)
         parts.append(Repeat((best,), p.repeat) if p.repeat > 1 else best)
     return systolic.launched(tuple(parts), overhead)
 
@@ -77,7 +78,8 @@ def lower(chip: Chip, kernel: Kernel) -> Lowered:
         sram_bytes=_sram_bytes(kernel, matrix.columns, matrix.rows) + kernel.traffic.total + kernel.traffic.near,
         vector_ops=kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS,
     )
-    return Lowered(matrix_of(program, VARIANTS), busy, active, counters)
+    shifts = float(sum(t.weight_load * n for t, n in program.kinds() if t.new_weights))
+    return Lowered(matrix_of(program, VARIANTS), busy, active, shifts, counters)
 
 
 def _sram_bytes(kernel: Kernel, columns: int, rows: int) -> float:
@@ -109,13 +111,18 @@ def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], 
 
 
 def _attributed(low: Lowered, took: list[float]) -> Counters:
-    """Cycles by cause: what each unit, made infinitely fast after the ones before it, takes off the time."""
-    whole, weights, shift, memory, vector = took
+    """Cycles by cause: what each unit, made infinitely fast after the ones before it, takes off the time.
+
+    Weights that come late are shifted in while the array waits: of the cycles that it waits for weights, those are shift.
+    """
+    whole, _, shift, memory, vector = took
+    waits = whole - shift
+    shifting = max(0.0, min(waits, low.shifts))
     return replace(
         low.counters,
         cycles=whole,
-        weight_stall=whole - weights,
-        weight_shift=weights - shift,
+        weight_stall=waits - shifting,
+        weight_shift=shifting,
         memory_stall=shift - memory,
         vector=memory - vector,
         idle=vector - low.active,

@@ -1,121 +1,126 @@
-"""Hardware-scheduled chips: tiles, waves and three rooflines.
+"""Hardware-scheduled chips: tiles, waves and three rooflines that overlap in part.
 
-A product is cut into thread-block tiles; the blocks run in waves over the multiprocessors; time is the
-slowest of arithmetic, off-chip memory and L2, plus launch, plus a fixed cost a wave, plus a reduction
-where k is split. Known to be naive: one block a multiprocessor, compulsory off-chip traffic only, no
-throttling, no stream-K.
+A product is cut into thread-block tiles, k into splits; the blocks run in waves over the multiprocessors. Arithmetic,
+off-chip memory and L2 overlap all but the end of each: together they take their 4-norm, plus a cost a wave, plus a
+reduction where k is split, plus launch. The best tile and split is taken. All functions work on arrays of kernels, so that
+calibrating evaluates thousands at once. Known to be naive: one block a multiprocessor, compulsory off-chip traffic
+only, no throttling by power, no stream-K.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.machine.kernel import QUERY_BLOCK, Attention, Kernel, Product
+from tenfold.machine.gpu_attention import attention_parts
+from tenfold.machine.gpu_experts import experts_parts
+from tenfold.machine.gpu_rates import TRANSCENDENTAL_OPS, Parts, Rates, norm, rates
+from tenfold.machine.kernel import Family, Kernel
 
-TILES = np.array(
-    [(256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (256, 64), (64, 256), (32, 64), (32, 128), (64, 32),
-     (16, 64), (16, 128)],
-    dtype=np.float64,
-)  # fmt: skip
-SPLITS = np.array([1, 2, 3, 4, 6, 8], dtype=np.float64)
-L2_BYTES_PER_CYCLE = 64.0  # per multiprocessor (NVIDIA A100 whitepaper: 5120 bytes a cycle over 80 slices, recalled)
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+
+_TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (256, 64), (64, 256), (32, 64), (32, 128), (64, 32),
+          (16, 64), (16, 128))  # fmt: skip
+_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_TM, _TN, _SPLIT = np.array([(tm, tn, s) for tm, tn in _TILES for s in _SPLITS], dtype=np.float64).T
 HALF_AREA = 1024.0  # tile area at which the fixed cost of a tile equals tile_factor of its arithmetic
-TRANSCENDENTAL_OPS = 4  # special function units run at a quarter of the fp32 rate
+K_STEP = 32  # the depth in which tiles advance
+SHARED_BYTES = 48 * 1024  # shared memory of a block unless asked for more (CUDA C++ Programming Guide, compute capabilities)
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Where the time of one kernel goes, in seconds; ``total`` is what it takes, not the sum of overlapping parts."""
+class Products:
+    """Matrix products as arrays: ``batch`` of [m, k] x [k, n], bytes an operand element takes, bytes moved off chip."""
 
-    total: float
-    matrix: float
-    vector: float
-    memory: float
-    l2: float
-    overhead: float
-
-
-def _rates(chip: Chip, precision: MatrixPrecision) -> tuple[float, float, float, float]:
-    """Clock, multiply-adds a cycle and multiprocessor, bytes a second off chip and from L2, after losses."""
-    clock = chip.clock("time")
-    assert chip.units is not None
-    assert chip.memory_bytes_per_s is not None
-    macs = chip.peak_flops[precision] / (2 * chip.units * clock)
-    memory = chip.memory_bytes_per_s * chip.constant("memory_fraction")
-    l2 = L2_BYTES_PER_CYCLE * chip.units * clock * chip.constant("l2_fraction")
-    return clock, macs, memory, l2
+    batch: Floats
+    m: Floats
+    n: Floats
+    k: Floats
+    operand_bytes: Floats
+    moved_bytes: Floats
 
 
-def product_time(chip: Chip, precision: MatrixPrecision, p: Product, operand_bytes: float, moved_bytes: float) -> Parts:
-    """Time of one repetition of ``p`` with the best tile and split of k."""
-    clock, macs, memory, l2 = _rates(chip, precision)
-    units = float(chip.units or 1)
-    tm, tn = TILES[:, 0, None], TILES[:, 1, None]
-    s = SPLITS[None, :]
-    tiles = np.ceil(p.m / tm) * np.ceil(p.n / tn) * s * p.batch
-    waves = np.ceil(tiles / units)
-    area = tm * tn
+def product_parts(chip: Chip, precision: MatrixPrecision, p: Products) -> Parts:
+    """Time of each product with its best tile and split of k, launch left out."""
+    r = rates(chip, precision)
+    batch, m, n, k, width, moved = (a[:, None] for a in (p.batch, p.m, p.n, p.k, p.operand_bytes, p.moved_bytes))
+    tiles = np.ceil(m / _TM) * np.ceil(n / _TN) * _SPLIT * batch
+    waves = np.ceil(tiles / r.units)
+    area = _TM * _TN
     efficiency = chip.constant("matrix_fraction") * area / (area + HALF_AREA * chip.constant("tile_factor"))
-    depth = np.ceil(p.k / s / 32) * 32
-    arithmetic = waves * area * depth / (macs * efficiency) / clock
-    partial = np.where(s > 1, 8 * s * p.m * p.n * p.batch, 0)
-    off_chip = (moved_bytes + partial) / memory
-    from_l2 = tiles * (tm + tn) * (p.k / s) * operand_bytes / l2
-    slowest = np.maximum(np.maximum(arithmetic, off_chip), from_l2)
-    overhead = waves * chip.constant("wave_s") + np.where(s > 1, chip.constant("reduction_s"), 0.0)
-    total = slowest + overhead
-    arithmetic, off_chip, from_l2, overhead = (np.broadcast_to(a, total.shape) for a in (arithmetic, off_chip, from_l2, overhead))
-    i, j = np.unravel_index(int(np.argmin(total)), total.shape)
-    return Parts(float(total[i, j]), float(arithmetic[i, j]), 0.0, float(off_chip[i, j]), float(from_l2[i, j]), float(overhead[i, j]))
+    depth = np.ceil(k / _SPLIT / K_STEP) * K_STEP
+    arithmetic = waves * area * depth / (r.macs_per_unit_s * efficiency)
+    off_chip = (moved + np.where(_SPLIT > 1, 8 * _SPLIT * m * n * batch, 0)) / r.memory_bytes_per_s
+    from_l2 = tiles * (_TM + _TN) * (k / _SPLIT) * width / r.l2_bytes_per_s
+    overhead = waves * chip.constant("wave_s") + np.where(_SPLIT > 1, chip.constant("reduction_s"), 0.0)
+    total = norm(arithmetic, off_chip, from_l2) + overhead
+    best = np.arange(len(p.m)), np.argmin(total, axis=1)
+    zero = np.zeros(len(p.m))
+    return Parts(total[best], arithmetic[best], zero, off_chip[best], from_l2[best], overhead[best])
 
 
 def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
-    """Time of one launch of ``kernel``."""
+    """Time of one launch of ``kernel``; every part a number."""
     launch = chip.constant("launch_s")
-    clock, _, memory, _ = _rates(chip, kernel.precision)
-    vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / ((chip.vector_ops_per_cycle or 1.0) * clock)
     if kernel.attention is not None:
-        return attention_time(chip, kernel.precision, kernel.attention, kernel.traffic.total)
+        return attention_parts(chip, kernel.precision, (kernel.attention,), np.array([float(kernel.traffic.total)])).first()
+    if kernel.experts is not None:
+        return experts_parts(chip, kernel.precision, (kernel.experts,), kernel.operand_bits / 8).first()
     if not kernel.products:
-        moved = kernel.traffic.total / memory
-        return Parts(max(moved, vector) + launch, 0.0, vector, moved, 0.0, launch)
-    macs = sum(p.macs for p in kernel.products)
-    total, matrix, off_chip, l2, overhead = launch, 0.0, 0.0, 0.0, launch
-    for p in kernel.products:
-        share = kernel.traffic.total * p.macs / max(macs, 1) / p.repeat
-        part = product_time(chip, kernel.precision, p, kernel.operand_bits / 8, share)
-        total += part.total * p.repeat
-        matrix += part.matrix * p.repeat
-        off_chip += part.memory * p.repeat
-        l2 += part.l2 * p.repeat
-        overhead += part.overhead * p.repeat
-    hidden = max(matrix, off_chip, l2)
-    return Parts(total + max(0.0, vector - hidden), matrix, vector, off_chip, l2, overhead)
+        return stream_parts(chip, kernel)
+    r = rates(chip, kernel.precision)
+    vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / r.vector_ops_per_s
+    macs = max(sum(p.macs for p in kernel.products), 1)
+    columns = [(p.batch, p.m, p.n, p.k, kernel.operand_bits / 8, kernel.traffic.total * p.macs / macs / p.repeat) for p in kernel.products]
+    parts = product_parts(chip, kernel.precision, Products(*np.array(columns, dtype=np.float64).T))
+    repeat = np.array([p.repeat for p in kernel.products], dtype=np.float64)
+    total, matrix, _, off_chip, l2, overhead = (float((a * repeat).sum()) for a in parts.columns())
+    exposed = max(0.0, vector - max(matrix, off_chip, l2))
+    narrowing = float(quantize_time(chip, r, kernel.quantizes)) if kernel.quantizes else 0.0
+    return Parts(total + exposed + launch + narrowing, matrix, vector, off_chip, l2, overhead + launch + narrowing)
 
 
-def attention_time(chip: Chip, precision: MatrixPrecision, a: Attention, moved_bytes: float) -> Parts:
-    """Fused attention (Dao 2023, FlashAttention-2): scores never leave the chip.
+QUANTIZE_BYTES = 5  # an element of 16 bits is read for the largest, read again, and written in 8 bits
 
-    Prefill runs blocks of 128 queries over the multiprocessors, each with a fixed cost; decode streams
-    keys and values once, one block a sequence and key-value head.
+
+def quantize_time(chip: Chip, r: Rates, elements: Any) -> Any:
+    """Seconds to scale and narrow the activations of a product that arrives in 16 bits (dynamic quantization, one scale)."""
+    return chip.constant("quantize_s") + QUANTIZE_BYTES * elements / r.memory_bytes_per_s
+
+
+def stream_parts(chip: Chip, kernel: Kernel) -> Parts:
+    """A kernel without products: bytes off chip at what such kernels reach, and a cost for each round of rows.
+
+    A norm whose rows, in fp32, exceed a block's shared memory reads them once more.
     """
-    clock, macs, memory, _ = _rates(chip, precision)
-    units = chip.units or 1
-    launch = chip.constant("attention_launch_s")
-    moved = moved_bytes / memory
-    if a.q_len == 1:
-        blocks = a.batch * a.kv_heads
-        total = launch + moved + blocks / units * chip.constant("decode_block_s")
-        return Parts(total, 0.0, 0.0, moved, 0.0, total - moved)
-    blocks = a.batch * a.heads * math.ceil(a.q_len / QUERY_BLOCK)
-    rounds = blocks / units if blocks > 4 * units else math.ceil(blocks / units)
-    fraction = a.computed
-    scores = min(a.q_len, QUERY_BLOCK) * a.kv_len * fraction
-    matrix = rounds * 2 * scores * a.head_dim / (macs * chip.constant("attention_fraction")) / clock
-    fixed = rounds * chip.constant("attention_block_s")
-    vector = a.batch * a.heads * a.q_len * a.kv_len * fraction * TRANSCENDENTAL_OPS / ((chip.vector_ops_per_cycle or 1.0) * clock)
-    return Parts(max(matrix, moved, vector) + fixed + launch, matrix, vector, moved, 0.0, fixed + launch)
+    r = rates(chip, kernel.precision)
+    moved = float(kernel.traffic.total)
+    if kernel.family is Family.NORM and kernel.row_elements * 4 > SHARED_BYTES:
+        moved += kernel.traffic.inputs
+    off_chip = moved / (r.peak_memory_bytes_per_s * chip.constant(f"{kernel.family}_fraction"))
+    vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / r.vector_ops_per_s
+    rounds = kernel.rows / r.units * chip.constant("row_s")
+    overhead = chip.constant("launch_s") + rounds
+    return Parts(float(norm(off_chip, vector)) + overhead, 0.0, vector, off_chip, 0.0, overhead)
+
+
+def times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
+    """Seconds of many kernels of one family and precision at once, as ``kernel_time`` gives them one by one."""
+    first = kernels[0]
+    width = first.operand_bits / 8
+    if first.attention is not None:
+        moved = np.array([float(k.traffic.total) for k in kernels])
+        return np.asarray(attention_parts(chip, first.precision, [k.attention for k in kernels if k.attention], moved).total)
+    if first.experts is not None:
+        return np.asarray(experts_parts(chip, first.precision, [k.experts for k in kernels if k.experts], width).total)
+    if not all(len(k.products) == 1 and not k.vector_ops for k in kernels):
+        return np.array([kernel_time(chip, k).total for k in kernels])
+    columns = [(p.batch, p.m, p.n, p.k, width, k.traffic.total) for k in kernels for p in k.products]
+    total = product_parts(chip, first.precision, Products(*np.array(columns, dtype=np.float64).T)).total + chip.constant("launch_s")
+    if first.quantizes:
+        total = total + quantize_time(chip, rates(chip, first.precision), np.array([float(k.quantizes) for k in kernels]))
+    return np.asarray(total)

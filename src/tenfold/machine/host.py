@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tenfold.chips import Chip
-from tenfold.machine.gpu import Parts
+from tenfold.machine.gpu_rates import Parts
 from tenfold.machine.kernel import Kernel
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)

@@ -26,12 +26,37 @@ class Product:
         return self.batch * self.m * self.n * self.k * self.repeat
 
 
+class Family(StrEnum):
+    """Kernels that share constants and errors."""
+
+    MATMUL = "matmul"
+    QUANTIZED = "quantized_matmul"
+    ATTENTION = "attention"
+    DECODE = "decode"
+    EXPERTS = "moe"
+    SOFTMAX = "softmax"
+    NORM = "norm"
+    STREAM = "stream"
+
+    @staticmethod
+    def of_rows(ops: Sequence[str]) -> Family:
+        """Of a kernel without products."""
+        kinds = set(ops)
+        if kinds & {"softmax", "log_softmax", "attention", "cached_attention"}:
+            return Family.SOFTMAX
+        return Family.NORM if kinds & {"layer_norm", "rms_norm", "group_norm", "instance_norm", "lp_norm"} else Family.STREAM
+
+
 QUERY_BLOCK = 128  # queries that are handled together
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """One fused attention: ``q_len`` queries against ``kv_len`` keys in each of ``batch`` sequences."""
+    """One fused attention: ``q_len`` queries against ``kv_len`` keys in each of ``batch`` sequences.
+
+    ``writes_cache``: queries, keys and values are turned and stored before, as serving kernels do. ``cache_read``: share of
+    the keys and values that is streamed.
+    """
 
     batch: int
     heads: int
@@ -40,6 +65,13 @@ class Attention:
     kv_len: int
     head_dim: int
     causal: bool
+    writes_cache: bool = False
+    cache_read: float = 1.0
+
+    @property
+    def decodes(self) -> bool:
+        """One query a sequence, against a cache that is there."""
+        return self.q_len == 1 and not self.writes_cache
 
     @property
     def computed(self) -> float:
@@ -51,6 +83,21 @@ class Attention:
             return 1.0
         past = max(0, self.kv_len - self.q_len)
         return min(1.0, (past + (self.q_len + min(self.q_len, QUERY_BLOCK)) / 2) / self.kv_len)
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """One layer of experts of width ``inner`` on ``tokens`` of width ``hidden``; ``counts`` are the tokens of each expert held here.
+
+    ``experts`` is the number of all, held here or not.
+    """
+
+    tokens: int
+    hidden: int
+    inner: int
+    experts: int
+    counts: tuple[int, ...]
+    gated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +176,9 @@ class Kernel:
     ``flops`` is useful contraction arithmetic (a multiply-add is two), ``products`` what the matrix unit
     executes for it. ``vector_ops`` and ``transcendentals`` run on the vector unit. ``operand_bits`` is the
     width of matrix operands. ``operands`` are the buffers it touches; ``group`` is the number of the group
-    in the program that it runs. ``attention`` is there where the products are those of an attention.
+    in the program that it runs. ``attention`` and ``experts`` are there where the products are those of one. ``rows``
+    of ``row_elements`` is what it reduces along. ``quantizes`` are the elements that are scaled and narrowed before, in a
+    kernel of their own.
     """
 
     name: str
@@ -146,6 +195,10 @@ class Kernel:
     operands: tuple[Operand, ...] = ()
     group: int = 0
     attention: Attention | None = None
+    experts: Experts | None = None
+    rows: int = 0
+    row_elements: int = 0
+    quantizes: int = 0
 
     @property
     def arithmetic(self) -> int:
@@ -164,7 +217,23 @@ class Kernel:
             self.traffic,
             self.operand_bits,
             self.attention,
+            self.experts,
+            self.rows,
+            self.row_elements,
+            self.quantizes,
+            self.family,
         )
+
+    @property
+    def family(self) -> Family:
+        """The family of kernels that it belongs to, whose constants and errors are its own."""
+        if self.attention is not None:
+            return Family.DECODE if self.attention.decodes else Family.ATTENTION
+        if self.experts is not None:
+            return Family.EXPERTS
+        if self.quantizes:
+            return Family.QUANTIZED
+        return Family.MATMUL if self.products else Family.of_rows(self.ops)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class KernelRun:
 class Run:
     """A program on its chip: ``time_s`` of one pass over ``program.items`` items.
 
-    Totals are sums over ``kernels`` (times their repeats) plus ``launch_s`` once.
+    Totals are sums over ``kernels`` (times their repeats) plus ``launch_s`` once: what a pass takes beside its kernels, inputs and
+    results over the host link included where the chip's own memory holds weights only.
     """
 
     program: Program

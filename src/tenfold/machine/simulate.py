@@ -8,6 +8,7 @@ from tenfold.errors import DoesNotFit, InputError
 from tenfold.estimate import Estimate
 from tenfold.machine import chain, gpu, host
 from tenfold.machine.energy import EnergyModel, energy_model
+from tenfold.machine.gpu_rates import TRANSCENDENTAL_OPS, Parts
 from tenfold.machine.kernel import Kernel, Program
 from tenfold.machine.run import Counters, EnergyEntry, KernelRun, Run, Timed
 
@@ -26,6 +27,7 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     model = energy_model(chip, program.precision)
     runs = [KernelRun(k, t.time_s, t.bound, t.counters, _dynamic(model, t.counters)) for k, t in zip(program.kernels, timed, strict=True)]
     launch = chip.constant("launch_s") if chip.kind == "systolic" else 0.0
+    launch += program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
     clock = chip.clock("time")
     seconds = sum(t.time_s * k.repeat for k, t in zip(program.kernels, timed, strict=True))
     total = total + Counters(cycles=launch * clock, idle=launch * clock)
@@ -61,7 +63,7 @@ def time_kernel(chip: Chip, kernel: Kernel) -> Timed:
     return from_parts(chip, kernel, parts)
 
 
-def from_parts(chip: Chip, kernel: Kernel, parts: gpu.Parts) -> Timed:
+def from_parts(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     """Counters of a roofline kernel: cycles not spent multiplying go to what held it up."""
     clock = chip.clock("time")
     names = {"matrix": parts.matrix, "memory": parts.memory, "vector": parts.vector, "l2": parts.l2, "launch": parts.overhead}
@@ -83,7 +85,7 @@ def from_parts(chip: Chip, kernel: Kernel, parts: gpu.Parts) -> Timed:
         memory_read_bytes=kernel.traffic.reads,
         memory_write_bytes=kernel.traffic.outputs,
         sram_bytes=2.0 * kernel.traffic.total,
-        vector_ops=kernel.vector_ops + kernel.transcendentals * gpu.TRANSCENDENTAL_OPS,
+        vector_ops=kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS,
     )
     return Timed(parts.total, bound, counters)
 

@@ -1,9 +1,9 @@
 """Software-scheduled chips: kernels to tile programs, their exact cycles and counters.
 
-A product [m, k] x [k, n] is cut into weight tiles of the array's rows x columns; activations stream
-through in chunks of m (weight stationary: Jouppi et al., ISCA 2017, section 2). The arrays of a chip work
-as a gang on different columns, rows or batch elements. Weights and activations that fit the vector
-memory are fetched once. The lowering picks gang, chunk and which operand is stationary by time.
+A product [m, k] x [k, n] is cut into weight tiles of the array's rows x columns; activations stream through in chunks of
+m (weight stationary: Jouppi et al., ISCA 2017, section 2). The arrays of a chip work as a gang on different columns, rows,
+batch elements or parts of k, whose partial sums the vector unit adds. Weights and activations that fit the vector memory
+are fetched once. The lowering picks gang, chunk and which operand is stationary by time.
 """
 
 from __future__ import annotations
@@ -70,21 +70,26 @@ class Plan:
     gang_n: int
     gang_m: int
     gang_batch: int
+    gang_k: int
     chunk: int
 
 
-def plans(product: Product, arrays: int) -> Iterator[Plan]:
-    """Ways to share ``arrays`` among columns, rows and batch, with each chunk size that differs."""
+def plans(product: Product, matrix: Matrix) -> Iterator[Plan]:
+    """Ways to share the arrays of ``matrix`` among columns, rows, batch and parts of k, with each chunk size that differs."""
+    arrays = matrix.arrays
     powers = [1 << i for i in range(arrays.bit_length()) if arrays % (1 << i) == 0] + ([] if arrays & (arrays - 1) == 0 else [arrays])
+    most = {"batch": product.batch, "k": math.ceil(product.k / matrix.rows)}
     for gang_n in powers:
-        for gang_batch in (g for g in powers if (arrays // gang_n) % g == 0 and (g == 1 or g <= product.batch)):
-            gang_m = arrays // gang_n // gang_batch
-            seen: set[int] = set()
-            for chunk in CHUNKS:
-                rows = min(chunk, math.ceil(product.m / gang_m))
-                if rows not in seen:
-                    seen.add(rows)
-                    yield Plan(gang_n, gang_m, gang_batch, rows)
+        for gang_batch in (g for g in powers if (arrays // gang_n) % g == 0 and (g == 1 or g <= most["batch"])):
+            left = arrays // gang_n // gang_batch
+            for gang_k in (g for g in powers if left % g == 0 and (g == 1 or g <= most["k"])):
+                gang_m = left // gang_k
+                seen: set[int] = set()
+                for chunk in CHUNKS:
+                    rows = min(chunk, math.ceil(product.m / gang_m))
+                    if rows not in seen:
+                        seen.add(rows)
+                        yield Plan(gang_n, gang_m, gang_batch, gang_k, rows)
 
 
 def _cycles(amount: float, per_cycle: float) -> int:
@@ -182,8 +187,8 @@ def tile_program(product: Product, array: Array, plan: Plan, moved: Bytes, drain
     n_groups = math.ceil(product.n / (array.matrix.columns * plan.gang_n))
     width = product.n / n_groups
     nest = _Nest(
-        product, array, plan, moved, drain_ops, n_groups,
-        k_tiles=math.ceil(product.k / array.matrix.rows),
+        product, array, plan, moved, drain_ops + plan.gang_k - 1, n_groups,
+        k_tiles=math.ceil(product.k / (array.matrix.rows * plan.gang_k)),
         m_share=math.ceil(product.m / plan.gang_m),
         batches=math.ceil(product.batch / plan.gang_batch),
         width=width,
@@ -222,14 +227,18 @@ def busy_cycles(program: Repeat) -> dict[str, int]:
 FINALISTS = 2
 
 
-def best_program(product: Product, array: Array, moved: Bytes, drain_ops: float) -> Repeat:
-    """The quickest of all plans with either operand stationary; the lower bound prunes, the exact time decides."""
+def best_program(product: Product, array: Array, moved: Bytes, drain_ops: float, *, weights_stationary: bool = False) -> Repeat:
+    """The quickest of all plans with either operand stationary; the lower bound prunes, the exact time decides.
+
+    With ``weights_stationary`` the hardware allows only the second operand to be.
+    """
     swapped = replace(product, m=product.n, n=product.m)
     candidates: list[tuple[int, int, Repeat]] = []
-    for shape, bytes_ in ((product, moved), (swapped, moved.swapped())):
-        for plan in plans(shape, array.matrix.arrays):
+    for shape, bytes_ in ((product, moved), *(() if weights_stationary else ((swapped, moved.swapped()),))):
+        for plan in plans(shape, array.matrix):
             program = tile_program(shape, array, plan, bytes_, drain_ops)
-            candidates.append((lower_bound(program), program.tiles, program))
+            shifts = sum(tile.weight_load * times for tile, times in program.kinds())
+            candidates.append((max(lower_bound(program), shifts), program.tiles, program))
     candidates.sort(key=lambda c: c[:2])
     return min((c[2] for c in candidates[:FINALISTS]), key=cycles)
 
@@ -262,7 +271,7 @@ TRANSCENDENTAL_OPS = 8  # vector operations for one exp, log or tanh: a polynomi
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Seconds that a kernel needs the off-chip interface and the slowest other unit, and the interface's rate."""
+    """Seconds that a kernel needs the off-chip interface, and its start with the slowest other unit, and the interface's rate."""
 
     interface_s: float
     others_s: float
@@ -276,4 +285,5 @@ def balance(chip: Chip, kernel: Kernel) -> Balance:
     cells = array.matrix.macs_per_cycle / array.cycles_per_row
     matrix = sum(p.macs for p in kernel.products) / cells
     vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / array.vector_ops_per_cycle
-    return Balance(kernel.traffic.total / rate, max(matrix, vector) / array.clock_hz, rate)
+    others = max(matrix, vector) / array.clock_hz + chip.constant("kernel_s")
+    return Balance(kernel.traffic.total / rate, others, rate)

@@ -184,9 +184,8 @@ def profile_document(p: Profile, *, sources: bool) -> dict[str, Any]:
 
 def source_list(p: Profile) -> list[str]:
     """Every figure behind the run that has a source: chip constants, price, grid."""
-    from tenfold.chips import chip
 
-    record = chip(p.run.program.chip)
+    record = p.chip
     used = [f"{path}: {q.status}, {record.sources[q.source]}" for path, q in record.figures.items()]
     if p.rent:
         used.append(f"price: {p.rent.price.status}, {p.rent.price.source} ({p.rent.price.date})")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from tenfold.advice import Advice, Relaxed
-from tenfold.chips import chip as chip_named
 from tenfold.profile import Profile
 from tenfold.report.svg import ENERGY, TIME, memory_svg, roofline_svg, shares_svg
 from tenfold.units import show
@@ -45,7 +44,7 @@ def _row(p: Profile) -> list[str]:
 def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
     from markupsafe import Markup
 
-    run, record = p.run, chip_named(p.run.program.chip)
+    run, record = p.run, p.chip
     c = run.counters
     time = [(label, getattr(c, name), colour) for label, name, colour in TIME]
     energy = [(e.what, e.energy_j.value, ENERGY[e.what]) for e in run.energy]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tenfold.chips import chip as chip_named
 from tenfold.errors import InputError
 from tenfold.machine import Role
 from tenfold.profile import Profile
@@ -47,7 +46,7 @@ def _shares(axis: Any, title: str, parts: list[tuple[str, float, str]]) -> None:
 
 def _roofline(axis: Any, p: Profile) -> None:
     """Williams, Waterman, Patterson 2009."""
-    record, peak = chip_named(p.run.program.chip), p.run.peak_flops
+    record, peak = p.chip, p.run.peak_flops
     bandwidth = record.memory_bytes_per_s or 1.0
     ridge = peak / bandwidth
     for k in p.run.kernels:

@@ -1,0 +1,238 @@
+"""Fitting a chip's constants to measured times: few, physical, one set for each family of kernels.
+
+The logarithm of predicted over measured is made small by least squares that forgives outliers (soft L1), every measuring
+source counting the same. Fractions stay below 1. Families are fitted in order: later ones use the rates of earlier ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tenfold.calibration.measured import Forward, Measured
+from tenfold.chips import Chip
+from tenfold.compiler import build
+from tenfold.errors import InputError
+from tenfold.machine import Family, Kernel, Program, gpu_times, simulate, time_kernels
+from tenfold.operators import in_order, kernel_of
+from tenfold.predict import launched_early
+from tenfold.profile import Sizes, load, prepare
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+
+FEWEST = 4  # rows of a family below which nothing is fitted
+OUTLIER = 0.5
+WHOLE_OUTLIER = 0.2  # the same where whole models are among the rows
+SIMPLEX_TRIES = 160
+INTERVAL = 0.9  # of the rows fitted on lie within the error that is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A constant of the machine model by its name in the chip file, with the bounds it is sought in."""
+
+    name: str
+    start: float
+    low: float
+    high: float
+
+
+def _share(name: str, start: float = 0.8) -> Constant:
+    return Constant(name, start, 0.02, 1.0)
+
+
+def _seconds(name: str, start: float) -> Constant:
+    return Constant(name, start, 1e-9, 1e-3)
+
+
+GPU: Mapping[tuple[Family, ...], tuple[Constant, ...]] = {
+    (Family.MATMUL,): (
+        _share("matrix_fraction"), _share("memory_fraction"), _share("l2_fraction", 0.5), Constant("tile_factor", 1.0, 1e-3, 20),
+        _seconds("wave_s", 1e-6), _seconds("reduction_s", 2e-6),
+    ),
+    (Family.QUANTIZED,): (_seconds("quantize_s", 1e-5),),
+    (Family.ATTENTION,): (_share("attention_fraction", 0.5), _seconds("attention_block_s", 2e-6), _seconds("attention_launch_s", 1e-5)),
+    (Family.DECODE,): (_seconds("decode_block_s", 5e-6), Constant("decode_stream_factor", 1.6, 0.1, 50), _seconds("decode_launch_s", 6e-6)),
+    (Family.EXPERTS,): (
+        _share("moe_matrix_fraction", 0.6), _share("moe_memory_fraction"), Constant("moe_token_factor", 1.0, 0.01, 20),
+        _seconds("moe_launch_s", 2e-5), _seconds("moe_wave_s", 1e-6), _seconds("moe_expert_s", 1e-7),
+    ),
+    (Family.SOFTMAX, Family.NORM, Family.STREAM): (
+        _share("stream_fraction"), _share("softmax_fraction", 0.5), _share("norm_fraction", 0.7), _seconds("row_s", 1e-8),
+    ),
+}  # fmt: skip
+SYSTOLIC: tuple[Constant, ...] = (
+    _seconds("kernel_s", 1e-6), _share("memory_fraction"), _share("matrix_fraction", 0.9), _share("vector_fraction", 0.6),
+)  # fmt: skip
+OFFSET_FAMILIES = (Family.MATMUL, Family.SOFTMAX)  # what each source times beside the kernel is a constant of its own
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFit:
+    """How one family came out: rows fitted on and held out, and their errors as fractions of the measured time."""
+
+    family: str
+    constants: Mapping[str, float]
+    offsets: Mapping[str, float]
+    fitted_on: tuple[float, ...]
+    held_out: tuple[float, ...]
+
+    @property
+    def interval(self) -> float:
+        """The factor less 1 within which nine of ten rows that were fitted on lie."""
+        logs = np.abs(np.log1p(self.fitted_on))
+        return float(math.expm1(np.quantile(logs, INTERVAL)))
+
+    @property
+    def inside(self) -> float | None:
+        """Share of the rows held out that lie within the interval."""
+        if not self.held_out:
+            return None
+        return float(np.mean(np.abs(np.log1p(self.held_out)) <= math.log1p(self.interval)))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A chip with the constants that its measurements gave, and how each family came out."""
+
+    chip: Chip
+    families: tuple[FamilyFit, ...]
+    sources: tuple[str, ...] = field(default=())
+
+
+Timer: TypeAlias = Callable[[Chip], Floats]
+
+
+def calibrate(chip: Chip, fitted_on: Sequence[Measured], held_out: Sequence[Measured]) -> Calibration:
+    """``chip`` with constants fitted to some rows, and the errors on those and on the others.
+
+    Raises InputError for a chip without a machine model, and where no family has enough rows.
+    """
+    if chip.kind not in ("gpu", "systolic"):
+        raise InputError(f"{chip.name} is of kind '{chip.kind}', without constants for operators: give a GPU or a TPU, or `host`")
+    plan: Mapping[tuple[Family, ...], tuple[Constant, ...]] = GPU if chip.kind == "gpu" else {tuple(Family): SYSTOLIC}
+    done: list[FamilyFit] = []
+    for families, constants in plan.items():
+        train, test = (_of_families(chip, rows, families) for rows in (fitted_on, held_out))
+        if len(train) < FEWEST:
+            continue
+        chip, fit = _fit(chip, families, constants, train, test)
+        done.append(fit)
+    if not done:
+        raise InputError(f"no kind of operator has {FEWEST} rows or more to fit on: found {len(fitted_on)} rows in all")
+    return Calibration(chip, tuple(done), tuple(dict.fromkeys(m.source for m in fitted_on)))
+
+
+def _of_families(chip: Chip, rows: Sequence[Measured], families: Sequence[Family]) -> list[Measured]:
+    whole = chip.kind == "systolic"  # the constants of a TPU show in whole models too
+    return [m for m in rows if (whole if isinstance(m.what, Forward) else _kernel(chip, m).family in families)]
+
+
+def _kernel(chip: Chip, m: Measured) -> Kernel:
+    assert not isinstance(m.what, Forward)
+    return kernel_of(m.what, chip, chip.storage(m.what.dtype))
+
+
+def _fit(
+    chip: Chip, families: Sequence[Family], constants: Sequence[Constant], train: Sequence[Measured], test: Sequence[Measured]
+) -> tuple[Chip, FamilyFit]:
+    from scipy.optimize import least_squares, minimize
+
+    by_source: dict[str, list[Measured]] = {}
+    for m in train:
+        by_source.setdefault(m.source, []).append(m)
+    offsets = tuple(by_source) if chip.kind == "gpu" and families[0] in OFFSET_FAMILIES else ()
+    timers = {s: timer(chip, rows) for s, rows in by_source.items()}
+    measured = {s: np.array([m.time_s for m in rows]) for s, rows in by_source.items()}
+    sought = (*constants, *(_seconds(f"offset {s}", 3e-6) for s in offsets))
+
+    def at(logs: Floats) -> tuple[dict[str, float], dict[str, float]]:
+        values = [math.exp(v) for v in logs]
+        named = {f"calibration.{c.name}": v for c, v in zip(constants, values, strict=False)}
+        return named, dict(zip(offsets, values[len(constants) :], strict=True))
+
+    def residuals(logs: Floats) -> Floats:
+        named, beside = at(logs)
+        parts = []
+        for s, time in timers.items():
+            used = named | ({"calibration.launch_s": beside[s]} if s in beside else {})
+            parts.append(np.log(time(chip.with_constants(used)) / measured[s]) / math.sqrt(len(measured[s])))
+        return np.concatenate(parts) * math.sqrt(len(train) / len(timers))
+
+    bounds = [np.log([c.low for c in sought]), np.log([c.high for c in sought])]
+    start = np.log([min(max(c.start, c.low * 1.01), c.high * 0.99) for c in sought])
+    if chip.kind == "gpu":
+        found = least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=OUTLIER, diff_step=1e-3, max_nfev=60)
+    else:  # whole cycles and changing plans make steps that a gradient stumbles over
+        options = {"maxfev": SIMPLEX_TRIES, "xatol": 0.01, "fatol": 1e-4}
+        found = minimize(
+            lambda logs: _forgiving(residuals(logs)),
+            start,
+            method="Nelder-Mead",
+            bounds=list(zip(*bounds, strict=True)),
+            options=options,
+        )
+    named, beside = at(found.x)
+    best = chip.with_constants(named)
+    if beside and families[0] is Family.MATMUL:
+        best = best.with_constants({"calibration.launch_s": min(beside.values())})
+    best = best.with_constants({f"offsets.{s}": v for s, v in beside.items()})
+    errors = tuple(tuple(_errors(best, rows, beside)) for rows in (train, test))
+    name = families[0].value if len(families) == 1 else "kernels" if chip.kind == "systolic" else "stream"
+    fit = FamilyFit(name, {k.removeprefix("calibration."): v for k, v in named.items()}, beside, *errors)
+    interval = {"calibration.time_error" if chip.kind == "systolic" else f"calibration.{f.value}_error": fit.interval for f in families}
+    return best.with_constants(interval), fit
+
+
+def _forgiving(residuals: Floats) -> float:
+    """Mean soft L1: square for small residuals, absolute for large ones."""
+    return float((np.sqrt(1 + (residuals / WHOLE_OUTLIER) ** 2) - 1).mean())
+
+
+def _errors(chip: Chip, rows: Sequence[Measured], beside: Mapping[str, float]) -> list[float]:
+    """Predicted over measured less 1, row by row."""
+    found: list[float] = []
+    for source in dict.fromkeys(m.source for m in rows):
+        own = [m for m in rows if m.source == source]
+        used = chip.with_constants({"calibration.launch_s": beside[source]}) if source in beside else chip
+        found += (timer(chip, own)(used) / np.array([m.time_s for m in own]) - 1).tolist()
+    return found
+
+
+def timer(chip: Chip, rows: Sequence[Measured]) -> Timer:
+    """Seconds of ``rows`` as a function of the chip's constants; what does not depend on them is made once."""
+    programs: list[tuple[int, Program]] = []
+    kernels: list[tuple[int, Kernel]] = []
+    for i, m in enumerate(rows):
+        if isinstance(m.what, Forward):
+            bound = prepare(load(m.what.model), Sizes(m.what.batch, m.what.seq))
+            programs.append((i, build(bound.graph, chip, chip.storage(None), bound.batch)))
+        else:
+            kernels.append((i, _kernel(chip, m)))
+    alike: dict[tuple[object, ...], list[tuple[int, Kernel]]] = {}
+    for i, k in kernels:
+        alike.setdefault((k.family, k.precision), []).append((i, k))
+
+    def time(c: Chip) -> Floats:
+        seconds = np.empty(len(rows))
+        for i, program in programs:
+            seconds[i] = simulate(program, c).time_s.value
+        for group in alike.values():
+            seconds[[i for i, _ in group]] = _times(c, [k for _, k in group])
+        return seconds
+
+    return time
+
+
+def _times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
+    if chip.kind == "gpu":
+        return gpu_times(chip, kernels)
+    found = []
+    for k in kernels:
+        run = tuple(in_order(k, chip))
+        found.append(sum(t.time_s for t in time_kernels(chip, run)[0]) - launched_early(chip, run))
+    return np.array(found)

@@ -1,0 +1,142 @@
+"""Measured times: rows of a CSV, checked at the border so that nothing is fitted to a faulty file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tenfold import units
+from tenfold.errors import InputError, UnitError
+from tenfold.operators import COLUMNS, Request
+from tenfold.predict import request_of
+
+TIME_COLUMNS: Mapping[str, float] = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
+FORWARD = "forward"  # a whole model: columns model, batch, seq
+DEFAULT_SOURCE = "measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One forward pass of a whole model."""
+
+    model: str
+    batch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was run, how long it took, who measured it, and the group with which it is fitted on or held out."""
+
+    what: Request | Forward
+    time_s: float
+    source: str
+    group: str
+
+
+def read_measured(text: str) -> list[Measured]:
+    """The rows of a CSV with the columns of ``tenfold predict`` and one of ``time_s``, ``time_ms``, ``time_us``, or ``time`` with a unit.
+
+    An optional column ``source`` says who measured. Raises InputError with line and column for whatever is missing, unknown,
+    not positive, or in mixed units.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    names = [n.strip() for n in reader.fieldnames or ()]
+    reader.fieldnames = names
+    for needed in ("op", "dtype"):
+        if needed not in names:
+            raise InputError(f"line 1: there is no column '{needed}': needed are op, dtype, the extents and a time")
+    timed = [n for n in names if n in TIME_COLUMNS or n == "time"]
+    if len(timed) != 1:
+        found = f"found {', '.join(timed)} (mixed units)" if timed else f"found none among {', '.join(names)}"
+        raise InputError(f"line 1: needs exactly one column of time - {', '.join(TIME_COLUMNS)}, or time with a unit in each row - {found}")
+    rows, seen_unit = [], ""
+    for line, row in enumerate(reader, start=2):
+        if None in row or any(v is None for v in row.values()):
+            raise InputError(f"line {line} has {'more' if None in row else 'fewer'} fields than the first line names")
+        seconds, unit = _time(line, timed[0], row[timed[0]].strip())
+        if seen_unit and unit != seen_unit:
+            raise InputError(f"line {line}, column 'time': found the unit '{unit}' after '{seen_unit}': one unit for all rows")
+        seen_unit = unit
+        rows.append(_row(line, row, seconds))
+    if not rows:
+        raise InputError("the file has no rows after its first line")
+    return rows
+
+
+def _time(line: int, column: str, text: str) -> tuple[float, str]:
+    """Seconds, and the unit they were given in."""
+    if column == "time":
+        try:
+            seconds, unit = units.parse(text, "time_s"), text.lstrip("+-0123456789.eE ").strip()
+        except UnitError as error:
+            raise InputError(f"line {line}, column 'time': {error}") from error
+    else:
+        try:
+            seconds, unit = float(text) * TIME_COLUMNS[column], column
+        except ValueError:
+            raise InputError(f"line {line}, column '{column}': needs a number above 0, found '{text}'") from None
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"line {line}, column '{column}': a time must be above 0, found '{text}'")
+    return seconds, unit
+
+
+def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
+    source = (row.get("source") or "").strip() or DEFAULT_SOURCE
+    op = row["op"].strip()
+    if op == FORWARD:
+        what = Forward(_text(line, row, "model"), _whole(line, row, "batch"), _whole(line, row, "seq"))
+        return Measured(what, seconds, source, f"{FORWARD} {what.model}")
+    if op not in COLUMNS:
+        raise InputError(f"line {line}, column 'op': unknown operator '{op}': known are {', '.join((*COLUMNS, FORWARD))}")
+    request = request_of(line, row)
+    return Measured(request, seconds, source, group_of(request))
+
+
+def _text(line: int, row: Mapping[str, str], column: str) -> str:
+    text = (row.get(column) or "").strip()
+    if not text:
+        raise InputError(f"line {line}, column '{column}': {FORWARD} needs it")
+    return text
+
+
+def _whole(line: int, row: Mapping[str, str], column: str) -> int:
+    text = _text(line, row, column)
+    if not (text.isdecimal() and text.isascii() and int(text)):
+        raise InputError(f"line {line}, column '{column}': {FORWARD} needs a whole number above 0, found '{text}'")
+    return int(text)
+
+
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "matmul": ("n", "k"),
+    "attention_prefill": ("heads", "kv_heads"),
+    "attention_decode": ("heads", "kv_heads"),
+    "moe": ("hidden", "inter", "experts"),
+    "softmax": ("rows", "cols"),
+    "layernorm": ("rows", "cols"),
+    "gelu": ("rows", "cols"),
+}
+
+
+def group_of(r: Request) -> str:
+    """Rows of one group are fitted on or held out together: neighbours of a row must not be fitted on when it is scored."""
+    return " ".join((r.op, r.dtype, *(str(r.extents[n]) for n in _GROUPS[r.op])))
+
+
+def split(rows: Sequence[Measured], every: int = 3) -> tuple[list[Measured], list[Measured]]:
+    """Rows to fit on, and every ``every``-th group of each operator, in the order of its name's digest, to score."""
+    groups: dict[str, set[str]] = {}
+    for m in rows:
+        groups.setdefault(m.group.split()[0], set()).add(m.group)
+    held = {g for names in groups.values() for g in sorted(names, key=_digest)[::every] if len(names) > 1}
+    return [m for m in rows if m.group not in held], [m for m in rows if m.group in held]
+
+
+def _digest(name: str) -> Any:
+    import hashlib
+
+    return hashlib.sha256(name.encode()).digest()

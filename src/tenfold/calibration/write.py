@@ -1,0 +1,110 @@
+"""Writing constants into the text of a chip file, everything else in it left as it is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tenfold.calibration.fit import Calibration
+from tenfold.chips import CATALOGUE, read_chip
+from tenfold.errors import InputError
+from tenfold.machine import Family
+
+_SECTION = re.compile(r"^\[\[?([\w.]+)\]?\]\s*$")
+
+
+def chip_text(name: str) -> str:
+    """The text of the file of a chip, by the name of the chip or the path of the file."""
+    path = Path(name) if name.endswith(".toml") else CATALOGUE / f"{name}.toml"
+    return path.read_text(encoding="utf-8")
+
+
+def with_constants(text: str, c: Calibration, key: str, source: str) -> str:
+    """``text`` of a chip file with the constants and errors of ``c``, whose provenance is ``source`` under the name ``key``."""
+    constants, offsets = entries(c)
+    lines = text.rstrip("\n").split("\n")
+    lines = _put(lines, "sources", {key: _quoted(source)})
+    lines = _put(lines, "calibration", {n: _figure(v, key, note) for n, (v, note) in constants.items()})
+    return "\n".join(_put(lines, "offsets", {n: _figure(v, key, note) for n, (v, note) in offsets.items()})) + "\n"
+
+
+def entries(c: Calibration) -> tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]:
+    """Constants and offsets by name, each as a value with its unit and a note of how it came out."""
+    constants: dict[str, tuple[str, str]] = {}
+    offsets: dict[str, tuple[str, str]] = {}
+    for f in c.families:
+        note = _score(f.fitted_on, f.held_out)
+        for name, value in f.constants.items():
+            constants[name] = (_valued(name, value), "")
+        for name, value in f.offsets.items():
+            offsets[name] = (_valued("_s", value), "")
+        errors = ("time",) if f.family == "kernels" else tuple(_ROW_FAMILIES) if f.family == "stream" else (f.family,)
+        for family in errors:
+            constants[f"{family}_error"] = (f"{f.interval:.3f}", f"nine of ten of the rows fitted on; {note}")
+        if f.family == "matmul" and f.offsets:
+            constants["launch_s"] = (_valued("_s", min(f.offsets.values())), "the least of the measuring sources")
+    return constants, offsets
+
+
+_ROW_FAMILIES = (Family.SOFTMAX.value, Family.NORM.value, Family.STREAM.value)
+
+
+def _score(fitted_on: tuple[float, ...], held_out: tuple[float, ...]) -> str:
+    def mean(errors: tuple[float, ...]) -> str:
+        return f"{sum(map(abs, errors)) / len(errors):.1%} on {len(errors)} rows" if errors else "no rows"
+
+    return f"mean error {mean(fitted_on)} fitted on, {mean(held_out)} held out"
+
+
+def _valued(name: str, value: float) -> str:
+    if not math.isfinite(value):
+        raise InputError(f"the constant {name} came out as {value}: nothing is written")
+    return f"{value * 1e6:.4g} us" if name.endswith("_s") else f"{value:.4g}"
+
+
+def _figure(value: str, key: str, note: str) -> str:
+    return f'{{ value = "{value}", status = "fitted", source = "{key}"' + (f", note = {_quoted(note)}" if note else "") + " }"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _put(lines: list[str], section: str, values: Mapping[str, str]) -> list[str]:
+    """Lines in which ``section`` has these keys, those that were there replaced."""
+    if not values:
+        return lines
+    starts = [i for i, line in enumerate(lines) if (m := _SECTION.match(line)) and m.group(1) == section]
+    if not starts:
+        return [*lines, "", f"[{section}]", *(f"{k} = {v}" for k, v in values.items())]
+    first = starts[0] + 1
+    last = next((i for i in range(first, len(lines)) if _SECTION.match(lines[i])), len(lines))
+    while last > first and not lines[last - 1].strip():
+        last -= 1
+    left = dict(values)
+    body = []
+    for line in lines[first:last]:
+        name = line.split("=", 1)[0].strip()
+        body.append(f"{name} = {left.pop(name)}" if name in left else line)
+    return [*lines[:first], *body, *(f"{k} = {v}" for k, v in left.items()), *lines[last:]]
+
+
+def write_chip(path: Path, text: str, *, force: bool) -> None:
+    """Write a chip file and read it back. Raises InputError where it is there already and ``force`` is not given."""
+    if path.exists() and not force:
+        raise InputError(f"{path} is there already: give --force to replace it, or another --output")
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    try:
+        path.write_text(text, encoding="utf-8")
+        read_chip(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    except InputError:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(before, encoding="utf-8")
+        raise

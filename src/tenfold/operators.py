@@ -1,0 +1,234 @@
+"""Single operators as kernels: what a row of a request asks for, with its operands in off-chip memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from tenfold.chips import Chip, MatrixPrecision
+from tenfold.compiler import Options, build
+from tenfold.errors import InputError
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Attr, Graph, Op, Value
+from tenfold.ir.infer import Scope, infer_op
+from tenfold.ir.table import Lowering
+from tenfold.machine import Attention, Experts, Kernel, Product, Traffic
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "matmul": ("m", "n", "k"),
+    "attention_prefill": ("batch", "q_len", "heads", "kv_heads", "head_dim", "causal"),
+    "attention_decode": ("batch", "kv_len", "heads", "kv_heads", "head_dim"),
+    "moe": ("tokens", "hidden", "inter", "topk", "experts", "tp", "ep", "distribution", "gated"),
+    "softmax": ("rows", "cols"),
+    "layernorm": ("rows", "cols"),
+    "gelu": ("rows", "cols"),
+}
+DTYPES: Mapping[str, DType] = {
+    "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8, "tf32": DType.F32,
+}  # fmt: skip
+
+# Measured decode kernels of grouped attention (ai-dynamo/aiconfigurator, A100 and H100) end 1.7 to 1.9 times sooner than
+# off-chip memory could deliver all keys and values; as if half of them were read. Whole models count every byte.
+GROUPED_CACHE_READ = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row: what to run, in which dtype, with which extents; ``line`` is its line in the file."""
+
+    line: int
+    op: str
+    dtype: str
+    extents: Mapping[str, int]
+    distribution: str = ""
+
+
+def kernel_of(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+    """The kernel of one call. Raises InputError for extents that contradict each other."""
+    return _KERNELS[r.op](r, chip, precision)
+
+
+def _single(
+    kind: str, chip: Chip, precision: MatrixPrecision, dtype: DType, shapes: list[tuple[int, ...]], attrs: Mapping[str, Attr]
+) -> Kernel:
+    """The kernel that the op table and the lowering make of one op."""
+    scope = Scope()
+    names = tuple(f"x{i}" for i in range(len(shapes)))
+    for name, shape in zip(names, shapes, strict=True):
+        scope.declare(Value(name, dtype, shape))
+    op = infer_op(scope, Op(kind, names, ("y",), attrs))
+    graph = Graph(kind, names, ("y",), (op,), scope.values, {})
+    return build(graph, chip, precision, 1, Options(without=("residency",))).kernels[0]
+
+
+def _matmul(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+    """Either operand may be the stationary one: the second counts as weights.
+
+    On a GPU an fp8 product comes and goes in 16 bits, as in serving: its activations are quantized first.
+    """
+    e, width = r.extents, chip.bits(precision) / 8
+    m, n, k = e["m"], e["n"], e["k"]
+    narrow = r.dtype == "fp8" and chip.kind == "gpu"
+    first, second = math.ceil(m * k * width), math.ceil(k * n * width)
+    result = math.ceil(m * n * (2 if narrow else width))
+    return Kernel(
+        name="matmul",
+        ops=("matmul",),
+        kind=Lowering.MATRIX,
+        precision=precision,
+        products=(Product(1, m, n, k),),
+        flops=2 * m * n * k,
+        traffic=Traffic(weights=second, inputs=first, outputs=result),
+        operand_bits=chip.bits(precision),
+        quantizes=m * k if narrow else 0,
+    )
+
+
+def _row_wise(kind: str, attrs: Mapping[str, Attr], affine: bool) -> Callable[[Request, Chip, MatrixPrecision], Kernel]:
+    def kernel(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+        rows, cols = r.extents["rows"], r.extents["cols"]
+        shapes: list[tuple[int, ...]] = [(rows, cols)] + ([(cols,), (cols,)] if affine else [])
+        return _single(kind, chip, precision, DTYPES[r.dtype], shapes, attrs)
+
+    return kernel
+
+
+def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+    e = r.extents
+    decode = r.op == "attention_decode"
+    q_len, kv_len = (1, e["kv_len"]) if decode else (e["q_len"], e["q_len"])
+    causal = not decode and bool(e["causal"])
+    width = chip.bits(precision) / 8
+    batch, heads, kv_heads, dim = e["batch"], e["heads"], e["kv_heads"], e["head_dim"]
+    group = heads // kv_heads
+    read = GROUPED_CACHE_READ if decode and group > 1 and chip.kind == "gpu" else 1.0
+    attention = Attention(batch, heads, kv_heads, q_len, kv_len, dim, causal, writes_cache=not decode, cache_read=read)
+    keys = math.ceil(kv_len * attention.computed)
+    kv = 2 * batch * kv_len * kv_heads * dim * width * read
+    q = batch * q_len * heads * dim * width
+    scores = batch * heads * q_len * keys
+    return Kernel(
+        name=r.op,
+        ops=("attention",),
+        kind=Lowering.MATRIX,
+        precision=precision,
+        products=(Product(batch * kv_heads, q_len * group, keys, dim), Product(batch * kv_heads, q_len * group, dim, keys)),
+        flops=4 * scores * dim,
+        vector_ops=4 * scores,
+        transcendentals=scores,
+        traffic=Traffic(inputs=int(kv + q), outputs=int(q)),
+        operand_bits=chip.bits(precision),
+        attention=attention,
+    )
+
+
+def _moe(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+    """Experts of the most loaded rank: two products for each expert that has tokens (Shazeer et al. 2017, section 2)."""
+    e = r.extents
+    if e["experts"] % e["ep"] or e["topk"] > e["experts"]:
+        raise InputError(
+            f"{e['experts']} experts with top-{e['topk']} over {e['ep']} ranks: experts must divide by ep and topk not exceed them"
+        )
+    gates = 2 if e["gated"] else 1
+    counts = expert_counts(e["tokens"], e["experts"], e["topk"], e["ep"], r.distribution, r.line)
+    routed, active = sum(counts), sum(c > 0 for c in counts)
+    m, inter = math.ceil(routed / max(active, 1)), math.ceil(e["inter"] / e["tp"])
+    width, hidden = chip.bits(precision) / 8, e["hidden"]
+    return Kernel(
+        name="moe",
+        ops=("moe",),
+        kind=Lowering.MATRIX,
+        precision=precision,
+        products=(Product(active, m, gates * inter, hidden), Product(active, m, hidden, inter)),
+        flops=2 * (gates + 1) * routed * inter * hidden,
+        vector_ops=3 * routed * inter,
+        transcendentals=routed * inter,
+        traffic=Traffic(
+            weights=int((gates + 1) * active * inter * hidden * width),
+            inputs=int(routed * (hidden + inter) * width),
+            outputs=int(routed * (hidden + (gates + 1) * inter) * width),
+        ),
+        operand_bits=chip.bits(precision),
+        experts=Experts(e["tokens"], hidden, inter, e["experts"], counts, bool(e["gated"])),
+    )
+
+
+_DEALS = 9  # ways in which experts are dealt to ranks, of which the median is taken
+
+
+@lru_cache(maxsize=4096)
+def expert_counts(tokens: int, experts: int, top_k: int, ranks: int, distribution: str, line: int) -> tuple[int, ...]:
+    """Tokens of each expert on the most loaded of ``ranks``.
+
+    ``balanced``, or ``power_law_ALPHA``: the popularity of experts are the quantiles of a density that falls with the power
+    ALPHA between one token and 80 % of all (the distribution of aiconfigurator's measurements), dealt to ranks at random.
+    """
+    routed = tokens * top_k
+    if distribution == "balanced":
+        wanted = np.full(experts, routed / experts)
+    else:
+        wanted = _power_law(experts, max(0.8 * tokens, 2.0), _exponent(distribution, line))
+        wanted = np.minimum(wanted / wanted.sum() * routed, tokens)
+    counts = np.floor(wanted)
+    missing = round(routed - counts.sum())
+    while missing > 0:  # the largest remainders first, nobody above all tokens
+        order = np.argsort(-(wanted - counts) + (counts >= tokens) * tokens, kind="stable")[:missing]
+        counts[order] += 1
+        wanted, missing = np.maximum(wanted, counts), round(routed - counts.sum())
+    if ranks == 1:
+        return tuple(int(c) for c in counts)
+    rng = np.random.default_rng(0)
+    deals = [max(rng.permutation(counts).reshape(ranks, -1), key=lambda rank: float(rank.sum())) for _ in range(_DEALS)]
+    return tuple(int(c) for c in sorted(deals, key=lambda rank: float(rank.sum()))[_DEALS // 2])
+
+
+def _power_law(experts: int, most: float, alpha: float) -> np.ndarray:
+    """Quantiles of a density x**-alpha on [1, most]."""
+    at = (np.arange(experts) + 0.5) / experts
+    if abs(alpha - 1) < 1e-9:
+        return most**at
+    return ((most ** (1 - alpha) - 1) * at + 1) ** (1 / (1 - alpha))
+
+
+def _exponent(distribution: str, line: int) -> float:
+    name, _, exponent = distribution.rpartition("_")
+    try:
+        alpha = float(exponent)
+    except ValueError:
+        alpha = math.nan
+    if name != "power_law" or not 0 < alpha < 100:
+        raise InputError(f"line {line}, column 'distribution': found '{distribution}', allowed are balanced and power_law_ALPHA")
+    return alpha
+
+
+_KERNELS: Mapping[str, Callable[[Request, Chip, MatrixPrecision], Kernel]] = {
+    "matmul": _matmul,
+    "attention_prefill": _attention,
+    "attention_decode": _attention,
+    "moe": _moe,
+    "softmax": _row_wise("softmax", {"axis": -1}, affine=False),
+    "layernorm": _row_wise("layer_norm", {"axis": -1}, affine=True),
+    "gelu": _row_wise("gelu", {}, affine=False),
+}
+
+
+def in_order(kernel: Kernel, chip: Chip) -> Sequence[Kernel]:
+    """The kernels that one call of ``kernel`` on its own runs as.
+
+    On a software-scheduled chip a call has no neighbour to overlap with: operands that fit are fetched whole, then used,
+    and a result that fits stays for its consumer.
+    """
+    t = kernel.traffic
+    if chip.kind != "systolic" or not kernel.products or not chip.near_bytes:
+        return (kernel,)
+    stays = t.outputs <= chip.near_bytes
+    if t.total > chip.near_bytes or kernel.attention is not None or chip.activation_level:
+        return (replace(kernel, traffic=replace(t, outputs=0)) if stays else kernel,)
+    fetch = replace(kernel, name="fetch", ops=("copy",), kind=Lowering.MOVE, products=(), flops=0, vector_ops=0, transcendentals=0,
+                    traffic=Traffic(inputs=t.reads))  # fmt: skip
+    use = replace(kernel, traffic=Traffic(near_weights=t.weights, near_inputs=t.inputs, near_outputs=t.outputs))
+    return fetch, use
