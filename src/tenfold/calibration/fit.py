@@ -1,7 +1,8 @@
 """Fitting a chip's constants to measured times: few, physical, one set for each family of kernels.
 
-The logarithm of predicted over measured is made small by least squares that forgives outliers (soft L1), every measuring
-source counting the same. Fractions stay below 1. Families are fitted in order: later ones use the rates of earlier ones.
+The logarithm of predicted over measured is made small by least squares that forgives outliers (soft L1), a measuring source
+counting as the root of its number of rows. Fractions stay below 1. Families are fitted in order: later ones use the rates
+of earlier ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tenfold.chips import Chip
 from tenfold.compiler import build
 from tenfold.errors import InputError
 from tenfold.machine import Family, Kernel, Program, gpu_times, simulate, time_kernels
+from tenfold.machine.energy import energy_model
 from tenfold.operators import in_order, kernel_of
 from tenfold.predict import launched_early
 from tenfold.profile import Sizes, load, prepare
@@ -25,6 +27,7 @@ from tenfold.profile import Sizes, load, prepare
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 FEWEST = 4  # rows of a family below which nothing is fitted
+POWER = 0.25  # a source counts as the root of its rows: many rows say more, but not alone what a constant is
 OUTLIER = 0.5
 WHOLE_OUTLIER = 0.2  # the same where whole models are among the rows
 SIMPLEX_TRIES = 160
@@ -122,6 +125,9 @@ def calibrate(chip: Chip, fitted_on: Sequence[Measured], held_out: Sequence[Meas
             continue
         chip, fit = _fit(chip, families, constants, train, test)
         done.append(fit)
+    if chip.kind == "gpu" and sum(m.power_w is not None for m in fitted_on) >= FEWEST:
+        chip, fit = fit_energy(chip, *([m for m in rows if m.power_w is not None] for rows in (fitted_on, held_out)))
+        done.append(fit)
     if not done:
         raise InputError(f"no kind of operator has {FEWEST} rows or more to fit on: found {len(fitted_on)} rows in all")
     return Calibration(chip, tuple(done), tuple(dict.fromkeys(m.source for m in fitted_on)))
@@ -160,8 +166,8 @@ def _fit(
         parts = []
         for s, time in timers.items():
             used = named | ({"calibration.launch_s": beside[s]} if s in beside else {})
-            parts.append(np.log(time(chip.with_constants(used)) / measured[s]) / math.sqrt(len(measured[s])))
-        return np.concatenate(parts) * math.sqrt(len(train) / len(timers))
+            parts.append(np.log(time(chip.with_constants(used)) / measured[s]) / len(measured[s]) ** POWER)
+        return np.concatenate(parts) * float(np.mean([len(t) for t in measured.values()]) ** POWER)
 
     bounds = [np.log([c.low for c in sought]), np.log([c.high for c in sought])]
     start = np.log([min(max(c.start, c.low * 1.01), c.high * 0.99) for c in sought])
@@ -186,6 +192,39 @@ def _fit(
     fit = FamilyFit(name, {k.removeprefix("calibration."): v for k, v in named.items()}, beside, *errors)
     interval = {"calibration.time_error" if chip.kind == "systolic" else f"calibration.{f.value}_error": fit.interval for f in families}
     return best.with_constants(interval), fit
+
+
+ENERGY = ("busy_fraction", "mac_energy_factor")
+
+
+def fit_energy(chip: Chip, train: Sequence[Measured], test: Sequence[Measured]) -> tuple[Chip, FamilyFit]:
+    """The share of the load power that running anything draws, and a factor on the published energy of a multiply-add.
+
+    A byte from memory takes what is published: in kernels that keep the multiprocessors busy it does not show.
+    """
+    from scipy.optimize import least_squares
+
+    def at(logs: Floats) -> dict[str, float]:
+        return {f"calibration.{n}": float(v) for n, v in zip(ENERGY, np.exp(logs), strict=True)}
+
+    def ratio(c: Chip, rows: Sequence[Measured]) -> Floats:
+        return np.array([energy_of(c, m) / ((m.power_w or 0.0) * m.time_s) for m in rows])
+
+    bounds = (np.log([0.01, 0.01]), np.log([1.0, 50.0]))
+    start = np.log([0.5, 1.0])
+    found = least_squares(lambda x: np.log(ratio(chip.with_constants(at(x)), train)), start, bounds=bounds, loss="soft_l1", f_scale=OUTLIER)
+    best = chip.with_constants(at(found.x))
+    errors = (tuple((ratio(best, rows) - 1).tolist()) for rows in (train, test))
+    fit = FamilyFit("energy", {n.removeprefix("calibration."): v for n, v in at(found.x).items()}, {}, *errors)
+    return best.with_constants({"calibration.energy_error": fit.interval}), fit
+
+
+def energy_of(chip: Chip, m: Measured) -> float:
+    """Joules of one row over its measured time."""
+    k = _kernel(chip, m)
+    model = energy_model(chip, k.precision)
+    macs = sum(p.macs for p in k.products)
+    return model.mac_j.value * macs + model.memory_byte_j.value * k.traffic.total + model.static_w.value * m.time_s
 
 
 def _forgiving(residuals: Floats) -> float:

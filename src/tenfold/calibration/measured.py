@@ -30,19 +30,24 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was run, how long it took, who measured it, and the group with which it is fitted on or held out."""
+    """What was run, how long it took, who measured it, and the group with which it is fitted on or held out.
+
+    ``power_w`` is the mean power while it ran in a loop, where that was measured.
+    """
 
     what: Request | Forward
     time_s: float
     source: str
     group: str
+    power_w: float | None = None
 
 
 def read_measured(text: str) -> list[Measured]:
-    """The rows of a CSV with the columns of ``tenfold predict`` and one of ``time_s``, ``time_ms``, ``time_us``, or ``time`` with a unit.
+    """The rows of a CSV with the columns of ``tenfold predict`` and a time.
 
-    An optional column ``source`` says who measured. Raises InputError with line and column for whatever is missing, unknown,
-    not positive, or in mixed units.
+    The time is in one of ``time_s``, ``time_ms``, ``time_us``, or in ``time`` with a unit. Optional columns: ``source`` says who
+    measured, ``power_w`` the mean power while the row ran in a loop. Raises InputError with line and column for whatever is
+    missing, unknown, not positive, or in mixed units.
     """
     reader = csv.DictReader(io.StringIO(text))
     names = [n.strip() for n in reader.fieldnames or ()]
@@ -94,7 +99,19 @@ def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
     if op not in COLUMNS:
         raise InputError(f"line {line}, column 'op': unknown operator '{op}': known are {', '.join((*COLUMNS, FORWARD))}")
     request = request_of(line, row)
-    return Measured(request, seconds, source, group_of(request))
+    return Measured(request, seconds, source, group_of(request), _power(line, (row.get("power_w") or "").strip()))
+
+
+def _power(line: int, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        power = float(text)
+    except ValueError:
+        power = math.nan
+    if not (math.isfinite(power) and power > 0):
+        raise InputError(f"line {line}, column 'power_w': needs a number of watts above 0, found '{text}'")
+    return power
 
 
 def _text(line: int, row: Mapping[str, str], column: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tenfold.calibration.measured import FORWARD, Forward, Measured, group_of, split
@@ -51,6 +51,7 @@ def _measured(
     return Measured(request, seconds, source, group or group_of(request))
 
 
+SHORTEST_FOR_POWER_S = 50e-6
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "fp8": "fp8"}
 
 
@@ -59,6 +60,13 @@ def _gemm(rows: Sequence[_Row], source: str) -> Iterator[Measured]:
         if r["gemm_dtype"] in _DTYPES:
             extents = {n: int(r[n]) for n in ("m", "n", "k")}
             yield _measured(i, "matmul", _DTYPES[r["gemm_dtype"]], extents, float(r["latency_ms"]) * 1e-3, source)
+
+
+def _gemm_power(rows: Sequence[_Row], source: str) -> Iterator[Measured]:
+    """Only kernels long enough for their power to be their own."""
+    long = [r for r in rows if float(r["latency_ms"]) >= SHORTEST_FOR_POWER_S * 1e3]
+    for r, m in zip([r for r in long if r["gemm_dtype"] in _DTYPES], _gemm(long, source), strict=True):
+        yield replace(m, power_w=float(r["power"]))
 
 
 def _prefill(rows: Sequence[_Row], source: str) -> Iterator[Measured]:
@@ -138,6 +146,13 @@ def _forward(rows: Sequence[_Row], source: str) -> Iterator[Measured]:
         yield Measured(what, float(r["device_ms"]) * 1e-3, source, f"{FORWARD} {r['model']}")
 
 
+def published_forward() -> dict[str, list[Measured]]:
+    """Measured forward passes that ship with the product, by chip; nothing was fitted to them."""
+    text = (Path(__file__).parent / "data" / "tpu-forward.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    return {c: list(_forward([r for r in rows if r["chip"] == c], f"{_TPU}-forward")) for c in dict.fromkeys(r["chip"] for r in rows)}
+
+
 _AIC, _LLMC, _TPU = "aiconfigurator", "llmcompass", "scalesim-tpu"
 SETS: tuple[MeasuredSet, ...] = (
     *(
@@ -154,6 +169,7 @@ SETS: tuple[MeasuredSet, ...] = (
         for chip, short in (("a100-sxm-80", "A100"), ("mi210", "MI210"))
         for op in ("matmul", "softmax", "layernorm", "gelu")
     ),
+    MeasuredSet("h200-sxm", f"{_AIC}/gemm_power_h200.csv", _AIC, _gemm_power),
     MeasuredSet("tpu-v6e", "tpu/gemm_v6e.csv", f"{_TPU}-matmul", _tpu_gemm),
     *(MeasuredSet(chip, "tpu/e2e_forward.csv", f"{_TPU}-forward", _forward, chip, FORWARD) for chip in ("tpu-v4", "tpu-v6e")),
 )

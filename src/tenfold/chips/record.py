@@ -100,6 +100,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     die_area: _Figure | None = None
     transistors: _Figure | None = None
     clock: _Figure | None = None
+    sustained_clock: _Figure | None = None
     units: _Figure | None = None
     vector_ops_per_cycle: _Figure | None = None
     tdp: _Figure | None = None
@@ -256,7 +257,7 @@ class Chip:
             if name.endswith("_error"):
                 value = min(1.0, q.value * RELATIVE_ERROR_FACTOR)
             else:
-                value = q.value * cycles if name.endswith("_s") and name.startswith("calibration.") else q.value
+                value = q.value * cycles if name.endswith("_s") or name.startswith("offsets.") else q.value
             figures[name] = Quantity(value, value, value, "assumed", q.source, f"taken from {relative.name}")
         return replace(self, figures=figures, sources={**relative.sources, **self.sources})
 
@@ -288,7 +289,8 @@ class Chip:
 
 
 _DIMENSIONS = {
-    "process": "length_m", "die_area": "area_m2", "transistors": "count", "clock": "frequency_hz", "units": "count",
+    "process": "length_m", "die_area": "area_m2", "transistors": "count", "clock": "frequency_hz",
+    "sustained_clock": "frequency_hz", "units": "count",
     "vector_ops_per_cycle": "count", "tdp": "power_w", "idle_power": "power_w", "busy_power": "power_w",
     "system_power": "power_w",
 }  # fmt: skip

@@ -26,7 +26,7 @@ VARIANTS: tuple[Variant, ...] = (frozenset(), _WEIGHTS, _SHIFT, _MEMORY, _VECTOR
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A kernel as lowered: the matrices of its tile program over all variants, the cycles each unit works and weights shift, its own counters."""
+    """A kernel as lowered: the matrices of its tile program over all variants, cycles of each unit and of shifts, its own counters."""
 
     matrices: Matrix
     busy: dict[str, float]

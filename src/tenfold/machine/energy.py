@@ -107,6 +107,8 @@ def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
     raw_vector = at_node(table.operation["fp32_add"], nm) * PJ
     raw_sram = at_node(table.sram["mib1_per_64bit"], nm) / 8 * PJ
     load, static, basis = load_power(chip)
+    if "calibration.busy_fraction" in chip.figures:
+        return _measured(chip, load, raw_mac, raw_vector, raw_byte)
     overhead = _overhead(chip, load, static)
     return EnergyModel(
         mac_j=overhead * raw_mac,
@@ -115,6 +117,20 @@ def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
         sram_byte_j=Estimate.within(raw_sram, DYNAMIC_ERROR),
         static_w=static,
         basis=basis,
+    )
+
+
+def _measured(chip: Chip, load: Estimate, mac: float, vector: float, byte: float) -> EnergyModel:
+    """Where the power of running kernels was measured: a share of the load is drawn whatever runs, the rest by event."""
+    error = chip.error("energy")
+    busy, events = chip.constant("busy_fraction"), chip.constant("mac_energy_factor")
+    return EnergyModel(
+        mac_j=Estimate.within(events * mac, error),
+        vector_op_j=Estimate.within(events * vector, error),
+        memory_byte_j=Estimate.within(byte, error),
+        sram_byte_j=Estimate.exact(0.0),  # within what a multiply-add and a byte from memory were measured to take
+        static_w=Estimate.within(busy * load.value, error),
+        basis="measured power of running kernels",
     )
 
 

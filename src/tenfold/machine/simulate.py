@@ -31,7 +31,7 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     clock = chip.clock("time")
     seconds = sum(t.time_s * k.repeat for k, t in zip(program.kernels, timed, strict=True))
     total = total + Counters(cycles=launch * clock, idle=launch * clock)
-    time = Estimate.within(seconds + launch, chip.constant("time_error"))
+    time = Estimate.within(seconds + launch, chip.error("model"))
     entries = (*_sum_entries(runs), EnergyEntry("static", model.static_w * time))
     return Run(program, time, launch, tuple(runs), total, entries, chip.peak_flops[program.precision], model.basis)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from tenfold.chips import Chip
@@ -141,3 +141,36 @@ def _box(b: Buffer, steps: int, scale: float) -> str:
     colour = COLOURS["weight" if b.role is Role.WEIGHT else "output"]
     title = f"{b.name}: {b.bytes:,} bytes at {b.offset:,}, kernels {b.first} to {b.last}{', ' + b.why if b.why else ''}"
     return _rect(x, y, width, height, f'fill="{colour}" fill-opacity="0.5" stroke="white" stroke-width="0.4"', title)
+
+
+_SERIES = ("#3b6fb6", "#d9822b", "#4f9d69", "#c0392b", "#8e5ea2", "#b8860b", "#2a9d8f", "#7a5195")
+
+
+def scatter_svg(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> str:
+    """Predicted over measured seconds, log-log, one point a case, with the lines of equality and of 25 % to either side."""
+    values = [v for points in series.values() for pair in points for v in pair]
+    low, high, size, left, bottom = min(values), max(values), 460, 70, 430
+    x, y = _Log(low, high, left, left + size - 80), _Log(low, high, bottom, 40)
+    body = [_text(left, 22, title, more='font-weight="600"')]
+    for t in x.ticks():
+        value = 10.0**t
+        body += [_line(x.at(value), y.start, x.at(value), y.end), _line(x.start, y.at(value), x.end, y.at(value))]
+        body += [
+            _text(x.at(value), bottom + 18, show(value, "s", 1), "middle"),
+            _text(left - 8, y.at(value) + 4, show(value, "s", 1), "end"),
+        ]
+    ends = 10.0**x.low, 10.0**x.high
+    for factor, dash in ((1.0, ""), (1.25, "4 3"), (0.8, "4 3")):
+        a, b = max(ends[0], ends[0] / factor), min(ends[1], ends[1] / factor)
+        body.append(f'<line x1="{x.at(a):.1f}" y1="{y.at(a * factor):.1f}" x2="{x.at(b):.1f}" y2="{y.at(b * factor):.1f}" '
+                    f'stroke="{_INK}" stroke-dasharray="{dash}"/>')  # fmt: skip
+    for i, (name, points) in enumerate(series.items()):
+        colour = _SERIES[i % len(_SERIES)]
+        dots = "".join(f"M{x.at(m):.1f} {y.at(p):.1f}h0" for m, p in points)
+        body.append(f'<path d="{dots}" stroke="{colour}" stroke-width="3" stroke-linecap="round" stroke-opacity=".55" fill="none"/>')
+        body += [
+            _rect(left + size - 60, 44 + 20 * i, 10, 10, f'fill="{colour}"'),
+            _text(left + size - 44, 53 + 20 * i, f"{name} ({len(points):,})"),
+        ]
+    body += [_text((x.start + x.end) / 2, bottom + 40, "measured", "middle"), _text(left, 36, "predicted")]
+    return _svg(left + size + 260, bottom + 56, body, title)

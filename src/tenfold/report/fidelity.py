@@ -1,0 +1,106 @@
+"""How far predictions are from what was measured: tables, and the page docs/fidelity.md with its charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tenfold.errors import InputError
+from tenfold.report.svg import scatter_svg
+from tenfold.validation import Bar, Row, Summary, bars, summaries
+
+_SHARES = "points"
+_HEADER = ("area", "rows", "mean", "median", "90 % below", "worst", "inside interval", "aim", "source")
+
+
+def summary_table(rows: Sequence[Row]) -> Any:
+    """Errors by area."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*_HEADER, box=box.SIMPLE_HEAD, pad_edge=False)
+    for line in _lines(rows):
+        table.add_row(*line)
+    return table
+
+
+def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    aims = bars()
+    sources = {r.area: r.source for r in rows}
+    units = {r.area: r.unit for r in rows}
+    return [_line(s, aims.get(a), units[a], sources[a]) for a, s in summaries(rows).items()]
+
+
+def _line(s: Summary, aim: Bar | None, unit: str, source: str) -> tuple[str, ...]:
+    def share(x: float) -> str:
+        return f"{x * 100:.1f} pt" if unit == _SHARES else f"{x:.1%}"
+
+    inside = f"{s.inside:.0%}" if s.inside is not None else "-"
+    wanted = "-" if aim is None else f"{share(aim.mean)} {'met' if s.mape <= aim.mean + 1e-12 else 'missed'}"
+    worst = f"{'+' if s.worst > 0 else ''}{share(s.worst)}"
+    return s.area, f"{s.n:,}", share(s.mape), share(s.median), share(s.p90), worst, inside, wanted, source
+
+
+def worst_table(rows: Sequence[Row], count: int) -> Any:
+    """The ``count`` rows of each area that are furthest off."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table("area", "case", "predicted", "reference", "error", box=box.SIMPLE_HEAD, pad_edge=False)
+    for area in dict.fromkeys(r.area for r in rows):
+        own = sorted((r for r in rows if r.area == area), key=lambda r: -abs(r.error))[:count]
+        for r in own:
+            table.add_row(r.area, r.case, f"{r.predicted:.4g} {r.unit}", f"{r.reference:.4g} {r.unit}", f"{r.error:+.1%}")
+    return table
+
+
+_INTRODUCTION = """# Fidelity
+
+Predictions beside what was published or measured, written by `tenfold validate --data DIR --write docs/fidelity.md`. Only rows
+that no constant was fitted to, but where the area says so: shapes, models or whole chips are held out, not neighbouring rows.
+Without `--data` the comparisons that need measured sets are skipped. *Inside interval* is the share of rows that lie in the
+interval which the prediction carries; nine of ten should.
+
+"""
+_CHARTS = (
+    ("gpu-matmul", "Matrix products on GPUs", ("matmul, wide range", "matmul in models", "fp8 matmul")),
+    ("gpu-attention", "Attention and experts on GPUs", ("attention", "mixture of experts")),
+    (
+        "gpu-never-calibrated",
+        "GPUs never measured, with a relative's constants",
+        ("matmul, a100", "matmul, h100", "matmul, mi210"),
+    ),
+    ("isolated", "Isolated calls of a framework", ("isolated calls",)),
+    ("tpu", "TPUs: products and whole models", ("matmul (tpu", "whole models", "TPU v1 device")),
+)
+
+
+def fidelity_page(path: Path, rows: Sequence[Row]) -> None:
+    """Write the page and, in a folder beside it named like it, one chart a group. Raises InputError where that cannot be."""
+    folder = path.with_suffix("")
+    lines = [_INTRODUCTION, f"| {' | '.join(_HEADER)} |\n|{'---|' * len(_HEADER)}\n"]
+    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in _lines(rows)]
+    lines.append("\n## Where it is weak, and why\n\n")
+    present = {r.area for r in rows}
+    lines += [f"* **{b.area}**: {b.note}\n" for b in bars().values() if b.note and b.area in present]
+    lines.append(_LIMITS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, title, starts in _CHARTS:
+            own = [r for r in rows if r.area.startswith(starts) and r.unit == "s"]
+            if own:
+                series = {a: [(r.reference, r.predicted) for r in own if r.area == a] for a in dict.fromkeys(r.area for r in own)}
+                (folder / f"{name}.svg").write_text(scatter_svg(series, title), encoding="utf-8")
+                lines.append(f"\n## {title}\n\n![{title}: predicted against measured]({folder.name}/{name}.svg)\n")
+        path.write_text(re.sub(r"\n{3,}", "\n\n", "".join(lines)), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+_LIMITS = """
+What no row above tests: collectives and several chips, sparsity, dynamic shapes, operators other than those named on GPUs, whole
+language models on GPUs (only MLPerf's), TPU v5e, v5p and v7, the Neuron chips, and money. Decode in whole models counts every
+byte of the cache. Power was measured on H200 alone; other GPUs take its shares.
+"""

@@ -1,0 +1,54 @@
+"""Predictions against everything that was published or measured, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from tenfold.errors import InputError, UnknownName
+from tenfold.validation import cycles, energy, measured, published
+from tenfold.validation.record import Bar, Row, Summary, bars, summaries
+
+Comparison: TypeAlias = Callable[[Path], Iterator[Row]]
+
+MEASURED: Mapping[str, Comparison] = {
+    "cycles": cycles.scalesim,
+    "kernels": measured.kernels,
+    "uncalibrated": measured.uncalibrated,
+    "energy": energy.kernels,
+    "mlperf": published.mlperf,
+    "systems": energy.systems,
+    "per-operation": lambda folder: energy.per_operation(folder.parent / "reference" / "energy-per-op.csv"),
+}
+PUBLISHED: Mapping[str, Callable[[], Iterator[Row]]] = {
+    "tpu-v1": published.tpu_v1,
+    "tpu-v4i": published.tpu_v4i,
+    "power": energy.published,
+}
+BOTH: Mapping[str, Callable[[Path | None], Iterator[Row]]] = {"models": measured.forward}
+NAMES = (*MEASURED, *BOTH, *PUBLISHED)
+
+
+def compare(name: str, folder: Path | None) -> list[Row]:
+    """The rows of one comparison; none where it needs a ``folder`` of measured data and there is none.
+
+    Raises UnknownName with the nearest names.
+    """
+    if name in PUBLISHED:
+        return list(PUBLISHED[name]())
+    if name in BOTH:
+        return list(BOTH[name](folder))
+    if name not in MEASURED:
+        raise UnknownName("comparison", name, NAMES)
+    return list(MEASURED[name](folder)) if folder is not None else []
+
+
+def data_folder(path: Path | None) -> Path | None:
+    """``path`` where it is a folder. Raises InputError where it is given and is none."""
+    if path is not None and not path.is_dir():
+        raise InputError(f"there is no folder '{path}': give the folder of measured sets, or leave --data out")
+    return path
+
+
+__all__ = ["MEASURED", "NAMES", "PUBLISHED", "Bar", "Row", "Summary", "bars", "compare", "data_folder", "summaries"]

@@ -1,0 +1,119 @@
+"""Measured kernels and whole models against predictions: only rows that nothing was fitted to, but where said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from tenfold.calibration import SETS, Forward, Measured, MeasuredSet
+from tenfold.calibration.fit import timer
+from tenfold.calibration.sets import published_forward
+from tenfold.chips import Chip, chip
+from tenfold.machine import Family
+from tenfold.operators import Request, kernel_of
+from tenfold.predict import beside
+from tenfold.validation.record import Row
+
+RELATIVES = {"a100-sxm-80": "h100-sxm", "h100-sxm": "a100-sxm-80", "mi210": "a100-sxm-80"}
+HOST_SIDE = "offsets.llmcompass"  # a synchronous call from Python: nothing that the chip decides
+_FAMILIES = {
+    Family.MATMUL: "matmul, wide range",
+    Family.QUANTIZED: "fp8 matmul with quantization",
+    Family.ATTENTION: "attention prefill",
+    Family.DECODE: "attention decode",
+    Family.EXPERTS: "mixture of experts",
+}
+
+
+def kernels(folder: Path) -> Iterator[Row]:
+    """Every measured set of single kernels, the rows held out."""
+    for s in SETS:
+        _, held = s.parts(folder)
+        rows = [m for m in held if isinstance(m.what, Request)]
+        if rows:
+            yield from _rows(chip(s.chip), s, rows, _area)
+            if s.source == "aiconfigurator" and rows[0].group.startswith("matmul"):
+                far = [m for m in rows if _beyond_l2(chip(s.chip), m)]
+                yield from _rows(chip(s.chip), s, far, lambda c, m: f"matmul, operands beyond L2 ({c.name})")
+
+
+def uncalibrated(folder: Path) -> Iterator[Row]:
+    """Each GPU as if it had never been measured: all its matrix products with a relative's constants."""
+    for s in SETS:
+        rows = s.rows(folder) if s.chip in RELATIVES else []
+        rows = [m for m in rows if isinstance(m.what, Request) and m.what.op == "matmul" and m.what.dtype != "fp8"]
+        if rows:
+            yield from _rows(like_relative(s.chip), s, rows, lambda c, m: f"matmul, {c.name} never calibrated")
+
+
+@lru_cache(maxsize=8)
+def like_relative(name: str) -> Chip:
+    """The chip with none of its own constants; only what a framework's call costs on the host beside a kernel is kept."""
+    own = chip(name)
+    bare = replace(
+        own, figures={p: q for p, q in own.figures.items() if not p.startswith(("calibration.", "offsets.")) or p.startswith(HOST_SIDE)}
+    )
+    return bare.with_calibration_of(chip(RELATIVES[name]))
+
+
+def forward(folder: Path | None) -> Iterator[Row]:
+    """Whole models on TPUs: GPT-2 was fitted to where the folder is there, the others are published and held out."""
+    seen = [(s, m) for s in SETS for m in (s.rows(folder) if folder else []) if isinstance(m.what, Forward)]
+    for s, m in seen:
+        yield from _forward(chip(s.chip), [m], seen=True)
+    for name, rows in published_forward().items():
+        yield from _forward(chip(name), rows, seen=False)
+
+
+def _forward(c: Chip, rows: Sequence[Measured], *, seen: bool) -> Iterator[Row]:
+    for m, t in zip(rows, timer(c, rows)(c), strict=True):
+        assert isinstance(m.what, Forward)
+        what = f"{m.what.model} batch {m.what.batch} seq {m.what.seq}"
+        area = f"whole models, {c.name}" + (", fitted to" if seen else ", held out")
+        yield Row(area, what, float(t), m.time_s, "s", m.source, _inside(float(t), m.time_s, c.error("model")), seen)
+
+
+def _rows(c: Chip, s: MeasuredSet, rows: Sequence[Measured], area: Callable[[Chip, Measured], str]) -> Iterator[Row]:
+    for m, t in zip(rows, timer(c, rows)(c), strict=True):
+        assert isinstance(m.what, Request)
+        kernel = kernel_of(m.what, c, c.storage(m.what.dtype))
+        known = m.source in c.measuring_sources
+        seconds = float(t) + (beside(c, kernel, m.source) if known else 0.0)
+        extents = " ".join(f"{k}={v}" for k, v in m.what.extents.items())
+        yield Row(
+            area(c, m),
+            f"{m.what.op} {m.what.dtype} {extents}",
+            seconds,
+            m.time_s,
+            "s",
+            s.source,
+            _inside(seconds, m.time_s, c.error(kernel.family)),
+        )
+
+
+def _inside(predicted: float, measured: float, error: float) -> bool:
+    return bool(abs(np.log(predicted / measured)) <= np.log1p(error))
+
+
+def _area(c: Chip, m: Measured) -> str:
+    assert isinstance(m.what, Request)
+    if m.source == "vidur":
+        return f"matmul in models ({c.name})"
+    if m.source.startswith("llmcompass"):
+        return f"isolated calls ({c.name})"
+    if c.kind == "systolic":
+        return f"matmul ({c.name})"
+    return f"{_FAMILIES[kernel_of(m.what, c, c.storage(m.what.dtype)).family]} ({c.name})"
+
+
+def _beyond_l2(c: Chip, m: Measured) -> bool:
+    """Whether operands and result of a product exceed the L2."""
+    assert isinstance(m.what, Request)
+    if m.what.op != "matmul" or m.what.dtype == "fp8":
+        return False
+    m_, n, k = (m.what.extents[x] for x in ("m", "n", "k"))
+    return 2 * (m_ * k + k * n + m_ * n) > next((s.bytes for s in c.sram if s.name == "L2"), 0)
