@@ -21,6 +21,8 @@ from tenfold.ir.graph import Array
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / ".cache" / "models"
+VALIDATION = ROOT.parent / "shared" / "validation"
+measured = pytest.mark.skipif(not VALIDATION.is_dir(), reason="measured data (validation folder) is not here")
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 FETCHED = (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support import VALIDATION, measured
 from tenfold.chips import Chip, chip, names
-from tenfold.errors import InputError
-from tenfold.predict import COLUMNS, heaviest_share, predict, predict_all, read_requests
+from tenfold.errors import InputError, UnknownName
+from tenfold.operators import COLUMNS, expert_counts
+from tenfold.predict import predict, predict_all, read_requests
 
 ROWS = {
     "matmul": "m,n,k\nmatmul,{d},512,1024,256",
@@ -21,8 +22,6 @@ ROWS = {
     "layernorm": "rows,cols\nlayernorm,{d},128,1024",
     "gelu": "rows,cols\ngelu,{d},128,1024",
 }
-VALIDATION = Path(__file__).resolve().parents[2] / "shared" / "validation"
-measured = pytest.mark.skipif(not VALIDATION.is_dir(), reason="measured data (validation folder) is not here")
 
 
 def test_there_is_an_example_of_every_operator() -> None:
@@ -77,10 +76,24 @@ def test_dtype_the_chip_lacks_is_named_with_its_line() -> None:
 
 
 def test_imbalance_grows_with_the_exponent() -> None:
-    shares = [heaviest_share(64, 8, d, 0) for d in ("balanced", "power_law_0.5", "power_law_1.2")]
-    assert shares[0] == pytest.approx(1 / 8)
-    assert shares == sorted(shares)
-    assert heaviest_share(64, 1, "power_law_1.2", 0) == pytest.approx(1)
+    heaviest = [sum(expert_counts(512, 64, 2, 8, d, 0)) for d in ("balanced", "power_law_0.5", "power_law_1.2")]
+    assert heaviest[0] == 512 * 2 / 8
+    assert heaviest == sorted(heaviest)
+    for distribution in ("balanced", "power_law_1", "power_law_1.2", "power_law_3"):
+        counts = expert_counts(100, 64, 6, 1, distribution, 0)
+        assert sum(counts) == 600  # every choice goes to one expert, and no expert gets a token twice
+        assert max(counts) <= 100
+        assert len(counts) == 64
+
+
+def test_what_a_source_measures_beside_a_kernel() -> None:
+    _, requests = read_requests("op,dtype,m,n,k\nmatmul,bf16,64,64,64")
+    record = chip("a100-sxm-80")
+    times = {s: predict(requests[0], record, s).time_s.value for s in (None, *record.measuring_sources)}
+    assert times["llmcompass-matmul"] - times["vidur"] == pytest.approx(record.offset("llmcompass-matmul") - record.offset("vidur"))
+    assert times[None] == pytest.approx(min(times["aiconfigurator"], times["vidur"]))
+    with pytest.raises(UnknownName, match="did you mean vidur"):
+        predict(requests[0], record, "vidor")
 
 
 def _errors(rows: list[tuple[int, int, int, float]], record: Chip, dtype: str) -> np.ndarray:

@@ -7,12 +7,12 @@ import platform
 import re
 from pathlib import Path
 
-from tenfold.chips.record import Chip, MatrixPrecision, Quantity
+from tenfold.chips.record import Chip, MatrixPrecision, Quantity, Sram
 
 # fp32 operations a cycle and core: two fused multiply-add units of the vector width (assumed)
 _LANES = {"avx512f": 64, "avx2": 32, "avx": 16}
 _NARROW = {"avx512_vnni": (MatrixPrecision.INT8, 4.0), "avx_vnni": (MatrixPrecision.INT8, 4.0), "avx512_bf16": (MatrixPrecision.BF16, 2.0)}
-_MEMORY_PER_CORE = 10e9  # bytes a second that one core can draw (assumed; `calibrate host` will measure it)
+_MEMORY_PER_CORE = 10e9  # bytes a second that one core can draw (assumed; `calibrate host` measures it)
 
 
 def host_chip() -> Chip:
@@ -27,15 +27,25 @@ def host_chip() -> Chip:
     clock = mhz * 1e6
     peak = {MatrixPrecision.FP32: lanes * cores * clock}
     peak |= {p: lanes * f * cores * clock for flag, (p, f) in _NARROW.items() if flag in flags}
-    figures = {
-        "clock": _figure(clock, "verified", "cpuinfo"),
-        "units": _figure(cores, "verified", "cpuinfo"),
-        "vector_ops_per_cycle": _figure(lanes * cores, "derived", "cpuinfo"),
-        "memory.capacity": _figure(memory_kib * 1024, "verified", "meminfo"),
-        "memory.bandwidth": _figure(cores * _MEMORY_PER_CORE, "assumed", "tenfold"),
-        "tdp": Quantity(cores * 4.0, cores * 1.0, cores * 10.0, "assumed", "tenfold", "watts per core, a share of a server"),
-    } | {f"peak.{p.value}": _figure(v, "derived", "cpuinfo") for p, v in peak.items()}
-    sources = {"cpuinfo": "/proc/cpuinfo", "meminfo": "/proc/meminfo", "tenfold": "assumption of this project"}
+    sram = _caches(cores)
+    figures = (
+        {
+            "clock": _figure(clock, "verified", "cpuinfo"),
+            "units": _figure(cores, "verified", "cpuinfo"),
+            "vector_ops_per_cycle": _figure(lanes * cores, "derived", "cpuinfo"),
+            "memory.capacity": _figure(memory_kib * 1024, "verified", "meminfo"),
+            "memory.bandwidth": _figure(cores * _MEMORY_PER_CORE, "assumed", "tenfold"),
+            "tdp": Quantity(cores * 4.0, cores * 1.0, cores * 10.0, "assumed", "tenfold", "watts per core, a share of a server"),
+        }
+        | {f"sram.{s.name}.capacity": _figure(s.bytes, "verified", "sysfs") for s in sram}
+        | {f"peak.{p.value}": _figure(v, "derived", "cpuinfo") for p, v in peak.items()}
+    )
+    sources = {
+        "cpuinfo": "/proc/cpuinfo",
+        "meminfo": "/proc/meminfo",
+        "sysfs": "/sys/devices/system/cpu/cpu0/cache",
+        "tenfold": "assumption of this project",
+    }
     return Chip(
         name="host",
         organisation=model,
@@ -51,7 +61,7 @@ def host_chip() -> Chip:
         memory_kind="DDR4",
         memory_bytes=memory_kib * 1024,
         memory_bytes_per_s=cores * _MEMORY_PER_CORE,
-        sram=(),
+        sram=sram,
         tdp_w=None,
         relatives=(),
         figures=figures,
@@ -60,6 +70,17 @@ def host_chip() -> Chip:
         whole_weight_tiles=False,
         sources=sources,
     )
+
+
+def _caches(cores: int) -> tuple[Sram, ...]:
+    """Data caches of level 2 and up: a level that one core has to itself counts once a core."""
+    found: dict[str, float] = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size, shared = (_read(str(folder / n)).strip() for n in ("level", "type", "size", "shared_cpu_list"))
+        if kind in ("Data", "Unified") and level.isdecimal() and int(level) >= 2 and size.endswith("K"):
+            alone = not any(c in shared for c in ",-")
+            found[f"L{level}"] = float(size[:-1]) * 1024 * (cores if alone else 1)
+    return tuple(Sram(n, b, None, None) for n, b in found.items())
 
 
 def _figure(value: float, status: str, source: str) -> Quantity:

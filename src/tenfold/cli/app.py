@@ -82,6 +82,9 @@ def predict(
     ops: Annotated[Path, typer.Argument(help="CSV with columns op, dtype and the op's extents.")],
     chip: Annotated[str, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a CSV instead of printing a table.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Whose way of measuring is meant, where the chip's file tells (default: kernels in a graph).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Times for a list of operators: matmul, attention_prefill, attention_decode, moe, softmax, layernorm, gelu."""
@@ -96,7 +99,7 @@ def predict(
     raw, requests = read_requests(text)
     rows = []
     with progress("predicting", len(requests)) as advance:
-        for given, p in zip(raw, predict_all(requests, record), strict=True):
+        for given, p in zip(raw, predict_all(requests, record, source), strict=True):
             rows.append({**given, "time_s": p.time_s.value, "bound": p.bound, "energy_j": p.energy_j.value})
             advance()
     if as_json:

@@ -31,8 +31,10 @@ from tenfold.errors import InputError, TenfoldError
 
 if TYPE_CHECKING:
     from tenfold.advice import Advice, Relaxed
+    from tenfold.chips import Chip
     from tenfold.compiler import Options
     from tenfold.ir import Graph
+    from tenfold.measure import Comparison
     from tenfold.profile import Bound, Profile, Sizes
     from tenfold.quality import Quality
 
@@ -66,6 +68,9 @@ def profile(
         bool, typer.Option("--quality", help="Run the model in the chosen dtype and compare with its own (ONNX files, which have weights).")
     ] = False,
     inputs: Annotated[Path | None, typer.Option(help="An .npz file with the inputs for --quality (default: seeded ones).")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run an ONNX file with ONNX Runtime on this machine beside the prediction, node by node.")
+    ] = False,
     trace: Annotated[Path | None, typer.Option(help="Write what each unit does when, for Perfetto (one chip and batch).")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with roofline, time, energy and memory map.")] = None,
     png: Annotated[
@@ -82,6 +87,7 @@ def profile(
     from tenfold.compiler import Options
     from tenfold.profile import Sizes, load, prepare, profile_bound
     from tenfold.quality import checkable
+    from tenfold.report.comparison import comparison_document, comparison_table
     from tenfold.report.document import advice_document, profile_document, quality_document
 
     options = Options(tuple(dict.fromkeys(words(without or ()))))
@@ -96,6 +102,8 @@ def profile(
             checkable(record.storage(dtype))
     if region is not None:
         region_named(region)
+    if measure:
+        _measurable(model, records)
     graph = load(model, phase)
     others = named_sizes(size or ())
     bound = [prepare(graph, Sizes(b, seq, height, width, others)) for b in batches]
@@ -125,9 +133,12 @@ def profile(
         from tenfold.report.png import write_png
 
         write_png(done[0], png)
+    compared = [(p, _measured(model, g, p)) for p, g in zip(done, bound, strict=True)] if measure else []
     if as_json:
         document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
         document["runs"][0] |= advice_document(*held) if held else {}
+        if measure:
+            document["measured"] = [comparison_document(p.batch, c) for p, c in compared]
         if quality:
             document["quality"] = [quality_document(p, q) for p, q in checked]
             for run in document["runs"]:
@@ -135,8 +146,25 @@ def profile(
         emit(document | ({"rejected": refused} if refused else {}))
         return
     _print_profiles(done, region is not None, top, sources=sources, checked=checked, held=held)
+    for p, c in compared:
+        terminal().print(comparison_table(p.batch, c, top))
     for r in refused:
         sys.stderr.write(f"tenfold: {r['chip']}, batch {r['batch']}: {r['reason']}\n")
+
+
+def _measurable(model: str, records: Sequence[Chip]) -> None:
+    """Raises InputError where there is nothing to run, or nothing to run it on."""
+    if not model.endswith(".onnx"):
+        raise InputError(f"--measure runs ONNX files, and '{model}' is none: a network without weights cannot run")
+    if len(records) != 1 or records[0].kind != "host":
+        raise InputError("--measure runs on this machine: give --chip host, or the file that `tenfold calibrate host` writes, and no other")
+
+
+def _measured(model: str, bound: Bound, p: Profile) -> Comparison:
+    from tenfold.measure import compare_nodes, measure
+    from tenfold.quality import SEED, seeded_inputs
+
+    return compare_nodes(p.run, measure(model, seeded_inputs(bound.graph, SEED)))
 
 
 def _held_back(graph: Graph, p: Profile, sizes: Sizes, options: Options) -> tuple[list[Relaxed], list[Advice]]:

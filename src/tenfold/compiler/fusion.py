@@ -20,6 +20,7 @@ from tenfold.ir.table import Access, Lowering, OpRow
 from tenfold.ir.views import roots
 from tenfold.machine.kernel import Group
 
+_FUNCTIONS = frozenset({"relu", "clip", "sigmoid", "tanh", "leaky_relu", "hard_sigmoid"})  # that ONNX Runtime fuses
 LARGEST = 256  # ops in one kernel (TVM's limit)
 _ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE})
 
@@ -29,17 +30,24 @@ class Rules:
     """What a chip can run as one kernel.
 
     ``row_elements``: the longest row of a product's result that can be reduced before it leaves the chip;
-    ``vector_prologue``: whether element-wise work can feed the matrix unit, or only layout changes can.
+    ``vector_prologue``: whether element-wise work can feed the matrix unit, or only layout changes can. ``alone``: whether a
+    kernel is a contraction with at most a sum and one simple function behind it, and every other op a kernel of its own.
     """
 
     row_elements: int
     vector_prologue: bool
+    alone: bool = False
 
 
 def rules_of(chip: Chip) -> Rules:
-    """Software-scheduled chips hold whole rows of accumulators; a GPU's thread block sees one tile of columns."""
+    """Software-scheduled chips hold whole rows of accumulators; a GPU's thread block sees one tile of columns.
+
+    On a processor ONNX Runtime is meant, which fuses little.
+    """
     if chip.kind == "systolic":
         return Rules(row_elements=8192, vector_prologue=True)
+    if chip.kind == "host":
+        return Rules(row_elements=0, vector_prologue=False, alone=True)
     return Rules(row_elements=128, vector_prologue=False)
 
 
@@ -174,6 +182,8 @@ class _Grower:
     def refusal(self, region: _Region, i: int, value: str) -> str:
         """Why op ``i``, which reads ``value``, may not join ``region``; "" where it may."""
         row = self.rows[i]
+        if self.rules.alone and not self._simple_end(region, i):
+            return "a runtime of single operators fuses only a sum and one function behind a contraction"
         if region.alone or len(region.ops) >= LARGEST:
             return "runs alone" if region.alone else f"kernels end at {LARGEST} ops"
         position = self.graph.ops[i].inputs.index(value)
@@ -189,6 +199,14 @@ class _Grower:
             moves = access is Access.VIEW and self.graph.ops[i].kind != "expand"
             return "" if moves or views else "is read in its small form by what follows"
         return "contractions, look-ups and control flow start a kernel"
+
+    def _simple_end(self, region: _Region, i: int) -> bool:
+        """Whether op ``i`` is what a runtime of single operators takes into a contraction: a sum, then a function."""
+        kind = self.graph.ops[i].kind
+        ended = [self.graph.ops[j].kind for j in region.ops if self.rows[j].lowering is Lowering.VECTOR]
+        if region.anchor is None or any(k in _FUNCTIONS for k in ended):
+            return False
+        return kind in _FUNCTIONS or (kind == "add" and "add" not in ended)
 
     def _refusal_of_row(self, region: _Region, i: int, access: Access) -> str:
         if access is not Access.ROW:

@@ -92,9 +92,8 @@ def _product(name: str, a: tuple[int, ...], b: tuple[int, ...], *, constant: boo
     return Probe(name, "MatMul", _model([node], inputs, (*a[:-1], b[-1]), [_weights("x1", *b)] if constant else []), inputs)
 
 
-def _convolution(
-    batch: int, channels: int, height: int, width: int, filters: int, side: int, stride: int, groups: int
-) -> Probe:  # as ONNX has it
+def _convolution(*shape: int) -> Probe:
+    batch, channels, height, width, filters, side, stride, groups = shape
     pad = side // 2
     size = [(d + 2 * pad - side) // stride + 1 for d in (height, width)]
     node = helper.make_node(

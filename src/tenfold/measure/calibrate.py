@@ -1,0 +1,105 @@
+"""This machine as a chip file, from small models that ONNX Runtime runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tenfold.calibration import Calibration, FamilyFit
+from tenfold.calibration.fit import Constant
+from tenfold.chips import Chip, Quantity, chip
+from tenfold.chips.write import chip_file
+from tenfold.compiler import build
+from tenfold.importers.onnx import import_model
+from tenfold.ir.bind import bind
+from tenfold.machine import Program, simulate
+from tenfold.measure.probes import Probe, probes
+from tenfold.measure.runtime import measure, zeros_like
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+
+OUTLIER = 0.1
+CONSTANTS = (
+    Constant("matrix_fraction", 0.7, 0.02, 2.0),  # clocks above the one that /proc/cpuinfo shows are possible
+    Constant("conv_fraction", 0.7, 0.02, 2.0),
+    Constant("grouped_fraction", 0.4, 0.01, 2.0),
+    Constant("vector_fraction", 0.3, 0.01, 2.0),
+    Constant("cache_factor", 2.0, 1.0, 30.0),
+    Constant("move_fraction", 0.3, 0.02, 1.0),
+    Constant("launch_s", 4e-6, 1e-7, 1e-3),
+)
+BANDWIDTH = "memory.bandwidth"
+SOURCE = "measured"
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    probe: Probe
+    program: Program
+    time_s: float
+
+
+def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibration, str]:
+    """This machine with fitted constants and the text of its chip file; ``advance`` is called after each measurement.
+
+    Two thirds of the operators are fitted on, the others scored.
+    """
+    base = chip("host")
+    rows = []
+    for p in probes():
+        rows.append(_measured(base, p))
+        advance()
+    train, test = [r for i, r in enumerate(rows) if i % 3 != 2], [r for i, r in enumerate(rows) if i % 3 == 2]
+    record, constants = fit_host(base, train)
+    errors = [tuple((r.predicted / r.time_s - 1) for r in _predicted(record, part)) for part in (train, test)]
+    fit = FamilyFit("operators", constants, {}, *errors)
+    figures = dict(record.figures)
+    for name in ("time_error", "model_error"):
+        figures[f"calibration.{name}"] = Quantity(
+            fit.interval, fit.interval, fit.interval, "fitted", SOURCE, "nine of ten operators fitted on"
+        )
+    note = f"{len(train)} operators with ONNX Runtime on this machine fitted on, {len(test)} held out (tenfold calibrate host)"
+    record = replace(record, figures=figures, sources={**record.sources, SOURCE: note}, calibration_from="")
+    return Calibration(record, (fit,)), chip_file(record)
+
+
+def _measured(base: Chip, p: Probe) -> _Measured:
+    nodes = [n for n in measure(p.model.SerializeToString(), zeros_like(p.inputs)).nodes if n.op == p.op]
+    program = build(bind(import_model(p.model, p.name), {}), base, base.storage(None), 1)
+    return _Measured(p, program, max(sum(n.time_s for n in nodes), 5e-7))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    predicted: float
+    time_s: float
+
+
+def _predicted(record: Chip, rows: Sequence[_Measured]) -> list[_Pair]:
+    return [_Pair(simulate(r.program, record).time_s.value, r.time_s) for r in rows]
+
+
+def fit_host(base: Chip, rows: Sequence[_Measured]) -> tuple[Chip, dict[str, float]]:
+    """The chip with memory bandwidth and constants that make small the logarithm of predicted over measured (soft L1)."""
+    from scipy.optimize import least_squares
+
+    sought = (*CONSTANTS, Constant(BANDWIDTH, 2e10, 1e9, 2e12))
+
+    def at(logs: Floats) -> Chip:
+        values = dict(zip((c.name for c in sought), np.exp(logs).tolist(), strict=True))
+        named = {n if n == BANDWIDTH else f"calibration.{n}": v for n, v in values.items()}
+        record = base.with_constants(named | {"calibration.memory_fraction": 1.0}, "fitted", SOURCE)
+        return replace(record, memory_bytes_per_s=values[BANDWIDTH])
+
+    def residuals(logs: Floats) -> Floats:
+        return np.array([math.log(p.predicted / p.time_s) for p in _predicted(at(logs), rows)])
+
+    bounds = (np.log([c.low for c in sought]), np.log([c.high for c in sought]))
+    start = np.log([c.start for c in sought])
+    found = least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=OUTLIER, diff_step=1e-3, max_nfev=40)
+    constants = dict(zip((c.name for c in CONSTANTS), np.exp(found.x).tolist(), strict=False))
+    return at(found.x), constants

@@ -1,0 +1,76 @@
+"""A real model with ONNX Runtime beside its prediction, kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tenfold.machine import Run
+from tenfold.measure.runtime import ModelTime, NodeTime
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Kernels of ours and nodes of ONNX Runtime that do the same work."""
+
+    name: str
+    ops: str
+    predicted_s: float
+    measured_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whole times, the pairs, and what only one side has: seconds of nodes and of kernels without a partner."""
+
+    predicted_s: float
+    measured_s: float
+    pairs: tuple[Pair, ...]
+    measured_alone_s: float
+    predicted_alone_s: float
+
+
+def compare_nodes(run: Run, measured: ModelTime) -> Comparison:
+    """Each node goes to the kernel that holds the op of its name, or the value that it makes.
+
+    Kernels without nodes, and nodes without kernels, are summed apart.
+    """
+    holder: dict[str, int] = {}
+    groups = run.program.groups
+    for i, k in enumerate(run.kernels):
+        for op in groups[k.kernel.group].ops:
+            for name in (op.name, *op.outputs):
+                holder.setdefault(name, i)
+    taken: dict[int, list[NodeTime]] = {}
+    alone = 0.0
+    for node in measured.nodes:
+        at = _holder(node.name, holder)
+        if at is None:
+            alone += node.time_s
+        else:
+            taken.setdefault(at, []).append(node)
+    pairs = tuple(_pair(run, i, nodes) for i, nodes in sorted(taken.items()))
+    lonely = sum(k.time_s * k.kernel.repeat for i, k in enumerate(run.kernels) if i not in taken)
+    return Comparison(run.time_s.value, measured.time_s, pairs, alone, lonely)
+
+
+def _holder(name: str, holder: dict[str, int]) -> int | None:
+    """By the node's name, or by what ONNX Runtime made it of: fused nodes add to the name of one they replace."""
+    for candidate in (name, *_stems(name)):
+        if candidate in holder:
+            return holder[candidate]
+    return None
+
+
+def _stems(name: str) -> Sequence[str]:
+    """The name with the endings left off that ONNX Runtime's transformers add."""
+    found = []
+    for ending in ("_nchwc", "/MatMulAddFusion", "_MatMul_With_Add", "_token_0", "_fused"):
+        if ending in name:
+            found.append(name.split(ending)[0])
+    return found
+
+
+def _pair(run: Run, at: int, nodes: Sequence[NodeTime]) -> Pair:
+    k = run.kernels[at]
+    return Pair(k.kernel.name, "+".join(n.op for n in nodes), k.time_s * k.kernel.repeat, sum(n.time_s for n in nodes))

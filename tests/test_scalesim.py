@@ -1,0 +1,103 @@
+"""SCALE-Sim's files in, its cycles out."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support import VALIDATION, measured
+from tenfold.errors import InputError
+from tenfold.scalesim import Config, Dataflow, Layer, compute_report, read_config, read_topology, report, run
+
+CONFIG = """[general]
+run_name = test
+[architecture_presets]
+ArrayHeight: 32
+ArrayWidth: 16
+Dataflow : ws
+Bandwidth : 10
+"""
+
+
+def test_the_formula_by_hand() -> None:
+    """Weight stationary: ceil(K/R) ceil(N/C) folds of 2R + C + M - 2 cycles, and the last index is one less."""
+    row = report(Config(32, 16, Dataflow.WS), [Layer("a", m=10, n=17, k=33)])[0]
+    assert row.total_cycles == 2 * 2 * (2 * 32 + 16 + 10 - 2) - 1
+    assert row.mapping_efficiency == pytest.approx(100 * 33 * 17 / (4 * 32 * 16))
+
+
+@given(*[st.integers(1, 600)] * 3, st.sampled_from([8, 32, 128]), st.sampled_from(list(Dataflow)))
+def test_no_layer_beats_the_array(m: int, n: int, k: int, side: int, flow: Dataflow) -> None:
+    row = report(Config(side, side, flow), [Layer("a", m, n, k)])[0]
+    assert (row.total_cycles + 1) * side * side >= m * n * k
+    assert 0 < row.compute_util <= row.mapping_efficiency <= 100
+
+
+def test_a_folder_of_files(tmp_path: Path) -> None:
+    (tmp_path / "a.cfg").write_text(CONFIG)
+    (tmp_path / "t.csv").write_text(
+        "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\nC1, 8, 8, 3, 3, 4, 5, 1,\n"
+    )
+    rows = run(tmp_path / "a.cfg", tmp_path / "t.csv")
+    assert len(rows) == 1
+    assert rows[0].total_cycles == report(read_config(CONFIG), [Layer("C1", 36, 5, 36)])[0].total_cycles
+    lines = list(csv.reader(compute_report(rows).splitlines()))
+    assert [c.strip() for c in lines[0][:4]] == ["LayerID", "Total Cycles (incl. prefetch)", "Total Cycles", "Stall Cycles"]
+    assert int(lines[1][2]) == rows[0].total_cycles
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nonsense", "not a SCALE-Sim configuration"),
+        (CONFIG.replace("ws", "xs"), "allowed are ws, is, os"),
+        (CONFIG.replace("ArrayWidth: 16\n", ""), "no 'ArrayWidth'"),
+        (CONFIG.replace("32", "-3"), "ArrayHeight needs a whole number above 0"),
+    ],
+)
+def test_faulty_configurations(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read_config(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("Layer,M,N,K,\n", "no layers"),
+        ("Layer,M,N,K,\na,1,2,\n", "line 2 .* N|line 2 .* needs 4|line 2"),
+        ("Layer,M,N,K,\na,1,2,x,\n", "line 2 of the topology, K:"),
+        ("name,h,w,r,s,c,k,st,\na,2,2,3,3,1,1,1,\n", "does not fit"),
+    ],
+)
+def test_faulty_topologies(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read_topology(text)
+
+
+@measured
+@pytest.mark.parametrize("case", ["calc", "user_ws", "user_os", "user_is"])
+def test_its_own_golden_reports(case: str) -> None:
+    """Its repository's four: AlexNet's first layer on 32 x 32, and a product with stalls, whose cycles without them we give."""
+    with (VALIDATION / "scalesim" / "golden" / case / "COMPUTE_REPORT.csv").open() as file:
+        line = [c.strip() for c in list(csv.reader(file))[1]]
+    cycles = int(line[2]) - int(line[3])
+    conv, gemm = Config(32, 32, Dataflow.OS), {"user_ws": Dataflow.WS, "user_os": Dataflow.OS, "user_is": Dataflow.IS}
+    if case == "calc":
+        layers, config = read_topology("n,h,w,r,s,c,k,st\nConv1,224,224,11,11,3,96,4,\n"), conv
+        ours = report(config, layers)[0].total_cycles
+        assert ours == cycles
+        return
+    # shapes of the product follow from the folds: 32 folds of 350 and 318 cycles, 64 of 222 (reference, section 3)
+    folds, length = {"user_ws": (32, 350), "user_os": (32, 318), "user_is": (64, 222)}[case]
+    assert cycles == folds * length - 1
+    flow = gemm[case]
+    side = 32
+    time = length - (2 if flow is not Dataflow.OS else 1) * side - side + 2
+    rows, columns = side * folds, side
+    m, n, k = {Dataflow.WS: (time, columns, rows), Dataflow.IS: (columns, time, rows), Dataflow.OS: (rows, columns, time)}[flow]
+    assert report(Config(side, side, flow), [Layer("g", m, n, k)])[0].total_cycles == cycles

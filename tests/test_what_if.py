@@ -1,0 +1,63 @@
+"""A chip with some figures changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenfold.chips import chip, what_if
+from tenfold.errors import InputError, UnknownName
+from tenfold.profile import Sizes, load, prepare, profile_bound
+
+
+def test_what_follows_follows() -> None:
+    base = chip("tpu-v4")
+    wide = what_if(base, ["matrix.rows=256", "clock=2x"])
+    assert wide.matrix is not None
+    assert wide.matrix.rows == 256
+    assert wide.peak_flops["bf16"] == pytest.approx(base.peak_flops["bf16"] * 4)
+    assert wide.clock_hz == pytest.approx(2 * (base.clock_hz or 0))
+    assert wide.memory_bytes_per_s == base.memory_bytes_per_s
+
+
+def test_a_peak_that_is_set_stays() -> None:
+    fast = what_if(chip("a100-sxm-80"), ["units=2x", "peak.bf16=500 TFLOPS"])
+    assert fast.peak_flops["bf16"] == 5e14
+    assert fast.peak_flops["fp16"] == pytest.approx(2 * chip("a100-sxm-80").peak_flops["fp16"])
+
+
+@pytest.mark.parametrize(("value", "expected"), [("2x", 2 * 1200e9), ("2.4 TB/s", 2.4e12), ("2.4e12", 2.4e12)])
+def test_ways_to_say_it(value: str, expected: float) -> None:
+    assert what_if(chip("tpu-v4"), [f"memory.bytes_per_s={value}"]).memory_bytes_per_s == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["tpu-v1", "tpu-v4i", "tpu-v6e", "h100-sxm", "t4", "mi210", "epyc-9654"])
+def test_every_field_can_be_set_to_what_it_is(name: str) -> None:
+    """Each figure at its own value changes nothing about the time of a model."""
+    base = chip(name)
+    same = what_if(base, [f"{path}={q.value!r}" for path, q in base.figures.items()])
+    bound = prepare(load("resnet50"), Sizes(4))
+    assert profile_bound(bound, same).run.time_s.value == pytest.approx(profile_bound(bound, base).run.time_s.value, rel=1e-6)
+
+
+def test_more_bandwidth_is_never_slower() -> None:
+    bound = prepare(load("bert-base"), Sizes(1, 128))
+    times = [profile_bound(bound, what_if(chip("tpu-v6e"), [f"memory.bandwidth={f}x"])).run.time_s.value for f in (0.5, 1, 2, 4)]
+    assert times == sorted(times, reverse=True)
+    assert times[0] > times[-1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "said"),
+    [
+        ("memory.bytes_per_s", InputError, "FIELD=VALUE"),
+        ("memory.bytes_per_s=", InputError, "FIELD=VALUE"),
+        ("memory.bytes_per_sec=2x", UnknownName, "did you mean memory.bytes_per_s"),
+        ("memory.bytes_per_s=0", InputError, "above 0"),
+        ("memory.bytes_per_s=2 apples", InputError, "unknown unit"),
+        ("matrix.rows=100.5", InputError, "whole number"),
+        ("clock=-1x", InputError, "clock"),
+    ],
+)
+def test_faulty_settings(setting: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        what_if(chip("tpu-v4"), [setting])
