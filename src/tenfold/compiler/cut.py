@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tenfold.chips import Chip
+from tenfold.compiler.fusion import SOFTMAX
 from tenfold.ir.table import Lowering
 from tenfold.machine import Group, Kernel, Operand, Product, Role, time_kernel
 from tenfold.machine.kernel import off_chip
@@ -23,6 +24,9 @@ def cut(made: Iterable[Kernel], groups: Sequence[Group], root: Mapping[str, str]
     """
     apart: dict[tuple[object, ...], bool] = {}
     for kernel in made:
+        if chip.kind == "systolic" and not kernel.products and SOFTMAX & set(kernel.ops) and kernel.operands:
+            yield from _twice(kernel)
+            continue
         if kernel.attention is None or chip.kind == "host" or not kernel.operands:
             yield kernel
             continue
@@ -37,6 +41,14 @@ def cut(made: Iterable[Kernel], groups: Sequence[Group], root: Mapping[str, str]
             together = time_kernel(chip, kernel).time_s
             apart[kernel.shape] = sum(time_kernel(chip, p).time_s for p in parts) < together
         yield from parts if apart[kernel.shape] else (kernel,)
+
+
+def _twice(kernel: Kernel) -> tuple[Kernel, Kernel]:
+    """A softmax on its own: maximum and sum of each row, then the rows again."""
+    reads = tuple(o for o in kernel.operands if o.role is not Role.OUTPUT)
+    vector, functions = kernel.vector_ops // 2, kernel.transcendentals // 2
+    sums = _part(replace(kernel, vector_ops=vector, transcendentals=functions), "sums", reads)
+    return sums, replace(kernel, vector_ops=kernel.vector_ops - vector, transcendentals=kernel.transcendentals - functions)
 
 
 def _all_scores(kernel: Kernel, keys: int) -> Kernel:

@@ -21,6 +21,7 @@ from tenfold.ir.views import roots
 from tenfold.machine.kernel import Group
 
 _FUNCTIONS = frozenset({"relu", "clip", "sigmoid", "tanh", "leaky_relu", "hard_sigmoid"})  # that ONNX Runtime fuses
+SOFTMAX = frozenset({"softmax", "log_softmax"})
 LARGEST = 256  # ops in one kernel (TVM's limit)
 _ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE})
 
@@ -32,11 +33,13 @@ class Rules:
     ``row_elements``: the longest row of a product's result that can be reduced before it leaves the chip;
     ``vector_prologue``: whether element-wise work can feed the matrix unit, or only layout changes can. ``alone``: whether a
     kernel is a contraction with at most a sum and one simple function behind it, and every other op a kernel of its own.
+    ``softmax_apart``: whether a softmax, which needs its rows twice, is never joined to the contraction that makes them.
     """
 
     row_elements: int
     vector_prologue: bool
     alone: bool = False
+    softmax_apart: bool = False
 
 
 def rules_of(chip: Chip) -> Rules:
@@ -45,7 +48,7 @@ def rules_of(chip: Chip) -> Rules:
     On a processor ONNX Runtime is meant, which fuses little.
     """
     if chip.kind == "systolic":
-        return Rules(row_elements=8192, vector_prologue=True)
+        return Rules(row_elements=8192, vector_prologue=True, softmax_apart=True)
     if chip.kind == "host":
         return Rules(row_elements=0, vector_prologue=False, alone=True)
     return Rules(row_elements=128, vector_prologue=False)
@@ -216,6 +219,8 @@ class _Grower:
             return "reduces other rows than the kernel before"
         if region.anchor is not None:
             kind = self.graph.ops[region.anchor].kind
+            if self.rules.softmax_apart and self.graph.ops[i].kind in SOFTMAX:
+                return "needs its rows twice"
             if not last or kind != "matmul" or not isinstance(width, int) or width > self.rules.row_elements:
                 return f"needs whole rows of {width}, which the tiles of {kind} do not hold"
         return ""
