@@ -28,7 +28,9 @@ def summary_table(rows: Sequence[Row]) -> Any:
 
 def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     aims = bars()
-    sources = {r.area: r.source for r in rows}
+    sources: dict[str, str] = {}
+    for r in rows:
+        sources.setdefault(r.area, r.source)
     units = {r.area: r.unit for r in rows}
     return [_line(s, aims.get(a), units[a], sources[a]) for a, s in summaries(rows).items()]
 
