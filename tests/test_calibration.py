@@ -134,6 +134,26 @@ def test_the_file_that_is_written_reads_back(tmp_path: Path) -> None:
         write_chip(path, "", force=False)
 
 
+def test_a_source_has_one_offset_whatever_it_timed() -> None:
+    """Products and softmax by one source: what it times beside a kernel is found once, and the file says what was scored."""
+    record = chip("a100-sxm-80").with_constants({"calibration.launch_s": 3e-5})
+    rows = _timed(_rows("matmul", 4, 60), record)
+    softmax = [Request(i, "softmax", "bf16", {"rows": 2**i, "cols": 1024}) for i in range(12)]
+    rows += _timed([Measured(r, 1.0, "a source", group_of(r)) for r in softmax], record)
+    result = calibrate(chip("a100-sxm-80"), *split(rows))
+    assert [set(f.offsets) for f in result.families] == [{"a source"}, {"a source"}]
+    assert result.families[0].offsets == result.families[1].offsets
+    assert result.families[0].offsets["a source"] == pytest.approx(3e-5, rel=0.05)
+
+
+@pytest.mark.parametrize("source", ["a b", "a.b", 'quo"ted', "é = #x"])
+def test_any_source_name_is_written_and_read(tmp_path: Path, source: str) -> None:
+    rows = [replace(m, source=source) for m in _timed(_rows("matmul", 2, 40), chip("h100-sxm"))]
+    path = tmp_path / "a100-sxm-80.toml"
+    write_chip(path, with_constants(chip_text("a100-sxm-80"), calibrate(chip("a100-sxm-80"), *split(rows)), "own", "mine"), force=False)
+    assert read_chip(path).offset(source) > 0
+
+
 def test_a_relative_lends_constants_and_a_wider_interval() -> None:
     lent, own = like_relative("h100-sxm"), chip("h100-sxm")
     relative = chip("a100-sxm-80")

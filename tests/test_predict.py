@@ -47,7 +47,7 @@ def test_every_operator_on_every_chip(name: str, op: str) -> None:
         ("op,m\nmatmul,3", "no column 'dtype'"),
         ("op,dtype,m,n,k", "no rows"),
         ("op,dtype,m,n,k\nmatmull,bf16,1,1,1", "line 2: unknown op 'matmull'"),
-        ("op,dtype,m,n,k\nmatmul,bf17,1,1,1", "line 2: unknown dtype 'bf17'"),
+        ("op,dtype,m,n,k\nmatmul,bf17,1,1,1", "line 2, column 'dtype': unknown dtype 'bf17'"),
         ("op,dtype,m,n,k\nmatmul,bf16,1,1,1\nmatmul,bf16,1,,1", "line 3, column 'n'"),
         ("op,dtype,m,n,k\nmatmul,bf16,0,1,1", "line 2, column 'm'"),
         ("op,dtype,m,n,k\nmatmul,bf16,-1,1,1", "line 2, column 'm'"),
@@ -84,6 +84,17 @@ def test_imbalance_grows_with_the_exponent() -> None:
         assert sum(counts) == 600  # every choice goes to one expert, and no expert gets a token twice
         assert max(counts) <= 100
         assert len(counts) == 64
+
+
+def test_parts_of_one_call_on_a_tpu_are_all_counted() -> None:
+    """A softmax moves its rows three times; attention computes every score, causal or not, as in whole models."""
+    record = chip("tpu-v6e")
+    text = "op,dtype,rows,cols\nsoftmax,bf16,65536,4096\ngelu,bf16,65536,4096"
+    softmax, gelu = predict_all(read_requests(text)[1], record)
+    assert softmax.time_s.value > 1.3 * gelu.time_s.value
+    head = "op,dtype,batch,q_len,heads,kv_heads,head_dim,causal\nattention_prefill,bf16,2,1024,8,8,64,"
+    causal, full = (predict(read_requests(head + c)[1][0], record).time_s.value for c in "10")
+    assert causal == full
 
 
 def test_what_a_source_measures_beside_a_kernel() -> None:

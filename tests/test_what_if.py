@@ -6,6 +6,7 @@ import pytest
 
 from tenfold.chips import chip, what_if
 from tenfold.errors import InputError, UnknownName
+from tenfold.machine.energy import energy_model
 from tenfold.profile import Sizes, load, prepare, profile_bound
 
 
@@ -34,7 +35,7 @@ def test_ways_to_say_it(value: str, expected: float) -> None:
 def test_every_field_can_be_set_to_what_it_is(name: str) -> None:
     """Each figure at its own value changes nothing about the time of a model."""
     base = chip(name)
-    same = what_if(base, [f"{path}={q.value!r}" for path, q in base.figures.items()])
+    same = what_if(base, [f"{path}=1x" if path in ("process", "die_area") else f"{path}={q.value!r}" for path, q in base.figures.items()])
     bound = prepare(load("resnet50"), Sizes(4))
     assert profile_bound(bound, same).run.time_s.value == pytest.approx(profile_bound(bound, base).run.time_s.value, rel=1e-6)
 
@@ -44,6 +45,17 @@ def test_more_bandwidth_is_never_slower() -> None:
     times = [profile_bound(bound, what_if(chip("tpu-v6e"), [f"memory.bandwidth={f}x"])).run.time_s.value for f in (0.5, 1, 2, 4)]
     assert times == sorted(times, reverse=True)
     assert times[0] > times[-1]
+
+
+def test_what_is_changed_changes_the_time_and_not_the_energy_of_an_event() -> None:
+    """T4's clock under load follows its clock; a faster memory does not make a multiply-add cheaper."""
+    bound = prepare(load("bert-base"), Sizes(8, 128))
+    slow, fast = (profile_bound(bound, what_if(chip("t4"), s)).run for s in ([], ["clock=2x"]))
+    assert fast.time_s.value < 0.8 * slow.time_s.value
+    base = chip("tpu-v4i")
+    ours, wide = (energy_model(c, c.storage(None)) for c in (base, what_if(base, ["memory.bandwidth=4x", "matrix.arrays=2x"])))
+    assert ours == wide
+    assert energy_model(what_if(base, ["tdp=2x"]), base.storage(None)) != ours
 
 
 @pytest.mark.parametrize(
@@ -56,6 +68,9 @@ def test_more_bandwidth_is_never_slower() -> None:
         ("memory.bytes_per_s=2 apples", InputError, "unknown unit"),
         ("matrix.rows=100.5", InputError, "whole number"),
         ("clock=-1x", InputError, "clock"),
+        ("clock=1e300", InputError, "no machine"),
+        ("calibration.memory_fraction=0", InputError, "above 0"),
+        ("process=7", InputError, "needs a unit"),
     ],
 )
 def test_faulty_settings(setting: str, error: type[Exception], said: str) -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.compiler import Options, build
+from tenfold.compiler import Options, build, twice
 from tenfold.errors import InputError
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Attr, Graph, Op, Value
@@ -48,21 +48,42 @@ class Request:
 
 
 def kernel_of(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
-    """The kernel of one call. Raises InputError for extents that contradict each other."""
+    """The kernel of one call, as a whole. Raises InputError for extents that contradict each other."""
     return _KERNELS[r.op](r, chip, precision)
+
+
+def kernels_of(r: Request, chip: Chip, precision: MatrixPrecision) -> tuple[Kernel, ...]:
+    """The kernels that one call runs as: one on a GPU or processor.
+
+    On a software-scheduled chip attention and softmax run in parts, and a product on its own has no neighbour to overlap
+    with: operands that fit are fetched whole, then used, and a result that fits stays for its consumer.
+    """
+    if chip.kind != "systolic":
+        return (kernel_of(r, chip, precision),)
+    if r.op.startswith("attention"):
+        return _attention_graph(r, chip, precision)
+    kernel = kernel_of(r, chip, precision)
+    return twice(kernel) if r.op == "softmax" else _alone(kernel, chip)
+
+
+def _graph(kind: str, dtype: DType, shapes: Sequence[tuple[int, ...]], attrs: Mapping[str, Attr]) -> Graph:
+    """A graph of one op."""
+    scope = Scope()
+    names = tuple(f"x{i}" for i in range(len(shapes)))
+    for name, shape in zip(names, shapes, strict=True):
+        scope.declare(Value(name, dtype, shape))
+    op = infer_op(scope, Op(kind, names, ("y",), attrs))
+    return Graph(kind, names, ("y",), (op,), scope.values, {})
 
 
 def _single(
     kind: str, chip: Chip, precision: MatrixPrecision, dtype: DType, shapes: list[tuple[int, ...]], attrs: Mapping[str, Attr]
 ) -> Kernel:
     """The kernel that the op table and the lowering make of one op."""
-    scope = Scope()
-    names = tuple(f"x{i}" for i in range(len(shapes)))
-    for name, shape in zip(names, shapes, strict=True):
-        scope.declare(Value(name, dtype, shape))
-    op = infer_op(scope, Op(kind, names, ("y",), attrs))
-    graph = Graph(kind, names, ("y",), (op,), scope.values, {})
-    return build(graph, chip, precision, 1, Options(without=("residency",))).kernels[0]
+    graph = _graph(kind, dtype, shapes, attrs)
+    kernels = build(graph, chip, precision, 1, Options(without=("residency",))).kernels
+    vector, functions = sum(k.vector_ops for k in kernels), sum(k.transcendentals for k in kernels)
+    return replace(kernels[-1], vector_ops=vector, transcendentals=functions)
 
 
 def _matmul(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
@@ -124,6 +145,17 @@ def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
         operand_bits=chip.bits(precision),
         attention=attention,
     )
+
+
+def _attention_graph(r: Request, chip: Chip, precision: MatrixPrecision) -> tuple[Kernel, ...]:
+    """What the compiler makes of it."""
+    e = r.extents
+    decode = r.op == "attention_decode"
+    batch, heads, kv_heads, dim = e["batch"], e["heads"], e["kv_heads"], e["head_dim"]
+    queries, keys = (1, e["kv_len"]) if decode else (e["q_len"], e["q_len"])
+    shapes = [(batch, heads, queries, dim), (batch, kv_heads, keys, dim), (batch, kv_heads, keys, dim)]
+    attrs: dict[str, Attr] = {"is_causal": int(not decode and bool(e["causal"]))}
+    return build(_graph("attention", DTYPES[r.dtype], shapes, attrs), chip, precision, 1).kernels
 
 
 def _moe(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
@@ -216,18 +248,12 @@ _KERNELS: Mapping[str, Callable[[Request, Chip, MatrixPrecision], Kernel]] = {
 }
 
 
-def in_order(kernel: Kernel, chip: Chip) -> Sequence[Kernel]:
-    """The kernels that one call of ``kernel`` on its own runs as.
-
-    On a software-scheduled chip a call has no neighbour to overlap with: operands that fit are fetched whole, then used,
-    and a result that fits stays for its consumer.
-    """
+def _alone(kernel: Kernel, chip: Chip) -> tuple[Kernel, ...]:
     t = kernel.traffic
-    if chip.kind != "systolic" or not kernel.products or not chip.near_bytes:
+    if not kernel.products or not chip.near_bytes:
         return (kernel,)
-    stays = t.outputs <= chip.near_bytes
-    if t.total > chip.near_bytes or kernel.attention is not None or chip.activation_level:
-        return (replace(kernel, traffic=replace(t, outputs=0)) if stays else kernel,)
+    if t.total > chip.near_bytes or chip.activation_level:
+        return (replace(kernel, traffic=replace(t, outputs=0)) if t.outputs <= chip.near_bytes else kernel,)
     fetch = replace(kernel, name="fetch", ops=("copy",), kind=Lowering.MOVE, products=(), flops=0, vector_ops=0, transcendentals=0,
                     traffic=Traffic(inputs=t.reads))  # fmt: skip
     use = replace(kernel, traffic=Traffic(near_weights=t.weights, near_inputs=t.inputs, near_outputs=t.outputs))

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from tenfold.chips import Chip
 from tenfold.errors import InputError, TenfoldError
 from tenfold.estimate import Estimate
-from tenfold.machine import Kernel, require_model, time_kernels
+from tenfold.machine import Family, Kernel, require_model, time_kernels
 from tenfold.machine.simulate import dynamic_energy, static_power
-from tenfold.operators import COLUMNS, DTYPES, Request, in_order, kernel_of
+from tenfold.operators import COLUMNS, DTYPES, Request, kernel_of, kernels_of
 
+WITH_OFFSET = frozenset({Family.MATMUL, Family.SOFTMAX, Family.NORM, Family.STREAM})
 RESULT_COLUMNS = ("time_s", "bound", "energy_j")
 _DEFAULTS = {"tp": "1", "ep": "1", "gated": "1", "causal": "1"}
 _FLAGS = ("causal", "gated")
+LONGEST_NUMBER = 18  # digits
+_LARGEST = {"q_len": 2**24, "kv_len": 2**30, "experts": 2**16, "topk": 2**16, "ep": 2**16, "tp": 2**16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +31,37 @@ class Prediction:
     energy_j: Estimate
 
 
+def rows_of(text: str) -> csv.DictReader[str]:
+    """A reader of the rows. Raises InputError for a column that is named twice."""
+    reader = csv.DictReader(io.StringIO(text))
+    reader.fieldnames = [n.strip() for n in reader.fieldnames or ()]
+    twice_named = [n for n in reader.fieldnames if n and reader.fieldnames.count(n) > 1]
+    if twice_named:
+        raise InputError(f"line 1: the column '{twice_named[0]}' is there twice")
+    return reader
+
+
+def each(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
+    """The rows; InputError for what is no CSV."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"line {reader.line_num}: not a CSV: {error}") from error
+
+
 def read_requests(text: str) -> tuple[list[dict[str, str]], list[Request]]:
     """The rows of a CSV as written and as requests.
 
     Raises InputError naming line and column for anything missing, unknown or not positive.
     """
-    reader = csv.DictReader(io.StringIO(text))
+    reader = rows_of(text)
     if not reader.fieldnames or "op" not in reader.fieldnames:
         raise InputError("the first line must name the columns, 'op' and 'dtype' among them")
     if "dtype" not in reader.fieldnames:
         raise InputError("there is no column 'dtype'")
     raw, requests = [], []
-    for line, row in enumerate(reader, start=2):
+    for row in each(reader):
+        line = reader.line_num
         if None in row:
             raise InputError(f"line {line} has more fields than the first line names")
         raw.append({k: v or "" for k, v in row.items()})
@@ -56,7 +78,7 @@ def request_of(line: int, row: Mapping[str, str]) -> Request:
         raise InputError(f"line {line}: unknown op '{op}': known are {', '.join(COLUMNS)}")
     dtype = row["dtype"].strip()
     if dtype not in DTYPES:
-        raise InputError(f"line {line}: unknown dtype '{dtype}': known are {', '.join(DTYPES)}")
+        raise InputError(f"line {line}, column 'dtype': unknown dtype '{dtype}': known are {', '.join(DTYPES)}")
     extents: dict[str, int] = {}
     for name in COLUMNS[op]:
         if name == "distribution":
@@ -64,10 +86,13 @@ def request_of(line: int, row: Mapping[str, str]) -> Request:
         text = (row.get(name) or "").strip() or _DEFAULTS.get(name, "")
         if name in _FLAGS:
             text = {"true": "1", "false": "0"}.get(text.lower(), text)
+        if len(text) > LONGEST_NUMBER:
+            raise InputError(f"line {line}, column '{name}': {text[:12]}… is beyond any machine")
         if not (text.isdecimal() and text.isascii()) or (int(text) == 0 and name not in _FLAGS):
             raise InputError(f"line {line}, column '{name}': {op} needs a whole number above 0, found '{text}'")
-        if int(text) > 2**40:
-            raise InputError(f"line {line}, column '{name}': {text} is beyond any machine (limit 2**40)")
+        limit = _LARGEST.get(name, 2**40)
+        if int(text) > limit:
+            raise InputError(f"line {line}, column '{name}': {text} is beyond any machine (limit {limit})")
         extents[name] = int(text)
     if op.startswith("attention") and extents["heads"] % extents["kv_heads"]:
         raise InputError(f"line {line}: {extents['heads']} heads do not divide by {extents['kv_heads']} kv_heads")
@@ -85,25 +110,31 @@ def predict(request: Request, chip: Chip, source: str | None = None) -> Predicti
     try:
         precision = chip.storage(request.dtype)
         kernel = kernel_of(request, chip, precision)
-        kernels = tuple(in_order(kernel, chip))
+        kernels = kernels_of(request, chip, precision)
         timed, counters = time_kernels(chip, kernels)
     except TenfoldError as error:
         raise type(error)(f"line {request.line}: {error}") if isinstance(error, InputError) else error from error
-    seconds = sum(t.time_s for t in timed) - launched_early(chip, kernels) + beside(chip, kernel, source)
+    seconds = sum(t.time_s for t in timed) - fetched_with(chip, kernels) + beside(chip, kernel, source)
     time = Estimate.within(seconds, chip.error(kernel.family))
     parts = dynamic_energy(chip, precision, counters)
     energy = Estimate.total(e.energy_j for e in parts) + static_power(chip, precision) * time
-    return Prediction(time, timed[-1].bound if counters.cycles else "launch", energy)
+    return Prediction(time, max(timed, key=lambda t: t.time_s).bound, energy)
 
 
-def launched_early(chip: Chip, kernels: Sequence[Kernel]) -> float:
-    """Seconds counted twice where one call runs as several kernels: it starts once."""
-    return (len(kernels) - 1) * chip.constant("kernel_s") if chip.kind == "systolic" else 0.0
+def fetched_with(chip: Chip, kernels: Sequence[Kernel]) -> float:
+    """Seconds counted twice where operands are fetched in a step of their own: that starts with the product."""
+    return chip.constant("kernel_s") if chip.kind == "systolic" and kernels[0].name == "fetch" else 0.0
 
 
 def beside(chip: Chip, kernel: Kernel, source: str | None) -> float:
-    """Seconds that ``source`` measures beside the kernel, over what the kernel's own launch takes in a graph."""
-    return 0.0 if source is None else chip.offset(source) - chip.constant("launch_s") * (chip.kind == "gpu")
+    """Seconds that ``source`` measures beside the kernel, over what the kernel's own launch takes in a graph.
+
+    Attention, experts and quantized products were fitted with a launch of their own, and have no offset.
+    """
+    if source is None:
+        return 0.0
+    offset = chip.offset(source)
+    return offset - chip.constant("launch_s") if chip.kind == "gpu" and kernel.family in WITH_OFFSET else 0.0
 
 
 def predict_all(requests: Sequence[Request], chip: Chip, source: str | None = None) -> Iterator[Prediction]:

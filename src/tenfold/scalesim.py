@@ -63,7 +63,7 @@ HEADER = "LayerID, Total Cycles (incl. prefetch), Total Cycles, Stall Cycles, Ov
 
 def read_config(text: str) -> Config:
     """The array and dataflow of a SCALE-Sim configuration. Raises InputError naming the option that is missing or wrong."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser = configparser.ConfigParser(strict=False, interpolation=None, inline_comment_prefixes=("#", ";"))
     try:
         parser.read_string(text)
     except configparser.Error as error:
@@ -84,7 +84,7 @@ def read_config(text: str) -> Config:
 
 
 def _size(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 0 < int(text) <= LARGEST:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 18 or not 0 < int(text) <= LARGEST:
         raise InputError(f"{where} needs a whole number above 0, found '{text}'")
     return int(text)
 
@@ -97,11 +97,17 @@ def read_topology(text: str) -> list[Layer]:
 
     Raises InputError with the line for missing fields, or sizes that are no whole numbers above 0.
     """
-    lines = [(i, [c.strip() for c in row]) for i, row in enumerate(csv.reader(io.StringIO(text)), 1) if any(c.strip() for c in row)]
+    try:
+        numbered = enumerate(list(csv.reader(io.StringIO(text))), 1)
+    except csv.Error as error:
+        raise InputError(f"the topology is no CSV: {error}") from error
+    lines = [(i, [c.strip() for c in row]) for i, row in numbered if any(c.strip() for c in row) and not row[0].lstrip().startswith("#")]
     if not lines:
         raise InputError("the topology is empty")
     header = [c.lower() for c in lines[0][1] if c]
     gemm = header[1:4] == ["m", "n", "k"]
+    if len(header) == 4 and not gemm:
+        raise InputError(f"the first line of a topology of products must be Layer, M, N, K, found {', '.join(header)}")
     needed = 4 if gemm else 8
     layers = []
     for number, row in lines[1:]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,8 +20,8 @@ from tenfold.compiler import build
 from tenfold.errors import InputError
 from tenfold.machine import Family, Kernel, Program, gpu_times, simulate, time_kernels
 from tenfold.machine.energy import energy_model
-from tenfold.operators import in_order, kernel_of
-from tenfold.predict import launched_early
+from tenfold.operators import kernel_of, kernels_of
+from tenfold.predict import WITH_OFFSET, fetched_with
 from tenfold.profile import Sizes, load, prepare
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
@@ -31,6 +31,7 @@ POWER = 0.25  # a source counts as the root of its rows: many rows say more, but
 OUTLIER = 0.5
 WHOLE_OUTLIER = 0.2  # the same where whole models are among the rows
 SIMPLEX_TRIES = 160
+FEW, LEAST_OF_FEW = 30, 0.15  # rows that say little about other rows, and the interval they give at least (assumed)
 INTERVAL = 0.9  # of the rows fitted on lie within the error that is stored
 
 
@@ -71,7 +72,6 @@ GPU: Mapping[tuple[Family, ...], tuple[Constant, ...]] = {
 SYSTOLIC: tuple[Constant, ...] = (
     _seconds("kernel_s", 1e-6), _share("memory_fraction"), _share("matrix_fraction", 0.9), _share("vector_fraction", 0.6),
 )  # fmt: skip
-OFFSET_FAMILIES = (Family.MATMUL, Family.SOFTMAX)  # what each source times beside the kernel is a constant of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,10 @@ class FamilyFit:
 
     @property
     def interval(self) -> float:
-        """The factor less 1 within which nine of ten rows that were fitted on lie."""
+        """The factor less 1 within which nine of ten rows that were fitted on lie; never narrow where rows are few."""
         logs = np.abs(np.log1p(self.fitted_on))
-        return float(math.expm1(np.quantile(logs, INTERVAL)))
+        least = LEAST_OF_FEW if len(self.fitted_on) < FEW else 0.0
+        return max(least, float(math.expm1(np.quantile(logs, INTERVAL))))
 
     @property
     def inside(self) -> float | None:
@@ -100,11 +101,11 @@ class FamilyFit:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A chip with the constants that its measurements gave, and how each family came out."""
+    """A chip with the constants that its measurements gave, how each family came out, and which had too few rows."""
 
     chip: Chip
     families: tuple[FamilyFit, ...]
-    sources: tuple[str, ...] = field(default=())
+    too_few: tuple[str, ...] = ()
 
 
 Timer: TypeAlias = Callable[[Chip], Floats]
@@ -117,20 +118,26 @@ def calibrate(chip: Chip, fitted_on: Sequence[Measured], held_out: Sequence[Meas
     """
     if chip.kind not in ("gpu", "systolic"):
         raise InputError(f"{chip.name} is of kind '{chip.kind}', without constants for operators: give a GPU or a TPU, or `host`")
+    if chip.kind == "gpu" and any(isinstance(m.what, Forward) for m in (*fitted_on, *held_out)):
+        raise InputError(f"rows of whole models are for TPUs: {chip.name} is fitted to single operators")
     plan: Mapping[tuple[Family, ...], tuple[Constant, ...]] = GPU if chip.kind == "gpu" else {tuple(Family): SYSTOLIC}
     done: list[FamilyFit] = []
+    few: list[str] = []
+    known: dict[str, float] = {}  # what each source times beside the kernel, found once
     for families, constants in plan.items():
         train, test = (_of_families(chip, rows, families) for rows in (fitted_on, held_out))
         if len(train) < FEWEST:
+            few += [families[0].value] if train or test else []
             continue
-        chip, fit = _fit(chip, families, constants, train, test)
+        chip, fit = _fit(chip, families, constants, train, test, known)
+        known |= fit.offsets
         done.append(fit)
     if chip.kind == "gpu" and sum(m.power_w is not None for m in fitted_on) >= FEWEST:
         chip, fit = fit_energy(chip, *([m for m in rows if m.power_w is not None] for rows in (fitted_on, held_out)))
         done.append(fit)
     if not done:
-        raise InputError(f"no kind of operator has {FEWEST} rows or more to fit on: found {len(fitted_on)} rows in all")
-    return Calibration(chip, tuple(done), tuple(dict.fromkeys(m.source for m in fitted_on)))
+        raise InputError(f"no kind of operator has {FEWEST} rows or more to fit on: found {len(fitted_on) + len(held_out)} rows in all")
+    return Calibration(chip, tuple(done), tuple(few))
 
 
 def _of_families(chip: Chip, rows: Sequence[Measured], families: Sequence[Family]) -> list[Measured]:
@@ -140,18 +147,28 @@ def _of_families(chip: Chip, rows: Sequence[Measured], families: Sequence[Family
 
 def _kernel(chip: Chip, m: Measured) -> Kernel:
     assert not isinstance(m.what, Forward)
-    return kernel_of(m.what, chip, chip.storage(m.what.dtype))
+    try:
+        return kernel_of(m.what, chip, chip.storage(m.what.dtype))
+    except InputError as error:
+        raise type(error)(f"line {m.what.line}: {error}") from error
 
 
 def _fit(
-    chip: Chip, families: Sequence[Family], constants: Sequence[Constant], train: Sequence[Measured], test: Sequence[Measured]
+    chip: Chip,
+    families: Sequence[Family],
+    constants: Sequence[Constant],
+    train: Sequence[Measured],
+    test: Sequence[Measured],
+    known: Mapping[str, float],
 ) -> tuple[Chip, FamilyFit]:
     from scipy.optimize import least_squares, minimize
 
     by_source: dict[str, list[Measured]] = {}
     for m in train:
         by_source.setdefault(m.source, []).append(m)
-    offsets = tuple(by_source) if chip.kind == "gpu" and families[0] in OFFSET_FAMILIES else ()
+    own = chip.kind == "gpu" and families[0] in WITH_OFFSET
+    offsets = tuple(s for s in by_source if s not in known) if own else ()
+    fixed = {s: known[s] for s in by_source if own and s in known}
     timers = {s: timer(chip, rows) for s, rows in by_source.items()}
     measured = {s: np.array([m.time_s for m in rows]) for s, rows in by_source.items()}
     sought = (*constants, *(_seconds(f"offset {s}", 3e-6) for s in offsets))
@@ -159,7 +176,7 @@ def _fit(
     def at(logs: Floats) -> tuple[dict[str, float], dict[str, float]]:
         values = [math.exp(v) for v in logs]
         named = {f"calibration.{c.name}": v for c, v in zip(constants, values, strict=False)}
-        return named, dict(zip(offsets, values[len(constants) :], strict=True))
+        return named, fixed | dict(zip(offsets, values[len(constants) :], strict=True))
 
     def residuals(logs: Floats) -> Floats:
         named, beside = at(logs)
@@ -245,33 +262,26 @@ def _errors(chip: Chip, rows: Sequence[Measured], beside: Mapping[str, float]) -
 def timer(chip: Chip, rows: Sequence[Measured]) -> Timer:
     """Seconds of ``rows`` as a function of the chip's constants; what does not depend on them is made once."""
     programs: list[tuple[int, Program]] = []
-    kernels: list[tuple[int, Kernel]] = []
+    alike: dict[tuple[object, ...], list[tuple[int, Kernel]]] = {}
+    parts: list[tuple[int, tuple[Kernel, ...]]] = []
     for i, m in enumerate(rows):
         if isinstance(m.what, Forward):
             bound = prepare(load(m.what.model), Sizes(m.what.batch, m.what.seq))
-            programs.append((i, build(bound.graph, chip, chip.storage(None), bound.batch)))
+            programs.append((i, build(bound.graph, chip, chip.storage(m.what.dtype), bound.batch)))
+        elif chip.kind == "gpu":
+            k = _kernel(chip, m)
+            alike.setdefault((k.family, k.precision), []).append((i, k))
         else:
-            kernels.append((i, _kernel(chip, m)))
-    alike: dict[tuple[object, ...], list[tuple[int, Kernel]]] = {}
-    for i, k in kernels:
-        alike.setdefault((k.family, k.precision), []).append((i, k))
+            parts.append((i, kernels_of(m.what, chip, chip.storage(m.what.dtype))))
 
     def time(c: Chip) -> Floats:
         seconds = np.empty(len(rows))
         for i, program in programs:
             seconds[i] = simulate(program, c).time_s.value
+        for i, kernels in parts:
+            seconds[i] = sum(t.time_s for t in time_kernels(c, kernels)[0]) - fetched_with(c, kernels)
         for group in alike.values():
-            seconds[[i for i, _ in group]] = _times(c, [k for _, k in group])
+            seconds[[i for i, _ in group]] = gpu_times(c, [k for _, k in group])
         return seconds
 
     return time
-
-
-def _times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
-    if chip.kind == "gpu":
-        return gpu_times(chip, kernels)
-    found = []
-    for k in kernels:
-        run = tuple(in_order(k, chip))
-        found.append(sum(t.time_s for t in time_kernels(chip, run)[0]) - launched_early(chip, run))
-    return np.array(found)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +9,13 @@ from typing import Any
 
 from tenfold import units
 from tenfold.errors import InputError, UnitError
-from tenfold.operators import COLUMNS, Request
-from tenfold.predict import request_of
+from tenfold.operators import COLUMNS, DTYPES, Request
+from tenfold.predict import LONGEST_NUMBER, each, request_of, rows_of
 
 TIME_COLUMNS: Mapping[str, float] = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
 FORWARD = "forward"  # a whole model: columns model, batch, seq
+ENOUGH_TO_HOLD_OUT = 6
+LONGEST_SOURCE = 100
 DEFAULT_SOURCE = "measured"
 
 
@@ -26,6 +26,7 @@ class Forward:
     model: str
     batch: int
     seq: int
+    dtype: str = "bf16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,8 @@ def read_measured(text: str) -> list[Measured]:
     measured, ``power_w`` the mean power while the row ran in a loop. Raises InputError with line and column for whatever is
     missing, unknown, not positive, or in mixed units.
     """
-    reader = csv.DictReader(io.StringIO(text))
-    names = [n.strip() for n in reader.fieldnames or ()]
-    reader.fieldnames = names
+    reader = rows_of(text)
+    names = list(reader.fieldnames or ())
     for needed in ("op", "dtype"):
         if needed not in names:
             raise InputError(f"line 1: there is no column '{needed}': needed are op, dtype, the extents and a time")
@@ -60,7 +60,8 @@ def read_measured(text: str) -> list[Measured]:
         found = f"found {', '.join(timed)} (mixed units)" if timed else f"found none among {', '.join(names)}"
         raise InputError(f"line 1: needs exactly one column of time - {', '.join(TIME_COLUMNS)}, or time with a unit in each row - {found}")
     rows, seen_unit = [], ""
-    for line, row in enumerate(reader, start=2):
+    for row in each(reader):
+        line = reader.line_num
         if None in row or any(v is None for v in row.values()):
             raise InputError(f"line {line} has {'more' if None in row else 'fewer'} fields than the first line names")
         seconds, unit = _time(line, timed[0], row[timed[0]].strip())
@@ -92,9 +93,14 @@ def _time(line: int, column: str, text: str) -> tuple[float, str]:
 
 def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
     source = (row.get("source") or "").strip() or DEFAULT_SOURCE
+    if not source.isprintable() or len(source) > LONGEST_SOURCE:
+        raise InputError(f"line {line}, column 'source': needs a name of at most {LONGEST_SOURCE} printable characters")
     op = row["op"].strip()
     if op == FORWARD:
-        what = Forward(_text(line, row, "model"), _whole(line, row, "batch"), _whole(line, row, "seq"))
+        dtype = row["dtype"].strip()
+        if dtype not in DTYPES:
+            raise InputError(f"line {line}, column 'dtype': unknown dtype '{dtype}': known are {', '.join(DTYPES)}")
+        what = Forward(_text(line, row, "model"), _whole(line, row, "batch"), _whole(line, row, "seq"), dtype)
         return Measured(what, seconds, source, f"{FORWARD} {what.model}")
     if op not in COLUMNS:
         raise InputError(f"line {line}, column 'op': unknown operator '{op}': known are {', '.join((*COLUMNS, FORWARD))}")
@@ -123,8 +129,8 @@ def _text(line: int, row: Mapping[str, str], column: str) -> str:
 
 def _whole(line: int, row: Mapping[str, str], column: str) -> int:
     text = _text(line, row, column)
-    if not (text.isdecimal() and text.isascii() and int(text)):
-        raise InputError(f"line {line}, column '{column}': {FORWARD} needs a whole number above 0, found '{text}'")
+    if not (text.isdecimal() and text.isascii() and len(text) <= LONGEST_NUMBER and 0 < int(text) <= 2**30):
+        raise InputError(f"line {line}, column '{column}': {FORWARD} needs a whole number from 1 to 2**30, found '{text[:20]}'")
     return int(text)
 
 
@@ -145,11 +151,15 @@ def group_of(r: Request) -> str:
 
 
 def split(rows: Sequence[Measured], every: int = 3) -> tuple[list[Measured], list[Measured]]:
-    """Rows to fit on, and every ``every``-th group of each operator, in the order of its name's digest, to score."""
+    """Rows to fit on, and every ``every``-th group of each operator, in the order of its name's digest, to score.
+
+    An operator of few rows keeps them all to fit on.
+    """
     groups: dict[str, set[str]] = {}
     for m in rows:
         groups.setdefault(m.group.split()[0], set()).add(m.group)
-    held = {g for names in groups.values() for g in sorted(names, key=_digest)[::every] if len(names) > 1}
+    enough = {op for op in groups if sum(m.group.split()[0] == op for m in rows) >= ENOUGH_TO_HOLD_OUT}
+    held = {g for op, names in groups.items() for g in sorted(names, key=_digest)[::every] if len(names) > 1 and op in enough}
     return [m for m in rows if m.group not in held], [m for m in rows if m.group in held]
 
 

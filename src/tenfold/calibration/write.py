@@ -8,21 +8,32 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tenfold.calibration.fit import Calibration
-from tenfold.chips import CATALOGUE, read_chip
-from tenfold.errors import InputError
+from tenfold.chips import CATALOGUE, names, read_chip
+from tenfold.errors import InputError, UnknownName
 from tenfold.machine import Family
 
-_SECTION = re.compile(r"^\[\[?([\w.]+)\]?\]\s*$")
+_SECTION = re.compile(r"^\s*\[\[?\s*([\w.]+)\s*\]?\]\s*(#.*)?$")
+_BARE = re.compile(r"^[A-Za-z0-9_-]+$")
 
 
 def chip_text(name: str) -> str:
     """The text of the file of a chip, by the name of the chip or the path of the file."""
     path = Path(name) if name.endswith(".toml") else CATALOGUE / f"{name}.toml"
-    return path.read_text(encoding="utf-8")
+    if not name.endswith(".toml") and name not in names():
+        raise UnknownName("chip", name, names())
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
 
 
 def with_constants(text: str, c: Calibration, key: str, source: str) -> str:
-    """``text`` of a chip file with the constants and errors of ``c``, whose provenance is ``source`` under the name ``key``."""
+    """``text`` of a chip file with the constants and errors of ``c``, whose provenance is ``source`` under the name ``key``.
+
+    Where the file has another source of that name, the name is numbered.
+    """
+    known = text
+    key = next(k for k in (key, *(f"{key}_{i}" for i in range(2, 10_000))) if not re.search(rf"^\s*{k}\s*=", known, re.M))
     constants, offsets = entries(c)
     lines = text.rstrip("\n").split("\n")
     lines = _put(lines, "sources", {key: _quoted(source)})
@@ -73,18 +84,22 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+def _key(name: str) -> str:
+    return name if _BARE.match(name) else _quoted(name)
+
+
 def _put(lines: list[str], section: str, values: Mapping[str, str]) -> list[str]:
     """Lines in which ``section`` has these keys, those that were there replaced."""
     if not values:
         return lines
     starts = [i for i, line in enumerate(lines) if (m := _SECTION.match(line)) and m.group(1) == section]
     if not starts:
-        return [*lines, "", f"[{section}]", *(f"{k} = {v}" for k, v in values.items())]
+        return [*lines, "", f"[{section}]", *(f"{_key(k)} = {v}" for k, v in values.items())]
     first = starts[0] + 1
     last = next((i for i in range(first, len(lines)) if _SECTION.match(lines[i])), len(lines))
     while last > first and not lines[last - 1].strip():
         last -= 1
-    left = dict(values)
+    left = {_key(k): v for k, v in values.items()}
     body = []
     for line in lines[first:last]:
         name = line.split("=", 1)[0].strip()
@@ -92,11 +107,22 @@ def _put(lines: list[str], section: str, values: Mapping[str, str]) -> list[str]
     return [*lines[:first], *body, *(f"{k} = {v}" for k, v in left.items()), *lines[last:]]
 
 
-def write_chip(path: Path, text: str, *, force: bool) -> None:
-    """Write a chip file and read it back. Raises InputError where it is there already and ``force`` is not given."""
+def writable(path: Path, *, force: bool, stem: str | None = None) -> None:
+    """Raises InputError, before anything is measured or fitted, where a chip file cannot be written to ``path``."""
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}")
     if path.exists() and not force:
         raise InputError(f"{path} is there already: give --force to replace it, or another --output")
-    before = path.read_text(encoding="utf-8") if path.exists() else None
+    if stem is not None and path.name != f"{stem}.toml":
+        raise InputError(f"the file of a chip is named after it: --output must end in {stem}.toml, found {path.name}")
+
+
+def write_chip(path: Path, text: str, *, force: bool) -> None:
+    """Write a chip file and read it back. Raises InputError where it is there already and ``force`` is not given."""
+    writable(path, force=force)
+    before = path.read_bytes() if path.exists() else None
     try:
         path.write_text(text, encoding="utf-8")
         read_chip(path)
@@ -106,5 +132,5 @@ def write_chip(path: Path, text: str, *, force: bool) -> None:
         if before is None:
             path.unlink(missing_ok=True)
         else:
-            path.write_text(before, encoding="utf-8")
+            path.write_bytes(before)
         raise

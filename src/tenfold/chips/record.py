@@ -176,6 +176,7 @@ class Chip:
     activation_level: str
     whole_weight_tiles: bool
     sources: Mapping[str, str]
+    base: Chip | None = None  # the chip of which figures were changed: energies an event stay its own
 
     @property
     def sram_bytes(self) -> float:
@@ -254,6 +255,8 @@ class Chip:
         for name, q in relative.figures.items():
             if not name.startswith(("calibration.", "offsets.")) or name in figures:
                 continue
+            if name == "calibration.model_error" and "calibration.time_error" in self.figures:
+                continue  # what was measured on this chip says more
             if name.endswith("_error"):
                 value = min(1.0, q.value * RELATIVE_ERROR_FACTOR)
             else:
@@ -310,7 +313,9 @@ def dimension_of(path: str) -> str:
     section, _, last = path.rpartition(".")
     if section == "calibration":
         return next((d for suffix, d in _CALIBRATION_UNITS.items() if last.endswith(suffix)), "")
-    return {"peak": "flops_per_s", "offsets": "time_s"}.get(section) or _PARTS.get(last) or _DIMENSIONS[last]
+    if path.startswith("offsets."):
+        return "time_s"
+    return {"peak": "flops_per_s"}.get(section) or _PARTS.get(last) or _DIMENSIONS[last]
 
 
 def read_chip(path: Path) -> Chip:

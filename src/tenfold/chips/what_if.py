@@ -18,6 +18,9 @@ _ALIASES = {"memory.bytes_per_s": "memory.bandwidth", "memory.bytes": "memory.ca
 _FACTOR = re.compile(r"^\s*(\d+\.?\d*|\.\d+)\s*[xX]\s*$")
 _BARE = re.compile(r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
 SOURCE = "set"
+FURTHEST = 1e6
+_NEED_UNITS = {"length_m": "7 nm", "area_m2": "600 mm2"}
+_POWER = ("process", "tdp", "busy_power", "idle_power", "calibration.busy_fraction", "calibration.mac_energy_factor")
 
 
 def what_if(chip: Chip, settings: Sequence[str]) -> Chip:
@@ -49,8 +52,15 @@ def _value(chip: Chip, path: str, text: str) -> float:
             value = units.parse(text, dimension_of(path))
         except UnitError as error:
             raise InputError(f"--set {path}: {error}, or give a factor such as 2x") from error
+    if _BARE.match(text) and dimension_of(path) in _NEED_UNITS:
+        example = _NEED_UNITS[dimension_of(path)]
+        raise InputError(f"--set {path}: needs a unit, such as {example}, or a factor such as 2x, found '{text.strip()}'")
+    old = chip.figures[path].value
+    if old > 0 and value > 0 and not 1 / FURTHEST <= value / old <= FURTHEST:
+        raise InputError(f"--set {path}: {text.strip()} is more than {FURTHEST:g} times from {old:g}, which no machine is")
     whole = path in ("units", "matrix.arrays", "matrix.rows", "matrix.columns", "calibration.minimum_rows")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not path.startswith("calibration.")):
+    may_be_none = path.startswith("calibration.") and path.endswith("_s")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_none):
         raise InputError(f"--set {path}: needs a number above 0, found '{text.strip()}'")
     if whole and value != round(value):
         raise InputError(f"--set {path}: needs a whole number, found '{text.strip()}'")
@@ -61,6 +71,8 @@ def _changed(chip: Chip, changed: Mapping[str, float]) -> Chip:
     values = {p: q.value for p, q in chip.figures.items()} | dict(changed)
     scale = _natural(values, chip.kind) / _natural({p: q.value for p, q in chip.figures.items()}, chip.kind)
     follow = {f"peak.{p}": v * scale for p, v in chip.peak_flops.items() if f"peak.{p}" not in changed} if scale != 1 else {}
+    if "clock" in changed and "sustained_clock" in values and "sustained_clock" not in changed:
+        follow["sustained_clock"] = values["sustained_clock"] * changed["clock"] / chip.figures["clock"].value
     values |= follow
     figures = dict(chip.figures)
     for path in (*changed, *follow):
@@ -88,6 +100,7 @@ def _changed(chip: Chip, changed: Mapping[str, float]) -> Chip:
         sram=sram,
         tdp_w=number("tdp"),
         figures=figures,
+        base=None if any(p in changed for p in _POWER) else chip.base or chip,
         sources={**chip.sources, SOURCE: f"set by hand: {', '.join(f'{p} = {v:.6g}' for p, v in changed.items())}"},
     )
 

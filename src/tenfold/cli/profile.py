@@ -133,7 +133,7 @@ def profile(
         from tenfold.report.png import write_png
 
         write_png(done[0], png)
-    compared = [(p, _measured(model, g, p)) for p, g in zip(done, bound, strict=True)] if measure else []
+    compared = [(p, _measured(model, g, p)) for p in done for g in bound if g.batch == p.batch] if measure else []
     if as_json:
         document: dict[str, Any] = {"model": graph.name, "runs": [profile_document(p, sources=sources) for p in done]}
         document["runs"][0] |= advice_document(*held) if held else {}
@@ -156,7 +156,7 @@ def _measurable(model: str, records: Sequence[Chip]) -> None:
     """Raises InputError where there is nothing to run, or nothing to run it on."""
     if not model.endswith(".onnx"):
         raise InputError(f"--measure runs ONNX files, and '{model}' is none: a network without weights cannot run")
-    if len(records) != 1 or records[0].kind != "host":
+    if len(records) != 1 or records[0].name != "host":
         raise InputError("--measure runs on this machine: give --chip host, or the file that `tenfold calibrate host` writes, and no other")
 
 

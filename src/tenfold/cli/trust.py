@@ -80,7 +80,7 @@ def calibrate(
 ) -> None:
     """Fit a chip's constants to measured times, score them on rows held out, and write a chip file."""
     from tenfold.calibration import calibrate as fit
-    from tenfold.calibration import chip_text, read_measured, split, with_constants, write_chip
+    from tenfold.calibration import chip_text, read_measured, split, with_constants, writable, write_chip
     from tenfold.chips import chip as chip_named
 
     if chip == "host":
@@ -92,8 +92,7 @@ def calibrate(
         raise InputError("calibrate needs a CSV of measured times: tenfold calibrate CHIP MEASURED.csv")
     record = chip_named(chip)
     target = output or Path(f"{record.name}.toml")
-    if target.exists() and not force:
-        raise InputError(f"{target} is there already: give --force to replace it, or another --output")
+    writable(target, force=force, stem=record.name)
     rows = read_measured(_read(measured))
     fitted_on, held_out = split(rows)
     with progress(f"fitting {len(rows)} rows", 1) as advance:
@@ -101,6 +100,8 @@ def calibrate(
         advance()
     source = f"fitted on {measured.name}: {len(fitted_on)} rows fitted on, {len(held_out)} held out by shape (tenfold calibrate)"
     write_chip(target, with_constants(chip_text(chip), result, "fit_own", source), force=force)
+    if result.too_few:
+        sys.stderr.write(f"tenfold: too few rows to fit, constants kept: {', '.join(result.too_few)}\n")
     if as_json:
         emit(_calibration(result, target))
     else:
@@ -150,10 +151,10 @@ def _print_calibration(c: Calibration, target: Path) -> None:
 
 
 def _host(target: Path, *, force: bool, as_json: bool) -> None:
+    from tenfold.calibration import writable
     from tenfold.measure import calibrate_host
 
-    if target.exists() and not force:
-        raise InputError(f"{target} is there already: give --force to replace it, or another --output")
+    writable(target, force=force, stem="host")
     with progress("measuring this machine", 1) as advance:
         result, text = calibrate_host()
         advance()

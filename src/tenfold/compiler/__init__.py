@@ -1,5 +1,6 @@
 """The compiler: graphs to programs."""
 
+from tenfold.compiler.cut import twice
 from tenfold.compiler.pipeline import DEFAULT, STEPS, Options, build, compile
 
-__all__ = ["DEFAULT", "STEPS", "Options", "build", "compile"]
+__all__ = ["DEFAULT", "STEPS", "Options", "build", "compile", "twice"]

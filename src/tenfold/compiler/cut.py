@@ -25,7 +25,7 @@ def cut(made: Iterable[Kernel], groups: Sequence[Group], root: Mapping[str, str]
     apart: dict[tuple[object, ...], bool] = {}
     for kernel in made:
         if chip.kind == "systolic" and not kernel.products and SOFTMAX & set(kernel.ops) and kernel.operands:
-            yield from _twice(kernel)
+            yield from twice(kernel)
             continue
         if kernel.attention is None or chip.kind == "host" or not kernel.operands:
             yield kernel
@@ -43,7 +43,7 @@ def cut(made: Iterable[Kernel], groups: Sequence[Group], root: Mapping[str, str]
         yield from parts if apart[kernel.shape] else (kernel,)
 
 
-def _twice(kernel: Kernel) -> tuple[Kernel, Kernel]:
+def twice(kernel: Kernel) -> tuple[Kernel, Kernel]:
     """A softmax on its own: maximum and sum of each row, then the rows again."""
     reads = tuple(o for o in kernel.operands if o.role is not Role.OUTPUT)
     vector, functions = kernel.vector_ops // 2, kernel.transcendentals // 2

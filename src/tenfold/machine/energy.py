@@ -100,6 +100,8 @@ def node_nm(chip: Chip) -> float:
 @lru_cache(maxsize=128)
 def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
     """The model for ``precision``. Raises MissingFigure where neither power nor relatives are known."""
+    if chip.base is not None:
+        return energy_model(chip.base, precision)
     nm = node_nm(chip)
     table = energy_table()
     off = table.memory.get(chip.memory_kind.upper().replace(" ", "").split("-")[0], table.memory["HBM2"])

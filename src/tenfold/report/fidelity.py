@@ -63,7 +63,8 @@ _INTRODUCTION = """# Fidelity
 Predictions beside what was published or measured, written by `tenfold validate --data DIR --write docs/fidelity.md`. Only rows
 that no constant was fitted to, but where the area says so: shapes, models or whole chips are held out, not neighbouring rows.
 Without `--data` the comparisons that need measured sets are skipped. *Inside interval* is the share of rows that lie in the
-interval which the prediction carries; nine of ten should.
+interval which the prediction carries; nine of ten should. *Never calibrated* means with a relative's constants; what a call
+costs on the host beside the kernel, which the chip does not decide, is known.
 
 """
 _CHARTS = (
