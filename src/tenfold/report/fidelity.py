@@ -40,7 +40,10 @@ def _line(s: Summary, aim: Bar | None, unit: str, source: str) -> tuple[str, ...
         return f"{x * 100:.1f} pt" if unit == _SHARES else f"{x:.1%}"
 
     inside = f"{s.inside:.0%}" if s.inside is not None else "-"
-    wanted = "-" if aim is None else f"{share(aim.mean)} {'met' if s.mape <= aim.mean + 1e-12 else 'missed'}"
+    wanted = "-"
+    if aim is not None:
+        bounds = share(aim.mean) if aim.worst is None else f"{share(aim.mean)}, worst {share(aim.worst)}"
+        wanted = f"{bounds}: {'met' if aim.met(s) else 'missed'}"
     worst = f"{'+' if s.worst > 0 else ''}{share(s.worst)}"
     return s.area, f"{s.n:,}", share(s.mape), share(s.median), share(s.p90), worst, inside, wanted, source
 

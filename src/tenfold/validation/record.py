@@ -81,11 +81,15 @@ def summaries(rows: Sequence[Row]) -> dict[str, Summary]:
 
 
 class Bar(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What one area is held to, and why it is missed or weak."""
+    """What one area is held to in the mean, and in its worst case where that is bounded too; why it is missed or weak."""
 
     area: str
     mean: float
+    worst: float | None = None
     note: str = ""
+
+    def met(self, s: Summary) -> bool:
+        return s.mape <= self.mean + 1e-12 and (self.worst is None or abs(s.worst) <= self.worst)
 
 
 class _Bars(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
