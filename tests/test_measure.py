@@ -18,7 +18,7 @@ from tenfold.ir.bind import bind
 from tenfold.machine import simulate
 from tenfold.measure import compare_nodes, measure, probes
 from tenfold.measure.calibrate import _Measured, fit_host
-from tenfold.measure.runtime import zeros_like
+from tenfold.measure.runtime import normal_inputs
 from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.quality import seeded_inputs
 
@@ -89,4 +89,4 @@ def test_what_cannot_run_is_said() -> None:
         measure(b"nothing", {})
     probe = next(probes())
     with pytest.raises(InputError, match="does not run"):
-        measure(probe.model.SerializeToString(), zeros_like({"wrong": (1, 2)}))
+        measure(probe.model.SerializeToString(), normal_inputs({"wrong": (1, 2)}))

@@ -52,17 +52,16 @@ def kernel_of(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     return _KERNELS[r.op](r, chip, precision)
 
 
-def kernels_of(r: Request, chip: Chip, precision: MatrixPrecision) -> tuple[Kernel, ...]:
-    """The kernels that one call runs as: one on a GPU or processor.
+def parts_of(kernel: Kernel, r: Request, chip: Chip) -> tuple[Kernel, ...]:
+    """The kernels that the call of ``kernel`` runs as: itself on a GPU or processor.
 
     On a software-scheduled chip attention and softmax run in parts, and a product on its own has no neighbour to overlap
     with: operands that fit are fetched whole, then used, and a result that fits stays for its consumer.
     """
     if chip.kind != "systolic":
-        return (kernel_of(r, chip, precision),)
+        return (kernel,)
     if r.op.startswith("attention"):
-        return _attention_graph(r, chip, precision)
-    kernel = kernel_of(r, chip, precision)
+        return _attention_graph(r, chip, kernel.precision)
     return twice(kernel) if r.op == "softmax" else _alone(kernel, chip)
 
 

@@ -12,7 +12,7 @@ from tenfold.errors import InputError, TenfoldError
 from tenfold.estimate import Estimate
 from tenfold.machine import Family, Kernel, require_model, time_kernels
 from tenfold.machine.simulate import dynamic_energy, static_power
-from tenfold.operators import COLUMNS, DTYPES, Request, kernel_of, kernels_of
+from tenfold.operators import COLUMNS, DTYPES, Request, kernel_of, parts_of
 
 WITH_OFFSET = frozenset({Family.MATMUL, Family.SOFTMAX, Family.NORM, Family.STREAM})
 RESULT_COLUMNS = ("time_s", "bound", "energy_j")
@@ -110,7 +110,7 @@ def predict(request: Request, chip: Chip, source: str | None = None) -> Predicti
     try:
         precision = chip.storage(request.dtype)
         kernel = kernel_of(request, chip, precision)
-        kernels = kernels_of(request, chip, precision)
+        kernels = parts_of(kernel, request, chip)
         timed, counters = time_kernels(chip, kernels)
     except TenfoldError as error:
         raise type(error)(f"line {request.line}: {error}") if isinstance(error, InputError) else error from error

@@ -20,7 +20,7 @@ from tenfold.compiler import build
 from tenfold.errors import InputError
 from tenfold.machine import Family, Kernel, Program, gpu_times, simulate, time_kernels
 from tenfold.machine.energy import energy_model
-from tenfold.operators import kernel_of, kernels_of
+from tenfold.operators import kernel_of, parts_of
 from tenfold.predict import WITH_OFFSET, fetched_with
 from tenfold.profile import Sizes, load, prepare
 
@@ -28,7 +28,7 @@ Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 FEWEST = 4  # rows of a family below which nothing is fitted
 POWER = 0.25  # a source counts as the root of its rows: many rows say more, but not alone what a constant is
-OUTLIER = 0.5
+OUTLIER = 0.5  # logarithmic error beyond which a row weighs less
 WHOLE_OUTLIER = 0.2  # the same where whole models are among the rows
 SIMPLEX_TRIES = 160
 FEW, LEAST_OF_FEW = 30, 0.15  # rows that say little about other rows, and the interval they give at least (assumed)
@@ -268,11 +268,12 @@ def timer(chip: Chip, rows: Sequence[Measured]) -> Timer:
         if isinstance(m.what, Forward):
             bound = prepare(load(m.what.model), Sizes(m.what.batch, m.what.seq))
             programs.append((i, build(bound.graph, chip, chip.storage(m.what.dtype), bound.batch)))
-        elif chip.kind == "gpu":
-            k = _kernel(chip, m)
+            continue
+        k = _kernel(chip, m)
+        if chip.kind == "gpu":
             alike.setdefault((k.family, k.precision), []).append((i, k))
         else:
-            parts.append((i, kernels_of(m.what, chip, chip.storage(m.what.dtype))))
+            parts.append((i, parts_of(k, m.what, chip)))
 
     def time(c: Chip) -> Floats:
         seconds = np.empty(len(rows))

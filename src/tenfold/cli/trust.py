@@ -152,12 +152,11 @@ def _print_calibration(c: Calibration, target: Path) -> None:
 
 def _host(target: Path, *, force: bool, as_json: bool) -> None:
     from tenfold.calibration import writable
-    from tenfold.measure import calibrate_host
+    from tenfold.measure import calibrate_host, probes
 
     writable(target, force=force, stem="host")
-    with progress("measuring this machine", 1) as advance:
-        result, text = calibrate_host()
-        advance()
+    with progress("measuring this machine", sum(1 for _ in probes())) as advance:
+        result, text = calibrate_host(advance)
     write_text(target, text)
     if as_json:
         emit(_calibration(result, target))

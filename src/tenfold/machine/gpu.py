@@ -18,7 +18,7 @@ import numpy as np
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.machine.gpu_attention import attention_parts
 from tenfold.machine.gpu_experts import experts_parts
-from tenfold.machine.gpu_rates import TRANSCENDENTAL_OPS, Parts, Rates, norm, rates
+from tenfold.machine.gpu_rates import HALF_AREA, K_STEP, TRANSCENDENTAL_OPS, Parts, Rates, norm, rates
 from tenfold.machine.kernel import Family, Kernel
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
@@ -27,8 +27,6 @@ _TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (2
           (16, 64), (16, 128))  # fmt: skip
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _TM, _TN, _SPLIT = np.array([(tm, tn, s) for tm, tn in _TILES for s in _SPLITS], dtype=np.float64).T
-HALF_AREA = 1024.0  # tile area at which the fixed cost of a tile equals tile_factor of its arithmetic
-K_STEP = 32  # the depth in which tiles advance
 SHARED_BYTES = 48 * 1024  # shared memory of a block unless asked for more (CUDA C++ Programming Guide, compute capabilities)
 
 

@@ -24,6 +24,7 @@ _LARGEST_GROUP = 32  # query heads of one key head that one block handles (Flash
 _GROUP_ROWS, _GROUP_STEP = 16.0, 0.75  # a second tile of 16 heads costs three quarters of the first (observed)
 _DECODE_KEYS = 64  # keys are read in pages
 _SPLITS = 2.0 ** np.arange(9)
+_STREAM_OVERLAP = 2.0  # exponent of the norm of the interface and the streams of the multiprocessors (assumed)
 
 
 def attention_parts(chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved_bytes: np.ndarray) -> Parts:
@@ -84,7 +85,7 @@ def _decode(chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attenti
     waves = np.maximum(blocks * _SPLITS / r.units / resident, 1)
     launch = chip.constant("decode_launch_s")
     overhead = waves * latency + launch * np.where(_SPLITS > 1, 2.0, 1.0)
-    total = (memory**2 + stream**2) ** 0.5 + overhead
+    total = (memory**_STREAM_OVERLAP + stream**_STREAM_OVERLAP) ** (1 / _STREAM_OVERLAP) + overhead
     at = np.arange(len(attentions)), np.argmin(total, axis=1)
     zero = np.zeros(len(attentions))
     return Parts(total[at], zero, zero, memory[:, 0], stream[at], overhead[at])

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.machine.gpu_rates import Parts, norm, rates
+from tenfold.machine.gpu_rates import HALF_AREA, K_STEP, Parts, norm, rates
 from tenfold.machine.kernel import Experts
 
 _TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256), (64, 256))
 _TM, _TN = np.array(_TILES, dtype=np.float64).T
-_HALF_AREA = 1024.0
-_K_STEP = 32
 
 
 def experts_parts(chip: Chip, precision: MatrixPrecision, layers: Sequence[Experts], width: float) -> Parts:
@@ -31,13 +29,13 @@ def experts_parts(chip: Chip, precision: MatrixPrecision, layers: Sequence[Exper
     row_tiles = np.array([np.ceil(np.array(e.counts)[:, None] / _TM).sum(axis=0) for e in layers])
     bandwidth = r.peak_memory_bytes_per_s * chip.constant("moe_memory_fraction")
     area = _TM * _TN
-    efficiency = chip.constant("moe_matrix_fraction") * area / (area + _HALF_AREA * chip.constant("tile_factor"))
+    efficiency = chip.constant("moe_matrix_fraction") * area / (area + HALF_AREA * chip.constant("tile_factor"))
     total = np.zeros_like(row_tiles)
     columns = []
     for n, k in ((gates * inner, hidden), (hidden, inner)):
         tiles = row_tiles * np.ceil(n[:, None] / _TN)
         waves = np.maximum(tiles / r.units, 1)
-        matrix = waves * area * np.ceil(k[:, None] / _K_STEP) * _K_STEP / (r.macs_per_unit_s * efficiency)
+        matrix = waves * area * np.ceil(k[:, None] / K_STEP) * K_STEP / (r.macs_per_unit_s * efficiency)
         l2 = tiles * (_TM + _TN) * k[:, None] * width / r.l2_bytes_per_s
         memory = (width * (active * n * k + routed * (n + k)) / bandwidth)[:, None] * np.ones_like(area)
         overhead = waves * chip.constant("moe_wave_s")

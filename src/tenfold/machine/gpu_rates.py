@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from tenfold.chips import Chip, MatrixPrecision
 
-Number: TypeAlias = "float | np.ndarray[Any, np.dtype[np.float64]]"
-
 L2_BYTES_PER_CYCLE = 64.0  # per multiprocessor (NVIDIA A100 whitepaper: 5120 bytes a cycle over 80 slices, recalled)
+HALF_AREA = 1024.0  # tile area at which the fixed cost of a tile equals tile_factor of its arithmetic
+K_STEP = 32  # the depth in which tiles advance
 TRANSCENDENTAL_OPS = 4  # special function units run at a quarter of the fp32 rate
 OVERLAP = 4.0  # exponent of the norm of resources that overlap in part (assumed; a maximum would be infinite, a sum 1)
 

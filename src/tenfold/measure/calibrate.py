@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -18,7 +17,7 @@ from tenfold.importers.onnx import import_model
 from tenfold.ir.bind import bind
 from tenfold.machine import Program, simulate
 from tenfold.measure.probes import Probe, probes
-from tenfold.measure.runtime import measure, zeros_like
+from tenfold.measure.runtime import measure, normal_inputs
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
@@ -55,7 +54,7 @@ def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibrat
         advance()
     train, test = [r for i, r in enumerate(rows) if i % 3 != 2], [r for i, r in enumerate(rows) if i % 3 == 2]
     record, constants = fit_host(base, train)
-    errors = [tuple((r.predicted / r.time_s - 1) for r in _predicted(record, part)) for part in (train, test)]
+    errors = [tuple(r - 1 for r in _ratios(record, part)) for part in (train, test)]
     fit = FamilyFit("operators", constants, {}, *errors)
     figures = dict(record.figures)
     for name in ("time_error", "model_error"):
@@ -68,19 +67,14 @@ def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibrat
 
 
 def _measured(base: Chip, p: Probe) -> _Measured:
-    nodes = [n for n in measure(p.model.SerializeToString(), zeros_like(p.inputs)).nodes if n.op == p.op]
+    nodes = [n for n in measure(p.model.SerializeToString(), normal_inputs(p.inputs)).nodes if n.op == p.op]
     program = build(bind(import_model(p.model, p.name), {}), base, base.storage(None), 1)
     return _Measured(p, program, max(sum(n.time_s for n in nodes), 5e-7))
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    predicted: float
-    time_s: float
-
-
-def _predicted(record: Chip, rows: Sequence[_Measured]) -> list[_Pair]:
-    return [_Pair(simulate(r.program, record).time_s.value, r.time_s) for r in rows]
+def _ratios(record: Chip, rows: Sequence[_Measured]) -> list[float]:
+    """Predicted over measured."""
+    return [simulate(r.program, record).time_s.value / r.time_s for r in rows]
 
 
 def fit_host(base: Chip, rows: Sequence[_Measured]) -> tuple[Chip, dict[str, float]]:
@@ -96,7 +90,7 @@ def fit_host(base: Chip, rows: Sequence[_Measured]) -> tuple[Chip, dict[str, flo
         return replace(record, memory_bytes_per_s=values[BANDWIDTH])
 
     def residuals(logs: Floats) -> Floats:
-        return np.array([math.log(p.predicted / p.time_s) for p in _predicted(at(logs), rows)])
+        return np.log(_ratios(at(logs), rows))
 
     bounds = (np.log([c.low for c in sought]), np.log([c.high for c in sought]))
     start = np.log([c.start for c in sought])

@@ -15,13 +15,12 @@ OPSET = 17
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One operator on fixed shapes: a model of which the nodes of type ``op`` count, ``count`` of them."""
+    """One operator on fixed shapes: a model of which the nodes of type ``op`` count."""
 
     name: str
     op: str
     model: onnx.ModelProto
     inputs: Mapping[str, tuple[int, ...]]
-    count: int = 1
 
 
 # m, n, k; a leading number is a batch

@@ -92,7 +92,7 @@ def _nodes(events: list[dict[str, Any]]) -> tuple[NodeTime, ...]:
     return tuple(NodeTime(n, ops[n], statistics.median(t[WARM_UP:] or t)) for n, t in spent.items())
 
 
-def zeros_like(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
+def normal_inputs(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
     """Seeded normal floats of these shapes."""
     rng = np.random.default_rng(seed)
     return {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
