@@ -76,9 +76,13 @@ SYSTOLIC: tuple[Constant, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class FamilyFit:
-    """How one family came out: rows fitted on and held out, and their errors as fractions of the measured time."""
+    """How one family came out: rows fitted on and held out, and their errors as fractions of the measured time.
+
+    ``covers`` names the errors of the chip file that its interval is for.
+    """
 
     family: str
+    covers: tuple[str, ...]
     constants: Mapping[str, float]
     offsets: Mapping[str, float]
     fitted_on: tuple[float, ...]
@@ -200,15 +204,14 @@ def _fit(
             options=options,
         )
     named, beside = at(found.x)
-    best = chip.with_constants(named)
     if beside and families[0] is Family.MATMUL:
-        best = best.with_constants({"calibration.launch_s": min(beside.values())})
-    best = best.with_constants({f"offsets.{s}": v for s, v in beside.items()})
+        named["calibration.launch_s"] = min(beside.values())  # the least of the measuring sources: kernels in a graph
+    best = chip.with_constants(named | {f"offsets.{s}": v for s, v in beside.items()})
     errors = tuple(tuple(_errors(best, rows, beside)) for rows in (train, test))
     name = families[0].value if len(families) == 1 else "kernels" if chip.kind == "systolic" else "stream"
-    fit = FamilyFit(name, {k.removeprefix("calibration."): v for k, v in named.items()}, beside, *errors)
-    interval = {"calibration.time_error" if chip.kind == "systolic" else f"calibration.{f.value}_error": fit.interval for f in families}
-    return best.with_constants(interval), fit
+    covers = ("time",) if chip.kind == "systolic" else tuple(f.value for f in families)
+    fit = FamilyFit(name, covers, {k.removeprefix("calibration."): v for k, v in named.items()}, beside, *errors)
+    return best.with_constants({f"calibration.{n}_error": fit.interval for n in covers}), fit
 
 
 ENERGY = ("busy_fraction", "mac_energy_factor")
@@ -232,7 +235,7 @@ def fit_energy(chip: Chip, train: Sequence[Measured], test: Sequence[Measured]) 
     found = least_squares(lambda x: np.log(ratio(chip.with_constants(at(x)), train)), start, bounds=bounds, loss="soft_l1", f_scale=OUTLIER)
     best = chip.with_constants(at(found.x))
     errors = (tuple((ratio(best, rows) - 1).tolist()) for rows in (train, test))
-    fit = FamilyFit("energy", {n.removeprefix("calibration."): v for n, v in at(found.x).items()}, {}, *errors)
+    fit = FamilyFit("energy", ("energy",), {n.removeprefix("calibration."): v for n, v in at(found.x).items()}, {}, *errors)
     return best.with_constants({"calibration.energy_error": fit.interval}), fit
 
 

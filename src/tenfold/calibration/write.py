@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tenfold.calibration.fit import Calibration
 from tenfold.chips import CATALOGUE, names, read_chip
+from tenfold.chips.write import text_of
 from tenfold.errors import InputError, UnknownName
-from tenfold.machine import Family
 
 _SECTION = re.compile(r"^\s*\[\[?\s*([\w.]+)\s*\]?\]\s*(#.*)?$")
 _BARE = re.compile(r"^[A-Za-z0-9_-]+$")
@@ -36,7 +36,7 @@ def with_constants(text: str, c: Calibration, key: str, source: str) -> str:
     key = next(k for k in (key, *(f"{key}_{i}" for i in range(2, 10_000))) if not re.search(rf"^\s*{k}\s*=", known, re.M))
     constants, offsets = entries(c)
     lines = text.rstrip("\n").split("\n")
-    lines = _put(lines, "sources", {key: _quoted(source)})
+    lines = _put(lines, "sources", {key: text_of(source)})
     lines = _put(lines, "calibration", {n: _figure(v, key, note) for n, (v, note) in constants.items()})
     return "\n".join(_put(lines, "offsets", {n: _figure(v, key, note) for n, (v, note) in offsets.items()})) + "\n"
 
@@ -51,15 +51,9 @@ def entries(c: Calibration) -> tuple[dict[str, tuple[str, str]], dict[str, tuple
             constants[name] = (_valued(name, value), "")
         for name, value in f.offsets.items():
             offsets[name] = (_valued("_s", value), "")
-        errors = ("time",) if f.family == "kernels" else tuple(_ROW_FAMILIES) if f.family == "stream" else (f.family,)
-        for family in errors:
-            constants[f"{family}_error"] = (f"{f.interval:.3f}", f"nine of ten of the rows fitted on; {note}")
-        if f.family == "matmul" and f.offsets:
-            constants["launch_s"] = (_valued("_s", min(f.offsets.values())), "the least of the measuring sources")
+        for name in f.covers:
+            constants[f"{name}_error"] = (f"{f.interval:.3f}", f"nine of ten of the rows fitted on; {note}")
     return constants, offsets
-
-
-_ROW_FAMILIES = (Family.SOFTMAX.value, Family.NORM.value, Family.STREAM.value)
 
 
 def _score(fitted_on: tuple[float, ...], held_out: tuple[float, ...]) -> str:
@@ -76,16 +70,11 @@ def _valued(name: str, value: float) -> str:
 
 
 def _figure(value: str, key: str, note: str) -> str:
-    return f'{{ value = "{value}", status = "fitted", source = "{key}"' + (f", note = {_quoted(note)}" if note else "") + " }"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return f'{{ value = "{value}", status = "fitted", source = "{key}"' + (f", note = {text_of(note)}" if note else "") + " }"
 
 
 def _key(name: str) -> str:
-    return name if _BARE.match(name) else _quoted(name)
+    return name if _BARE.match(name) else text_of(name)
 
 
 def _put(lines: list[str], section: str, values: Mapping[str, str]) -> list[str]:

@@ -15,20 +15,25 @@ _SCALES = {"flops_per_s": 1e9, "area_m2": 1e-6, "length_m": 1e-9}
 
 
 def chip_file(chip: Chip) -> str:
-    """The file of ``chip``, which reads back as the same record."""
+    """The file of ``chip``, which reads back as the same record but for links, the host link and offsets, which are left out."""
     own = [p for p in chip.figures if "." not in p]
-    lines = [f"name = {_text(chip.name)}", f"organisation = {_text(chip.organisation)}", f"year = {chip.year}", f'kind = "{chip.kind}"']
+    lines = [
+        f"name = {text_of(chip.name)}",
+        f"organisation = {text_of(chip.organisation)}",
+        f"year = {chip.year}",
+        f'kind = "{chip.kind}"',
+    ]
     lines += [
-        f"{n} = {_text(v)}" for n, v in (("cooling", chip.cooling), ("note", chip.note), ("calibration_from", chip.calibration_from)) if v
+        f"{n} = {text_of(v)}" for n, v in (("cooling", chip.cooling), ("note", chip.note), ("calibration_from", chip.calibration_from)) if v
     ]
     lines += [f"{p} = {_figure(p, chip.figures[p])}" for p in own]
     lines += ["", *_section("peak", chip.figures)]
     if chip.matrix:
         lines += ["", *_section("matrix", chip.figures)]
-    lines += ["", "[memory]", f"kind = {_text(chip.memory_kind)}", *_keys("memory", chip.figures)]
+    lines += ["", "[memory]", f"kind = {text_of(chip.memory_kind)}", *_keys("memory", chip.figures)]
     for level in chip.sram:
-        lines += ["", "[[sram]]", f"name = {_text(level.name)}", *_keys(f"sram.{level.name}", chip.figures)]
-    lines += ["", "[sources]", *(f"{_text(k)} = {_text(v)}" for k, v in chip.sources.items())]
+        lines += ["", "[[sram]]", f"name = {text_of(level.name)}", *_keys(f"sram.{level.name}", chip.figures)]
+    lines += ["", "[sources]", *(f"{text_of(k)} = {text_of(v)}" for k, v in chip.sources.items())]
     lines += ["", *_section("calibration", chip.figures)]
     return "\n".join(lines) + "\n"
 
@@ -52,9 +57,10 @@ def _figure(path: str, q: Quantity) -> str:
 
     parts = [f"value = {written(q.value)}"]
     parts += [f"{n} = {written(v)}" for n, v in (("low", q.low), ("high", q.high)) if v != q.value]
-    parts += [f'status = "{q.status}"', f"source = {_text(q.source)}"] + ([f"note = {_text(q.note)}"] if q.note else [])
+    parts += [f'status = "{q.status}"', f"source = {text_of(q.source)}"] + ([f"note = {text_of(q.note)}"] if q.note else [])
     return "{ " + ", ".join(parts) + " }"
 
 
-def _text(text: str) -> str:
+def text_of(text: str) -> str:
+    """``text`` as a basic string of TOML."""
     return json.dumps(text, ensure_ascii=False)

@@ -234,7 +234,7 @@ def _notes(done: Sequence[Any], money: bool, *, checked: bool) -> Iterable[str]:
     left_out = done[0].run.program.without
     if left_out:
         yield f"Left out: {', '.join(left_out)}."
-    yield "Intervals are provisional: the error of single operators where they were measured, wider elsewhere."
+    yield "Intervals: measured errors of kernels or whole models where there are any, provisional elsewhere (docs/fidelity.md)."
     narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
     if narrow and not checked:
         yield f"Quality not checked in {', '.join(narrow)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.errors import ModelError
@@ -119,7 +119,7 @@ def _experts(scope: Scope, op: Op) -> Experts:
     for d in x[:-1]:
         tokens *= _int(d, op.name)
     experts, hidden, inner = _int(up[0], op.name), _int(x[-1], op.name), _int(down[1], op.name)
-    each, more = divmod(tokens * int(str(op.attrs["top_k"])), experts)
+    each, more = divmod(tokens * cast("int", op.attrs["top_k"]), experts)
     counts = tuple(each + (i < more) for i in range(experts))
     return Experts(tokens, hidden, inner, experts, counts, bool(op.attrs.get("gated", 0)))
 

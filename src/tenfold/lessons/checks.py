@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
 
 from tenfold.carbon import assumption, envelope
-from tenfold.chips import Chip, Matrix, MatrixPrecision, Quantity, chip
+from tenfold.chips import MatrixPrecision, chip, what_if
 from tenfold.compiler import Options, build
 from tenfold.ir import graph_totals
 from tenfold.ir.table import Lowering
@@ -51,13 +50,8 @@ def process_gain() -> float:
 
 def _lstm_layer(side: int) -> float:
     """Microseconds of one 600 x 600 layer, batch 96, on TPU v1 with a ``side`` x ``side`` array at full memory rate."""
-    v1 = chip("tpu-v1")
-    scale = (side / 256) ** 2
-    full = Quantity(1.0, 1.0, 1.0, "assumed", "tenfold", "the paper's own sum takes the full 34 GB/s")
-    none = replace(full, value=0.0, low=0.0, high=0.0, note="the paper's sum leaves the launch out")
-    figures = {**v1.figures, "calibration.memory_fraction": full, "calibration.kernel_s": none}
-    peaks = {p: v * scale for p, v in v1.peak_flops.items()}
-    variant: Chip = replace(v1, matrix=Matrix(1, side, side), peak_flops=peaks, figures=figures)
+    # the paper's own sum leaves launches out
+    variant = what_if(chip("tpu-v1"), [f"matrix.rows={side}", f"matrix.columns={side}", "calibration.kernel_s=0"])
     kernel = Kernel(
         name="lstm1",
         ops=("matmul",),

@@ -55,10 +55,10 @@ def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibrat
     train, test = [r for i, r in enumerate(rows) if i % 3 != 2], [r for i, r in enumerate(rows) if i % 3 == 2]
     record, constants = fit_host(base, train)
     errors = [tuple(r - 1 for r in _ratios(record, part)) for part in (train, test)]
-    fit = FamilyFit("operators", constants, {}, *errors)
+    fit = FamilyFit("operators", ("time", "model"), constants, {}, *errors)
     figures = dict(record.figures)
-    for name in ("time_error", "model_error"):
-        figures[f"calibration.{name}"] = Quantity(
+    for name in fit.covers:
+        figures[f"calibration.{name}_error"] = Quantity(
             fit.interval, fit.interval, fit.interval, "fitted", SOURCE, "nine of ten operators fitted on"
         )
     note = f"{len(train)} operators with ONNX Runtime on this machine fitted on, {len(test)} held out (tenfold calibrate host)"

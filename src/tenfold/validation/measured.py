@@ -34,11 +34,10 @@ def kernels(folder: Path) -> Iterator[Row]:
     for s in SETS:
         _, held = s.parts(folder)
         rows = [m for m in held if isinstance(m.what, Request)]
-        if rows:
-            yield from _rows(chip(s.chip), s, rows, _area)
-            if s.source == "aiconfigurator" and rows[0].group.startswith("matmul"):
-                far = [m for m in rows if _beyond_l2(chip(s.chip), m)]
-                yield from _rows(chip(s.chip), s, far, lambda c, m: f"matmul, operands beyond L2 ({c.name})")
+        for m, row in zip(rows, _rows(chip(s.chip), s, rows, _area), strict=True):
+            yield row
+            if s.source == "aiconfigurator" and _beyond_l2(chip(s.chip), m):
+                yield replace(row, area=f"matmul, operands beyond L2 ({s.chip})")
 
 
 def uncalibrated(folder: Path) -> Iterator[Row]:
