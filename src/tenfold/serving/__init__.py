@@ -1,0 +1,66 @@
+"""Serving under a p99: policies that decide, arrivals, and the driver with the simulated clock (lessons 4 and 5)."""
+
+from tenfold.serving.arrivals import (
+    ClosedLoop,
+    Diurnal,
+    Gamma,
+    OnOff,
+    Open,
+    Poisson,
+    Stream,
+    Trace,
+    read_trace,
+)
+from tenfold.serving.baselines import Aimd, Clockwork, FixedBatch, MaxDelay
+from tenfold.serving.latency import Known, Latency, Learned, curve
+from tenfold.serving.loadgen import OneByOne, ServerSchedule, Verdict, queries_needed, server_verdict
+from tenfold.serving.policy import Served, SloPolicy
+from tenfold.serving.record import Decision, Policy, Refusal, Request, Start, Why, explain
+from tenfold.serving.residency import Residency, Weights
+from tenfold.serving.result import Result, TenantResult, result_of
+from tenfold.serving.simulate import Batch, Instant, Log, Outcome, Spread, simulate
+
+__all__ = [
+    "Aimd",
+    "Batch",
+    "Clockwork",
+    "ClosedLoop",
+    "Decision",
+    "Diurnal",
+    "FixedBatch",
+    "Gamma",
+    "Instant",
+    "Known",
+    "Latency",
+    "Learned",
+    "Log",
+    "MaxDelay",
+    "OnOff",
+    "OneByOne",
+    "Open",
+    "Outcome",
+    "Poisson",
+    "Policy",
+    "Refusal",
+    "Request",
+    "Residency",
+    "Result",
+    "Served",
+    "ServerSchedule",
+    "SloPolicy",
+    "Spread",
+    "Start",
+    "Stream",
+    "TenantResult",
+    "Trace",
+    "Verdict",
+    "Weights",
+    "Why",
+    "curve",
+    "explain",
+    "queries_needed",
+    "read_trace",
+    "result_of",
+    "server_verdict",
+    "simulate",
+]

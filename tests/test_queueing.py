@@ -1,0 +1,159 @@
+"""Queueing truth: simulated waits against closed forms, conservation and Little's law at every instant."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import poisson
+
+from tenfold.serving import (
+    Aimd,
+    Clockwork,
+    ClosedLoop,
+    FixedBatch,
+    Gamma,
+    Instant,
+    Known,
+    MaxDelay,
+    Open,
+    Poisson,
+    Served,
+    SloPolicy,
+    Spread,
+    Stream,
+    curve,
+    simulate,
+)
+
+REQUESTS = 160_000
+BATCHES = 20
+FOREVER = Stream("tenant", "model", math.inf)
+
+
+class Exponential:
+    """Service times of an M/M queue."""
+
+    def __init__(self, mean_s, seed):
+        self.mean_s, self.rng = mean_s, np.random.default_rng(seed)
+
+    def seconds(self, model, batch):
+        return float(self.rng.exponential(self.mean_s))
+
+
+def one_model(times_s):
+    return {"model": Served(Known(times_s))}
+
+
+def mean_stay(policy, rate, service, workers=1, seed=5):
+    """Mean time in the system and its standard error by batch means, the first tenth left out."""
+    times = Poisson(rate).times_s(REQUESTS / rate, np.random.default_rng(seed))
+    log = simulate(policy, Open([(FOREVER, times)]), service, workers=workers)
+    stay = (log.finish_s - np.array([r.arrival_s for r in log.requests]))[len(times) // 10 :]
+    means = np.array([part.mean() for part in np.array_split(stay, BATCHES)])
+    return stay.mean(), means.std(ddof=1) / math.sqrt(BATCHES)
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.8, 0.9])
+def test_mm1(rho):
+    mean, error = mean_stay(MaxDelay(one_model({1: 1.0}), 1, 0.0), rho, Exponential(1.0, 1))
+    assert abs(mean - 1 / (1 - rho)) < 3 * error
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.8, 0.9])
+def test_md1(rho):
+    mean, error = mean_stay(MaxDelay(one_model({1: 1.0}), 1, 0.0), rho, Spread({"model": [1.0, 1.0]}))
+    assert abs(mean - (1 + rho / (2 * (1 - rho)))) < 3 * error
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.8, 0.9])
+def test_mg1_is_pollaczek_khinchine(rho):
+    cv = 0.7
+    mean, error = mean_stay(MaxDelay(one_model({1: 1.0}), 1, 0.0), rho, Spread({"model": [1.0, 1.0]}, {"model": cv}, seed=2))
+    assert abs(mean - (1 + rho * (1 + cv**2) / (2 * (1 - rho)))) < 3 * error
+
+
+def mdc_stay(rate, servers, size=600):
+    """M/D/c: the number in the system at t and t + 1, with Poisson arrivals between (Crommelin 1932)."""
+    arrivals = poisson.pmf(np.arange(size), rate)
+    chain = np.zeros((size, size))
+    for n in range(size):
+        left = max(n - servers, 0)
+        chain[n, left:] = arrivals[: size - left]
+        chain[n, -1] += 1 - chain[n].sum()
+    state = np.linalg.solve([*(chain.T - np.eye(size))[:-1].tolist(), [1.0] * size], [0.0] * (size - 1) + [1.0])
+    return float(state @ np.arange(size)) / rate
+
+
+@pytest.mark.parametrize("servers", [2, 4])
+@pytest.mark.parametrize("rho", [0.5, 0.8, 0.9])
+def test_mdc(rho, servers):
+    policy = MaxDelay(one_model({1: 1.0}), 1, 0.0)
+    mean, error = mean_stay(policy, rho * servers, Spread({"model": [1.0, 1.0]}), workers=servers)
+    assert abs(mean - mdc_stay(rho * servers, servers)) < 3 * error
+
+
+def batch_service_stay(rate, most, time, size=600):
+    """Batches of all that wait, up to ``most``, each of ``time``: the chain at the ends of service (Bailey 1954), then Little."""
+    arrivals = poisson.pmf(np.arange(size), rate * time)
+    chain = np.zeros((size, size))
+    for n in range(size):
+        left = n - min(n, most) if n else 0
+        chain[n, left:] = arrivals[: size - left]
+        chain[n, -1] += 1 - chain[n].sum()
+    state = np.linalg.solve([*(chain.T - np.eye(size))[:-1].tolist(), [1.0] * size], [0.0] * (size - 1) + [1.0])
+    n = np.arange(size)
+    length = time + np.where(n == 0, 1 / rate, 0.0)
+    present = np.where(n == 0, 1, n) * time + rate * time**2 / 2
+    return float(state @ present) / float(state @ length) / rate
+
+
+@pytest.mark.parametrize("most", [4, 16])
+@pytest.mark.parametrize("rho", [0.5, 0.8, 0.9])
+def test_batch_service(rho, most):
+    times = {1: 1.0, most: 1.0}
+    mean, error = mean_stay(MaxDelay(one_model(times), most, 0.0), rho * most, Spread({"model": curve(times)}))
+    assert abs(mean - batch_service_stay(rho * most, most, 1.0)) < 3 * error
+
+
+POLICIES = {
+    "slo": lambda m: SloPolicy(m, {"tenant": 1.0}),
+    "fixed": lambda m: FixedBatch(m, 5),
+    "delay": lambda m: MaxDelay(m, 8, 0.004, queue=40),
+    "aimd": lambda m: Aimd(m),
+    "clockwork": lambda m: Clockwork(m),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_request_is_somewhere_at_every_instant_and_little_holds(name, workers):
+    times = {1: 0.004, 8: 0.009}
+    area = stays = 0.0
+    last = 0.0
+    inside = 0
+
+    def observe(at: Instant):
+        nonlocal area, last, inside
+        assert at.arrived == at.answered + at.refused + at.waiting + at.serving
+        assert min(at.answered, at.refused, at.waiting, at.serving) >= 0
+        area += inside * (at.now_s - last)
+        last, inside = at.now_s, at.waiting + at.serving
+
+    source = Open([(Stream("tenant", "model", 0.02), Gamma(900.0 * workers, 2.0).times_s(4.0, np.random.default_rng(3)))])
+    service = Spread({"model": curve(times)}, {"model": 0.3}, seed=4)
+    log = simulate(POLICIES[name](one_model(times)), source, service, workers=workers, observer=observe)
+    stays = float(np.sum(log.finish_s - np.array([r.arrival_s for r in log.requests])))
+    assert not np.isnan(log.finish_s).any()
+    assert area == pytest.approx(stays, rel=1e-9)  # Little: what was inside over time is the sum of the stays
+    served = [r.id for b in log.batches for r in b.start.requests]
+    refused = [r.request.id for r in log.refusals]
+    assert sorted(served + refused) == [r.id for r in log.requests]
+
+
+def test_closed_loop_is_the_interactive_response_time_law():
+    """Clients = throughput x (response + think) (Lazowska et al. 1984)."""
+    clients, think, count = 12, 0.05, 40_000
+    source = ClosedLoop(FOREVER, clients, think, count, np.random.default_rng(8))
+    log = simulate(MaxDelay(one_model({1: 0.006}), 1, 0.0), source, Exponential(0.006, 9))
+    response = float(np.mean(log.finish_s - np.array([r.arrival_s for r in log.requests])))
+    assert len(log.requests) / log.ended_s * (response + think) == pytest.approx(clients, rel=0.02)
