@@ -4,6 +4,7 @@ from tenfold.serving.arrivals import (
     ClosedLoop,
     Diurnal,
     Gamma,
+    Merged,
     OnOff,
     Open,
     Poisson,
@@ -19,6 +20,7 @@ from tenfold.serving.record import Decision, Policy, Refusal, Request, Start, Wh
 from tenfold.serving.residency import Residency, Weights
 from tenfold.serving.result import Result, TenantResult, result_of
 from tenfold.serving.simulate import Batch, Instant, Log, Outcome, Spread, simulate
+from tenfold.serving.versions import Version, Versioned
 
 __all__ = [
     "Aimd",
@@ -35,6 +37,7 @@ __all__ = [
     "Learned",
     "Log",
     "MaxDelay",
+    "Merged",
     "OnOff",
     "OneByOne",
     "Open",
@@ -54,6 +57,8 @@ __all__ = [
     "TenantResult",
     "Trace",
     "Verdict",
+    "Version",
+    "Versioned",
     "Weights",
     "Why",
     "curve",

@@ -6,7 +6,7 @@ import csv
 import heapq
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 import numpy as np
@@ -203,6 +203,36 @@ class Open:
 
     def answered(self, request: Request, now_s: float) -> None:
         """Open arrivals do not listen."""
+
+
+class _Part(Protocol):
+    def peek_s(self) -> float: ...
+
+    def pop(self) -> Request: ...
+
+    def answered(self, request: Request, now_s: float) -> None: ...
+
+
+@final
+class Merged:
+    """Several sources as one, numbered anew; each hears of the answers to its own."""
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = tuple(parts)
+        self._owner: list[tuple[int, int]] = []  # by new number: the part, and the number there
+
+    def peek_s(self) -> float:
+        return min(p.peek_s() for p in self._parts)
+
+    def pop(self) -> Request:
+        at = min(range(len(self._parts)), key=lambda i: self._parts[i].peek_s())
+        request = self._parts[at].pop()
+        self._owner.append((at, request.id))
+        return replace(request, id=len(self._owner) - 1)
+
+    def answered(self, request: Request, now_s: float) -> None:
+        at, number = self._owner[request.id]
+        self._parts[at].answered(replace(request, id=number), now_s)
 
 
 @final

@@ -10,7 +10,7 @@ from typing import Protocol, final
 
 from tenfold.errors import InputError
 
-NEGLIGIBLE = 0.005  # a larger batch must raise the throughput by more than this
+NEGLIGIBLE = 0.001  # a larger batch must raise the throughput by more than this
 
 
 class Latency(Protocol):
@@ -25,7 +25,7 @@ class Latency(Protocol):
         """The time that deadlines are held against; does not fall with the batch."""
 
     def best(self, limit: int) -> int:
-        """The smallest batch up to ``limit`` whose throughput no batch up to ``limit`` beats by more than 0.5 %."""
+        """The smallest batch up to ``limit`` whose throughput no batch up to ``limit`` beats by more than 0.1 %."""
 
     def largest(self, within_s: float, limit: int) -> int:
         """The largest batch up to ``limit`` whose ``high_s`` is within the time; 0 where none is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -122,8 +123,11 @@ class SloPolicy:
             first = latency.best(latency.largest(slack, count) or 1)
             if first < count:
                 count -= first
-                whole, rest = divmod(count - 1, queue.cruise)
-                start_s += (latency.mean_s(first) + whole * latency.mean_s(queue.cruise)) / self._workers
+                whole, rest = divmod(count - 1, queue.widest)
+                widest = latency.mean_s(queue.widest)
+                start_s += (latency.mean_s(first) + whole * widest) / self._workers
+                # the high quantile of a sum of independent times: its spread grows as the root of their number
+                start_s += (latency.high_s(queue.widest) - widest) * (math.sqrt(whole + 2) - 1)
                 count = rest + 1
         company = count + int((start_s - now_s) / queue.gap_s)
         count = max(count, min(company, queue.cruise))

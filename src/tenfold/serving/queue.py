@@ -13,6 +13,7 @@ Key = tuple[int, float]
 
 _COMPACT = 512  # served entries to drop from the front at a time
 _MEMORY = 50.0  # arrivals that the estimated rate looks back on
+_AHEAD = 1.15  # the batch is for a rate that much higher: the estimate is noisy, and bursts come
 
 
 def key_of(r: Request) -> Key:
@@ -24,7 +25,7 @@ def key_of(r: Request) -> Key:
 class Queue:
     """Requests for one model in the order of service, with what its arrivals looked like."""
 
-    __slots__ = ("_head", "_keys", "_requests", "cruise", "gap_s", "last_s", "latency", "looked", "model", "slo_s")
+    __slots__ = ("_head", "_keys", "_requests", "cruise", "gap_s", "last_s", "latency", "looked", "model", "slo_s", "widest")
 
     def __init__(self, model: str, latency: Latency) -> None:
         self.model = model
@@ -33,6 +34,7 @@ class Queue:
         self.gap_s = float("inf")  # moving mean between arrivals
         self.last_s = float("-inf")
         self.cruise = 1  # the batch that suits the present rate
+        self.widest = 1  # the batch that works off a backlog
         self.looked = 0
         self._requests: list[Request] = []
         self._keys: list[Key] = []
@@ -85,6 +87,8 @@ class Queue:
         if self.looked <= 0:
             self.looked = 32
             self.cruise = self._suiting()
+            half = self.latency.largest(self.slo_s / 2, self.latency.max_batch)
+            self.widest = max(self.cruise, self.latency.best(half) if half else 1)
 
     def _suiting(self) -> int:
         """The smallest batch that answers most of the present rate in time.
@@ -92,7 +96,7 @@ class Queue:
         With batches of b back to back, those can be answered that come at most slo - t(b) before a start: rate x (slo - t(b)) of
         them, and no more than b, every t(b).
         """
-        rate = 1.0 / max(self.gap_s, 1e-9)
+        rate = _AHEAD / self.gap_s
         best, top = 1, 0.0
         b = 1
         while b <= self.latency.max_batch:

@@ -1,0 +1,29 @@
+"""Scenarios: tenants, models and arrivals on one chip, from a file to what they come to under a policy."""
+
+from tenfold.scenario.read import POLICIES, PolicySpec, Scenario, read_scenario
+from tenfold.scenario.run import Ready, policy_of, ready, run, source_of
+from tenfold.scenario.service import LARGEST_BATCH, Models, Service, batches, service
+from tenfold.scenario.tune import SHIPPED, Score, grid, score_of, shipped, tuned
+
+__all__ = [
+    "LARGEST_BATCH",
+    "POLICIES",
+    "SHIPPED",
+    "Models",
+    "PolicySpec",
+    "Ready",
+    "Scenario",
+    "Score",
+    "Service",
+    "batches",
+    "grid",
+    "policy_of",
+    "read_scenario",
+    "ready",
+    "run",
+    "score_of",
+    "service",
+    "shipped",
+    "source_of",
+    "tuned",
+]

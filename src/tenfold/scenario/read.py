@@ -1,0 +1,300 @@
+"""Scenario files: tenants, models and arrivals on one chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tenfold import units
+from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
+from tenfold.serving import Diurnal, Gamma, OnOff, Poisson, ServerSchedule, Trace, Version, read_trace
+from tenfold.serving.arrivals import Arrivals
+
+POLICIES = ("slo", "fixed", "delay", "aimd", "clockwork")
+DEFAULT_SPREAD = 0.05
+
+
+class _Arrivals(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    kind: Literal["poisson", "gamma", "on-off", "diurnal", "trace", "loadgen-server", "closed"]
+    rate: str = ""
+    cv: float = 1.0
+    off_rate: str = "0 /s"
+    on: str = ""
+    off: str = ""
+    swing: float = 0.6
+    period: str = "24 h"
+    file: str = ""
+    seed: int = 0
+    clients: int = 0
+    think: str = "0 s"
+
+
+class _Stream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    model: str
+    slo: str
+    arrivals: _Arrivals
+    priority: int = 0
+
+
+class _Tenant(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: str
+    stream: list[_Stream]
+    weight: float = 1.0
+    greedy: bool = False
+
+
+class _Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: str
+    network: str = ""
+    seq: int | None = None
+    dtype: str | None = None
+    largest: int = 64
+    times: dict[str, str] = {}
+    weights: str = ""
+    load: str = ""
+    spread: float = DEFAULT_SPREAD
+    source: str = ""
+
+
+class _Version(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    of: str
+    model: str
+    share: float
+    shadow: bool = False
+
+
+class _Policy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    kind: str = "slo"
+    batch: int = 8
+    delay: str = "1 ms"
+    queue: int | None = None
+    step: int = 1
+    backoff: float = 0.9
+    margin: float = 1.0
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: str
+    duration: str
+    model: list[_Model]
+    tenant: list[_Tenant]
+    chip: str = ""
+    memory: str = ""
+    workers: int = 1
+    seed: int = 0
+    warm_up: str = "0 s"
+    version: list[_Version] = []
+    policy: _Policy = msgspec.field(default_factory=_Policy)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """So many clients, each with one request under way, that think between."""
+
+    clients: int
+    think_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """What one tenant sends to one model name."""
+
+    model: str
+    slo_s: float
+    arrivals: Arrivals | Closed
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSpec:
+    """A tenant; ``greedy`` marks one that is meant to ask for more than its share."""
+
+    name: str
+    weight: float
+    greedy: bool
+    streams: tuple[StreamSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model: a network whose times the machine gives, or given times by batch."""
+
+    name: str
+    network: str
+    seq: int | None
+    dtype: str | None
+    largest: int
+    times_s: Mapping[int, float]
+    weight_bytes: float | None
+    load_s: float | None
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """A policy by kind with the knobs that its kind has."""
+
+    kind: str = "slo"
+    batch: int = 8
+    delay_s: float = 0.001
+    queue: int | None = None
+    step: int = 1
+    backoff: float = 0.9
+    margin: float = 1.0
+
+    @property
+    def knobs(self) -> str:
+        """The knobs in words."""
+        queue = f", at most {self.queue} waiting" if self.queue else ""
+        return {
+            "slo": "none but the SLO",
+            "fixed": f"batch {self.batch}",
+            "delay": f"batch {self.batch}, delay {units.show(self.delay_s, 's')}{queue}",
+            "aimd": f"step {self.step}, backoff {self.backoff:g}",
+            "clockwork": f"margin {self.margin:g}, batch {self.batch}",
+        }[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A whole scenario file in SI units."""
+
+    name: str
+    duration_s: float
+    warm_up_s: float
+    seed: int
+    chip: str
+    memory_bytes: float | None
+    workers: int
+    models: tuple[ModelSpec, ...]
+    tenants: tuple[TenantSpec, ...]
+    routes: Mapping[str, tuple[Version, ...]] = field(default_factory=dict)
+    policy: PolicySpec = field(default_factory=PolicySpec)
+    note: str = ""
+
+
+def read_scenario(path: Path) -> Scenario:
+    """The scenario of a TOML file.
+
+    Raises DataFileError for an unknown field, a wrong type or unit; InputError for names that do not meet, duplicates, or values
+    that cannot be.
+    """
+    try:
+        file = msgspec.toml.decode(path.read_bytes(), type=_File)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise DataFileError(f"{path.name}: {error}") from error
+    try:
+        scenario = _scenario(file, path.parent)
+    except UnknownName:
+        raise
+    except InputError as error:
+        raise DataFileError(f"{path.name}: {error}") from error
+    return scenario
+
+
+def _scenario(file: _File, folder: Path) -> Scenario:
+    if not file.model or not file.tenant:
+        raise InputError("a scenario needs at least one [[model]] and one [[tenant]]")
+    _distinct("model", [m.name for m in file.model])
+    _distinct("tenant", [t.name for t in file.tenant])
+    names = [m.name for m in file.model]
+    routes: dict[str, list[Version]] = {}
+    for v in file.version:
+        if v.model not in names:
+            raise UnknownName("model", v.model, names)
+        routes.setdefault(v.of, []).append(Version(v.model, v.share, v.shadow))
+    models = tuple(_model(m) for m in file.model)
+    if any(m.network for m in models) and not file.chip:
+        raise InputError("a model that names a network needs a chip = '…' to run on")
+    duration, warm_up = units.parse(file.duration, "time_s"), units.parse(file.warm_up, "time_s")
+    if not 0 <= warm_up < duration:
+        raise InputError(f"a scenario lasts longer than its warm-up, got {file.duration} and {file.warm_up}")
+    return Scenario(
+        file.name, duration, warm_up, file.seed, file.chip, units.parse(file.memory, "bytes") if file.memory else None, file.workers,
+        models, tuple(_tenant(t, {*names, *routes}, folder) for t in file.tenant), {n: tuple(v) for n, v in routes.items()},
+        _policy(file.policy), file.note,
+    )  # fmt: skip
+
+
+def _distinct(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{what} '{name}' is there {names.count(name)} times: names must differ")
+
+
+def _model(m: _Model) -> ModelSpec:
+    if bool(m.network) == bool(m.times):
+        raise InputError(f"model '{m.name}' needs either a network or times by batch")
+    if m.largest < 1 or m.spread < 0:
+        raise InputError(
+            f"model '{m.name}' needs a largest batch of at least 1 and a spread of 0 or more, got {m.largest} and {m.spread:g}"
+        )
+    times = {}
+    for batch, time in m.times.items():
+        if not batch.isdecimal() or int(batch) < 1:
+            raise InputError(f"model '{m.name}': times are by batch, a whole number of at least 1, got '{batch}'")
+        times[int(batch)] = units.parse(time, "time_s")
+    return ModelSpec(
+        m.name, m.network, m.seq, m.dtype, m.largest, times, units.parse(m.weights, "bytes") if m.weights else None,
+        units.parse(m.load, "time_s") if m.load else None, m.spread,
+    )  # fmt: skip
+
+
+def _tenant(t: _Tenant, models: set[str], folder: Path) -> TenantSpec:
+    if not t.stream:
+        raise InputError(f"tenant '{t.name}' sends nothing: it needs at least one [[tenant.stream]]")
+    if not t.weight > 0:
+        raise InputError(f"tenant '{t.name}' needs a weight above 0, got {t.weight:g}")
+    streams = []
+    for s in t.stream:
+        if s.model not in models:
+            raise UnknownName("model", s.model, models)
+        slo = units.parse(s.slo, "time_s")
+        if not slo > 0:
+            raise InputError(f"tenant '{t.name}': an SLO is above 0, got {s.slo}")
+        try:
+            streams.append(StreamSpec(s.model, slo, _arrivals(s.arrivals, folder), s.priority))
+        except UnitError as error:
+            raise UnitError(f"tenant '{t.name}': {error}") from error
+        except InputError as error:
+            raise InputError(f"tenant '{t.name}': {error}") from error
+    return TenantSpec(t.name, t.weight, t.greedy, tuple(streams))
+
+
+def _arrivals(a: _Arrivals, folder: Path) -> Arrivals | Closed:
+    if a.kind == "closed":
+        if a.clients < 1:
+            raise InputError(f"a closed loop needs at least one of clients, got {a.clients}")
+        return Closed(a.clients, units.parse(a.think, "time_s"))
+    if a.kind == "trace":
+        return _trace(folder / a.file)
+    rate = units.parse(a.rate, "rate_per_s")
+    if a.kind == "poisson":
+        return Poisson(rate)
+    if a.kind == "gamma":
+        return Gamma(rate, a.cv)
+    if a.kind == "diurnal":
+        return Diurnal(rate, a.swing, units.parse(a.period, "time_s"))
+    if a.kind == "loadgen-server":
+        return ServerSchedule(rate, a.seed)
+    return OnOff(rate, units.parse(a.off_rate, "rate_per_s"), units.parse(a.on, "time_s"), units.parse(a.off, "time_s"))
+
+
+def _trace(path: Path) -> Trace:
+    try:
+        return read_trace(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the trace {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+
+
+def _policy(p: _Policy) -> PolicySpec:
+    if p.kind not in POLICIES:
+        raise UnknownName("policy", p.kind, POLICIES)
+    return PolicySpec(p.kind, p.batch, units.parse(p.delay, "time_s"), p.queue, p.step, p.backoff, p.margin)

@@ -1,0 +1,154 @@
+"""A scenario on the simulated clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tenfold.chips import Chip
+from tenfold.chips import chip as chip_named
+from tenfold.errors import InputError
+from tenfold.profile import Sizes, load
+from tenfold.scenario.read import Closed, ModelSpec, PolicySpec, Scenario
+from tenfold.scenario.service import Models, batches, service
+from tenfold.serving import (
+    Aimd,
+    Clockwork,
+    ClosedLoop,
+    FixedBatch,
+    Known,
+    Log,
+    MaxDelay,
+    Merged,
+    Open,
+    Policy,
+    Result,
+    Served,
+    SloPolicy,
+    Spread,
+    Stream,
+    Versioned,
+    Weights,
+    curve,
+    result_of,
+    simulate,
+)
+from tenfold.serving.simulate import Listener, Observer, Source
+
+NEVER = float("inf")
+# PCIe 3 x16 after 128b/130b coding: 8 GT/s x 16 lanes / 8 bits x 128 / 130
+PCIE3_X16_BYTES_PER_S = 8e9 * 16 / 8 * 128 / 130
+HIGH_QUANTILE = 2.326  # of a normal: 99 %
+ENDLESS = 10_000_000  # requests of a closed loop that only the clock ends
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A scenario with the times of its models: what every policy is given alike."""
+
+    scenario: Scenario
+    chip: Chip | None
+    times_s: Mapping[str, Mapping[int, float]]
+    weights: Mapping[str, Weights]
+    memory_bytes: float
+
+    def served(self) -> dict[str, Served]:
+        """The models as a policy sees them: mean times, and the 99th percentile of their spread."""
+        high = {m.name: float(np.exp(HIGH_QUANTILE * _sigma(m.spread) - _sigma(m.spread) ** 2 / 2)) for m in self.scenario.models}
+        return {n: Served(Known(t, max(1.0, high[n])), self.weights[n]) for n, t in self.times_s.items()}
+
+
+def _sigma(variation: float) -> float:
+    return float(np.sqrt(np.log1p(variation**2)))
+
+
+def ready(scenario: Scenario) -> Ready:
+    """``scenario`` with the times of its networks on its chip.
+
+    Raises UnknownName for a chip or network, DoesNotFit, and InputError where an SLO is below what one item takes.
+    """
+    record = chip_named(scenario.chip) if scenario.chip else None
+    times: dict[str, Mapping[int, float]] = {}
+    weights: dict[str, Weights] = {}
+    for m in scenario.models:
+        size = m.weight_bytes
+        if m.times_s:
+            times[m.name] = m.times_s
+        else:
+            assert record is not None
+            found = service(Models(load(m.network), Sizes(1, m.seq)), record, m.dtype, within_s=NEVER, sizes=batches(m.largest))
+            times[m.name] = {b: t.value for b, t in found.times_s.items()}
+            size = found.weight_bytes if size is None else size
+        weights[m.name] = _weights(m, size or 0.0, record)
+    memory = scenario.memory_bytes or (record.memory_bytes if record and record.memory_bytes else NEVER)
+    _check_slos(scenario, times)
+    return Ready(scenario, record, times, weights, memory)
+
+
+def _weights(m: ModelSpec, size: float, record: Chip | None) -> Weights:
+    """Bringing weights in takes the link to the host: the chip's where published, else PCIe 3 x16."""
+    link = record.figures.get("host.bandwidth") if record else None
+    rate = link.value if link else PCIE3_X16_BYTES_PER_S
+    return Weights(size, m.load_s if m.load_s is not None else size / rate)
+
+
+def _check_slos(scenario: Scenario, times: Mapping[str, Mapping[int, float]]) -> None:
+    for t in scenario.tenants:
+        for s in t.streams:
+            for name in [v.model for v in scenario.routes.get(s.model, ()) if not v.shadow] or [s.model]:
+                least = min(times[name].values())
+                if least > s.slo_s:
+                    raise InputError(
+                        f"tenant '{t.name}' asks for {s.slo_s * 1e3:.4g} ms of '{name}', whose smallest batch takes {least * 1e3:.4g} ms: "
+                        f"the least possible SLO is {least * 1e3:.4g} ms"
+                    )
+
+
+def policy_of(given: Ready, spec: PolicySpec) -> Policy:
+    """The policy of a kind with its knobs, over the scenario's models and versions."""
+    models, budget, scenario = given.served(), given.memory_bytes, given.scenario
+    inner: Policy
+    if spec.kind == "slo":
+        weights = {t.name: t.weight for t in scenario.tenants}
+        inner = SloPolicy(models, weights, workers=scenario.workers, budget_bytes=budget)
+    elif spec.kind == "fixed":
+        inner = FixedBatch(models, spec.batch, budget)
+    elif spec.kind == "delay":
+        inner = MaxDelay(models, spec.batch, spec.delay_s, queue=spec.queue, budget_bytes=budget)
+    elif spec.kind == "aimd":
+        inner = Aimd(models, spec.step, spec.backoff, budget)
+    else:
+        inner = Clockwork(models, spec.margin, spec.batch, budget)
+    return Versioned(inner, scenario.routes) if scenario.routes else inner
+
+
+def source_of(scenario: Scenario) -> Source:
+    """All streams merged, each with its own seed."""
+    open_streams, closed = [], []
+    number = 0
+    for t in scenario.tenants:
+        for s in t.streams:
+            rng = np.random.default_rng([scenario.seed, number])
+            number += 1
+            stream = Stream(t.name, s.model, s.slo_s, s.priority)
+            if isinstance(s.arrivals, Closed):
+                closed.append(ClosedLoop(stream, s.arrivals.clients, s.arrivals.think_s, ENDLESS, rng))
+            else:
+                open_streams.append((stream, s.arrivals.times_s(scenario.duration_s, rng)))
+    return Merged([Open(open_streams), *closed]) if closed else Open(open_streams)
+
+
+def run(
+    given: Ready, spec: PolicySpec | None = None, *, observer: Observer | None = None, listener: Listener | None = None
+) -> tuple[Log, Result]:
+    """The scenario under a policy (default: its own): everything that happened, and what it came to."""
+    scenario = given.scenario
+    policy = policy_of(given, spec or scenario.policy)
+    variation = {m.name: m.spread for m in scenario.models}
+    service_time = Spread({n: curve(t) for n, t in given.times_s.items()}, variation, scenario.seed)
+    closed = any(isinstance(s.arrivals, Closed) for t in scenario.tenants for s in t.streams)
+    until = scenario.duration_s if closed else NEVER
+    log = simulate(policy, source_of(scenario), service_time, workers=scenario.workers, until_s=until, observer=observer, listener=listener)
+    return log, result_of(log, scenario.duration_s, scenario.warm_up_s)

@@ -1,0 +1,86 @@
+"""From the machine to the server: how long, and how many joules, a batch takes on a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tenfold.chips import Chip
+from tenfold.errors import DoesNotFit, ModelError
+from tenfold.estimate import Estimate
+from tenfold.ir import Graph
+from tenfold.machine import Run
+from tenfold.profile import Bound, Sizes, prepare, profile_bound
+
+LARGEST_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A model on a chip by batch: time and energy of one pass, bytes of its weights, and why no larger batch is in it."""
+
+    chip: Chip
+    runs: Mapping[int, Run]
+    weight_bytes: float
+    stopped: str
+
+    @property
+    def times_s(self) -> Mapping[int, Estimate]:
+        return {b: r.time_s for b, r in self.runs.items()}
+
+    @property
+    def energy_j(self) -> Mapping[int, Estimate]:
+        return {b: r.energy_j for b, r in self.runs.items()}
+
+    @property
+    def dtype(self) -> str:
+        return next(iter(self.runs.values())).program.precision.value
+
+    @property
+    def memory_bytes(self) -> float:
+        """Off chip, at the largest batch."""
+        return max(r.program.memory_bytes for r in self.runs.values())
+
+
+def batches(largest: int) -> list[int]:
+    """1, 2, 4 … and ``largest``."""
+    sizes = [1]
+    while sizes[-1] * 2 <= largest:
+        sizes.append(sizes[-1] * 2)
+    return sizes if sizes[-1] == largest else [*sizes, largest]
+
+
+class Models:
+    """A graph bound to each batch once, for all chips."""
+
+    def __init__(self, graph: Graph, sizes: Sizes) -> None:
+        self.graph, self.sizes = graph, sizes
+        self._bound: dict[int, Bound] = {}
+
+    def at(self, batch: int) -> Bound:
+        if batch not in self._bound:
+            s = self.sizes
+            self._bound[batch] = prepare(self.graph, Sizes(batch, s.seq, s.height, s.width, s.named))
+        return self._bound[batch]
+
+
+def service(models: Models, chip: Chip, dtype: str | None, *, within_s: float, sizes: Iterable[int]) -> Service:
+    """The model at each batch of ``sizes`` in turn, up to the first that takes longer than ``within_s`` or does not fit.
+
+    Raises what a batch of one raises: DoesNotFit, UnsupportedDType, MissingFigure, ModelError.
+    """
+    runs: dict[int, Run] = {}
+    stopped = "the largest batch asked for"
+    for batch in sizes:
+        try:
+            run = profile_bound(models.at(batch), chip, dtype=dtype).run
+        except (DoesNotFit, ModelError) as error:
+            if not runs:
+                raise
+            stopped = f"a batch of {batch} cannot be: {error}"
+            break
+        runs[batch] = run
+        if run.time_s.value > within_s:
+            stopped = f"a batch of {batch} takes longer than may be"
+            break
+    return Service(chip, runs, next(iter(runs.values())).program.weight_bytes, stopped)
