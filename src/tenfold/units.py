@@ -23,7 +23,7 @@ def _prefixed(symbol: str, prefixes: str, *, binary: bool = False) -> dict[str, 
 
 
 _TABLES: dict[str, dict[str, float]] = {
-    "time_s": _prefixed("s", "nuµm") | {"min": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0, "days": 86400.0},
+    "time_s": _prefixed("s", "nuµm") | {"min": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0, "days": 86400.0, "years": 31557600.0},
     "bytes": _prefixed("B", "kMGTPE", binary=True) | {"bytes": 1.0},
     "bytes_per_s": {f"{u}/s": f for u, f in _prefixed("B", "kMGTPE", binary=True).items()}
     | {f"{p}bit/s": f / 8 for p, f in _SI.items() if p and p in "kMGTPE"},
@@ -35,6 +35,9 @@ _TABLES: dict[str, dict[str, float]] = {
     "length_m": {"nm": 1e-9},
     "usd": {"USD": 1.0, "$": 1.0},
     "usd_per_s": {"USD/h": 1 / 3600, "USD/hour": 1 / 3600, "USD/chip-hour": 1 / 3600},
+    "usd_per_w": {"USD/W": 1.0},
+    "usd_per_w_s": {"USD/W/year": 1 / 31557600.0, "USD/W/month": 12 / 31557600.0},
+    "usd_per_j": {"USD/kWh": 1 / 3.6e6},
     "kgco2e_per_j": {"kg/kWh": 1 / 3.6e6, "g/kWh": 1e-3 / 3.6e6, "gCO2e/kWh": 1e-3 / 3.6e6, "kgCO2e/kWh": 1 / 3.6e6},
     "rate_per_s": {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600},
     "fraction": {"": 1.0, "%": 0.01},

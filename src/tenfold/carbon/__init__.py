@@ -114,7 +114,7 @@ def footprint(chip: Chip, chip_energy_j: Estimate, region: str) -> Footprint:
     are both, else a measured general ratio.
     """
     place = region_named(region)
-    share = _system_share(chip)
+    share = system_share(chip)
     pue = assumption("pue")
     host = _times(chip_energy_j, share, 1.0)
     facility = _times(chip_energy_j + host, pue, 1.0)
@@ -128,7 +128,8 @@ def _times(energy: Estimate, factor: Estimate, less: float) -> Estimate:
     return energy * Estimate(factor.value - less, factor.low - less, factor.high - less)
 
 
-def _system_share(chip: Chip) -> Estimate:
+def system_share(chip: Chip) -> Estimate:
+    """Power of the chip with its board and share of the host over the chip's own: published powers, else a measured general ratio."""
     if "system_power" in chip.figures and "tdp" in chip.figures:
         ratio = chip.figures["system_power"].value / chip.figures["tdp"].value
         if ratio >= 1:

@@ -1,4 +1,4 @@
-"""Money: so far, what a chip rents for."""
+"""Money: what a chip rents for, and what owning it costs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,23 @@ import msgspec
 from tenfold import units
 from tenfold.chips import Chip
 from tenfold.chips.record import Status
+from tenfold.economics.own import YEAR_S, Purchase, Tco, ownership, ownership_sources, purchase, tco
 from tenfold.errors import DataFileError
 from tenfold.estimate import Estimate
+
+__all__ = [
+    "YEAR_S",
+    "Price",
+    "Purchase",
+    "Rent",
+    "Tco",
+    "ownership",
+    "ownership_sources",
+    "purchase",
+    "rent",
+    "rent_prices",
+    "tco",
+]
 
 DATA = Path(__file__).parent / "data" / "rent.toml"
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from tenfold.chips import Chip
+from tenfold.estimate import Estimate
 from tenfold.machine import Buffer, Program, Role, Run
 from tenfold.units import show
 
@@ -174,3 +175,32 @@ def scatter_svg(series: Mapping[str, Sequence[tuple[float, float]]], title: str)
         ]
     body += [_text((x.start + x.end) / 2, bottom + 40, "measured", "middle"), _text(left, 36, "predicted")]
     return _svg(left + size + 260, bottom + 56, body, title)
+
+
+def pareto_svg(points: Sequence[tuple[str, Estimate, Estimate]], title: str, unit: str) -> str:
+    """Options by p99 and cost, log-log, with their intervals as crosses; those that none beats in both are filled."""
+    if not points:
+        return ""
+    x = _Log(min(p.low for _, p, _ in points) * 0.9, max(p.high for _, p, _ in points) * 1.1, 70, 560)
+    y = _Log(min(c.low for _, _, c in points) * 0.9, max(c.high for _, _, c in points) * 1.1, 330, 40)
+    body = [_text(70, 20, title, more='font-weight="600"')]
+    for t in x.ticks():
+        body += [_line(x.at(10.0**t), 40, x.at(10.0**t), 330), _text(x.at(10.0**t), 346, show(10.0**t, "s", 1), "middle")]
+    for t in y.ticks():
+        body += [_line(70, y.at(10.0**t), 560, y.at(10.0**t)), _text(64, y.at(10.0**t) + 4, f"{10.0**t:g}", "end")]
+    for i, (name, p, c) in enumerate(points):
+        colour = _SERIES[i % len(_SERIES)]
+        beaten = any(q.value < p.value and d.value < c.value for _, q, d in points)
+        px, py = x.at(p.value), y.at(c.value)
+        dot = f'stroke="{colour}" fill="{"white" if beaten else colour}"'
+        spread = f'stroke="{colour}" stroke-opacity="0.45"'
+        title_text = f"{name}: p99 {show(p.value, 's')}, {c.value:.3g} {unit} a million"
+        body += [
+            f'<line x1="{x.at(p.low):.1f}" y1="{py:.1f}" x2="{x.at(p.high):.1f}" y2="{py:.1f}" {spread}/>',
+            f'<line x1="{px:.1f}" y1="{y.at(c.low):.1f}" x2="{px:.1f}" y2="{y.at(c.high):.1f}" {spread}/>',
+            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" {dot}><title>{escape(title_text)}</title></circle>',
+            _rect(580, 48 + 20 * i, 10, 10, dot),
+            _text(596, 57 + 20 * i, name),
+        ]
+    body.append(_text(315, 364, "p99; filled: no other is better in both; lines: intervals", "middle"))
+    return _svg(720, 372, body, title)

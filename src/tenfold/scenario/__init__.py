@@ -1,6 +1,6 @@
 """Scenarios: tenants, models and arrivals on one chip, from a file to what they come to under a policy."""
 
-from tenfold.scenario.read import POLICIES, PolicySpec, Scenario, read_scenario
+from tenfold.scenario.read import POLICIES, Closed, PolicySpec, Scenario, read_scenario
 from tenfold.scenario.run import Ready, policy_of, ready, run, source_of
 from tenfold.scenario.service import LARGEST_BATCH, Models, Service, batches, service
 from tenfold.scenario.tune import SHIPPED, Score, grid, score_of, shipped, tuned
@@ -9,6 +9,7 @@ __all__ = [
     "LARGEST_BATCH",
     "POLICIES",
     "SHIPPED",
+    "Closed",
     "Models",
     "PolicySpec",
     "Ready",

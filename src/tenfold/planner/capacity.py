@@ -1,0 +1,121 @@
+"""How much of a demand one chip holds within the SLOs: the queue, simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tenfold.planner.record import Ask, Demand
+from tenfold.scenario import Service
+from tenfold.serving import (
+    Known,
+    Open,
+    Poisson,
+    Result,
+    Served,
+    SloPolicy,
+    Spread,
+    Stream,
+    curve,
+    result_of,
+    simulate,
+)
+
+REQUESTS = 5000  # of a run that is reported
+SEARCH_REQUESTS = 2500  # of one on the way there
+WARM_UP = 0.1  # of the run
+NEGLIGIBLE = 0.001  # gain of throughput that a larger batch is not worth
+IN_TIME = 0.99
+HIGH_SIGMAS = 2.326  # of a normal: 99 %
+STEPS = 4
+End = Literal["low", "value", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One chip with a share of the demand: what it came to, and joules and seconds while batches ran."""
+
+    share: float
+    result: Result
+    busy_j: float
+    busy_s: float
+
+    @property
+    def in_time(self) -> float:
+        """Of the tenant that fares worst."""
+        return min((t.in_time / t.offered for t in self.result.tenants if t.offered), default=1.0)
+
+
+def times_at(service: Service, end: End) -> dict[int, float]:
+    return {b: getattr(t, end) for b, t in service.times_s.items()}
+
+
+def high_factor(spread: float) -> float:
+    sigma = float(np.sqrt(np.log1p(spread**2)))
+    return max(1.0, float(np.exp(HIGH_SIGMAS * sigma - sigma**2 / 2)))
+
+
+def largest_useful(service: Service, slo_s: float, spread: float) -> int:
+    """The compiled batch with the best throughput of those that can wait for one like them and still be answered in time; 0 where not
+    even one item is answered in time."""
+    times, factor = times_at(service, "value"), high_factor(spread)
+    if times[1] * factor > slo_s:
+        return 0
+    return max((b for b, t in times.items() if b == 1 or 2 * t * factor <= slo_s), key=lambda b: b / times[b] * (1 - NEGLIGIBLE * (b > 1)))
+
+
+def seconds_an_item(service: Service, slo_s: float, spread: float) -> float:
+    batch = max(largest_useful(service, slo_s, spread), 1)
+    return service.times_s[batch].value / batch
+
+
+def load(ask: Ask, services: Sequence[Service], share: float, end: End = "value", requests: int = REQUESTS) -> Load:
+    """One chip that gets ``share`` of every demand, as Poisson arrivals, for so many requests."""
+    names = [f"{i}:{d.name}" for i, d in enumerate(ask.demands)]
+    times = {n: times_at(s, end) for n, s in zip(names, services, strict=True)}
+    factor = high_factor(ask.spread)
+    policy = SloPolicy({n: Served(Known(t, factor)) for n, t in times.items()}, {d.tenant: d.weight for d in ask.demands})
+    duration = requests / (ask.rate_per_s * share)
+    streams = []
+    for i, (name, d) in enumerate(zip(names, ask.demands, strict=True)):
+        arrivals = Poisson(d.rate_per_s * share).times_s(duration, np.random.default_rng([ask.seed, i]))
+        streams.append((Stream(d.tenant, name, d.slo_s), arrivals))
+    spread = Spread({n: curve(t) for n, t in times.items()}, dict.fromkeys(names, ask.spread), ask.seed)
+    log = simulate(policy, Open(streams), spread)
+    joules = {n: curve({b: getattr(e, end) for b, e in s.energy_j.items()}) for n, s in zip(names, services, strict=True)}
+    begin = WARM_UP * duration
+    ran = [b for b in log.batches if b.began_s >= begin and b.ended_s <= duration]
+    busy_j = sum(joules[b.start.model][len(b.start.requests)] for b in ran)
+    busy_s = sum(b.ended_s - b.began_s for b in ran)
+    return Load(share, result_of(log, duration, begin), busy_j, busy_s)
+
+
+def limit(ask: Ask, services: Sequence[Service]) -> Load | None:
+    """The largest share of the demand that one chip answers with 99 of 100 in time for every tenant; None where there is none."""
+    busy = sum(d.rate_per_s * seconds_an_item(s, d.slo_s, ask.spread) for d, s in zip(ask.demands, services, strict=True))
+    low, high = 0.0, 1.05 / busy
+    best: Load | None = None
+    share = 0.85 / busy
+    for _ in range(STEPS):
+        tried = load(ask, services, share, requests=SEARCH_REQUESTS)
+        if tried.in_time >= IN_TIME:
+            best, low = tried, share
+        else:
+            high = share
+        share = (low + high) / 2
+    while best is None and share * busy > 1e-3:
+        tried = load(ask, services, share, requests=SEARCH_REQUESTS)
+        best = tried if tried.in_time >= IN_TIME else None
+        share /= 2
+    return best
+
+
+def p99s(result: Result) -> Mapping[str, float]:
+    return {t.name: t.p99_s for t in result.tenants}
+
+
+def tenant_of(result: Result, demand: Demand) -> float:
+    return next((t.p99_s for t in result.tenants if t.name == demand.tenant), float("nan"))

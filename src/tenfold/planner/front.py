@@ -1,0 +1,81 @@
+"""The front door: a model, an SLO, a rate, a region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tenfold.chips import chip as chip_named
+from tenfold.chips import names
+from tenfold.errors import InputError
+from tenfold.planner.plan import answer
+from tenfold.planner.record import Ask, Demand, Plan
+from tenfold.profile import Sizes, load
+from tenfold.scenario import Closed, Models, Scenario
+
+
+ANY = Sizes()
+
+
+def plan(
+    model: str | Path,
+    *,
+    slo_s: float,
+    rate_per_s: float,
+    region: str | None = None,
+    chips: Sequence[str] = (),
+    sizes: Sizes = ANY,
+    dtype: str | None = None,
+    air_only: bool = False,
+) -> Plan:
+    """Which chip, which batch, how many, at what cost, for ``rate_per_s`` items of ``model``, 99 of 100 within ``slo_s``.
+
+    Without ``chips`` the whole catalogue is looked at, and the most promising compiled for. Raises InputError for what cannot be; a plan
+    without options is an answer.
+    """
+    ask = ask_one(model, slo_s=slo_s, rate_per_s=rate_per_s, region=region, sizes=sizes, dtype=dtype, air_only=air_only)
+    return planned(ask, chips)
+
+
+def planned(ask: Ask, chips: Sequence[str], advance: Callable[[str], None] = lambda what: None) -> Plan:
+    """The plan for ``ask`` over ``chips`` by name, or over the whole catalogue where none is named."""
+    records = [chip_named(n) for n in chips or [n for n in names() if n != "host"]]
+    return answer(ask, records, named=bool(chips), advance=advance)
+
+
+def ask_one(
+    model: str | Path,
+    *,
+    slo_s: float,
+    rate_per_s: float,
+    region: str | None = None,
+    sizes: Sizes = ANY,
+    dtype: str | None = None,
+    air_only: bool = False,
+    phase: str | None = None,
+) -> Ask:
+    """The question for one model of one tenant."""
+    graph = load(model, phase)
+    return Ask((Demand("all", graph.name, Models(graph, sizes), slo_s, rate_per_s),), region, air_only, dtype)
+
+
+def ask_mix(scenario: Scenario, *, region: str | None = None, dtype: str | None = None, air_only: bool = False) -> Ask:
+    """The question for all streams of a scenario, by their mean rates; its own chip, if any, is not asked about.
+
+    Raises InputError for a model with given times instead of a network, or a closed loop, which has no rate.
+    """
+    specs = {m.name: m for m in scenario.models}
+    models: dict[str, Models] = {}
+    demands: list[Demand] = []
+    for t in scenario.tenants:
+        for s in t.streams:
+            name = s.model if s.model in specs else next(v.model for v in scenario.routes[s.model] if not v.shadow)
+            spec = specs[name]
+            if not spec.network:
+                raise InputError(f"a plan compiles networks, and model '{name}' of {scenario.name} has given times instead: name a network")
+            if isinstance(s.arrivals, Closed):
+                raise InputError(f"a plan needs rates, and tenant '{t.name}' is a closed loop: give it arrivals with a rate")
+            if name not in models:
+                models[name] = Models(load(spec.network), Sizes(1, spec.seq))
+            demands.append(Demand(t.name, name, models[name], s.slo_s, s.arrivals.rate_per_s, t.weight))
+    return Ask(tuple(demands), region, air_only, dtype)

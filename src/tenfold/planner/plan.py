@@ -1,0 +1,165 @@
+"""Which chip, which batch, how many: the plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from tenfold.carbon import assumption, footprint, region_named, system_share
+from tenfold.chips import Chip
+from tenfold.economics import ownership, purchase, rent, tco
+from tenfold.errors import DoesNotFit, InputError, MissingFigure, ModelError, UnsupportedDType
+from tenfold.estimate import Estimate
+from tenfold.planner.capacity import SEARCH_REQUESTS, Load, high_factor, largest_useful, limit, load, p99s, tenant_of
+from tenfold.planner.record import RANKS, Ask, Count, Entry, Option, Plan, Rejected
+from tenfold.planner.screen import Work, screen, work_of
+from tenfold.scenario import LARGEST_BATCH, Service, batches, service
+
+Advance = Callable[[str], None]
+ENOUGH = 0.75  # of the SLO: batches that take longer are hardly ever in time, having waited for one like them
+
+
+def answer(ask: Ask, chips: Sequence[Chip], *, named: bool, advance: Advance = lambda what: None) -> Plan:
+    """The options for ``ask`` among ``chips``, ranked; every chip that is none with its reason.
+
+    ``named`` chips are all compiled for; of a whole catalogue only a few finalists are. Raises InputError for an SLO or rate that is not
+    above 0, tenants with one name and two weights, and UnknownName for a region.
+    """
+    _check(ask)
+    works: list[Work] = [work_of(d) for d in ask.demands]
+    finalists, rejected = screen(ask, chips, works, named=named)
+    options: list[Option] = []
+    for chip in finalists:
+        found = _option(ask, chip)
+        if isinstance(found, Option):
+            options.append(found)
+        else:
+            rejected.append(found)
+        advance(chip.name)
+    ranks = _ranks(options)
+    return Plan(ask, tuple(sorted(options, key=lambda o: _order(o, ranks))), tuple(rejected), ranks)
+
+
+def _check(ask: Ask) -> None:
+    for d in ask.demands:
+        if not (d.slo_s > 0 and math.isfinite(d.slo_s)):
+            raise InputError(f"an SLO must be above 0, got {d.slo_s * 1e3:g} ms for {d.name}")
+        if not (d.rate_per_s > 0 and math.isfinite(d.rate_per_s)):
+            raise InputError(f"a rate must be above 0, got {d.rate_per_s:g} a second for {d.name}")
+    if ask.region is not None:
+        region_named(ask.region)
+
+
+def _order(option: Option, ranks: Mapping[str, Mapping[str, int]]) -> tuple[float, float]:
+    name = option.chip.name
+    return ranks["tco"].get(name, math.inf), option.kgco2e.value if option.kgco2e else option.energy_j.value
+
+
+def _ranks(options: Sequence[Option]) -> dict[str, dict[str, int]]:
+    """Places by each measure, from 1; a chip without a price has none by money."""
+    values: dict[str, dict[str, float]] = {r: {} for r in RANKS}
+    for o in options:
+        found = {
+            "tco": o.tco_usd_per_year, "capex": o.capex_usd, "carbon": o.kgco2e, "rent": o.usd_per_million_rented,
+        }  # fmt: skip
+        for rank, e in found.items():
+            if e is not None:
+                values[rank][o.chip.name] = e.value
+    return {r: {n: i + 1 for i, n in enumerate(sorted(v, key=lambda n: v[n]))} for r, v in values.items()}
+
+
+def _option(ask: Ask, chip: Chip) -> Option | Rejected:
+    services: list[Service] = []
+    factor = high_factor(ask.spread)
+    for d in ask.demands:
+        try:
+            found = service(d.models, chip, ask.dtype, within_s=d.slo_s / factor * ENOUGH, sizes=batches(LARGEST_BATCH))
+        except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
+            return Rejected(chip.name, str(error))
+        if not largest_useful(found, d.slo_s, ask.spread):
+            least = found.times_s[1].value * factor
+            why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {least * 1e3:.4g} ms at p99"
+            return Rejected(chip.name, why, closest_s=least)
+        services.append(found)
+    need = sum({id(d.models): s.memory_bytes for d, s in zip(ask.demands, services, strict=True)}.values())
+    if chip.memory_bytes and need > chip.memory_bytes:
+        return Rejected(
+            chip.name, f"does not fit: all models at their largest batch take {need / 1e9:.3g} GB of {chip.memory_bytes / 1e9:.3g} GB"
+        )
+    most = limit(ask, services)
+    if most is None:
+        return Rejected(chip.name, "cannot meet the SLOs of all tenants at once, however little of the rate a chip gets")
+    return _sized(ask, chip, services, most)
+
+
+def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Option:
+    working = math.ceil(1 / most.share - 1e-9)
+    total = working + ask.spare
+    usual = load(ask, services, 1 / total)
+    failed = load(ask, services, 1 / working) if ask.spare else usual
+    low = load(ask, services, 1 / total, "low", SEARCH_REQUESTS)
+    high = load(ask, services, 1 / total, "high", SEARCH_REQUESTS)
+    first = ask.demands[0]
+    batch = largest_useful(services[0], first.slo_s, ask.spread)
+    p99 = tenant_of(usual.result, first)
+    time = services[0].times_s[1]
+    high_p99 = tenant_of(high.result, first)
+    upper = high_p99 if high.in_time >= 0.99 else max(p99 * time.high / time.value, p99)
+    p99_s = Estimate(p99, min(tenant_of(low.result, first), p99), max(upper, p99))
+    energy_j, mean_w, peak_w = _power(chip, services, usual, batch)
+    share = system_share(chip)
+    bought = purchase(chip.name)
+    published = chip.figures.get("system_power")
+    provisioned = Estimate.exact(published.value) if published else peak_w * share
+    owned = tco(bought, provisioned, mean_w * share, assumption("pue")) if bought else None
+    rented = rent(chip, Estimate.exact(1.0), ask.region or "")
+    kg, entries = _carbon(ask, chip, mean_w, total)
+    return Option(
+        chip, tuple(services), services[0].dtype, batch, usual.result.total.mean_batch, _count(ask, services, working), p99_s,
+        tenant_of(failed.result, first), p99s(usual.result), usual.in_time, most.share * ask.rate_per_s, usual.result.utilisation, energy_j,
+        mean_w, provisioned, bought, owned, rented, kg, entries, ask.rate_per_s,
+    )  # fmt: skip
+
+
+def _count(ask: Ask, services: Sequence[Service], working: int) -> Count:
+    """Chips at both ends of the times' intervals: what a chip can answer goes as one over its time; at the upper end one item must still
+    be in time."""
+    ratios = [s.times_s[largest_useful(s, d.slo_s, ask.spread)] for s, d in zip(services, ask.demands, strict=True)]
+    down = min(t.low / t.value for t in ratios)
+    up = max(t.high / t.value for t in ratios)
+    factor = high_factor(ask.spread)
+    possible = all(s.times_s[1].high * factor <= d.slo_s for s, d in zip(services, ask.demands, strict=True))
+    low = max(1, math.floor(working * down + 1e-9))
+    return Count(working + ask.spare, low + ask.spare, math.ceil(working * up - 1e-9) + ask.spare if possible else None, ask.spare)
+
+
+def _power(chip: Chip, services: Sequence[Service], usual: Load, batch: int) -> tuple[Estimate, Estimate, Estimate]:
+    """Joules an item and watts in the mean, idle time at idle power; and the watts to provide for. All at the chip."""
+    run = services[0].runs[batch]
+    low, high = (e / run.energy_j.value if run.energy_j.value else 1.0 for e in (run.energy_j.low, run.energy_j.high))
+    span = usual.result.duration_s
+    answered = max(usual.result.total.answered, 1)
+    busy_w = usual.busy_j / usual.busy_s if usual.busy_s else 0.0
+    top = max(busy_w, chip.tdp_w or 0.0)
+    idle = _idle(chip, top)
+    idle_j = idle * max(span - usual.busy_s, 0.0)
+    busy = Estimate(usual.busy_j, usual.busy_j * low, usual.busy_j * high)
+    total = busy + idle_j
+    peak = Estimate.exact(chip.tdp_w) if chip.tdp_w else Estimate(busy_w, busy_w * low, busy_w * high)
+    return total / answered, total / span, peak
+
+
+def _idle(chip: Chip, top_w: float) -> Estimate:
+    published = chip.figures.get("idle_power")
+    if published is not None:
+        return Estimate(published.value, published.low, published.high)
+    return ownership("idle_over_peak") * top_w
+
+
+def _carbon(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> tuple[Estimate | None, tuple[Entry, ...]]:
+    """For a million items of the whole demand, all chips on."""
+    if ask.region is None:
+        return None, ()
+    joules = mean_w * (total * 1e6 / ask.rate_per_s)
+    found = footprint(chip, joules, ask.region)
+    return found.kgco2e, tuple(Entry(what, e * found.region.kgco2e_per_j) for what, e in found.entries)

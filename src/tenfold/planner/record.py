@@ -1,0 +1,146 @@
+"""What a plan is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tenfold.chips import Chip
+from tenfold.economics import Purchase, Rent, Tco
+from tenfold.estimate import Estimate
+from tenfold.scenario import Models, Service
+
+RANKS = ("tco", "capex", "carbon", "rent")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Demand:
+    """Requests of one tenant for one model: ``rate_per_s`` of them, 99 of 100 answered within ``slo_s``."""
+
+    tenant: str
+    name: str
+    models: Models
+    slo_s: float
+    rate_per_s: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """The question: all demands on one kind of chip, where, and what the site can cool.
+
+    ``spread`` is the coefficient of variation of service times around the machine's, ``spare`` how many chips may fail.
+    """
+
+    demands: tuple[Demand, ...]
+    region: str | None
+    air_only: bool = False
+    dtype: str | None = None
+    spread: float = 0.05
+    spare: int = 1
+    seed: int = 0
+
+    @property
+    def rate_per_s(self) -> float:
+        return sum(d.rate_per_s for d in self.demands)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Chips, with the spare ones; ``low`` and ``high`` where every time is at that end of its interval (None: no number would do)."""
+
+    value: int
+    low: int
+    high: int | None
+    spare: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One part of a total, by name."""
+
+    what: str
+    amount: Estimate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Option:
+    """One kind of chip for the whole demand.
+
+    ``batch`` is the largest useful one of the first demand; ``p99_s`` its 99th percentile with all chips up, ``p99_failed_s`` with the
+    spare ones down, ``p99s_s`` of every tenant. ``limit_per_s`` is what one chip can answer with 99 of 100 in time, ``provisioned_w`` what
+    the site must be able to give one with its share of the host. Energy an item is at the chip, idle time included. Money and carbon are
+    for a million items; None where nobody sells or rents the chip, or no region is given.
+    """
+
+    chip: Chip
+    services: tuple[Service, ...]
+    dtype: str
+    batch: int
+    mean_batch: float
+    count: Count
+    p99_s: Estimate
+    p99_failed_s: float
+    p99s_s: Mapping[str, float]
+    in_time: float
+    limit_per_s: float
+    utilisation: float
+    energy_j: Estimate
+    mean_w: Estimate
+    provisioned_w: Estimate
+    bought: Purchase | None
+    tco: Tco | None
+    rent: Rent | None
+    kgco2e: Estimate | None
+    carbon: tuple[Entry, ...]
+    rate_per_s: float
+
+    @property
+    def capex_usd(self) -> Estimate | None:
+        return self.bought.usd * self.count.value if self.bought else None
+
+    @property
+    def tco_usd_per_year(self) -> Estimate | None:
+        return self.tco.usd_per_year * self.count.value if self.tco else None
+
+    @property
+    def usd_per_million_owned(self) -> Estimate | None:
+        from tenfold.economics import YEAR_S
+
+        year = self.tco_usd_per_year
+        return year * (1e6 / (self.rate_per_s * YEAR_S)) if year else None
+
+    @property
+    def usd_per_million_rented(self) -> Estimate | None:
+        """All chips at list price by the hour, the spare ones too."""
+        return self.rent.usd * (self.count.value * 1e6 / self.rate_per_s) if self.rent else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A chip that is no option, and why; ``certain`` is False where only a guess put it behind others."""
+
+    chip: str
+    reason: str
+    certain: bool = True
+    closest_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The options, best first (by TCO; those without a price by carbon, or by energy, after them), and what is no option."""
+
+    ask: Ask
+    options: tuple[Option, ...]
+    rejected: tuple[Rejected, ...]
+    ranks: Mapping[str, Mapping[str, int]]
+
+    @property
+    def best(self) -> Option | None:
+        return self.options[0] if self.options else None
+
+    @property
+    def closest(self) -> Rejected | None:
+        """Of the chips that cannot meet the SLO, the one that came nearest."""
+        near = [r for r in self.rejected if r.closest_s is not None]
+        return min(near, key=lambda r: r.closest_s or 0.0) if near else None

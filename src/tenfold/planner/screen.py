@@ -1,0 +1,154 @@
+"""The analytic guess: which chips cannot do it, and which are worth compiling for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tenfold.carbon import assumption, system_share
+from tenfold.chips import Chip, MatrixPrecision
+from tenfold.economics import purchase, rent_prices
+from tenfold.errors import UnsupportedDType
+from tenfold.ir import graph_totals
+from tenfold.planner.record import Ask, Demand, Rejected
+
+FINALISTS = 5
+EFFICIENCY = 0.5  # of the roof, for the guess only
+LIQUID_W = 450.0  # TPU v3 at 450 W needed liquid; 75, 280 and 175 W did not (Jouppi et al., ISCA 2021, lesson 5)
+LAUNCH_S = 100e-6
+UNKNOWN_W = 300.0  # a chip whose power nobody published, for the guess only
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one item of a demand asks of any chip."""
+
+    flops: float
+    parameters: float
+
+
+def work_of(demand: Demand) -> Work:
+    graph = demand.models.at(1).graph
+    return Work(graph_totals(graph).flops, graph.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A chip by its roofs: dollars and watts for as many as are needed (dollars infinite where there is no price)."""
+
+    chip: Chip
+    owned: float
+    rented: float
+    watts: float
+
+
+def refuse_cooling(chip: Chip) -> str | None:
+    """Why an air-cooled site cannot hold ``chip``; None where it can."""
+    if chip.cooling == "air":
+        return None
+    if chip.cooling == "liquid":
+        return "needs liquid cooling, and the site has air only"
+    if chip.tdp_w is None:
+        return "nobody published its power, so that an air-cooled site cannot be shown to hold it"
+    if chip.tdp_w >= LIQUID_W:
+        return f"{chip.tdp_w:g} W are more than an air-cooled site holds: TPU v3 needed liquid at {LIQUID_W:g} W"
+    return None
+
+
+def screen(ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: bool) -> tuple[list[Chip], list[Rejected]]:
+    """The chips to compile for, and the others with their reasons.
+
+    Certain reasons come first: cooling, dtype, memory, a roofline above the SLO. Of the rest, if they were not ``named`` by the user,
+    those go on that a guess at half of the roofs puts among the first by cost of owning, rent or power.
+    """
+    rejected: list[Rejected] = []
+    guesses: list[Guess] = []
+    for chip in chips:
+        found = _judge(ask, chip, works)
+        if isinstance(found, Rejected):
+            rejected.append(found)
+        else:
+            guesses.append(found)
+    if named or len(guesses) <= FINALISTS:
+        return [g.chip for g in guesses], rejected
+    kept = _finalists(guesses)
+    places = {g.chip.name: i + 1 for i, g in enumerate(sorted(guesses, key=lambda g: (g.owned, g.rented, g.watts)))}
+    for g in guesses:
+        if g.chip.name not in kept:
+            why = f"not compiled for: a guess at half of its roofs puts it {_ordinal(places[g.chip.name])} (name it with --chip to see)"
+            rejected.append(Rejected(g.chip.name, why, certain=False))
+    return [g.chip for g in guesses if g.chip.name in kept], rejected
+
+
+def _ordinal(n: int) -> str:
+    return f"{n}{'th' if 10 <= n % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
+
+
+def _finalists(guesses: Sequence[Guess]) -> set[str]:
+    """In turn the next best by each measure, until there are enough."""
+    measures: tuple[Callable[[Guess], float], ...] = (lambda g: g.owned, lambda g: g.rented, lambda g: g.watts)
+    orders = [iter(sorted((g for g in guesses if math.isfinite(key(g))), key=key)) for key in measures]
+    kept: dict[str, None] = {}
+    while orders and len(kept) < FINALISTS:
+        for order in list(orders):
+            found = next((g for g in order if g.chip.name not in kept), None)
+            if found is None:
+                orders.remove(order)
+            elif len(kept) < FINALISTS:
+                kept[found.chip.name] = None
+    return set(kept)
+
+
+def _judge(ask: Ask, chip: Chip, works: Sequence[Work]) -> Guess | Rejected:
+    if chip.kind == "listed":
+        return Rejected(chip.name, "listed without a machine model")
+    if ask.air_only and (why := refuse_cooling(chip)):
+        return Rejected(chip.name, why)
+    try:
+        precision = chip.storage(ask.dtype)
+    except UnsupportedDType as error:
+        return Rejected(chip.name, f"lacks the dtype: {error}")
+    bits = chip.bits(precision)
+    weights = sum({id(d.models): w.parameters * bits / 8 for d, w in zip(ask.demands, works, strict=True)}.values())
+    if chip.memory_bytes and weights > chip.memory_bytes:
+        return Rejected(
+            chip.name, f"does not fit: weights of {weights / 1e9:.3g} GB in {precision.value}, memory of {chip.memory_bytes / 1e9:.3g} GB"
+        )
+    busy = 0.0
+    for demand, work in zip(ask.demands, works, strict=True):
+        least = roof_s(chip, precision, work, 1)
+        if least > demand.slo_s:
+            why = f"cannot meet {demand.slo_s * 1e3:.4g} ms: one item of {demand.name} takes {least * 1e3:.4g} ms even at its peak"
+            return Rejected(chip.name, why, closest_s=least)
+        busy += demand.rate_per_s * _seconds_an_item(chip, precision, work, demand.slo_s)
+    return _priced(chip, math.ceil(busy) + ask.spare, busy)
+
+
+def roof_s(chip: Chip, precision: MatrixPrecision, work: Work, batch: int) -> float:
+    """The least time of a batch: its arithmetic at the peak, or its weights at the bandwidth (Williams, Waterman, Patterson 2009)."""
+    compute = batch * work.flops / chip.peak_flops[precision]
+    on_chip = work.parameters * chip.bits(precision) / 8 <= chip.sram_bytes
+    weights = 0.0 if on_chip or not chip.memory_bytes_per_s else work.parameters * chip.bits(precision) / 8 / chip.memory_bytes_per_s
+    return max(compute, weights)
+
+
+def _seconds_an_item(chip: Chip, precision: MatrixPrecision, work: Work, slo_s: float) -> float:
+    best = math.inf
+    batch = 1
+    while batch <= 1024:
+        time = roof_s(chip, precision, work, batch) / EFFICIENCY + LAUNCH_S
+        if batch > 1 and 2 * time > slo_s:
+            break
+        best = min(best, time / batch)
+        batch *= 2
+    return best
+
+
+def _priced(chip: Chip, count: int, busy: float) -> Guess:
+    """Money for whole chips, watts for the busy ones and a third for the idle."""
+    bought = purchase(chip.name)
+    rates = [p.usd_per_s for p in rent_prices() if p.chip == chip.name]
+    watts = (busy + (count - busy) / 3) * (chip.tdp_w or UNKNOWN_W) * system_share(chip).value * assumption("pue").value
+    owned = count * bought.usd.value + watts * 3 if bought else math.inf  # about 3 dollars a watt over three years
+    return Guess(chip, owned, count * min(rates) if rates else math.inf, watts)

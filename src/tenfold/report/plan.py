@@ -1,0 +1,208 @@
+"""A plan for people, for programs, and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from tenfold.estimate import Estimate
+from tenfold.planner import Growth, LeftOut, Mixed, Option, Plan, differences
+from tenfold.report.document import interval
+from tenfold.report.svg import pareto_svg
+from tenfold.units import show
+
+COLUMNS = ("chip", "dtype", "batch", "chips", "p99", "one down", "limit each", "busy", "J an item", "CapEx $", "TCO $/year", "$ a million",
+           "rented", "gCO2e a million", "TCO, CapEx, carbon")  # fmt: skip
+
+
+def _number(e: Estimate | None, scale: float = 1.0) -> str:
+    if e is None:
+        return "-"
+    return f"{_short(e.value * scale)} ({_short(e.low * scale)}-{_short(e.high * scale)})"
+
+
+def _short(x: float) -> str:
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+
+
+def _time(e: Estimate) -> str:
+    return f"{show(e.value, 's')} ({show(e.low, 's')}-{show(e.high, 's')})"
+
+
+def _chips(o: Option) -> str:
+    high = str(o.count.high) if o.count.high is not None else "none"
+    return f"{o.count.value} ({o.count.low}-{high})"
+
+
+def plan_rows(plan: Plan) -> list[list[str]]:
+    """The options, a row each, by ``COLUMNS``."""
+    rows = []
+    for o in plan.options:
+        ranks = [str(plan.ranks[r].get(o.chip.name, "-")) for r in ("tco", "capex", "carbon")]
+        rows.append(
+            [
+                o.chip.name, o.dtype, f"{o.batch} ({o.mean_batch:.1f})", _chips(o), _time(o.p99_s), show(o.p99_failed_s, "s"),
+                f"{_short(o.limit_per_s)}/s", f"{o.utilisation:.0%}", _number(o.energy_j), _number(o.capex_usd),
+                _number(o.tco_usd_per_year), _number(o.usd_per_million_owned), _number(o.usd_per_million_rented),
+                _number(o.kgco2e, 1e3), ", ".join(ranks),
+            ]
+        )  # fmt: skip
+    return rows
+
+
+def plan_tables(plan: Plan) -> list[Table]:
+    """What it does and how fast, and what it costs: two tables, so that neither is cut."""
+    rows = plan_rows(plan)
+    speed = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    money = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    priced = any(o.tco or o.rent for o in plan.options)
+    for i, c in enumerate(COLUMNS):
+        if i < 9:
+            speed.add_column(c, no_wrap=i < 2)
+        if i == 0 or (i >= 9 and (priced or i >= 13) and not (i == 13 and plan.ask.region is None)):
+            money.add_column(c, no_wrap=i == 0)
+    for r in rows:
+        speed.add_row(*r[:9])
+        money.add_row(
+            *[r[0], *(cell for i, cell in enumerate(r) if i >= 9 and (priced or i >= 13) and not (i == 13 and plan.ask.region is None))]
+        )
+    return [speed, money]
+
+
+def rejected_lines(plan: Plan) -> list[str]:
+    """Why not, for the rest: those that cannot first, then those that a guess put behind, on one line."""
+    lines = [f"{r.chip}: {r.reason}" for r in plan.rejected if r.certain]
+    guessed = [r.chip for r in plan.rejected if not r.certain]
+    if guessed:
+        lines.append(f"not compiled for, a guess puts them behind (name one with --chip to see it): {', '.join(guessed)}")
+    return lines
+
+
+def headroom_lines(plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]) -> list[str]:
+    """Lessons 1, 2 and 7 for this choice."""
+    lines = []
+    for name, g in grown.items():
+        lines.append(
+            f"{name}: a model that grows 1.5x a year outgrows its memory in {g.memory_years:.1f} years, and with one item alone the SLO in "
+            f"{g.latency_years:.1f} years."
+        )
+    for m in mixed:
+        others = [f"{n} {s:.2f}x" if s is not None else f"{n} cannot" for n, s in list(m.speed.items())[1:]]
+        shares = ", ".join(f"{f} {s:.1%}" for f, s in m.shares.items())
+        if others:
+            lines.append(f"With the workloads of {m.year} ({shares}), against {next(iter(m.speed))}: {', '.join(others)} as fast.")
+    for x in left:
+        if x.loss > 0.005:
+            lines.append(f"Without {x.demand} the choice would be {x.chosen}, on which it costs {x.loss:.0%} more than on {x.best_for_it}.")
+        else:
+            lines.append(f"Without {x.demand} the choice would be {x.chosen}, which is the best for it too.")
+    return lines
+
+
+def notes(plan: Plan) -> list[str]:
+    """What the figures mean and what they leave out."""
+    found = [
+        "p99 by the policy of `tenfold simulate` under Poisson arrivals, all chips up. Intervals: every time at its own end of its "
+        "interval, the count fixed (chips: the count that would do; none: not even one item in time). Host code and network are not in it."
+    ]
+    narrow = sorted({o.dtype for o in plan.options} - {"fp32"})
+    if narrow:
+        found.append(f"Quality not checked in {', '.join(narrow)} (`tenfold profile --quality`).")
+    if any(o.bought and o.bought.estimated for o in plan.options):
+        names = ", ".join(o.chip.name for o in plan.options if o.bought and o.bought.estimated)
+        found.append(f"Not sold, price estimated within a factor of two: {names}.")
+    if any(o.tco for o in plan.options):
+        found.append(
+            "Owned: price and server share over 3 years, 9 to 13 $ for each watt of data centre over 10 to 15 years, upkeep, electricity "
+            "with PUE; no interest, network or staff."
+        )
+    if any(o.rent for o in plan.options):
+        found.append("Rented: on demand at list price, every chip all the time; the interval spans providers.")
+    if plan.ask.region:
+        found.append("Carbon: operational, location-based, mean of the year, host share, PUE and idle time included.")
+    return found
+
+
+def difference_lines(plan: Plan) -> list[str]:
+    return differences(plan)
+
+
+def option_document(plan: Plan, o: Option) -> dict[str, Any]:
+    """One option; a key is absent where its value does not exist."""
+    document: dict[str, Any] = {
+        "chip": o.chip.name, "dtype": o.dtype, "batch": o.batch, "mean_batch": o.mean_batch, "count": o.count.value,
+        "interval_count": [o.count.low, o.count.high], "spare": o.count.spare, "p99_s": o.p99_s.value, "interval_p99_s": interval(o.p99_s),
+        "p99_failed_s": o.p99_failed_s, "p99_by_tenant_s": dict(o.p99s_s), "in_time": o.in_time, "throughput_per_s": o.limit_per_s,
+        "utilisation": o.utilisation, "energy_j_per_item": o.energy_j.value, "interval_j_per_item": interval(o.energy_j),
+        "power_w": o.mean_w.value, "provisioned_w": o.provisioned_w.value,
+    }  # fmt: skip
+    if o.dtype != "fp32":
+        document["quality"] = "not checked"
+    pairs = (
+        ("capex_usd", o.capex_usd), ("tco_usd_per_year", o.tco_usd_per_year), ("usd_per_million", o.usd_per_million_owned),
+        ("usd_per_million_rented", o.usd_per_million_rented), ("gco2e_per_million", o.kgco2e * 1e3 if o.kgco2e else None),
+    )  # fmt: skip
+    for key, e in pairs:
+        if e is not None:
+            document |= {key: e.value, f"interval_{key}": interval(e)}
+    if o.tco:
+        document["tco_entries_usd_per_year"] = {what: e.value * o.count.value for what, e in o.tco.entries}
+    if o.carbon:
+        document["carbon_entries_gco2e_per_million"] = {e.what: e.amount.value * 1e3 for e in o.carbon}
+    if o.bought and o.bought.estimated:
+        document["price_estimated"] = True
+    document["rank"] = {r: plan.ranks[r][o.chip.name] for r in plan.ranks if o.chip.name in plan.ranks[r]}
+    return document
+
+
+def plan_document(plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]) -> dict[str, Any]:
+    ask = plan.ask
+    document: dict[str, Any] = {
+        "demands": [{"tenant": d.tenant, "model": d.name, "slo_s": d.slo_s, "rate_per_s": d.rate_per_s} for d in ask.demands],
+        "options": [option_document(plan, o) for o in plan.options],
+        "rejected": [{"chip": r.chip, "reason": r.reason, "certain": r.certain} for r in plan.rejected],
+        "differences": differences(plan),
+    }
+    if ask.region:
+        document["region"] = ask.region
+    if grown:
+        document["headroom"] = {n: {"memory_years": g.memory_years, "latency_years": g.latency_years} for n, g in grown.items()}
+    if mixed:
+        document["mixes"] = [{"year": m.year, "shares": dict(m.shares), "speed": dict(m.speed), "source": m.source} for m in mixed]
+    if left:
+        document["left_out"] = [{"demand": x.demand, "chosen": x.chosen, "best": x.best_for_it, "loss": x.loss} for x in left]
+    if plan.closest and not plan.options:
+        document["closest"] = {"chip": plan.closest.chip, "least_s": plan.closest.closest_s}
+    return document
+
+
+def plan_page(plan: Plan, headroom: Sequence[str]) -> str:
+    """The plan as one HTML page without scripts."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    asked = "; ".join(f"{d.name}: {_short(d.rate_per_s)}/s within {show(d.slo_s, 's')} ({d.tenant})" for d in plan.ask.demands)
+    environment = Environment(loader=PackageLoader("tenfold.report"), autoescape=True)
+    charts = [pareto_svg(_points(plan, money=m), title, unit) for m, title, unit in (
+        (True, "p99 and dollars for a million items", "$"), (False, "p99 and grams of CO2e for a million items", "gCO2e"))]  # fmt: skip
+    entries = [
+        (o.chip.name, [(what, _number(e * o.count.value)) for what, e in o.tco.entries]) for o in plan.options if o.tco
+    ]  # fmt: skip
+    return environment.get_template("plan.html").render(
+        title="Plan: " + ", ".join(dict.fromkeys(d.name for d in plan.ask.demands)),
+        subtitle=", ".join(x for x in (asked, plan.ask.region) if x),
+        columns=COLUMNS, rows=plan_rows(plan), charts=[Markup(c) for c in charts if c], differences=differences(plan), headroom=headroom,
+        rejected=rejected_lines(plan), notes=notes(plan), entries=entries,
+    )  # fmt: skip
+
+
+def _points(plan: Plan, *, money: bool) -> list[tuple[str, Estimate, Estimate]]:
+    found = []
+    for o in plan.options:
+        y = (o.usd_per_million_owned or o.usd_per_million_rented) if money else (o.kgco2e * 1e3 if o.kgco2e else None)
+        if y is not None:
+            found.append((o.chip.name, o.p99_s, y))
+    return found
