@@ -13,7 +13,6 @@ from tenfold.planner.record import Ask, Demand, Plan
 from tenfold.profile import Sizes, load
 from tenfold.scenario import Closed, Models, Scenario
 
-
 ANY = Sizes()
 
 

@@ -204,3 +204,41 @@ def pareto_svg(points: Sequence[tuple[str, Estimate, Estimate]], title: str, uni
         ]
     body.append(_text(315, 364, "p99; filled: no other is better in both; lines: intervals", "middle"))
     return _svg(720, 372, body, title)
+
+
+def cdf_svg(series: Mapping[str, tuple[Sequence[float], float | None]], title: str) -> str:
+    """Share of answers within a time, on a log axis; a dashed line at each SLO."""
+    values = [t for times, slo in series.values() for t in (times[0], times[-1], slo) if t]
+    if not values:
+        return ""
+    x = _Log(min(values), max(values), 60, 600)
+    body = [_text(60, 20, title, more='font-weight="600"')]
+    for t in x.ticks():
+        body += [_line(x.at(10.0**t), 40, x.at(10.0**t), 300), _text(x.at(10.0**t), 316, show(10.0**t, "s", 1), "middle")]
+    for share in (0.0, 0.25, 0.5, 0.75, 0.99, 1.0):
+        y = 300 - 260 * share
+        body += [_line(60, y, 600, y), _text(54, y + 4, f"{share:.0%}", "end")]
+    for i, (name, (times, slo)) in enumerate(series.items()):
+        colour = _SERIES[i % len(_SERIES)]
+        at = [min(len(times) - 1, round(k / 200 * (len(times) - 1))) for k in range(201)]
+        path = " ".join(f"{x.at(max(times[k], 10.0**x.low)):.1f},{300 - 260 * (k + 1) / len(times):.1f}" for k in dict.fromkeys(at))
+        body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+        if slo:
+            body.append(f'<line x1="{x.at(slo):.1f}" y1="40" x2="{x.at(slo):.1f}" y2="300" stroke="{colour}" stroke-dasharray="4 3"/>')
+        body += [_rect(615, 44 + 20 * i, 10, 10, f'fill="{colour}"'), _text(631, 53 + 20 * i, name)]
+    return _svg(760, 324, body, title)
+
+
+def timeline_svg(series: Mapping[str, Sequence[float]], end_s: float, title: str) -> str:
+    """Lines over time from 0."""
+    top = max((v for values in series.values() for v in values), default=0.0) or 1.0
+    body = [_text(60, 20, title, more='font-weight="600"')]
+    for part in (0.0, 0.5, 1.0):
+        body += [_line(60, 240 - 200 * part, 600, 240 - 200 * part), _text(54, 244 - 200 * part, f"{top * part:.3g}", "end")]
+        body.append(_text(60 + 540 * part, 256, show(end_s * part, "s", 2), "middle"))
+    for i, (name, values) in enumerate(series.items()):
+        colour = _SERIES[i % len(_SERIES)]
+        path = " ".join(f"{60 + 540 * (k + 0.5) / len(values):.1f},{240 - 200 * v / top:.1f}" for k, v in enumerate(values))
+        body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.2"/>')
+        body += [_rect(615, 44 + 20 * i, 10, 10, f'fill="{colour}"'), _text(631, 53 + 20 * i, name)]
+    return _svg(760, 264, body, title)

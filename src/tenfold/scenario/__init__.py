@@ -1,7 +1,7 @@
 """Scenarios: tenants, models and arrivals on one chip, from a file to what they come to under a policy."""
 
 from tenfold.scenario.read import POLICIES, Closed, PolicySpec, Scenario, read_scenario
-from tenfold.scenario.run import Ready, policy_of, ready, run, source_of
+from tenfold.scenario.run import Ready, energy_j, policy_of, ready, run, source_of
 from tenfold.scenario.service import LARGEST_BATCH, Models, Service, batches, service
 from tenfold.scenario.tune import SHIPPED, Score, grid, score_of, shipped, tuned
 
@@ -17,6 +17,7 @@ __all__ = [
     "Score",
     "Service",
     "batches",
+    "energy_j",
     "grid",
     "policy_of",
     "read_scenario",

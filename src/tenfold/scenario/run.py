@@ -9,6 +9,7 @@ import numpy as np
 
 from tenfold.chips import Chip
 from tenfold.chips import chip as chip_named
+from tenfold.economics import ownership
 from tenfold.errors import InputError
 from tenfold.profile import Sizes, load
 from tenfold.scenario.read import Closed, ModelSpec, PolicySpec, Scenario
@@ -46,13 +47,14 @@ ENDLESS = 10_000_000  # requests of a closed loop that only the clock ends
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A scenario with the times of its models: what every policy is given alike."""
+    """A scenario with the times, and for networks the joules, of its models by batch: what every policy is given alike."""
 
     scenario: Scenario
     chip: Chip | None
     times_s: Mapping[str, Mapping[int, float]]
     weights: Mapping[str, Weights]
     memory_bytes: float
+    energy_j: Mapping[str, Mapping[int, float]]
 
     def served(self) -> dict[str, Served]:
         """The models as a policy sees them: mean times, and the 99th percentile of their spread."""
@@ -72,6 +74,7 @@ def ready(scenario: Scenario) -> Ready:
     record = chip_named(scenario.chip) if scenario.chip else None
     times: dict[str, Mapping[int, float]] = {}
     weights: dict[str, Weights] = {}
+    energy: dict[str, Mapping[int, float]] = {}
     for m in scenario.models:
         size = m.weight_bytes
         if m.times_s:
@@ -80,11 +83,12 @@ def ready(scenario: Scenario) -> Ready:
             assert record is not None
             found = service(Models(load(m.network), Sizes(1, m.seq)), record, m.dtype, within_s=NEVER, sizes=batches(m.largest))
             times[m.name] = {b: t.value for b, t in found.times_s.items()}
+            energy[m.name] = {b: e.value for b, e in found.energy_j.items()}
             size = found.weight_bytes if size is None else size
         weights[m.name] = _weights(m, size or 0.0, record)
     memory = scenario.memory_bytes or (record.memory_bytes if record and record.memory_bytes else NEVER)
     _check_slos(scenario, times)
-    return Ready(scenario, record, times, weights, memory)
+    return Ready(scenario, record, times, weights, memory, energy)
 
 
 def _weights(m: ModelSpec, size: float, record: Chip | None) -> Weights:
@@ -152,3 +156,16 @@ def run(
     until = scenario.duration_s if closed else NEVER
     log = simulate(policy, source_of(scenario), service_time, workers=scenario.workers, until_s=until, observer=observer, listener=listener)
     return log, result_of(log, scenario.duration_s, scenario.warm_up_s)
+
+
+def energy_j(given: Ready, log: Log, span_s: float) -> float | None:
+    """Joules of the chip over a run: its batches, and idle power between them; None where a model's times were given without a chip."""
+    if given.chip is None or set(given.energy_j) != set(given.times_s):
+        return None
+    joules = {n: curve(e) for n, e in given.energy_j.items()}
+    busy_j = sum(joules[b.start.model][len(b.start.requests)] for b in log.batches)
+    busy_s = sum(b.ended_s - b.began_s - b.start.load_s for b in log.batches) / log.workers
+    top = max(given.chip.tdp_w or 0.0, busy_j / busy_s if busy_s else 0.0)
+    idle = given.chip.figures.get("idle_power")
+    idle_w = idle.value if idle else top * ownership("idle_over_peak").value
+    return busy_j + idle_w * max(span_s - busy_s, 0.0)

@@ -1,0 +1,117 @@
+"""`tenfold simulate`: tenants, models and arrivals on one chip, on a simulated clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tenfold.cli.common import Json, app, emit, heading, progress, terminal, write_text
+from tenfold.errors import InputError
+
+if TYPE_CHECKING:
+    from tenfold.scenario import Ready, Scenario, Score
+    from tenfold.serving import Log, Result
+
+
+@app.command()
+def simulate(
+    file: Annotated[str, typer.Argument(help="A scenario file, or the name of one that ships (see --list).", show_default=False)] = "",
+    policy: Annotated[str | None, typer.Option(help="slo, fixed, delay, aimd or clockwork (default: the file's).")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Beside every baseline with its knobs tuned by grid search.")] = False,
+    explain: Annotated[int, typer.Option(min=0, help="Batches to explain, from the first.")] = 0,
+    html: Annotated[Path | None, typer.Option(help="Write a page: latencies against SLOs, queue and batch over time.")] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="The scenarios that come with Tenfold.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tenants, models and arrivals on one chip on a simulated clock: p99, goodput, batches and why."""
+    from tenfold.report.serving import serving_document, serving_page
+    from tenfold.scenario import SHIPPED, energy_j, ready, shipped
+
+    if list_them:
+        listed = [(n, shipped(n).note) for n in SHIPPED]
+        if as_json:
+            emit({"scenarios": [{"name": n, "note": note} for n, note in listed]})
+        else:
+            for n, note in listed:
+                terminal().print(heading(n, note), soft_wrap=True)
+        return
+    if not file:
+        raise InputError("simulate needs a scenario file, or the name of one that comes with Tenfold: see `tenfold simulate --list`")
+    scenario = _scenario(file)
+    with progress("compiling", 1) as advance:
+        given = ready(scenario)
+        advance()
+    log, result = _run(given, policy)
+    scores = _compare(given) if compare else []
+    name = policy or scenario.policy.kind
+    if html is not None:
+        write_text(html, serving_page(scenario, name, log, result))
+    if as_json:
+        from tenfold.report.serving import release_lines, scores_document
+
+        document = serving_document(scenario.name, name, result, energy_j(given, log, log.ended_s))
+        document |= {"compared": scores_document(scores)} if scores else {}
+        emit(document | ({"releases": release_lines(log, explain)} if explain else {}))
+        return
+    _print(scenario, name, log, result, scores, explain)
+
+
+def _scenario(file: str) -> Scenario:
+    from tenfold.scenario import SHIPPED, read_scenario, shipped
+
+    if file in SHIPPED and not Path(file).exists():
+        return shipped(file)
+    if not file.endswith(".toml"):
+        return shipped(file)
+    return read_scenario(Path(file))
+
+
+def _run(given: Ready, policy: str | None) -> tuple[Log, Result]:
+    """The run, with a bar that follows the simulated clock."""
+    from dataclasses import replace
+
+    from tenfold.errors import UnknownName
+    from tenfold.scenario import POLICIES, run
+    from tenfold.serving import Decision
+
+    if policy is not None and policy not in POLICIES:
+        raise UnknownName("policy", policy, POLICIES)
+    spec = replace(given.scenario.policy, kind=policy) if policy else None
+    shown = 0
+    with progress("simulating, % of the time", 100) as advance:
+
+        def listen(now_s: float, decision: Decision) -> None:
+            nonlocal shown
+            while shown < min(100, 100 * now_s / given.scenario.duration_s):
+                shown += 1
+                advance()
+
+        return run(given, spec, listener=listen)
+
+
+def _compare(given: Ready) -> list[Score]:
+    from tenfold.scenario import POLICIES, PolicySpec, grid, score_of, tuned
+
+    kinds = [k for k in POLICIES if k != "slo"]
+    with progress("tuning the baselines", sum(len(grid(given, k)) for k in kinds)) as advance:
+        best = [tuned(given, k, advance)[0] for k in kinds]
+    return [score_of(given, PolicySpec()), *best]
+
+
+def _print(scenario: Scenario, policy: str, log: Log, result: Result, scores: list[Score], explain: int) -> None:
+    from tenfold.report.serving import compare_table, reason_lines, release_lines, tenant_table
+
+    console = terminal()
+    console.print(heading(scenario.name, scenario.note), soft_wrap=True)
+    console.print(
+        f"policy {policy}; {len(log.requests):,} requests in {log.ended_s:.4g} s; the chip was busy {result.utilisation:.1%} of the time"
+    )
+    console.print(tenant_table(result))
+    for line in reason_lines(result):
+        console.print(line, soft_wrap=True)
+    for line in release_lines(log, explain):
+        console.print(line, soft_wrap=True)
+    if scores:
+        console.print(compare_table(scores))
