@@ -9,6 +9,7 @@ import sys
 
 from tenfold.cli import app as verbs
 from tenfold.cli import compiler as compiler_verbs
+from tenfold.cli import load as load_verb
 from tenfold.cli import plan as plan_verb
 from tenfold.cli import profile as profile_verb
 from tenfold.cli import serve as serve_verbs
@@ -16,7 +17,7 @@ from tenfold.cli import trust as trust_verbs
 from tenfold.cli.common import app
 from tenfold.errors import TenfoldError
 
-__all__ = ["app", "compiler_verbs", "main", "plan_verb", "profile_verb", "serve_verbs", "trust_verbs", "verbs"]
+__all__ = ["app", "compiler_verbs", "load_verb", "main", "plan_verb", "profile_verb", "serve_verbs", "trust_verbs", "verbs"]
 
 
 def main() -> None:

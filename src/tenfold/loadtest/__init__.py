@@ -1,0 +1,41 @@
+"""The policy on the real clock: ONNX Runtime on this machine, under MLPerf LoadGen or our own arrivals."""
+
+from tenfold.loadtest.driver import Recording, Replay, Server
+from tenfold.loadtest.search import capacity, highest, valid
+from tenfold.loadtest.session import Session, profile_batches, spare_threads
+from tenfold.loadtest.trial import (
+    Empirical,
+    Measured,
+    delay_policy,
+    drive,
+    latencies,
+    learned,
+    loadgen_module,
+    loadgen_offline,
+    loadgen_server,
+    simulated,
+    slo_policy,
+)
+
+__all__ = [
+    "Empirical",
+    "Measured",
+    "Recording",
+    "Replay",
+    "Server",
+    "Session",
+    "capacity",
+    "delay_policy",
+    "drive",
+    "highest",
+    "latencies",
+    "learned",
+    "loadgen_module",
+    "loadgen_offline",
+    "loadgen_server",
+    "profile_batches",
+    "simulated",
+    "slo_policy",
+    "spare_threads",
+    "valid",
+]

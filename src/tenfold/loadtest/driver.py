@@ -1,0 +1,235 @@
+"""The driver with the real clock: the same policy object, threads that run the batches, and a record of all that happened."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import final
+
+import numpy as np
+
+from tenfold.serving import Batch, Decision, Log, Outcome, Policy, Refusal, Request, Start
+
+NEVER = float("inf")
+TICK = 2.0**-30  # the clock is read in these, so that sums of times are exact and a recording replays to the bit
+LATE = 1.1  # a refused query is answered this many SLOs late where its sender cannot be refused
+
+Run = Callable[[str, int], None]
+Done = Callable[[Sequence[Request], bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What came when, how long each batch took in the order they began, and what was decided."""
+
+    requests: tuple[Request, ...]
+    service_s: tuple[float, ...]
+    decisions: tuple[tuple[float, Decision], ...]
+
+
+@final
+class Server:
+    """Drives a policy in real time. ``arrive`` may be called from any thread; ``done`` is called outside of the lock, from a worker's
+    thread for what was answered, and from whichever thread learned of it for what was refused."""
+
+    def __init__(self, policy: Policy, run: Run, done: Done, workers: int = 1) -> None:
+        self._policy, self._run, self._done = policy, run, done
+        self._lock = threading.Condition()
+        self._work: SimpleQueue[tuple[Start, float, int] | None] = SimpleQueue()
+        self._free = workers
+        self._workers = workers
+        self._wake = NEVER
+        self._closed = False
+        self._drained = False
+        self._zero = time.perf_counter()
+        self._requests: list[Request] = []
+        self._finish: dict[int, tuple[Outcome, float]] = {}
+        self._service: list[float] = []
+        self._decisions: list[tuple[float, Decision]] = []
+        self._batches: list[Batch] = []
+        self._refusals: list[Refusal] = []
+        self._failure: BaseException | None = None
+        self._threads = [threading.Thread(target=self._work_off, daemon=True) for _ in range(workers)]
+        self._threads.append(threading.Thread(target=self._watch, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def now_s(self) -> float:
+        return int((time.perf_counter() - self._zero) / TICK) * TICK
+
+    def arrive(self, tenant: str, model: str, slo_s: float, priority: int = 0) -> Request:
+        """One request comes, now."""
+        with self._lock:
+            now = self.now_s()
+            request = Request(len(self._requests), tenant, model, now, now + slo_s, priority)
+            self._requests.append(request)
+            refused = list(self._policy.offer(request, now))
+            self._note(refused, now)
+            refused += self._ask(now)
+        self._tell(refused)
+        return request
+
+    def _note(self, refused: Sequence[Refusal], now: float) -> None:
+        self._refusals += refused
+        for r in refused:
+            if not r.request.shadow:
+                self._finish[r.request.id] = (Outcome.REFUSED, now)
+
+    def _tell(self, refused: Sequence[Refusal]) -> None:
+        gone = [r.request for r in refused if not r.request.shadow]
+        if gone:
+            self._done(gone, False)
+
+    def _ask(self, now: float) -> list[Refusal]:
+        """Ask the policy as long as a worker is free and it starts something. Holds the lock."""
+        refused: list[Refusal] = []
+        while self._free:
+            decision = self._policy.decide(now)
+            self._decisions.append((now, decision))
+            self._note(decision.refused, now)
+            refused += decision.refused
+            if decision.start is None:
+                self._wake = decision.wait_until_s
+                self._lock.notify_all()
+                break
+            self._free -= 1
+            self._wake = NEVER
+            self._service.append(0.0)
+            self._work.put((decision.start, now, len(self._service) - 1))
+        return refused
+
+    def _work_off(self) -> None:
+        while (item := self._work.get()) is not None:
+            start, began, number = item
+            try:
+                self._run(start.model, len(start.requests))
+            except BaseException as error:  # told to whoever waits for the end
+                with self._lock:
+                    self._failure = error
+                    self._closed = True
+                    self._lock.notify_all()
+                return
+            with self._lock:
+                end = self.now_s()
+                self._service[number] = end - began
+                self._policy.finished(start, end, end - began)
+                self._batches.append(Batch(start, began, end))
+                for r in start.requests:
+                    if not r.shadow:
+                        self._finish[r.id] = (Outcome.ANSWERED, end)
+                self._free += 1
+                refused = self._ask(end)
+                self._lock.notify_all()
+            answered = [r for r in start.requests if not r.shadow]
+            if answered:
+                self._done(answered, True)
+            self._tell(refused)
+
+    def _watch(self) -> None:
+        """Asks again when the policy wanted to be asked again."""
+        while True:
+            with self._lock:
+                while not self._closed and self.now_s() < self._wake:
+                    left = self._wake - self.now_s()
+                    self._lock.wait(None if left == NEVER else max(left, 0.0))
+                if self._closed:
+                    return
+                at, self._wake = self._wake, NEVER
+                refused = self._ask(at if at >= self._last() else self.now_s())
+            self._tell(refused)
+
+    def _last(self) -> float:
+        """The latest moment the policy has heard of."""
+        ended = self._batches[-1].ended_s if self._batches else 0.0
+        return max(ended, self._requests[-1].arrival_s if self._requests else 0.0)
+
+    def close(self) -> None:
+        """Nothing more will come: finish what waits, stop the threads. Raises what a worker died of."""
+        with self._lock:
+            self._policy.drain()
+            refused = self._ask(self.now_s())
+        self._tell(refused)
+        with self._lock:
+            while len(self._finish) < len(self._requests) and self._failure is None:
+                self._lock.wait(0.2)
+            self._closed = True
+            self._lock.notify_all()
+        for _ in range(self._workers):
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join(timeout=30)
+        if self._failure is not None:
+            raise self._failure
+
+    def recording(self) -> Recording:
+        return Recording(tuple(self._requests), tuple(self._service), tuple(self._decisions))
+
+    def log(self) -> Log:
+        """The run in the form of a simulated one. After ``close``."""
+        states = [self._finish.get(i, (Outcome.WAITING, float("nan"))) for i in range(len(self._requests))]
+        outcome = np.array([s for s, _ in states], dtype=np.int8)
+        finish = np.array([t for _, t in states], dtype=float)
+        ended = max((b.ended_s for b in self._batches), default=0.0)
+        return Log(tuple(self._requests), outcome, finish, tuple(self._batches), tuple(self._refusals), ended, self._workers)
+
+
+@final
+class Replay:
+    """A recording as source and service times for the simulated clock: the same requests at the same moments, each batch as long as it was."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._requests = recording.requests
+        self._service = iter(recording.service_s)
+        self._next = 0
+
+    def peek_s(self) -> float:
+        return self._requests[self._next].arrival_s if self._next < len(self._requests) else NEVER
+
+    def pop(self) -> Request:
+        self._next += 1
+        return self._requests[self._next - 1]
+
+    def answered(self, request: Request, now_s: float) -> None:
+        """What was recorded does not listen."""
+
+    def seconds(self, model: str, batch: int) -> float:
+        return next(self._service)
+
+
+@final
+class Later:
+    """Calls functions when their time has come, from one thread; what is left is called at the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def call(self, delay_s: float, what: Callable[[], None]) -> None:
+        with self._lock:
+            self._count += 1
+            heapq.heappush(self._due, (time.perf_counter() + delay_s, self._count, what))
+            self._lock.notify()
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                while not self._closed and (not self._due or self._due[0][0] > time.perf_counter()):
+                    self._lock.wait(self._due[0][0] - time.perf_counter() if self._due else None)
+                if not self._due:
+                    return
+                what = heapq.heappop(self._due)[2]
+            what()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._lock.notify()
+        self._thread.join(timeout=30)

@@ -1,0 +1,199 @@
+"""One run of a load test: arrivals or MLPerf LoadGen on one side, the policy and ONNX Runtime on the other."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from tenfold.errors import InputError
+from tenfold.loadtest.driver import LATE, Later, Recording, Server
+from tenfold.loadtest.session import Session
+from tenfold.serving import (
+    Known,
+    Learned,
+    Log,
+    MaxDelay,
+    Open,
+    Poisson,
+    Policy,
+    Request,
+    Result,
+    Served,
+    ServerSchedule,
+    SloPolicy,
+    Stream,
+    Verdict,
+    result_of,
+    server_verdict,
+    simulate,
+)
+
+TENANT = "loadtest"
+QUANTILE = 0.99
+LEAST_QUERIES = 662  # LoadGen's early stopping with one query over the latency
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A run on the real clock. ``verdict`` is ours; ``loadgen`` is LoadGen's own, None where our arrivals were used."""
+
+    rate_per_s: float
+    result: Result
+    verdict: Verdict
+    loadgen: bool | None
+    log: Log
+    recording: Recording
+
+
+def latencies(log: Log) -> list[float]:
+    """Of every request; infinite where it was refused."""
+    arrival = np.array([r.arrival_s for r in log.requests])
+    return [float(f - a) if o == 1 else math.inf for f, a, o in zip(log.finish_s, arrival, log.outcome, strict=True)]
+
+
+def learned(times: Mapping[int, Sequence[float]]) -> Learned:
+    """What the policy starts from: medians by batch, and the high quantile of all runs over their medians."""
+    medians = {b: float(np.median(t)) for b, t in times.items()}
+    ratios = np.concatenate([np.asarray(t) / medians[b] for b, t in times.items()])
+    return Learned(medians, max(1.0, float(np.quantile(ratios, QUANTILE))), QUANTILE)
+
+
+def slo_policy(model: str, times: Mapping[int, Sequence[float]]) -> Policy:
+    return SloPolicy({model: Served(learned(times))}, {TENANT: 1.0})
+
+
+def delay_policy(model: str, times: Mapping[int, Sequence[float]], batch: int, delay_s: float) -> Policy:
+    return MaxDelay({model: Served(Known({b: float(np.median(t)) for b, t in times.items()}))}, batch, delay_s)
+
+
+def drive(session: Session, policy: Policy, slo_s: float, rate_per_s: float, duration_s: float, seed: int = 0) -> Measured:
+    """Our own Poisson arrivals at ``rate_per_s``; a sender that falls behind its schedule sends at once, and latency counts from then."""
+    times = Poisson(rate_per_s).times_s(duration_s, np.random.default_rng(seed))
+    server = Server(policy, lambda _, items: session.run(items), lambda requests, answered: None)
+    began = time.perf_counter()
+    for at in times.tolist():
+        left = at - (time.perf_counter() - began)
+        if left > 0:
+            time.sleep(left)
+        server.arrive(TENANT, session.name, slo_s)
+    server.close()
+    return _measured(server, slo_s, rate_per_s, None)
+
+
+def _measured(server: Server, slo_s: float, rate_per_s: float, loadgen: bool | None) -> Measured:
+    log = server.log()
+    span = max(r.arrival_s for r in log.requests) if log.requests else 0.0
+    return Measured(rate_per_s, result_of(log, max(span, 1e-9)), server_verdict(latencies(log), slo_s), loadgen, log, server.recording())
+
+
+def loadgen_module() -> Any:
+    """MLPerf LoadGen. Raises InputError that says which extra to install."""
+    try:
+        import mlperf_loadgen
+    except ImportError as error:
+        raise InputError("MLPerf LoadGen is not installed: pip install 'tenfold[loadgen]', or leave --loadgen out") from error
+    return mlperf_loadgen
+
+
+def loadgen_server(session: Session, policy: Policy, slo_s: float, rate_per_s: float, duration_s: float, seed: int = 1) -> Measured:
+    """LoadGen's Server scenario at a rate. It knows no refusals: a refused query is answered after its SLO, so that it counts as late."""
+    lg = loadgen_module()
+    settings = _settings(lg, duration_s, seed)
+    settings.scenario = lg.TestScenario.Server
+    settings.server_target_qps = rate_per_s
+    settings.server_target_latency_ns = int(slo_s * 1e9)
+    settings.server_target_latency_percentile = QUANTILE
+    settings.min_query_count = LEAST_QUERIES
+    server, valid = _under_loadgen(lg, session, policy, slo_s, settings)
+    return _measured(server, slo_s, rate_per_s, valid)
+
+
+def loadgen_offline(session: Session, policy: Policy, samples: int) -> float:
+    """Samples a second in LoadGen's Offline scenario, where all come at once and none is late."""
+    lg = loadgen_module()
+    settings = _settings(lg, 0.0, 1)
+    settings.scenario = lg.TestScenario.Offline
+    settings.offline_expected_qps = samples
+    settings.min_query_count = 1
+    server, _ = _under_loadgen(lg, session, policy, math.inf, settings)
+    log = server.log()
+    return len(log.requests) / (log.ended_s - log.requests[0].arrival_s)
+
+
+def _settings(lg: Any, duration_s: float, seed: int) -> Any:
+    settings = lg.TestSettings()
+    settings.mode = lg.TestMode.PerformanceOnly
+    settings.min_duration_ms = int(duration_s * 1e3)
+    settings.schedule_rng_seed = settings.qsl_rng_seed = settings.sample_index_rng_seed = seed
+    return settings
+
+
+def _under_loadgen(lg: Any, session: Session, policy: Policy, slo_s: float, settings: Any) -> tuple[Server, bool]:
+    later = Later()
+    queries: dict[int, int] = {}  # our request to LoadGen's query
+    early: list[tuple[Sequence[Request], bool]] = []
+
+    def answer(requests: Sequence[Request]) -> None:
+        lg.QuerySamplesComplete([lg.QuerySampleResponse(queries[r.id], 0, 0) for r in requests])
+
+    def done(requests: Sequence[Request], answered: bool) -> None:
+        if any(r.id not in queries for r in requests):
+            early.append((requests, answered))  # refused within the call that brought it
+        elif answered or math.isinf(slo_s):
+            answer(requests)
+        else:
+            later.call(slo_s * LATE, lambda: answer(requests))
+
+    server = Server(policy, lambda _, items: session.run(items), done)
+
+    def issue(samples: Sequence[Any]) -> None:
+        for sample in samples:
+            number = len(queries)
+            queries[number] = sample.id
+            server.arrive(TENANT, session.name, slo_s)
+
+    sut = lg.ConstructSUT(issue, lambda: None)
+    library = lg.ConstructQSL(1024, 1024, lambda indices: None, lambda indices: None)
+    with TemporaryDirectory() as folder:
+        output, logging = lg.LogOutputSettings(), lg.LogSettings()
+        output.outdir, output.copy_summary_to_stdout = folder, False
+        logging.log_output, logging.enable_trace = output, False
+        lg.StartTestWithLogSettings(sut, library, settings, logging)
+        summary = (Path(folder) / "mlperf_log_summary.txt").read_text(encoding="utf-8")
+    server.close()
+    later.close()
+    lg.DestroyQSL(library)
+    lg.DestroySUT(sut)
+    return server, "Result is : VALID" in summary
+
+
+class Empirical:
+    """Service times drawn from those measured, linear between batch sizes at one quantile for both."""
+
+    def __init__(self, times: Mapping[int, Sequence[float]], seed: int) -> None:
+        self._knots = sorted(times)
+        self._ordered = {b: np.sort(np.asarray(t, dtype=float)) for b, t in times.items()}
+        self._rng = np.random.default_rng(seed)
+
+    def seconds(self, model: str, batch: int) -> float:
+        share = self._rng.random()
+        lower = max((k for k in self._knots if k <= batch), default=self._knots[0])
+        upper = min((k for k in self._knots if k >= batch), default=self._knots[-1])
+        a, b = (float(np.quantile(self._ordered[k], share)) for k in (lower, upper))
+        return a if upper == lower else a + (b - a) * (batch - lower) / (upper - lower)
+
+
+def simulated(
+    model: str, times: Mapping[int, Sequence[float]], policy: Policy, slo_s: float, rate_per_s: float, duration_s: float, seed: int = 1
+) -> Result:
+    """What the simulated clock says of the same policy on the same host: LoadGen's schedule, service times as profiled."""
+    arrivals = ServerSchedule(rate_per_s, seed).times_s(duration_s, np.random.default_rng(seed))
+    log = simulate(policy, Open([(Stream(TENANT, model, slo_s), arrivals)]), Empirical(times, seed))
+    return result_of(log, duration_s)
