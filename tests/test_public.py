@@ -11,8 +11,8 @@ import tenfold
 from support import model_path
 
 DOOR = {
-    "Chip", "Envelope", "Estimate", "Footprint", "Graph", "InputError", "MissingFigure", "ModelError", "Profile", "Program", "Rent", "Run",
-    "Sizes", "TenfoldError", "chip", "compile", "envelope", "footprint", "lessons", "load", "predict", "profile", "rent", "simulate",
+    "Chip", "Envelope", "Estimate", "Footprint", "Graph", "InputError", "MissingFigure", "ModelError", "Profile", "Plan", "Program", "Rent", "Run",
+    "Sizes", "TenfoldError", "chip", "compile", "envelope", "footprint", "lessons", "load", "plan", "predict", "profile", "rent", "simulate",
 }  # fmt: skip
 
 

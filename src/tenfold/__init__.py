@@ -20,6 +20,7 @@ from tenfold.estimate import Estimate
 from tenfold.ir import Graph
 from tenfold.lessons import lessons
 from tenfold.machine import Program, Run, simulate
+from tenfold.planner import Plan, plan
 from tenfold.predict import predict
 from tenfold.profile import Profile, Sizes, load, profile
 
@@ -34,6 +35,7 @@ __all__ = [
     "InputError",
     "MissingFigure",
     "ModelError",
+    "Plan",
     "Profile",
     "Program",
     "Rent",
@@ -46,6 +48,7 @@ __all__ = [
     "footprint",
     "lessons",
     "load",
+    "plan",
     "predict",
     "profile",
     "rent",

@@ -31,6 +31,7 @@ NEGLIGIBLE = 0.001  # gain of throughput that a larger batch is not worth
 IN_TIME = 0.99
 HIGH_SIGMAS = 2.326  # of a normal: 99 %
 STEPS = 4
+LEAST_BUSY = 0.02  # a chip that must idle more than this to hold its SLO is no option
 End = Literal["low", "value", "high"]
 
 
@@ -106,7 +107,7 @@ def limit(ask: Ask, services: Sequence[Service]) -> Load | None:
         else:
             high = share
         share = (low + high) / 2
-    while best is None and share * busy > 1e-3:
+    while best is None and share * busy > LEAST_BUSY:
         tried = load(ask, services, share, requests=SEARCH_REQUESTS)
         best = tried if tried.in_time >= IN_TIME else None
         share /= 2

@@ -88,7 +88,7 @@ def _option(ask: Ask, chip: Chip) -> Option | Rejected:
         )
     most = limit(ask, services)
     if most is None:
-        return Rejected(chip.name, "cannot meet the SLOs of all tenants at once, however little of the rate a chip gets")
+        return Rejected(chip.name, "cannot meet 99 of 100 in time unless it is idle nearly always: one item takes too much of the SLO")
     return _sized(ask, chip, services, most)
 
 
@@ -145,7 +145,7 @@ def _power(chip: Chip, services: Sequence[Service], usual: Load, batch: int) -> 
     idle_j = idle * max(span - usual.busy_s, 0.0)
     busy = Estimate(usual.busy_j, usual.busy_j * low, usual.busy_j * high)
     total = busy + idle_j
-    peak = Estimate.exact(chip.tdp_w) if chip.tdp_w else Estimate(busy_w, busy_w * low, busy_w * high)
+    peak = Estimate.exact(chip.tdp_w) if chip.tdp_w else Estimate(busy_w, busy_w * low, busy_w * high) * ownership("tdp_over_busy")
     return total / answered, total / span, peak
 
 

@@ -15,6 +15,9 @@ from tenfold.serving.residency import Residency, Weights
 
 NEVER = float("inf")
 _MOST_DISPLACED = 64
+LATE_BUDGET = 0.005  # of the answers: half of what a p99 allows
+CAUTION_STEP = 0.1  # more caution for an answer that came late
+MOST_CAUTION = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class SloPolicy:
     """Earliest deadline first, in the batch with the best throughput that meets every deadline in it.
 
     A request is admitted if, with all that is ahead of it and as many companions as the present rate brings, it would be answered in
-    time, and nobody behind it would become late. Where it would not, a tenant that had less than its weighted share takes the place of
+    time, and nobody behind it would become late: in the mean, or as much nearer to the high quantile as answers come late, so that one in
+    two hundred does. Where it would not, a tenant that had less than its weighted share takes the place of
     one that had more; else it is refused at once. Between models a batch is no longer than the others can wait for.
     """
 
@@ -46,6 +50,7 @@ class SloPolicy:
         self._residency = Residency({n: m.weights for n, m in models.items()}, budget_bytes)
         self._workers = workers
         self._running: list[tuple[float, str]] = []  # expected end, model
+        self._caution = 0.0  # 0: by the mean, 1: by the high quantile
 
     # -- arrivals
 
@@ -76,6 +81,11 @@ class SloPolicy:
             account = self._accounts[r.tenant]
             account.waiting -= 1
             account.queued_s = max(account.queued_s - cost / account.weight, 0.0) if account.waiting else 0.0
+
+    def _likely_s(self, latency: Latency, batch: int) -> float:
+        """The time that admission counts on for a batch."""
+        mean = latency.mean_s(batch)
+        return mean + self._caution * (latency.high_s(batch) - mean)
 
     @staticmethod
     def _cost_s(queue: Queue) -> float:
@@ -115,9 +125,13 @@ class SloPolicy:
         return self._residency.load_s(queue.model) + whole * mean(queue.cruise) + (mean(rest) if rest else 0.0)
 
     def _finish(self, queue: Queue, place: int, deadline_s: float, start_s: float, now_s: float) -> float:
-        """When the request at ``place`` would nearly always be answered, if the model's turn comes at ``start_s``."""
+        """When the request at ``place`` is likely answered, if the model's turn comes at ``start_s``.
+
+        Where the present rate fills the batch by then, the batch is taken as full and all times by their high quantile: a backlog whose
+        head has no slack for a full batch is worked off in small ones, which costs throughput.
+        """
         latency = queue.latency
-        count = place + 1
+        count, spread = place + 1, 0.0
         if place:
             slack = queue[0].deadline_s - start_s
             first = latency.best(latency.largest(slack, count) or 1)
@@ -127,11 +141,11 @@ class SloPolicy:
                 widest = latency.mean_s(queue.widest)
                 start_s += (latency.mean_s(first) + whole * widest) / self._workers
                 # the high quantile of a sum of independent times: its spread grows as the root of their number
-                start_s += (latency.high_s(queue.widest) - widest) * (math.sqrt(whole + 2) - 1)
+                spread = (latency.high_s(queue.widest) - widest) * (math.sqrt(whole + 2) - 1)
                 count = rest + 1
-        company = count + int((start_s - now_s) / queue.gap_s)
-        count = max(count, min(company, queue.cruise))
-        return start_s + latency.high_s(min(count, latency.max_batch))
+        likely = start_s + self._caution * spread + self._likely_s(latency, min(count, latency.max_batch))
+        full = min(count + int((start_s - now_s) / queue.gap_s), queue.cruise)
+        return likely if full <= count else max(likely, start_s + spread + latency.high_s(full))
 
     def _spares_those_behind(self, queue: Queue, key: Key, now_s: float) -> bool:
         """Whether the first of each other model that would be served after ``key`` stays in time with it."""
@@ -145,14 +159,14 @@ class SloPolicy:
                 continue
             behind = other[place]
             start = free + self._ahead_s(other, key_of(behind)) + self._clear_s(other, place) / self._workers
-            late = start + other.latency.high_s(1) - behind.deadline_s
+            late = start + self._likely_s(other.latency, 1) - behind.deadline_s
             if late <= 0 < late + extra / self._workers:
                 return False
         return True
 
     def _contend(self, queue: Queue, request: Request, key: Key, now_s: float) -> Sequence[Refusal]:
         """Refuse the newcomer, or those of the tenant that had most of its share, newest first, where that helps the newcomer."""
-        if queue.latency.high_s(1) > request.deadline_s - now_s:
+        if self._likely_s(queue.latency, 1) > request.deadline_s - now_s:
             return (Refusal(request, Why.ALONE, NEVER),)
         mine = self._accounts[request.tenant]
         tag = mine.tag_s + self._cost_s(queue) / mine.weight
@@ -201,16 +215,19 @@ class SloPolicy:
                 return Decision(None, NEVER, tuple(refused))
             load = self._residency.load_s(queue.model)
             head = queue[0]
-            if now_s + load + queue.latency.high_s(1) > head.deadline_s:
+            if now_s + load + self._likely_s(queue.latency, 1) > head.deadline_s:
                 gone = queue.take(1)
                 self._leave(queue, gone)
                 refused.append(Refusal(head, Why.LATE, NEVER if head.shadow else 0.0))
+                self._learn(late=True)
                 continue
             drop, size, why = self._batch(queue, now_s + load)
             if drop:
                 gone = queue.take(drop)
                 self._leave(queue, gone)
                 refused += [Refusal(r, Why.SACRIFICE, 0.0) for r in gone]
+                for _ in gone:
+                    self._learn(late=True)
             pinned = frozenset(m for _, m in self._running)
             evicted = self._residency.use(queue.model, now_s, pinned)
             if evicted is None:
@@ -246,7 +263,7 @@ class SloPolicy:
         latency = queue.latency
         real = queue.real()
         count = real or len(queue)
-        limit = latency.largest(queue[0].deadline_s - start_s, count)
+        limit = max(latency.largest(queue[0].deadline_s - start_s, count), 1)
         drop = 0
         if limit < count and limit < queue.cruise:
             drop, limit = self._sacrifice(queue, start_s, count, limit)
@@ -297,6 +314,12 @@ class SloPolicy:
         for r in start.requests:
             account = self._accounts[r.tenant]
             account.served_s += part / account.weight
+            self._learn(late=now_s > r.deadline_s)
+
+    def _learn(self, *, late: bool) -> None:
+        """A promise was kept or broken; what was admitted and given up later is a broken one."""
+        self._caution += CAUTION_STEP * ((1 - LATE_BUDGET) if late else -LATE_BUDGET)
+        self._caution = min(max(self._caution, 0.0), MOST_CAUTION)
 
     def drain(self) -> None:
         """Nothing waits for more to come."""

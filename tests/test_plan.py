@@ -1,0 +1,250 @@
+"""The plan: what it answers, what it refuses, and that its totals are sums."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import tenfold
+from tenfold.chips import chip, names
+from tenfold.cli import app
+from tenfold.economics import YEAR_S, ownership, purchase
+from tenfold.errors import InputError, UnknownName
+from tenfold.planner import FINALISTS, Plan, differences, growth, mixes, overfit, refuse_cooling
+from tenfold.planner.capacity import largest_useful, limit
+from tenfold.scenario import shipped
+
+runner = CliRunner(env={"COLUMNS": "200"})
+CHIPS = ["tpu-v3", "tpu-v6e", "a100-sxm-80", "h100-sxm", "t4"]
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Plan:
+    return tenfold.plan("resnet50", slo_s=0.015, rate_per_s=20000, region="us-central1", chips=CHIPS)
+
+
+def test_every_chip_is_an_option_or_has_a_reason(resnet: Plan) -> None:
+    assert sorted([o.chip.name for o in resnet.options] + [r.chip for r in resnet.rejected]) == sorted(CHIPS)
+    whole = tenfold.plan("squeezenet", slo_s=0.05, rate_per_s=100)
+    assert sorted([o.chip.name for o in whole.options] + [r.chip for r in whole.rejected]) == sorted(n for n in names() if n != "host")
+    assert len(whole.options) <= FINALISTS
+
+
+def test_options_hold_the_slo_with_a_chip_down(resnet: Plan) -> None:
+    for o in resnet.options:
+        assert o.p99_s.value <= 0.015
+        assert o.p99_failed_s <= 0.015
+        assert o.in_time >= 0.99
+        assert (o.count.value - o.count.spare) * o.limit_per_s >= 20000 * (1 - 1e-9)
+        assert o.count.low <= o.count.value
+        assert o.count.high is None or o.count.value <= o.count.high
+        assert 0 < o.utilisation <= 1
+
+
+def test_totals_are_sums_of_their_entries(resnet: Plan) -> None:
+    for o in resnet.options:
+        assert o.kgco2e is not None
+        assert math.fsum(e.amount.value for e in o.carbon) == pytest.approx(o.kgco2e.value)
+        if o.tco is None:
+            assert o.capex_usd is None
+            continue
+        assert o.bought is not None
+        assert o.tco.usd_per_year.value == pytest.approx(math.fsum(e.value for _, e in o.tco.entries))
+        assert o.tco_usd_per_year is not None
+        assert o.usd_per_million_owned is not None
+        assert o.usd_per_million_owned.value * 20000 * YEAR_S / 1e6 == pytest.approx(o.tco_usd_per_year.value)
+        entries = dict(o.tco.entries)
+        assert (entries["chip"].value + entries["server"].value) * 3 == pytest.approx(o.bought.usd.value)  # over three years
+        assert entries["power and cooling provisioned"].value * 12 == pytest.approx(11 * o.provisioned_w.value)  # 11 $ a watt over 12
+
+
+def test_ranks_are_the_orders_of_what_they_rank(resnet: Plan) -> None:
+    for rank, value in (("tco", "tco_usd_per_year"), ("capex", "capex_usd"), ("carbon", "kgco2e"), ("rent", "usd_per_million_rented")):
+        found = sorted((getattr(o, value).value, o.chip.name) for o in resnet.options if getattr(o, value))
+        assert [n for _, n in found] == sorted(resnet.ranks[rank], key=lambda n: resnet.ranks[rank][n])
+
+
+def test_a_chip_without_a_price_keeps_time_energy_and_carbon(resnet: Plan) -> None:
+    (t4,) = (o for o in resnet.options if o.chip.name == "t4")
+    assert purchase("t4") is None
+    assert t4.tco is None
+    assert t4.usd_per_million_rented is not None
+    document = json.loads(
+        runner.invoke(
+            app, ["plan", "resnet50", "--slo", "15ms", "--rate", "2000", "--chip", "tpu-v4i", "--region", "us-central1", "--json"]
+        ).stdout
+    )
+    (only,) = document["options"]
+    assert not {"capex_usd", "tco_usd_per_year", "usd_per_million", "usd_per_million_rented"} & set(only)
+    assert {
+        "chip",
+        "dtype",
+        "batch",
+        "count",
+        "p99_s",
+        "throughput_per_s",
+        "utilisation",
+        "energy_j_per_item",
+        "gco2e_per_million",
+        "rank",
+    } <= set(only)
+    assert only["quality"] == "not checked"
+
+
+def test_more_requests_take_more_chips_and_money() -> None:
+    few, many = (tenfold.plan("resnet50", slo_s=0.015, rate_per_s=r, chips=["tpu-v6e"]).options[0] for r in (20000, 200000))
+    assert many.count.value > few.count.value
+    assert many.tco_usd_per_year.value > few.tco_usd_per_year.value  # type: ignore[union-attr]
+
+
+def test_a_stricter_slo_takes_smaller_batches_and_no_fewer_chips() -> None:
+    strict, lax = (tenfold.plan("bert-large", slo_s=s, rate_per_s=3000, chips=["a100-sxm-80"]).options[0] for s in (0.006, 0.2))
+    assert strict.batch < lax.batch
+    assert strict.count.value >= lax.count.value
+
+
+@pytest.mark.parametrize(
+    ("name", "air"), [("tpu-v1", True), ("tpu-v2", True), ("tpu-v4i", True), ("t4", True), ("tpu-v3", False), ("h100-sxm", False)]
+)
+def test_air_cooling_holds_75_280_and_175_watts_and_not_450(name: str, air: bool) -> None:
+    assert (refuse_cooling(chip(name)) is None) == air
+
+
+@pytest.mark.parametrize(("model", "slo", "batch"), [("resnet50", 0.015, 16), ("ssd-resnet34", 0.1, 4)])
+def test_mlperf_batches_meet_their_slos_on_tpu_v3(model: str, slo: float, batch: int) -> None:
+    """Jouppi et al., ISCA 2021, table 5: Google's v0.5 settings."""
+    o = tenfold.plan(model, slo_s=slo, rate_per_s=100, chips=["tpu-v3"]).options[0]
+    assert 2 * o.services[0].times_s[batch].value <= slo
+    assert o.batch >= batch
+
+
+def test_headroom_is_the_logarithm_of_what_is_left(resnet: Plan) -> None:
+    best = resnet.options[0]
+    g = growth(best, resnet)
+    assert best.services[0].memory_bytes * 1.5**g.memory_years == pytest.approx(best.chip.memory_bytes)
+    assert 0 < g.latency_years < 30
+
+
+def test_mixes_are_relative_to_the_first() -> None:
+    found = mixes([chip("tpu-v4i"), chip("tpu-v3"), chip("tpu-v1")])
+    assert [m.year for m in found] == [2016, 2020, 2022, 2026]
+    for m in found:
+        assert m.speed["tpu-v4i"] == pytest.approx(1.0)
+        assert m.speed["tpu-v3"] is not None
+    assert found[0].speed["tpu-v1"] is not None  # what TPU v1 was made for, it does
+
+
+def test_the_whole_demand_is_counted_in_a_mix() -> None:
+    from tenfold.planner import ask_mix, planned
+
+    found = planned(ask_mix(shipped("mixed"), region="us-central1"), ["tpu-v4i", "a100-sxm-80", "tpu-v6e"])
+    assert len(found.options) == 3
+    for o in found.options:
+        assert set(o.p99s_s) == {"photos", "search", "translate"}
+        assert o.p99s_s["photos"] <= 0.020
+        assert o.p99s_s["translate"] <= 0.060
+    left = overfit(found)
+    assert [x.demand for x in left] == ["cnn", "lstm", "transformer"]
+    assert all(x.loss >= -1e-12 for x in left)
+
+
+def test_what_costs_less_to_buy_may_cost_more_to_own() -> None:
+    """Lesson 10: a case of the catalogue where purchase price and total cost put different chips first, with the reason."""
+    found = tenfold.plan("gnmt", slo_s=0.25, rate_per_s=20_000, region="us-central1", chips=["tpu-v3", "h100-sxm", "tpu-v6e"])
+    pairs = [
+        (a.chip.name, b.chip.name)
+        for a in found.options
+        for b in found.options
+        if a.capex_usd and b.capex_usd and a.tco_usd_per_year and b.tco_usd_per_year
+        and a.capex_usd.value < b.capex_usd.value and a.tco_usd_per_year.value > b.tco_usd_per_year.value
+    ]  # fmt: skip
+    assert ("tpu-v3", "h100-sxm") in pairs
+    for cheap, dear in pairs:
+        assert any(cheap in line and dear in line and "power, cooling and building" in line for line in differences(found)), (cheap, dear)
+
+
+def test_the_limit_is_where_the_queue_breaks_the_slo(resnet: Plan) -> None:
+    o = next(o for o in resnet.options if o.chip.name == "a100-sxm-80")
+    found = limit(resnet.ask, o.services)
+    assert found is not None
+    assert found.in_time >= 0.99
+    assert largest_useful(o.services[0], 0.015, 0.05) == o.batch
+
+
+def refused(*words: str) -> str:
+    result = runner.invoke(app, ["plan", *words])
+    assert isinstance(result.exception, InputError), result.output
+    return str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("resnet50", "--slo", "15ms", "--rate", "0"), "must be above 0"),
+        (("resnet50", "--slo", "15ms", "--rate", "-5"), "must be above 0"),
+        (("resnet50", "--slo", "0ms", "--rate", "5"), "must be above 0"),
+        (("resnet50", "--slo", "15", "--rate", "5"), "has no unit"),
+        (("resnet50", "--slo", "15ms"), "needs MODEL, --slo and --rate"),
+        (("resnet50", "--slo", "15ms", "--rate", "5", "--cooling", "water"), "--cooling is air or liquid"),
+        (("resnet50", "--slo", "15ms", "--rate", "5", "--mix", "x.toml"), "leave MODEL, --slo and --rate out"),
+        (("resnet51", "--slo", "15ms", "--rate", "5"), "did you mean resnet50"),
+        (("resnet50", "--slo", "15ms", "--rate", "5", "--region", "us-centrl1"), "did you mean us-central1"),
+        (("resnet50", "--slo", "15ms", "--rate", "5", "--chip", "tpu-v44"), "did you mean tpu-v4"),
+    ],
+)
+def test_what_cannot_be_asked(words: tuple[str, ...], message: str) -> None:
+    assert message in refused(*words)
+
+
+def test_no_chip_is_an_answer_with_the_closest() -> None:
+    result = runner.invoke(app, ["plan", "bert-large", "--slo", "100us", "--rate", "10"])
+    assert result.exit_code == 1
+    assert "no chip meets it; the closest is" in result.stderr
+    document = json.loads(runner.invoke(app, ["plan", "bert-large", "--slo", "100us", "--rate", "10", "--json"]).stdout)
+    assert document["options"] == []
+    assert document["closest"]["least_s"] > 100e-6
+
+
+def test_the_page_is_whole(tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    words = [
+        "plan",
+        "resnet50",
+        "--slo",
+        "15ms",
+        "--rate",
+        "2000",
+        "--region",
+        "europe-north1",
+        "--chip",
+        "tpu-v6e,t4",
+        "--html",
+        str(page),
+    ]
+    assert runner.invoke(app, words).exit_code == 0
+    text = page.read_text()
+    assert text.count("<svg") == 2
+    assert "Headroom" in text
+    assert "electricity" in text
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_name_in_a_plan_is_checked() -> None:
+    with pytest.raises(UnknownName):
+        tenfold.plan("resnet50", slo_s=0.01, rate_per_s=1, region="nowhere")
+
+
+def test_figures_of_ownership_have_intervals() -> None:
+    life: Any = ownership("life")
+    assert life.low <= life.value <= life.high
+    assert life.value == pytest.approx(3 * YEAR_S)
+    for name in names():
+        bought = purchase(name)
+        if bought:
+            assert bought.usd.low <= bought.usd.value <= bought.usd.high
+            assert bought.server_usd.value == pytest.approx(bought.chip_usd.value * (ownership("server_over_chip").value - 1))
