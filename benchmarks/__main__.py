@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 import tenfold
 from tenfold.chips import MatrixPrecision
 from tenfold.compiler import STEPS, Options, build
@@ -22,6 +24,8 @@ from tenfold.machine import Kernel, Product, Traffic, simulate, time_kernel
 from tenfold.machine.maxplus import Repeat, closed_form, event_loop
 from tenfold.machine.step import Tile
 from tenfold.scalesim import Config, Dataflow, read_topology, report
+from tenfold.serving import Known, Open, Poisson, Served, SloPolicy, Spread, Stream, curve
+from tenfold.serving import simulate as simulate_queue
 
 SCALE_SIM_RESNET50_S, SCALE_SIM_ALEXNET_S = 613.0, 157.0
 ALEXNET = """Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,
@@ -33,6 +37,7 @@ Conv5, 13, 13, 3, 3, 384, 256, 1,
 """
 TILE = Tile(weight_dma=30, weight_load=128, act_dma=50, matrix=128, vector=20, fill=254, out_dma=10, new_weights=True)
 SIDE = 128 * 1024
+PLAN = ("plan", "bert-large", "--slo", "100ms", "--rate", "1000", "--seq", "384", "--region", "us-central1")
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
@@ -82,6 +87,19 @@ def fusion_speed_up(model: str, sizes: dict[str, int]) -> float:
     return simulate(off).time_s.value / simulate(on).time_s.value
 
 
+def a_million_requests() -> tuple[float, float]:
+    """Seconds for 1e6 requests through one simulated chip under the policy, and how that grew from 1e5 (10 is linear)."""
+    times = {1: 0.001, 64: 0.004}
+
+    def run(count: int) -> None:
+        policy = SloPolicy({"m": Served(Known(times, 1.1))}, {"t": 1.0})
+        arrivals = Poisson(10_000.0).times_s(count / 10_000.0, np.random.default_rng(1))
+        simulate_queue(policy, Open([(Stream("t", "m", 0.02), arrivals)]), Spread({"m": curve(times)}, {"m": 0.05}, 1))
+
+    few, many = (seconds(lambda n=n: run(n), 1) for n in (100_000, 1_000_000))  # type: ignore[misc]
+    return many, many / few
+
+
 def main() -> None:
     rows: list[tuple[str, str]] = []
     for words in (["profile", "resnet50", "-c", "tpu-v4"], ["profile", "bert-large", "-c", "tpu-v4", "-b", "8", "--seq", "384"]):
@@ -105,6 +123,12 @@ def main() -> None:
         ("a product of 1e9 tiles, with the choice of tiling", f"{largest_product() * 1e3:.1f} ms"),
         ("what the compiler's steps are worth, resnet50 b8", f"{fusion_speed_up('resnet50', {'batch': 8}):.2f}x"),
         ("the same, bert-large b8 s384", f"{fusion_speed_up('bert-large', {'batch': 8, 'seq': 384}):.2f}x"),
+    ]
+    million, growth = a_million_requests()
+    rows += [
+        ("1e6 requests through one simulated chip", f"{million:.1f} s"),
+        ("the same over 1e5 requests (10 is linear)", f"{growth:.1f}x"),
+        ("plan bert-large over the catalogue, whole process", f"{whole_process(*PLAN)[0]:.1f} s"),
     ]
     for name, value in rows:
         print(f"{name:<68} {value}")

@@ -132,9 +132,8 @@ def _document(
     samples: float | None,
 ) -> dict[str, Any]:  # fmt: skip
     document = {"model": session.name, "slo_s": slo_s} | _run_document(shown)
-    document["simulated"] = {"goodput_per_s": told.total.goodput_per_s, "mean_batch": told.total.mean_batch}
-    if told.total.answered:
-        document["simulated"] |= {"p50_s": told.total.p50_s, "p99_s": told.total.p99_s}
+    times_told = {"p50_s": told.total.p50_s, "p99_s": told.total.p99_s} if told.total.answered else {}
+    document["simulated"] = {"goodput_per_s": told.total.goodput_per_s, "mean_batch": told.total.mean_batch} | times_told
     document["service_s"] = {str(b): sorted(t)[len(t) // 2] for b, t in times.items()}
     document["runs"] = [_run_document(m) for m in tried]
     return document | ({"offline_per_s": samples} if samples is not None else {})

@@ -12,6 +12,7 @@ from tenfold.chips import MatrixPrecision, chip, what_if
 from tenfold.compiler import Options, build
 from tenfold.ir import graph_totals
 from tenfold.ir.table import Lowering
+from tenfold.lessons.serving import mix_of_2020, p99_at_200, p99_at_250, per_system_watt
 from tenfold.machine import Kernel, Product, Traffic, simulate, time_kernel
 from tenfold.machine.energy import energy_table
 from tenfold.profile import Sizes, load, prepare
@@ -132,5 +133,5 @@ def envelope_miles() -> float:
 
 
 _ALL = (growth, reload, process_gain, lstm_tiles_256, lstm_tiles_512, gpt3_carbon, moe_energy, moe_flops, fusion_gain, cmem_gain,
-        envelope_miles)  # fmt: skip
+        envelope_miles, mix_of_2020, p99_at_200, p99_at_250, per_system_watt)  # fmt: skip
 CHECKS: Mapping[str, Check] = {f.__name__: f for f in _ALL}

@@ -179,7 +179,7 @@ class Server:
 
 @final
 class Replay:
-    """A recording as source and service times for the simulated clock: the same requests at the same moments, each batch as long as it was."""
+    """A recording as source and service times for the simulated clock: requests at the same moments, batches as long as they were."""
 
     def __init__(self, recording: Recording) -> None:
         self._requests = recording.requests

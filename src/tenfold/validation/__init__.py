@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tenfold.errors import InputError, UnknownName
-from tenfold.validation import cycles, energy, measured, published
+from tenfold.validation import cycles, energy, measured, published, serving
 from tenfold.validation.record import Bar, Row, Summary, bars, summaries
 
 Comparison: TypeAlias = Callable[[Path], Iterator[Row]]
@@ -19,12 +19,14 @@ MEASURED: Mapping[str, Comparison] = {
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,
+    "server-ratio": serving.server_over_offline,
     "per-operation": lambda folder: energy.per_operation(folder.parent / "reference" / "energy-per-op.csv"),
 }
 PUBLISHED: Mapping[str, Callable[[], Iterator[Row]]] = {
     "tpu-v1": published.tpu_v1,
     "tpu-v4i": published.tpu_v4i,
     "power": energy.published,
+    "p99": serving.p99_of_tpu_v1,
 }
 BOTH: Mapping[str, Callable[[Path | None], Iterator[Row]]] = {"models": measured.forward}
 NAMES = (*MEASURED, *BOTH, *PUBLISHED)

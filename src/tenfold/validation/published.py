@@ -32,6 +32,12 @@ class _App(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     tera_ops: float | None = None
 
 
+class _P99(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    batch: int
+    p99_s: float
+    per_s: float
+
+
 class _V1(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     source: str
     status: str
@@ -39,6 +45,7 @@ class _V1(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     macs_per_cycle: int
     app: list[_App]
     sweeps: dict[str, float]
+    p99: list[_P99]
 
 
 class _Cmem(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -1,0 +1,145 @@
+"""The policy on the real clock: ONNX Runtime, threads, LoadGen; and the recording that replays to the same decisions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from tenfold.cli import app
+from tenfold.errors import InputError
+from tenfold.loadtest import (
+    Measured,
+    Replay,
+    Session,
+    delay_policy,
+    drive,
+    loadgen_offline,
+    loadgen_server,
+    profile_batches,
+    simulated,
+    slo_policy,
+)
+from tenfold.serving import Decision, Policy, simulate
+
+runner = CliRunner(env={"COLUMNS": "160"})
+SLO_S = 0.5  # far away: these tests are of the machinery, not of this machine's speed
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.standard_normal((256, 256)).astype(np.float32) / 16, f"w{i}") for i in range(3)]
+    nodes, x = [], "x"
+    for i in range(3):
+        nodes += [helper.make_node("MatMul", [x, f"w{i}"], [f"m{i}"]), helper.make_node("Relu", [f"m{i}"], [f"r{i}"])]
+        x = f"r{i}"
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 256]) for n in ("x", x)]
+    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], weights)
+    file = tmp_path_factory.mktemp("models") / "small.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def session(path: Path) -> Session:
+    return Session(path, threads=1)
+
+
+@pytest.fixture(scope="module")
+def times(session: Session) -> dict[int, list[float]]:
+    return profile_batches(session, SLO_S, 8)
+
+
+def decided(decisions: list[tuple[float, Decision]]) -> list[tuple[float, tuple[int, ...], str, tuple[tuple[int, str], ...]]]:
+    return [
+        (now, tuple(r.id for r in d.start.requests) if d.start else (), str(d.start.why) if d.start else "",
+         tuple((r.request.id, str(r.why)) for r in d.refused))
+        for now, d in decisions if d.start or d.refused
+    ]  # fmt: skip
+
+
+def replayed(measured: Measured, policy: Policy) -> None:
+    decisions: list[tuple[float, Decision]] = []
+    replay = Replay(measured.recording)
+    log = simulate(policy, replay, replay, listener=lambda now, d: decisions.append((now, d)))
+    assert decided(decisions) == decided(list(measured.recording.decisions))
+    assert [r.request.id for r in log.refusals] == [r.request.id for r in measured.log.refusals]
+    assert log.finish_s.tolist() == measured.log.finish_s.tolist()
+
+
+@pytest.mark.parametrize("slo_s", [SLO_S, 0.0015])
+def test_a_recorded_run_gives_the_same_decisions_on_the_simulated_clock(
+    session: Session, times: dict[int, list[float]], slo_s: float
+) -> None:
+    measured = drive(session, slo_policy(session.name, times), slo_s, 800.0, 0.6)
+    assert len(measured.log.requests) > 200
+    assert measured.log.batches
+    replayed(measured, slo_policy(session.name, times))
+
+
+def test_a_policy_that_waits_replays_too(session: Session, times: dict[int, list[float]]) -> None:
+    measured = drive(session, delay_policy(session.name, times, 4, 0.004), SLO_S, 500.0, 0.5)
+    assert max(len(b.start.requests) for b in measured.log.batches) <= 4
+    replayed(measured, delay_policy(session.name, times, 4, 0.004))
+
+
+def test_loadgen_is_answered_in_full(session: Session, times: dict[int, list[float]]) -> None:
+    measured = loadgen_server(session, slo_policy(session.name, times), SLO_S, 1500.0, 0.2)
+    assert len(measured.log.requests) >= 662
+    assert measured.loadgen is not None
+    assert measured.loadgen == measured.verdict.valid
+    assert loadgen_offline(session, slo_policy(session.name, times), 200) > 0
+
+
+def test_refused_queries_count_as_late_for_loadgen(session: Session, times: dict[int, list[float]]) -> None:
+    """An SLO that nothing can hold: everything is refused, and LoadGen must say so."""
+    measured = loadgen_server(session, slo_policy(session.name, times), 1e-6, 2000.0, 0.1)
+    assert measured.result.total.in_time == 0
+    assert measured.loadgen is False
+
+
+def test_the_simulation_knows_the_same_host(session: Session, times: dict[int, list[float]]) -> None:
+    found = simulated(session.name, times, slo_policy(session.name, times), SLO_S, 300.0, 5.0)
+    assert found.total.in_time == found.total.offered
+    assert found.total.p50_s >= min(times[1])
+
+
+def test_items_are_stacked_on_the_axis_of_the_batch(session: Session) -> None:
+    assert not session.one_by_one
+    for items in (1, 3, 40):
+        session.run(items)
+
+
+def test_the_verb(path: Path) -> None:
+    for arrivals in ("--own", "--loadgen"):
+        done = runner.invoke(
+            app, ["loadtest", str(path), "--slo", "2s", "--rate", "700", "--seconds", "0.5", "--largest", "4", arrivals, "--json"]
+        )
+        document = json.loads(done.stdout)
+        assert {"p50_s", "p99_s", "goodput_per_s", "valid", "simulated", "service_s"} <= set(document)
+        assert {"p50_s", "p99_s", "goodput_per_s"} <= set(document["simulated"])
+        assert done.exit_code == (0 if document["valid"] else 1)
+        assert document["arrivals"] == ("poisson" if arrivals == "--own" else "loadgen")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("resnet50", "--slo", "20ms"), "is none: a network without weights cannot run"),
+        (("MODEL", "--slo", "0ms"), "--slo must be above 0"),
+        (("MODEL", "--slo", "20"), "has no unit"),
+        (("MODEL", "--slo", "20ms", "--rate", "0"), "--rate must be above 0"),
+        (("MODEL", "--slo", "1ns"), "the least possible"),
+        (("nothing.onnx", "--slo", "20ms"), "there is no file"),
+    ],
+)
+def test_what_cannot_be(path: Path, words: tuple[str, ...], message: str) -> None:
+    done = runner.invoke(app, ["loadtest", *(str(path) if w == "MODEL" else w for w in words)])
+    assert isinstance(done.exception, InputError), done.output
+    assert message in str(done.exception)
