@@ -27,6 +27,7 @@ from tenfold.errors import InputError
 
 if TYPE_CHECKING:
     from tenfold.planner import Ask, Growth, LeftOut, Mixed, Plan
+    from tenfold.profile import Sizes
 
 
 @app.command()
@@ -48,17 +49,22 @@ def plan(
     cooling: Annotated[str | None, typer.Option(help="air: only chips that an air-cooled site can hold.")] = None,
     dtype: Annotated[str | None, typer.Option(help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision).")] = None,
     seq: Annotated[int | None, typer.Option(help="Sequence length, where the model leaves it open (default 128).")] = None,
+    height: Annotated[int | None, typer.Option(help="Image height, where the model leaves it open (default 224).")] = None,
+    width: Annotated[int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")] = None,
+    phase: Annotated[str | None, typer.Option(help="forward, prefill or decode, for networks that generate token by token.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the plan as a page with a Pareto chart.")] = None,
     as_json: Json = False,
 ) -> None:
     """Which chip, which batch, how many, at which p99, for what money and carbon; and why not the others."""
     from tenfold.planner import FINALISTS, planned
+    from tenfold.profile import Sizes
     from tenfold.report.plan import headroom_lines, plan_document, plan_page
 
     if cooling not in (None, "air", "liquid"):
         raise InputError(f"--cooling is air or liquid, got '{cooling}'")
-    ask = _ask(model, slo, rate, mix, (region, dtype, cooling == "air"), seq, size)
+    sizes = Sizes(1, seq, height, width, named_sizes(size or ()))
+    ask = _ask(model, slo, rate, mix, (region, dtype, cooling == "air"), sizes, phase)
     names = words(chip or ())
     with progress("planning", len(names) or FINALISTS) as advance:
         found = planned(ask, names, lambda _: advance())
@@ -83,11 +89,10 @@ def _ask(
     rate: str | None,
     mix: Path | None,
     common: tuple[str | None, str | None, bool],
-    seq: int | None,
-    size: list[str] | None,
+    sizes: Sizes,
+    phase: str | None,
 ) -> Ask:
     from tenfold.planner import ask_mix, ask_one
-    from tenfold.profile import Sizes
     from tenfold.scenario import read_scenario
 
     region, dtype, air = common
@@ -101,8 +106,7 @@ def _ask(
     per_s = units.parse(rate if "/" in rate else f"{rate} /s", "rate_per_s")
     if slo_s <= 0 or per_s <= 0:
         raise InputError(f"--slo and --rate must be above 0, got {slo} and {rate}")
-    sizes = Sizes(1, seq, named=named_sizes(size or ()))
-    return ask_one(model, slo_s=slo_s, rate_per_s=per_s, region=region, sizes=sizes, dtype=dtype, air_only=air)
+    return ask_one(model, slo_s=slo_s, rate_per_s=per_s, region=region, sizes=sizes, dtype=dtype, air_only=air, phase=phase)
 
 
 def _headroom(found: Plan) -> tuple[dict[str, Growth], tuple[Mixed, ...], tuple[LeftOut, ...]]:

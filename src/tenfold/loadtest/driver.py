@@ -147,12 +147,16 @@ class Server:
         ended = self._batches[-1].ended_s if self._batches else 0.0
         return max(ended, self._requests[-1].arrival_s if self._requests else 0.0)
 
-    def close(self) -> None:
-        """Nothing more will come: finish what waits, stop the threads. Raises what a worker died of."""
+    def drain(self) -> None:
+        """Nothing more will come: what waits for company goes."""
         with self._lock:
             self._policy.drain()
             refused = self._ask(self.now_s())
         self._tell(refused)
+
+    def close(self) -> None:
+        """Finish what waits, stop the threads. Raises what a worker died of."""
+        self.drain()
         with self._lock:
             while len(self._finish) < len(self._requests) and self._failure is None:
                 self._lock.wait(0.2)

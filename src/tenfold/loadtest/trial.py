@@ -159,7 +159,7 @@ def _under_loadgen(lg: Any, session: Session, policy: Policy, slo_s: float, sett
             queries[number] = sample.id
             server.arrive(TENANT, session.name, slo_s)
 
-    sut = lg.ConstructSUT(issue, lambda: None)
+    sut = lg.ConstructSUT(issue, server.drain)
     library = lg.ConstructQSL(1024, 1024, lambda indices: None, lambda indices: None)
     with TemporaryDirectory() as folder:
         output, logging = lg.LogOutputSettings(), lg.LogSettings()

@@ -116,7 +116,7 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     kg, entries = _carbon(ask, chip, mean_w, total)
     return Option(
         chip, tuple(services), services[0].dtype, batch, usual.result.total.mean_batch, _count(ask, services, working), p99_s,
-        tenant_of(failed.result, first), p99s(usual.result), usual.in_time, most.share * ask.rate_per_s, usual.result.utilisation, energy_j,
+        tenant_of(failed.result, first), p99s(usual.result), usual.in_time, usual.result.total.goodput_per_s * total, most.share * ask.rate_per_s, usual.result.utilisation, energy_j,
         mean_w, provisioned, bought, owned, rented, kg, entries, ask.rate_per_s,
     )  # fmt: skip
 

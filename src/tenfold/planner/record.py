@@ -68,7 +68,8 @@ class Option:
     """One kind of chip for the whole demand.
 
     ``batch`` is the largest useful one of the first demand; ``p99_s`` its 99th percentile with all chips up, ``p99_failed_s`` with the
-    spare ones down, ``p99s_s`` of every tenant. ``limit_per_s`` is what one chip can answer with 99 of 100 in time, ``provisioned_w`` what
+    spare ones down, ``p99s_s`` of every tenant, ``in_time`` the share answered in time of the one that
+    fares worst, ``goodput_per_s`` all that is. ``limit_per_s`` is what one chip can answer with 99 of 100 in time, ``provisioned_w`` what
     the site must be able to give one with its share of the host. Energy an item is at the chip, idle time included. Money and carbon are
     for a million items; None where nobody sells or rents the chip, or no region is given.
     """
@@ -83,6 +84,7 @@ class Option:
     p99_failed_s: float
     p99s_s: Mapping[str, float]
     in_time: float
+    goodput_per_s: float
     limit_per_s: float
     utilisation: float
     energy_j: Estimate

@@ -135,7 +135,7 @@ def option_document(plan: Plan, o: Option) -> dict[str, Any]:
     document: dict[str, Any] = {
         "chip": o.chip.name, "dtype": o.dtype, "batch": o.batch, "mean_batch": o.mean_batch, "count": o.count.value,
         "interval_count": [o.count.low, o.count.high], "spare": o.count.spare, "p99_s": o.p99_s.value, "interval_p99_s": interval(o.p99_s),
-        "p99_failed_s": o.p99_failed_s, "p99_by_tenant_s": dict(o.p99s_s), "in_time": o.in_time, "throughput_per_s": o.limit_per_s,
+        "p99_failed_s": o.p99_failed_s, "p99_by_tenant_s": dict(o.p99s_s), "in_time": o.in_time, "goodput_per_s": o.goodput_per_s, "throughput_per_s": o.limit_per_s,
         "utilisation": o.utilisation, "energy_j_per_item": o.energy_j.value, "interval_j_per_item": interval(o.energy_j),
         "power_w": o.mean_w.value, "provisioned_w": o.provisioned_w.value,
     }  # fmt: skip

@@ -201,8 +201,11 @@ class Open:
         at = self._times[i]
         return Request(i, s.tenant, s.model, at, at + s.slo_s, s.priority)
 
-    def answered(self, request: Request, now_s: float) -> None:
+    def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None:
         """Open arrivals do not listen."""
+
+    def exhausted(self) -> bool:
+        return self._times[self._next] == NEVER
 
 
 class _Part(Protocol):
@@ -210,7 +213,9 @@ class _Part(Protocol):
 
     def pop(self) -> Request: ...
 
-    def answered(self, request: Request, now_s: float) -> None: ...
+    def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None: ...
+
+    def exhausted(self) -> bool: ...
 
 
 @final
@@ -230,9 +235,12 @@ class Merged:
         self._owner.append((at, request.id))
         return replace(request, id=len(self._owner) - 1)
 
-    def answered(self, request: Request, now_s: float) -> None:
+    def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None:
         at, number = self._owner[request.id]
-        self._parts[at].answered(replace(request, id=number), now_s)
+        self._parts[at].answered(replace(request, id=number), now_s, retry_s)
+
+    def exhausted(self) -> bool:
+        return all(p.exhausted() for p in self._parts)
 
 
 @final
@@ -262,5 +270,8 @@ class ClosedLoop:
         s = self._stream
         return Request(self._sent, s.tenant, s.model, at, at + s.slo_s, s.priority)
 
-    def answered(self, request: Request, now_s: float) -> None:
-        self._send(now_s)
+    def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None:
+        self._send(now_s + retry_s)
+
+    def exhausted(self) -> bool:
+        return not self._left and not self._due

@@ -46,7 +46,7 @@ class _Lines:
         return sorted((x for x in self.lines.values() if x.requests), key=lambda x: x.requests[0].arrival_s)
 
     def start(self, line: Line, size: int, why: Why, now_s: float) -> Start | None:
-        load = self.residency.load_s(line.model)
+        load = self.residency.load_s(line.model, now_s)
         evicted = self.residency.use(line.model, now_s, frozenset(self.running))
         if evicted is None:
             return None
@@ -123,8 +123,9 @@ class MaxDelay:
         return self._lines.decide(now_s, self._rule)
 
     def _rule(self, line: Line, now_s: float, draining: bool) -> tuple[int, Why, float]:
-        size = min(self._batch, line.served.latency.max_batch, len(line.requests))
-        if len(line.requests) >= self._batch:
+        most = min(self._batch, line.served.latency.max_batch)
+        size = min(most, len(line.requests))
+        if size == most:
             return size, Why.FULL, NEVER
         due = line.requests[0].arrival_s + self._delay_s
         return (size, Why.DRAIN if draining else Why.DELAY, NEVER) if draining or now_s >= due else (0, Why.DELAY, due)
@@ -184,6 +185,11 @@ class Clockwork:
 
     def offer(self, request: Request, now_s: float) -> Sequence[Refusal]:
         self._lines.offer(request)
+        waiting = self._lines.lines[request.model].requests
+        if len(waiting) > 1 and waiting[-2].deadline_s > request.deadline_s:
+            ordered = sorted(waiting, key=lambda r: r.deadline_s)
+            waiting.clear()
+            waiting.extend(ordered)
         return ()
 
     def decide(self, now_s: float) -> Decision:
@@ -191,7 +197,7 @@ class Clockwork:
         found: tuple[float, int, Line] | None = None
         for line in self._lines.waiting():
             latency = line.served.latency
-            begin = now_s + self._lines.residency.load_s(line.model)
+            begin = now_s + self._lines.residency.load_s(line.model, now_s)
             while line.requests and begin + latency.high_s(1) * self._margin > line.requests[0].deadline_s:
                 refused.append(Refusal(line.requests.popleft(), Why.LATE, 0.0))
             if not line.requests:

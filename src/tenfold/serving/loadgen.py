@@ -80,12 +80,15 @@ class OneByOne:
         s = self._stream
         return Request(self._sent, s.tenant, s.model, self._due, self._due + s.slo_s, s.priority)
 
-    def answered(self, request: Request, now_s: float) -> None:
+    def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None:
         self._open -= 1
         if not self._open:
             self._queries -= 1
             self._left = self._open = self._samples
             self._due = now_s
+
+    def exhausted(self) -> bool:
+        return not self._queries
 
 
 @lru_cache(maxsize=4096)

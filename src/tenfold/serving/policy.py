@@ -15,7 +15,11 @@ from tenfold.serving.residency import Residency, Weights
 
 NEVER = float("inf")
 _MOST_DISPLACED = 64
+_LOOKS = 32
 LATE_BUDGET = 0.005  # of the answers: half of what a p99 allows
+LEAST_MARGIN = 0.1
+FAIR_S = 1e-6  # tags closer than this are the same
+EARLY_SHARE = 0.25  # of the SLO, at most
 CAUTION_STEP = 0.1  # more caution for an answer that came late
 MOST_CAUTION = 1.5
 
@@ -51,6 +55,7 @@ class SloPolicy:
         self._workers = workers
         self._running: list[tuple[float, str]] = []  # expected end, model
         self._caution = 0.0  # 0: by the mean, 1: by the high quantile
+        self._virtual_s = 0.0  # what those had who were served last: newcomers start from there
 
     # -- arrivals
 
@@ -59,14 +64,23 @@ class SloPolicy:
         queue.arrived(request, now_s)
         account = self._accounts[request.tenant]
         if not account.waiting:
-            account.served_s = max(account.served_s, self._least_tag())
-        key = key_of(request)
+            account.served_s = max(account.served_s, self._virtual_s)
+        key = self._key(queue, request, account)
         if self._fits(queue, request, key, now_s):
             self._push(queue, request, key)
             return ()
         if request.shadow:
             return (Refusal(request, Why.SHADOW, 0.0),)
         return self._contend(queue, request, key, now_s)
+
+    def _key(self, queue: Queue, request: Request, account: Account) -> Key:
+        """The order of service: earliest deadline first; a tenant with less than others have goes a little before its deadline's turn,
+        so that it is not left to the last moment by those whose deadlines are always shorter."""
+        rank, deadline = key_of(request)
+        if any(a.waiting and a.tag_s > account.tag_s for a in self._accounts.values() if a is not account):
+            slo = request.deadline_s - request.arrival_s
+            deadline -= min(EARLY_SHARE * slo, 2 * queue.latency.mean_s(queue.widest))
+        return rank, deadline
 
     def _push(self, queue: Queue, request: Request, key: Key) -> None:
         queue.push(request, key)
@@ -84,15 +98,17 @@ class SloPolicy:
 
     def _likely_s(self, latency: Latency, batch: int) -> float:
         """The time that admission counts on for a batch."""
+        return latency.mean_s(batch) + self._caution * self._margin_s(latency, batch)
+
+    @staticmethod
+    def _margin_s(latency: Latency, batch: int) -> float:
+        """From the mean to the high quantile, a tenth of the mean at least: what is ahead is never known exactly."""
         mean = latency.mean_s(batch)
-        return mean + self._caution * (latency.high_s(batch) - mean)
+        return max(latency.high_s(batch) - mean, LEAST_MARGIN * mean)
 
     @staticmethod
     def _cost_s(queue: Queue) -> float:
         return queue.latency.mean_s(queue.cruise) / queue.cruise
-
-    def _least_tag(self) -> float:
-        return min((a.served_s for a in self._accounts.values() if a.waiting), default=0.0)
 
     def _free_at(self, now_s: float) -> float:
         if len(self._running) < self._workers:
@@ -100,31 +116,47 @@ class SloPolicy:
         return max(now_s, min(end for end, _ in self._running))
 
     def _fits(self, queue: Queue, request: Request, key: Key, now_s: float) -> bool:
-        start = self._free_at(now_s)
-        if not self._many:
-            return self._finish(queue, queue.place(key), request.deadline_s, start, now_s) <= request.deadline_s
-        start += self._ahead_s(queue, key)
-        if self._finish(queue, queue.place(key), request.deadline_s, start, now_s) > request.deadline_s:
+        start, place = self._free_at(now_s), queue.place(key)
+        if self._many:
+            start += self._ahead_s(queue, key, now_s)
+        if self._finish(queue, place, start, now_s) > request.deadline_s:
             return False
-        return self._spares_those_behind(queue, key, now_s)
+        if place < len(queue) and not self._spares_own(queue, place, start, self._accounts[request.tenant].tag_s):
+            return False
+        return not self._many or self._spares_others(queue, key, now_s)
 
-    def _ahead_s(self, queue: Queue, key: Key) -> float:
+    def _spares_own(self, queue: Queue, place: int, start_s: float, tag_s: float) -> bool:
+        """Whether those of the same model that would be served after ``place`` stay in time with one more: some of them looked at.
+
+        One that seems late already is let be, unless its tenant had less than the newcomer's: then nobody goes before it.
+        """
+        latency, cruise = queue.latency, queue.widest
+        extra = latency.mean_s(cruise) / cruise / self._workers
+        for at in range(place, len(queue), max(1, (len(queue) - place) // _LOOKS)):
+            whole, rest = divmod(at, cruise)
+            done = start_s + whole * latency.mean_s(cruise) / self._workers + self._likely_s(latency, rest + 1)
+            behind = queue[at]
+            if behind.deadline_s < done + extra and (done <= behind.deadline_s or self._accounts[behind.tenant].tag_s < tag_s):
+                return False
+        return True
+
+    def _ahead_s(self, queue: Queue, key: Key, now_s: float) -> float:
         """Work for other models that goes before ``key``, over the workers, and the loading of ``queue``'s own."""
-        work = self._residency.load_s(queue.model)
+        work = self._residency.load_s(queue.model, now_s)
         for other in self._queues.values():
             if other is not queue and len(other):
-                work += self._clear_s(other, other.place(key))
+                work += self._clear_s(other, other.place(key), now_s)
         return work / self._workers
 
-    def _clear_s(self, queue: Queue, count: int) -> float:
+    def _clear_s(self, queue: Queue, count: int, now_s: float) -> float:
         """Mean time for the first ``count``, at the batch that suits the present rate."""
         if not count:
             return 0.0
         whole, rest = divmod(count, queue.cruise)
         mean = queue.latency.mean_s
-        return self._residency.load_s(queue.model) + whole * mean(queue.cruise) + (mean(rest) if rest else 0.0)
+        return self._residency.load_s(queue.model, now_s) + whole * mean(queue.cruise) + (mean(rest) if rest else 0.0)
 
-    def _finish(self, queue: Queue, place: int, deadline_s: float, start_s: float, now_s: float) -> float:
+    def _finish(self, queue: Queue, place: int, start_s: float, now_s: float) -> float:
         """When the request at ``place`` is likely answered, if the model's turn comes at ``start_s``.
 
         Where the present rate fills the batch by then, the batch is taken as full and all times by their high quantile: a backlog whose
@@ -141,15 +173,15 @@ class SloPolicy:
                 widest = latency.mean_s(queue.widest)
                 start_s += (latency.mean_s(first) + whole * widest) / self._workers
                 # the high quantile of a sum of independent times: its spread grows as the root of their number
-                spread = (latency.high_s(queue.widest) - widest) * (math.sqrt(whole + 2) - 1)
+                spread = self._margin_s(latency, queue.widest) * (math.sqrt(whole + 2) - 1)
                 count = rest + 1
         likely = start_s + self._caution * spread + self._likely_s(latency, min(count, latency.max_batch))
         full = min(count + int((start_s - now_s) / queue.gap_s), queue.cruise)
-        return likely if full <= count else max(likely, start_s + spread + latency.high_s(full))
+        return likely if full <= count else max(likely, start_s + spread + latency.mean_s(full) + self._margin_s(latency, full))
 
-    def _spares_those_behind(self, queue: Queue, key: Key, now_s: float) -> bool:
+    def _spares_others(self, queue: Queue, key: Key, now_s: float) -> bool:
         """Whether the first of each other model that would be served after ``key`` stays in time with it."""
-        extra = self._cost_s(queue) if len(queue) else queue.latency.mean_s(1) + self._residency.load_s(queue.model)
+        extra = self._cost_s(queue) if len(queue) else queue.latency.mean_s(1) + self._residency.load_s(queue.model, now_s)
         free = self._free_at(now_s)
         for other in self._queues.values():
             if other is queue or not len(other):
@@ -158,7 +190,7 @@ class SloPolicy:
             if place == len(other):
                 continue
             behind = other[place]
-            start = free + self._ahead_s(other, key_of(behind)) + self._clear_s(other, place) / self._workers
+            start = free + self._ahead_s(other, other.key(place), now_s) + self._clear_s(other, place, now_s) / self._workers
             late = start + self._likely_s(other.latency, 1) - behind.deadline_s
             if late <= 0 < late + extra / self._workers:
                 return False
@@ -170,40 +202,43 @@ class SloPolicy:
             return (Refusal(request, Why.ALONE, NEVER),)
         mine = self._accounts[request.tenant]
         tag = mine.tag_s + self._cost_s(queue) / mine.weight
-        over = [a for a in self._accounts.values() if a.waiting and a is not mine and a.tag_s > tag]
-        displaced: list[tuple[Queue, Request]] = []
+        over = {a.name for a in self._accounts.values() if a.waiting and a is not mine and a.tag_s > tag}
+        displaced: list[tuple[Queue, Request, Key]] = []
         while over and len(displaced) < _MOST_DISPLACED:
-            victim = max(over, key=lambda a: a.tag_s)
-            found = self._newest(victim.name)
-            if found is None or victim.tag_s <= tag:
+            found = self._in_the_way(queue, key, over)
+            if found is None:
                 break
             other, at = found
+            old = other.key(at)
             gone = other.take(1, at)
             self._leave(other, gone)
-            displaced.append((other, gone[0]))
+            displaced.append((other, gone[0], old))
             if self._fits(queue, request, key, now_s):
                 self._push(queue, request, key)
                 retry = max(self._free_at(now_s) - now_s, 0.0)
-                return [Refusal(r, Why.SHARE, retry) for _, r in displaced]
-            over = [a for a in over if a.waiting]
-        for other, r in displaced:
-            self._push(other, r, key_of(r))
+                return [Refusal(r, Why.SHARE, retry) for _, r, _ in displaced]
+            over = {n for n in over if self._accounts[n].waiting and self._accounts[n].tag_s > tag}
+        for other, r, old in displaced:
+            self._push(other, r, old)
         others = any(a.waiting and a is not mine for a in self._accounts.values())
         why = Why.SHARE if others and all(a.tag_s <= tag for a in self._accounts.values() if a.waiting and a is not mine) else Why.QUEUE
-        late = self._finish(queue, queue.place(key), request.deadline_s, self._free_at(now_s) + self._ahead_s(queue, key), now_s)
+        late = self._finish(queue, queue.place(key), self._free_at(now_s) + self._ahead_s(queue, key, now_s), now_s)
         return (Refusal(request, why, max(late - request.deadline_s, 0.0)),)
 
-    def _newest(self, tenant: str) -> tuple[Queue, int] | None:
-        """The tenant's request that would be served last, among the last few of each queue."""
-        found: tuple[Key, Queue, int] | None = None
-        for queue in self._queues.values():
-            for place in range(len(queue) - 1, max(len(queue) - _MOST_DISPLACED, 0) - 1, -1):
-                r = queue[place]
-                if r.tenant == tenant:
-                    if found is None or key_of(r) > found[0]:
-                        found = (key_of(r), queue, place)
-                    break
-        return found[1:] if found else None
+    def _in_the_way(self, queue: Queue, key: Key, over: set[str]) -> tuple[Queue, int] | None:
+        """A request of those tenants that goes before ``key``, the nearest to it, its own model's first; else the nearest after it."""
+        queues = [queue, *(q for q in self._queues.values() if q is not queue)]
+        for q in queues:
+            place = q.place(key)
+            for at in range(place - 1, max(place - _MOST_DISPLACED, 0) - 1, -1):
+                if q[at].tenant in over:
+                    return q, at
+        for q in queues:
+            place = q.place(key)
+            for at in range(place, min(place + _MOST_DISPLACED, len(q))):
+                if q[at].tenant in over:
+                    return q, at
+        return None
 
     # -- a free worker
 
@@ -213,27 +248,26 @@ class SloPolicy:
             queue = self._next(now_s)
             if queue is None:
                 return Decision(None, NEVER, tuple(refused))
-            load = self._residency.load_s(queue.model)
+            load = self._residency.load_s(queue.model, now_s)
             head = queue[0]
             if now_s + load + self._likely_s(queue.latency, 1) > head.deadline_s:
                 gone = queue.take(1)
                 self._leave(queue, gone)
-                refused.append(Refusal(head, Why.LATE, NEVER if head.shadow else 0.0))
-                self._learn(late=True)
+                refused.append(Refusal(head, Why.LATE, 0.0))
+                self._learn(head, late=True)
                 continue
-            drop, size, why = self._batch(queue, now_s + load)
-            if drop:
-                gone = queue.take(drop)
-                self._leave(queue, gone)
-                refused += [Refusal(r, Why.SACRIFICE, 0.0) for r in gone]
-                for _ in gone:
-                    self._learn(late=True)
-            pinned = frozenset(m for _, m in self._running)
-            evicted = self._residency.use(queue.model, now_s, pinned)
+            evicted = self._residency.use(queue.model, now_s, frozenset(m for _, m in self._running))
             if evicted is None:
                 return Decision(None, NEVER, tuple(refused))
+            drop, size, why = self._batch(queue, now_s + load)
+            gone = queue.take(drop) if drop else ()
+            self._leave(queue, gone)
+            for r in gone:
+                refused.append(Refusal(r, Why.SACRIFICE, 0.0))
+                self._learn(r, late=True)
             waiting = len(queue)
             taken = queue.take(size)
+            self._virtual_s = max(self._virtual_s, min(self._accounts[r.tenant].served_s for r in taken))
             self._leave(queue, taken)
             mean, high = queue.latency.mean_s(size), queue.latency.high_s(size)
             self._running.append((now_s + load + mean, queue.model))
@@ -244,14 +278,14 @@ class SloPolicy:
         if not self._many:
             queue = next(iter(self._queues.values()))
             return queue if len(queue) else None
-        waiting = sorted((q for q in self._queues.values() if len(q)), key=lambda q: key_of(q[0]))
+        waiting = sorted((q for q in self._queues.values() if len(q)), key=lambda q: q.key(0))
         if not waiting:
             return None
         for queue in waiting:
-            load = self._residency.load_s(queue.model)
+            load = self._residency.load_s(queue.model, now_s)
             if not load:
                 return queue
-            resident = [q for q in waiting if not self._residency.load_s(q.model)]
+            resident = [q for q in waiting if not self._residency.load_s(q.model, now_s)]
             longest = max((q.latency.mean_s(min(len(q), q.cruise)) for q in resident), default=0.0)
             latest = queue[0].deadline_s - queue.latency.high_s(min(len(queue), queue.latency.max_batch)) - load
             if not resident or now_s + longest >= latest:
@@ -264,6 +298,8 @@ class SloPolicy:
         real = queue.real()
         count = real or len(queue)
         limit = max(latency.largest(queue[0].deadline_s - start_s, count), 1)
+        if queue.ranked:
+            limit = self._within_all(queue, start_s, limit)
         drop = 0
         if limit < count and limit < queue.cruise:
             drop, limit = self._sacrifice(queue, start_s, count, limit)
@@ -275,12 +311,24 @@ class SloPolicy:
         size = latency.best(limit)
         return drop, size, why if size == limit else Why.THROUGHPUT
 
+    def _within_all(self, queue: Queue, start_s: float, limit: int) -> int:
+        """With priorities the first deadline is not the earliest: the largest batch that meets all in it."""
+        earliest, best = NEVER, 1
+        for i in range(limit):
+            earliest = min(earliest, queue[i].deadline_s)
+            if start_s + queue.latency.high_s(i + 1) <= earliest:
+                best = i + 1
+        return best
+
     def _sacrifice(self, queue: Queue, start_s: float, count: int, limit: int) -> tuple[int, int]:
         """Give up the first few where the larger batch without them answers more: items less the time they take at the best rate."""
         latency = queue.latency
         rate = queue.cruise / latency.mean_s(queue.cruise)
         best, top = (0, limit), limit - rate * latency.mean_s(limit)
+        most = max(a.tag_s for a in self._accounts.values() if a.waiting)
         for drop in range(1, min(count, 2 * queue.cruise)):
+            if self._accounts[queue[drop - 1].tenant].tag_s < most - FAIR_S:
+                break  # others had more: theirs to give up
             size = latency.largest(queue[drop].deadline_s - start_s, count - drop)
             value = size - drop - rate * latency.mean_s(max(size, 1))
             if size and value > top + 1e-9:
@@ -295,9 +343,9 @@ class SloPolicy:
         for other in self._queues.values():
             if other is queue:
                 continue
-            alone = other.latency.high_s(other.cruise) + self._residency.load_s(other.model)
+            alone = other.latency.high_s(other.cruise) + self._residency.load_s(other.model, start_s)
             if len(other):
-                slack = other[0].deadline_s - start_s - other.latency.high_s(1) - self._residency.load_s(other.model)
+                slack = other[0].deadline_s - start_s - other.latency.high_s(1) - self._residency.load_s(other.model, start_s)
                 room = min(room, slack if slack > 0 else NEVER)
             elif start_s - other.last_s < 20 * other.gap_s:
                 room = min(room, max(other.slo_s - alone, 0.0) or NEVER)
@@ -312,12 +360,15 @@ class SloPolicy:
         queue.latency.observe(len(start.requests), max(service_s - start.load_s, 1e-9))
         part = service_s / len(start.requests)
         for r in start.requests:
-            account = self._accounts[r.tenant]
-            account.served_s += part / account.weight
-            self._learn(late=now_s > r.deadline_s)
+            if not r.shadow:
+                account = self._accounts[r.tenant]
+                account.served_s += part / account.weight
+                self._learn(r, late=now_s > r.deadline_s)
 
-    def _learn(self, *, late: bool) -> None:
-        """A promise was kept or broken; what was admitted and given up later is a broken one."""
+    def _learn(self, request: Request, *, late: bool) -> None:
+        """A promise was kept or broken; what was admitted and given up later is a broken one. Nobody waits for a copy."""
+        if request.shadow:
+            return
         self._caution += CAUTION_STEP * ((1 - LATE_BUDGET) if late else -LATE_BUDGET)
         self._caution = min(max(self._caution, 0.0), MOST_CAUTION)
 

@@ -25,7 +25,7 @@ def key_of(r: Request) -> Key:
 class Queue:
     """Requests for one model in the order of service, with what its arrivals looked like."""
 
-    __slots__ = ("_head", "_keys", "_requests", "cruise", "gap_s", "last_s", "latency", "looked", "model", "slo_s", "widest")
+    __slots__ = ("_head", "_keys", "_requests", "cruise", "gap_s", "last_s", "latency", "looked", "model", "ranked", "slo_s", "widest")
 
     def __init__(self, model: str, latency: Latency) -> None:
         self.model = model
@@ -36,6 +36,7 @@ class Queue:
         self.cruise = 1  # the batch that suits the present rate
         self.widest = 1  # the batch that works off a backlog
         self.looked = 0
+        self.ranked = False  # whether priorities differed ever
         self._requests: list[Request] = []
         self._keys: list[Key] = []
         self._head = 0
@@ -46,6 +47,9 @@ class Queue:
     def __getitem__(self, place: int) -> Request:
         return self._requests[self._head + place]
 
+    def key(self, place: int) -> Key:
+        return self._keys[self._head + place]
+
     def place(self, key: Key) -> int:
         """How many would be served before a newcomer with ``key``."""
         if not self._keys or key >= self._keys[-1]:
@@ -54,6 +58,7 @@ class Queue:
 
     def push(self, request: Request, key: Key) -> None:
         at = self.place(key) + self._head
+        self.ranked = self.ranked or bool(self._keys and self._keys[-1][0] != key[0])
         self._requests.insert(at, request)
         self._keys.insert(at, key)
 

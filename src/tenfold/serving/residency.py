@@ -30,6 +30,7 @@ class Residency:
         self._budget = budget_bytes
         self._resident: dict[str, float] = {}
         self._used = 0.0
+        self._ready: dict[str, float] = {}  # when the weights that are under way will be in
         for name, w in weights.items():
             if w.bytes > budget_bytes:
                 raise InputError(f"model '{name}' takes {w.bytes / 1e6:.6g} MB, more than the memory budget of {budget_bytes / 1e6:.6g} MB")
@@ -45,9 +46,11 @@ class Residency:
     def used_bytes(self) -> float:
         return self._used
 
-    def load_s(self, model: str) -> float:
-        """What a batch of ``model`` waits for its weights if it starts now."""
-        return 0.0 if model in self._resident else self._weights[model].load_s
+    def load_s(self, model: str, now_s: float) -> float:
+        """What a batch of ``model`` waits for its weights if it starts now; the rest of the way where they are coming already."""
+        if model not in self._resident:
+            return self._weights[model].load_s
+        return max(self._ready.get(model, now_s) - now_s, 0.0)
 
     def use(self, model: str, now_s: float, pinned: frozenset[str] = frozenset()) -> tuple[str, ...] | None:
         """Take ``model`` in and note its use: who left for it; None where the ``pinned`` ones leave no room."""
@@ -67,6 +70,7 @@ class Residency:
             del self._resident[name]
             self._used -= self._weights[name].bytes
         self._resident[model] = now_s
+        self._ready[model] = now_s + self._weights[model].load_s
         self._used += self._weights[model].bytes
         return tuple(leaving)
 

@@ -59,7 +59,8 @@ def result_of(log: Log, duration_s: float | None = None, from_s: float = 0.0) ->
     reasons: dict[Why, int] = {}
     for b in log.batches:
         for r in b.start.requests:
-            size[r.id] = len(b.start.requests)
+            if not r.shadow:
+                size[r.id] = len(b.start.requests)
         begin, end = max(b.began_s, from_s), min(b.ended_s, from_s + span)
         busy += max(end - begin, 0.0)
         if begin < end:

@@ -15,6 +15,7 @@ from tenfold.errors import InputError
 from tenfold.serving.record import Decision, Policy, Refusal, Request, Start
 
 NEVER = float("inf")
+LEAST_RETRY_S, MOST_RETRY_S = 1e-3, 1.0  # of a closed loop that was refused
 
 
 class Source(Protocol):
@@ -26,8 +27,11 @@ class Source(Protocol):
     def pop(self) -> Request:
         """The next one."""
 
-    def answered(self, request: Request, now_s: float) -> None:
-        """One was answered or refused; a closed loop may send another."""
+    def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None:
+        """One was answered, or refused and best tried again after ``retry_s``; a closed loop may send another."""
+
+    def exhausted(self) -> bool:
+        """Whether nothing more will come, whatever is answered."""
 
 
 class ServiceTime(Protocol):
@@ -152,7 +156,7 @@ class _Loop:
             arrival = peek()
             end = self.running[0][0] if self.running else NEVER
             now = min(arrival, end, self.wake)
-            if arrival == NEVER and not self.drained:
+            if arrival == NEVER and not self.drained and self.source.exhausted():
                 self.drained = True
                 self.policy.drain()
                 self._ask()
@@ -193,7 +197,7 @@ class _Loop:
         self.outcome[at] = 2
         self.finish[at] = self.now
         self.refused += 1
-        self.source.answered(request, self.now)
+        self.source.answered(request, self.now, min(max(refusal.retry_after_s, LEAST_RETRY_S), MOST_RETRY_S))
 
     def _end(self) -> None:
         end, _, began, start = heapq.heappop(self.running)
