@@ -111,7 +111,16 @@ def test_a_comparison_has_every_policy(tmp_path: Path) -> None:
     assert all(s["goodput_per_s"] > 0 for s in found["compared"])
 
 
+def test_a_closed_loop_that_is_refused_waits_before_it_tries_again(tmp_path: Path) -> None:
+    text = BASE.replace('{ kind = "poisson", rate = "300 /s" }', '{ kind = "closed", clients = 64 }').replace('"20 ms"', '"5 ms"')
+    found = document(str(written(tmp_path, text)))
+    assert found["total"]["answered"] > 1000
+    assert found["total"]["offered"] < 64 * 2 / 1e-3 + 64
+
+
 CANNOT = [
+    ("[[tenant]]", '[[version]]\nof = "x"\nmodel = "m"\nshare = 1\nshadow = true\n[[tenant]]', "with a sum above 0"),
+    ('duration = "2 s"', 'duration = "2 s"\nseed = -1', "a seed is 0 or more"),
     ('rate = "300 /s"', 'rate = "0 /s"', "rate must be above 0, got 0"),
     ('rate = "300 /s"', 'rate = "-3 /s"', "rate must be above 0, got -3"),
     ('rate = "300 /s"', 'rate = "300"', "tenant 't': '300' has no unit"),

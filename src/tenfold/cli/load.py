@@ -24,7 +24,7 @@ def loadtest(
     model: Annotated[str, typer.Argument(help="An .onnx file.")],
     slo: Annotated[str, typer.Option(help="99 of 100 answers within this, such as 20ms.")],
     rate: Annotated[str | None, typer.Option(help="Items a second (default: the highest that holds is searched).")] = None,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of each run.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of each run, longer where 662 requests take longer.")] = 5.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of ONNX Runtime (default: all cores but one).")] = None,
     largest: Annotated[int, typer.Option(min=1, help="The largest batch to consider.")] = LONGEST_PROFILE,
     seq: Annotated[int | None, typer.Option(help="Sequence length, where the model leaves it open (default 128).")] = None,
@@ -111,9 +111,10 @@ def _trials(
 
 
 def _simulated(session: Session, times: Mapping[int, Sequence[float]], slo_s: float, rate: float, seconds: float) -> Result:
-    from tenfold.loadtest import simulated, slo_policy
+    from tenfold.loadtest import served_ratios, simulated
 
-    return simulated(session.name, times, slo_policy(session.name, times), slo_s, rate, max(seconds, 2000 / rate))
+    ratios = served_ratios(session, times, slo_s, rate, max(1.0, min(seconds, 200 / rate)))
+    return simulated(session.name, times, ratios, slo_s, rate, max(seconds, 2000 / rate))
 
 
 def _run_document(m: Measured) -> dict[str, Any]:

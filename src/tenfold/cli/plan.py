@@ -40,7 +40,7 @@ def plan(
     ] = None,
     slo: Annotated[str | None, typer.Option(help="99 of 100 answers within this, such as 10ms.")] = None,
     rate: Annotated[str | None, typer.Option(help="Items a second, such as 1000.")] = None,
-    region: Annotated[str | None, typer.Option(help="Adds carbon, and rent near it.", autocompletion=complete_region)] = None,
+    region: Annotated[str | None, typer.Option(help="Adds carbon.", autocompletion=complete_region)] = None,
     chip: Annotated[
         list[str] | None,
         typer.Option("--chip", "-c", help="Only these chips (default: the whole catalogue).", autocompletion=complete_chip),

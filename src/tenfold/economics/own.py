@@ -105,7 +105,9 @@ def purchase(chip: str) -> Purchase | None:
     wide = ownership("estimate_factor").value if all(p.basis == "estimate" for p in rows) else 1.0
     price = Estimate(middle, min(alone) / wide, max(alone) * wide)
     sources = tuple(f"{p.price} on {p.date}{' with server' if p.with_server else ''}, {p.basis}, {p.source}" for p in rows)
-    return Purchase(price, price * (share - 1.0), wide > 1, sources)
+    server = ownership("server_over_chip")
+    extra = price * Estimate(server.value - 1, server.low - 1, server.high - 1)
+    return Purchase(price, extra, wide > 1, sources)
 
 
 @dataclass(frozen=True, slots=True)

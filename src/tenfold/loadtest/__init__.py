@@ -13,6 +13,7 @@ from tenfold.loadtest.trial import (
     loadgen_module,
     loadgen_offline,
     loadgen_server,
+    served_ratios,
     simulated,
     slo_policy,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "loadgen_offline",
     "loadgen_server",
     "profile_batches",
+    "served_ratios",
     "simulated",
     "slo_policy",
     "spare_threads",

@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 
-from tenfold.serving import Batch, Decision, Log, Outcome, Policy, Refusal, Request, Start
+from tenfold.serving import Batch, Decision, Log, Outcome, Policy, Refusal, Request, Start, Why
 
 NEVER = float("inf")
 TICK = 2.0**-30  # the clock is read in these, so that sums of times are exact and a recording replays to the bit
@@ -24,11 +24,12 @@ Done = Callable[[Sequence[Request], bool], None]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What came when, how long each batch took in the order they began, and what was decided."""
+    """What came when, how long each batch took in the order they began, what was decided, and when it was known that no more would come."""
 
     requests: tuple[Request, ...]
     service_s: tuple[float, ...]
     decisions: tuple[tuple[float, Decision], ...]
+    drained_s: float
 
 
 @final
@@ -44,7 +45,6 @@ class Server:
         self._workers = workers
         self._wake = NEVER
         self._closed = False
-        self._drained = False
         self._zero = time.perf_counter()
         self._requests: list[Request] = []
         self._finish: dict[int, tuple[Outcome, float]] = {}
@@ -53,6 +53,7 @@ class Server:
         self._batches: list[Batch] = []
         self._refusals: list[Refusal] = []
         self._failure: BaseException | None = None
+        self._drained_s = NEVER
         self._threads = [threading.Thread(target=self._work_off, daemon=True) for _ in range(workers)]
         self._threads.append(threading.Thread(target=self._watch, daemon=True))
         for thread in self._threads:
@@ -65,13 +66,24 @@ class Server:
         """One request comes, now."""
         with self._lock:
             now = self.now_s()
+            refused = self._overdue(now)
             request = Request(len(self._requests), tenant, model, now, now + slo_s, priority)
             self._requests.append(request)
-            refused = list(self._policy.offer(request, now))
-            self._note(refused, now)
-            refused += self._ask(now)
+            failed = self._failure is not None
+            mine = [Refusal(request, Why.FAILED, NEVER)] if failed else self._policy.offer(request, now)
+            self._note(mine, now)
+            refused += mine
+            if not failed:
+                refused += self._ask(now)
         self._tell(refused)
         return request
+
+    def _overdue(self, now: float) -> list[Refusal]:
+        """What the policy wanted to be asked at a time that has passed comes first, as on the simulated clock. Holds the lock."""
+        if self._wake > now or self._failure is not None:
+            return []
+        at, self._wake = self._wake, NEVER
+        return self._ask(at)
 
     def _note(self, refused: Sequence[Refusal], now: float) -> None:
         self._refusals += refused
@@ -108,13 +120,11 @@ class Server:
             try:
                 self._run(start.model, len(start.requests))
             except BaseException as error:  # told to whoever waits for the end
-                with self._lock:
-                    self._failure = error
-                    self._closed = True
-                    self._lock.notify_all()
+                self._fail(error)
                 return
             with self._lock:
                 end = self.now_s()
+                early = self._overdue(end)
                 self._service[number] = end - began
                 self._policy.finished(start, end, end - began)
                 self._batches.append(Batch(start, began, end))
@@ -122,12 +132,23 @@ class Server:
                     if not r.shadow:
                         self._finish[r.id] = (Outcome.ANSWERED, end)
                 self._free += 1
-                refused = self._ask(end)
+                refused = early + self._ask(end)
                 self._lock.notify_all()
             answered = [r for r in start.requests if not r.shadow]
             if answered:
                 self._done(answered, True)
             self._tell(refused)
+
+    def _fail(self, error: BaseException) -> None:
+        """Nobody is left waiting: what is open is refused, and what comes later too."""
+        with self._lock:
+            now = self.now_s()
+            self._failure = error
+            left = [Refusal(r, Why.FAILED, NEVER) for r in self._requests if r.id not in self._finish]
+            self._note(left, now)
+            self._closed = True
+            self._lock.notify_all()
+        self._tell(left)
 
     def _watch(self) -> None:
         """Asks again when the policy wanted to be asked again."""
@@ -138,20 +159,18 @@ class Server:
                     self._lock.wait(None if left == NEVER else max(left, 0.0))
                 if self._closed:
                     return
-                at, self._wake = self._wake, NEVER
-                refused = self._ask(at if at >= self._last() else self.now_s())
+                refused = self._overdue(self.now_s())
             self._tell(refused)
-
-    def _last(self) -> float:
-        """The latest moment the policy has heard of."""
-        ended = self._batches[-1].ended_s if self._batches else 0.0
-        return max(ended, self._requests[-1].arrival_s if self._requests else 0.0)
 
     def drain(self) -> None:
         """Nothing more will come: what waits for company goes."""
         with self._lock:
-            self._policy.drain()
-            refused = self._ask(self.now_s())
+            now = self.now_s()
+            refused = self._overdue(now)
+            if self._failure is None:
+                self._policy.drain()
+                self._drained_s = min(self._drained_s, now)
+                refused += self._ask(now)
         self._tell(refused)
 
     def close(self) -> None:
@@ -170,7 +189,7 @@ class Server:
             raise self._failure
 
     def recording(self) -> Recording:
-        return Recording(tuple(self._requests), tuple(self._service), tuple(self._decisions))
+        return Recording(tuple(self._requests), tuple(self._service), tuple(self._decisions), self._drained_s)
 
     def log(self) -> Log:
         """The run in the form of a simulated one. After ``close``."""
@@ -197,8 +216,11 @@ class Replay:
         self._next += 1
         return self._requests[self._next - 1]
 
-    def answered(self, request: Request, now_s: float) -> None:
+    def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None:
         """What was recorded does not listen."""
+
+    def exhausted(self) -> bool:
+        return self._next >= len(self._requests)
 
     def seconds(self, model: str, batch: int) -> float:
         return next(self._service)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -23,7 +23,8 @@ MOST_RUNS, FEWEST_RUNS = 60, 5
 
 def spare_threads() -> int:
     """One core is left for whatever sends the requests."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
 
 
 @final
@@ -92,7 +93,7 @@ def _open(path: str, threads: int) -> Any:
         raise InputError(f"ONNX Runtime does not load {path}: {error}") from error
 
 
-def profile_batches(session: Session, slo_s: float, largest: int, sizes: Sequence[int] | None = None) -> dict[int, list[float]]:
+def profile_batches(session: Session, slo_s: float, largest: int) -> dict[int, list[float]]:
     """Times by batch: 1, 2, 4 … up to ``largest``, until the median of one is over the SLO."""
     times: dict[int, list[float]] = {}
     batch = 1

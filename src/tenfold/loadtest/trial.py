@@ -30,13 +30,16 @@ from tenfold.serving import (
     SloPolicy,
     Stream,
     Verdict,
+    curve,
     result_of,
     server_verdict,
     simulate,
 )
+from tenfold.serving.arrivals import Times
 
 TENANT = "loadtest"
 QUANTILE = 0.99
+SEED = 1
 LEAST_QUERIES = 662  # LoadGen's early stopping with one query over the latency
 
 
@@ -74,16 +77,11 @@ def delay_policy(model: str, times: Mapping[int, Sequence[float]], batch: int, d
 
 
 def drive(session: Session, policy: Policy, slo_s: float, rate_per_s: float, duration_s: float, seed: int = 0) -> Measured:
-    """Our own Poisson arrivals at ``rate_per_s``; a sender that falls behind its schedule sends at once, and latency counts from then."""
-    times = Poisson(rate_per_s).times_s(duration_s, np.random.default_rng(seed))
+    """Our own Poisson arrivals at ``rate_per_s``, as many at least as early stopping asks for; a sender behind its schedule sends
+    at once, and latency counts from then."""
+    times = Poisson(rate_per_s).times_s(max(duration_s, LEAST_QUERIES / rate_per_s), np.random.default_rng(seed))
     server = Server(policy, lambda _, items: session.run(items), lambda requests, answered: None)
-    began = time.perf_counter()
-    for at in times.tolist():
-        left = at - (time.perf_counter() - began)
-        if left > 0:
-            time.sleep(left)
-        server.arrive(TENANT, session.name, slo_s)
-    server.close()
+    _send(server, session.name, slo_s, times)
     return _measured(server, slo_s, rate_per_s, None)
 
 
@@ -121,7 +119,7 @@ def loadgen_offline(session: Session, policy: Policy, samples: int) -> float:
     settings = _settings(lg, 0.0, 1)
     settings.scenario = lg.TestScenario.Offline
     settings.offline_expected_qps = samples
-    settings.min_query_count = 1
+    settings.min_query_count = samples
     server, _ = _under_loadgen(lg, session, policy, math.inf, settings)
     log = server.log()
     return len(log.requests) / (log.ended_s - log.requests[0].arrival_s)
@@ -138,15 +136,12 @@ def _settings(lg: Any, duration_s: float, seed: int) -> Any:
 def _under_loadgen(lg: Any, session: Session, policy: Policy, slo_s: float, settings: Any) -> tuple[Server, bool]:
     later = Later()
     queries: dict[int, int] = {}  # our request to LoadGen's query
-    early: list[tuple[Sequence[Request], bool]] = []
 
     def answer(requests: Sequence[Request]) -> None:
         lg.QuerySamplesComplete([lg.QuerySampleResponse(queries[r.id], 0, 0) for r in requests])
 
     def done(requests: Sequence[Request], answered: bool) -> None:
-        if any(r.id not in queries for r in requests):
-            early.append((requests, answered))  # refused within the call that brought it
-        elif answered or math.isinf(slo_s):
+        if answered or math.isinf(slo_s):
             answer(requests)
         else:
             later.call(slo_s * LATE, lambda: answer(requests))
@@ -175,25 +170,43 @@ def _under_loadgen(lg: Any, session: Session, policy: Policy, slo_s: float, sett
 
 
 class Empirical:
-    """Service times drawn from those measured, linear between batch sizes at one quantile for both."""
+    """Service times as measured: medians by batch, linear between sizes, times a ratio drawn from all that came to their median."""
 
-    def __init__(self, times: Mapping[int, Sequence[float]], seed: int) -> None:
-        self._knots = sorted(times)
-        self._ordered = {b: np.sort(np.asarray(t, dtype=float)) for b, t in times.items()}
+    def __init__(self, times: Mapping[int, Sequence[float]], ratios: Sequence[float], seed: int) -> None:
+        self._medians = curve({b: float(np.median(t)) for b, t in times.items()})
+        self._ratios = np.asarray(ratios, dtype=float)
         self._rng = np.random.default_rng(seed)
 
     def seconds(self, model: str, batch: int) -> float:
-        share = self._rng.random()
-        lower = max((k for k in self._knots if k <= batch), default=self._knots[0])
-        upper = min((k for k in self._knots if k >= batch), default=self._knots[-1])
-        a, b = (float(np.quantile(self._ordered[k], share)) for k in (lower, upper))
-        return a if upper == lower else a + (b - a) * (batch - lower) / (upper - lower)
+        return self._medians[batch] * float(self._rng.choice(self._ratios))
+
+
+def served_ratios(
+    session: Session, times: Mapping[int, Sequence[float]], slo_s: float, rate_per_s: float, duration_s: float
+) -> list[float]:
+    """Served times over the profile's medians, from a short run of its own at the rate: caches are colder and cores busier than when a
+    batch follows a batch."""
+    medians = curve({b: float(np.median(t)) for b, t in times.items()})
+    arrivals = Poisson(rate_per_s).times_s(duration_s, np.random.default_rng(9))
+    server = Server(slo_policy(session.name, times), lambda _, items: session.run(items), lambda requests, answered: None)
+    _send(server, session.name, slo_s, arrivals)
+    return [(b.ended_s - b.began_s) / medians[len(b.start.requests)] for b in server.log().batches] or [1.0]
+
+
+def _send(server: Server, model: str, slo_s: float, times: Times) -> None:
+    began = time.perf_counter()
+    for at in times.tolist():
+        left = at - (time.perf_counter() - began)
+        if left > 0:
+            time.sleep(left)
+        server.arrive(TENANT, model, slo_s)
+    server.close()
 
 
 def simulated(
-    model: str, times: Mapping[int, Sequence[float]], policy: Policy, slo_s: float, rate_per_s: float, duration_s: float, seed: int = 1
+    model: str, times: Mapping[int, Sequence[float]], ratios: Sequence[float], slo_s: float, rate_per_s: float, duration_s: float
 ) -> Result:
-    """What the simulated clock says of the same policy on the same host: LoadGen's schedule, service times as profiled."""
-    arrivals = ServerSchedule(rate_per_s, seed).times_s(duration_s, np.random.default_rng(seed))
-    log = simulate(policy, Open([(Stream(TENANT, model, slo_s), arrivals)]), Empirical(times, seed))
+    """What the simulated clock says of the same policy on the same host: LoadGen's schedule, service times as profiled and served."""
+    arrivals = ServerSchedule(rate_per_s, SEED).times_s(duration_s, np.random.default_rng(SEED))
+    log = simulate(slo_policy(model, times), Open([(Stream(TENANT, model, slo_s), arrivals)]), Empirical(times, ratios, SEED))
     return result_of(log, duration_s)

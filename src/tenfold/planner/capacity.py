@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tenfold.planner.record import Ask, Demand
+from tenfold.planner.record import Ask
 from tenfold.scenario import Service
 from tenfold.serving import (
     Known,
@@ -31,6 +31,8 @@ NEGLIGIBLE = 0.001  # gain of throughput that a larger batch is not worth
 IN_TIME = 0.99
 HIGH_SIGMAS = 2.326  # of a normal: 99 %
 STEPS = 4
+SLOS = 10  # a run lasts so many of the longest SLO, within reason
+FEWEST = 100  # requests of each demand in a run
 LEAST_BUSY = 0.02  # a chip that must idle more than this to hold its SLO is no option
 End = Literal["low", "value", "high"]
 
@@ -46,7 +48,7 @@ class Load:
 
     @property
     def in_time(self) -> float:
-        """Of the tenant that fares worst."""
+        """Of the demand that fares worst."""
         return min((t.in_time / t.offered for t in self.result.tenants if t.offered), default=1.0)
 
 
@@ -73,20 +75,32 @@ def seconds_an_item(service: Service, slo_s: float, spread: float) -> float:
     return service.times_s[batch].value / batch
 
 
+def labels(ask: Ask) -> list[str]:
+    """A name for each demand: its tenant's, with the model's where the tenant has several."""
+    tenants = [d.tenant for d in ask.demands]
+    return [d.tenant if tenants.count(d.tenant) == 1 else f"{d.tenant}: {d.name}" for d in ask.demands]
+
+
 def load(ask: Ask, services: Sequence[Service], share: float, end: End = "value", requests: int = REQUESTS) -> Load:
-    """One chip that gets ``share`` of every demand, as Poisson arrivals, for so many requests."""
-    names = [f"{i}:{d.name}" for i, d in enumerate(ask.demands)]
-    times = {n: times_at(s, end) for n, s in zip(names, services, strict=True)}
-    factor = high_factor(ask.spread)
-    policy = SloPolicy({n: Served(Known(t, factor)) for n, t in times.items()}, {d.tenant: d.weight for d in ask.demands})
-    duration = requests / (ask.rate_per_s * share)
+    """One chip that gets ``share`` of every demand, as Poisson arrivals, for so many requests, and no less than several SLOs long.
+
+    A demand with few requests is asked for a little more, so that its p99 means something. Demands of one model share its batches.
+    """
+    names = {id(s): f"{i}:{d.name}" for i, (d, s) in enumerate(zip(ask.demands, services, strict=True))}
+    each = {names[id(s)]: s for s in services}
+    times = {n: times_at(s, end) for n, s in each.items()}
+    factor, called = high_factor(ask.spread), labels(ask)
+    weights = {n: d.weight / ask.demands_of(d.tenant) for n, d in zip(called, ask.demands, strict=True)}
+    policy = SloPolicy({n: Served(Known(t, factor)) for n, t in times.items()}, weights)
+    rate = ask.rate_per_s * share
+    duration = max(requests, min(SLOS * max(d.slo_s for d in ask.demands) * rate, 4 * requests)) / rate
     streams = []
-    for i, (name, d) in enumerate(zip(names, ask.demands, strict=True)):
-        arrivals = Poisson(d.rate_per_s * share).times_s(duration, np.random.default_rng([ask.seed, i]))
-        streams.append((Stream(d.tenant, name, d.slo_s), arrivals))
-    spread = Spread({n: curve(t) for n, t in times.items()}, dict.fromkeys(names, ask.spread), ask.seed)
+    for i, (label, d, s) in enumerate(zip(called, ask.demands, services, strict=True)):
+        arrivals = Poisson(max(d.rate_per_s * share, FEWEST / duration)).times_s(duration, np.random.default_rng([ask.seed, i]))
+        streams.append((Stream(label, names[id(s)], d.slo_s), arrivals))
+    spread = Spread({n: curve(t) for n, t in times.items()}, dict.fromkeys(times, ask.spread), ask.seed)
     log = simulate(policy, Open(streams), spread)
-    joules = {n: curve({b: getattr(e, end) for b, e in s.energy_j.items()}) for n, s in zip(names, services, strict=True)}
+    joules = {n: curve({b: getattr(e, end) for b, e in s.energy_j.items()}) for n, s in each.items()}
     begin = WARM_UP * duration
     ran = [b for b in log.batches if b.began_s >= begin and b.ended_s <= duration]
     busy_j = sum(joules[b.start.model][len(b.start.requests)] for b in ran)
@@ -97,9 +111,9 @@ def load(ask: Ask, services: Sequence[Service], share: float, end: End = "value"
 def limit(ask: Ask, services: Sequence[Service]) -> Load | None:
     """The largest share of the demand that one chip answers with 99 of 100 in time for every tenant; None where there is none."""
     busy = sum(d.rate_per_s * seconds_an_item(s, d.slo_s, ask.spread) for d, s in zip(ask.demands, services, strict=True))
-    low, high = 0.0, 1.05 / busy
+    low, high = 0.0, 1.0 / busy
     best: Load | None = None
-    share = 0.85 / busy
+    share = 0.9 / busy
     for _ in range(STEPS):
         tried = load(ask, services, share, requests=SEARCH_REQUESTS)
         if tried.in_time >= IN_TIME:
@@ -118,5 +132,7 @@ def p99s(result: Result) -> Mapping[str, float]:
     return {t.name: t.p99_s for t in result.tenants}
 
 
-def tenant_of(result: Result, demand: Demand) -> float:
-    return next((t.p99_s for t in result.tenants if t.name == demand.tenant), float("nan"))
+def p99_of(ask: Ask, result: Result, at: int) -> float:
+    """The 99th percentile of one demand; NaN where nothing of it was answered."""
+    label = labels(ask)[at]
+    return next((t.p99_s for t in result.tenants if t.name == label), float("nan"))

@@ -10,7 +10,7 @@ from tenfold.chips import names
 from tenfold.errors import InputError
 from tenfold.planner.plan import answer
 from tenfold.planner.record import Ask, Demand, Plan
-from tenfold.profile import Sizes, load
+from tenfold.profile import Sizes, load, roles
 from tenfold.scenario import Closed, Models, Scenario
 
 ANY = Sizes()
@@ -55,26 +55,33 @@ def ask_one(
 ) -> Ask:
     """The question for one model of one tenant."""
     graph = load(model, phase)
+    batch = next((n for n, _ in sizes.named if roles(graph).get(n) == "batch"), None)
+    if batch is not None:
+        raise InputError(f"'{batch}' is the batch, which the plan itself chooses: leave it out")
     return Ask((Demand("all", graph.name, Models(graph, sizes), slo_s, rate_per_s),), region, air_only, dtype)
 
 
 def ask_mix(scenario: Scenario, *, region: str | None = None, dtype: str | None = None, air_only: bool = False) -> Ask:
-    """The question for all streams of a scenario, by their mean rates; its own chip, if any, is not asked about.
+    """The question for all streams of a scenario, by their mean rates, versions by their shares, dtypes as given.
 
-    Raises InputError for a model with given times instead of a network, or a closed loop, which has no rate.
+    Its chip, memory, workers, policy, priorities, spreads and shadows are not asked about. Raises InputError for a model with given times
+    instead of a network, or a closed loop, which has no rate.
     """
     specs = {m.name: m for m in scenario.models}
     models: dict[str, Models] = {}
     demands: list[Demand] = []
     for t in scenario.tenants:
         for s in t.streams:
-            name = s.model if s.model in specs else next(v.model for v in scenario.routes[s.model] if not v.shadow)
-            spec = specs[name]
-            if not spec.network:
-                raise InputError(f"a plan compiles networks, and model '{name}' of {scenario.name} has given times instead: name a network")
             if isinstance(s.arrivals, Closed):
                 raise InputError(f"a plan needs rates, and tenant '{t.name}' is a closed loop: give it arrivals with a rate")
-            if name not in models:
-                models[name] = Models(load(spec.network), Sizes(1, spec.seq))
-            demands.append(Demand(t.name, name, models[name], s.slo_s, s.arrivals.rate_per_s, t.weight))
+            live = [v for v in scenario.routes.get(s.model, ()) if not v.shadow and v.share > 0]
+            whole = sum(v.share for v in live) or 1.0
+            for name, share in [(v.model, v.share / whole) for v in live] or [(s.model, 1.0)]:
+                spec = specs[name]
+                if not spec.network:
+                    raise InputError(f"a plan compiles networks, and model '{name}' has given times instead: name a network")
+                if name not in models:
+                    models[name] = Models(load(spec.network), Sizes(1, spec.seq))
+                rate = s.arrivals.rate_per_s * share
+                demands.append(Demand(t.name, name, models[name], s.slo_s, rate, t.weight, spec.dtype))
     return Ask(tuple(demands), region, air_only, dtype)

@@ -13,6 +13,7 @@ import msgspec
 from tenfold.chips import Chip
 from tenfold.errors import DataFileError, TenfoldError
 from tenfold.planner.capacity import high_factor, seconds_an_item
+from tenfold.planner.plan import needed_bytes
 from tenfold.planner.record import Option, Plan
 from tenfold.profile import Bound, Sizes, load, prepare, profile_bound
 
@@ -62,7 +63,7 @@ class Growth:
 
 def growth(option: Option, plan: Plan) -> Growth:
     """``option``'s headroom. Weights and largest activations grow against the chip's memory, the p99 of one item against the SLO."""
-    need = sum({id(d.models): s.memory_bytes for d, s in zip(plan.ask.demands, option.services, strict=True)}.values())
+    need = needed_bytes(plan.ask, option.services)
     memory = math.log((option.chip.memory_bytes or need) / need) / math.log(GROWTH)
     factor = high_factor(plan.ask.spread)
     latency = min(

@@ -10,12 +10,13 @@ from tenfold.chips import Chip
 from tenfold.economics import ownership, purchase, rent, tco
 from tenfold.errors import DoesNotFit, InputError, MissingFigure, ModelError, UnsupportedDType
 from tenfold.estimate import Estimate
-from tenfold.planner.capacity import SEARCH_REQUESTS, Load, high_factor, largest_useful, limit, load, p99s, tenant_of
+from tenfold.planner.capacity import IN_TIME, SEARCH_REQUESTS, Load, high_factor, largest_useful, limit, load, p99_of, p99s
 from tenfold.planner.record import RANKS, Ask, Count, Entry, Option, Plan, Rejected
 from tenfold.planner.screen import Work, screen, work_of
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
 
 Advance = Callable[[str], None]
+NEARLY_IDLE = "cannot meet 99 of 100 in time unless it is idle nearly always: one item takes too much of the SLO"
 ENOUGH = 0.75  # of the SLO: batches that take longer are hardly ever in time, having waited for one like them
 
 
@@ -41,7 +42,10 @@ def answer(ask: Ask, chips: Sequence[Chip], *, named: bool, advance: Advance = l
 
 
 def _check(ask: Ask) -> None:
+    weights: dict[str, float] = {}
     for d in ask.demands:
+        if weights.setdefault(d.tenant, d.weight) != d.weight:
+            raise InputError(f"tenant '{d.tenant}' has two weights, {weights[d.tenant]:g} and {d.weight:g}: give it one")
         if not (d.slo_s > 0 and math.isfinite(d.slo_s)):
             raise InputError(f"an SLO must be above 0, got {d.slo_s * 1e3:g} ms for {d.name}")
         if not (d.rate_per_s > 0 and math.isfinite(d.rate_per_s)):
@@ -69,27 +73,39 @@ def _ranks(options: Sequence[Option]) -> dict[str, dict[str, int]]:
 
 
 def _option(ask: Ask, chip: Chip) -> Option | Rejected:
-    services: list[Service] = []
-    factor = high_factor(ask.spread)
+    found: dict[tuple[int, str | None], Service] = {}
     for d in ask.demands:
+        key = id(d.models), d.dtype or ask.dtype
+        slo_s = max(x.slo_s for x in ask.demands if x.models is d.models)
+        if key in found:
+            continue
         try:
-            found = service(d.models, chip, ask.dtype, within_s=d.slo_s / factor * ENOUGH, sizes=batches(LARGEST_BATCH))
+            within = slo_s / high_factor(ask.spread) * ENOUGH
+            found[key] = service(d.models, chip, key[1], within_s=within, sizes=batches(LARGEST_BATCH))
         except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
             return Rejected(chip.name, str(error))
-        if not largest_useful(found, d.slo_s, ask.spread):
-            least = found.times_s[1].value * factor
+    services = [found[id(d.models), d.dtype or ask.dtype] for d in ask.demands]
+    for d, s in zip(ask.demands, services, strict=True):
+        if not largest_useful(s, d.slo_s, ask.spread):
+            least = s.times_s[1].value * high_factor(ask.spread)
             why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {least * 1e3:.4g} ms at p99"
-            return Rejected(chip.name, why, closest_s=least)
-        services.append(found)
-    need = sum({id(d.models): s.memory_bytes for d, s in zip(ask.demands, services, strict=True)}.values())
+            return Rejected(chip.name, why, short_by=least / d.slo_s)
+    need = needed_bytes(ask, services)
     if chip.memory_bytes and need > chip.memory_bytes:
-        return Rejected(
-            chip.name, f"does not fit: all models at their largest batch take {need / 1e9:.3g} GB of {chip.memory_bytes / 1e9:.3g} GB"
-        )
+        return Rejected(chip.name, f"does not fit: all models take {need / 1e9:.3g} GB, memory {chip.memory_bytes / 1e9:.3g} GB")
     most = limit(ask, services)
     if most is None:
-        return Rejected(chip.name, "cannot meet 99 of 100 in time unless it is idle nearly always: one item takes too much of the SLO")
+        return Rejected(chip.name, NEARLY_IDLE, short_by=1.0)
     return _sized(ask, chip, services, most)
+
+
+def needed_bytes(ask: Ask, services: Sequence[Service]) -> float:
+    """Memory for all models, each once, at the largest batch that is useful to any of its demands."""
+    found: dict[int, float] = {}
+    for d, s in zip(ask.demands, services, strict=True):
+        need = s.runs[largest_useful(s, d.slo_s, ask.spread)].program.memory_bytes
+        found[id(s)] = max(found.get(id(s), 0.0), need)
+    return sum(found.values())
 
 
 def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Option:
@@ -101,11 +117,12 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     high = load(ask, services, 1 / total, "high", SEARCH_REQUESTS)
     first = ask.demands[0]
     batch = largest_useful(services[0], first.slo_s, ask.spread)
-    p99 = tenant_of(usual.result, first)
+    p99 = p99_of(ask, usual.result, 0)
     time = services[0].times_s[1]
-    high_p99 = tenant_of(high.result, first)
-    upper = high_p99 if high.in_time >= 0.99 else max(p99 * time.high / time.value, p99)
-    p99_s = Estimate(p99, min(tenant_of(low.result, first), p99), max(upper, p99))
+    high_p99 = p99_of(ask, high.result, 0)
+    # where the count would not do at the upper end, the policy refuses some: what is refused is over the SLO
+    upper = high_p99 if high.in_time >= IN_TIME else max(p99 * time.high / time.value, first.slo_s)
+    p99_s = Estimate(p99, min(p99_of(ask, low.result, 0), p99), max(upper, p99))
     energy_j, mean_w, peak_w = _power(chip, services, usual, batch)
     share = system_share(chip)
     bought = purchase(chip.name)
@@ -116,7 +133,8 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     kg, entries = _carbon(ask, chip, mean_w, total)
     return Option(
         chip, tuple(services), services[0].dtype, batch, usual.result.total.mean_batch, _count(ask, services, working), p99_s,
-        tenant_of(failed.result, first), p99s(usual.result), usual.in_time, usual.result.total.goodput_per_s * total, most.share * ask.rate_per_s, usual.result.utilisation, energy_j,
+        p99_of(ask, failed.result, 0), p99s(usual.result), usual.in_time, usual.result.total.goodput_per_s * total,
+        most.share * ask.rate_per_s, usual.result.utilisation, energy_j,
         mean_w, provisioned, bought, owned, rented, kg, entries, ask.rate_per_s,
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ class Demand:
     slo_s: float
     rate_per_s: float
     weight: float = 1.0
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,9 @@ class Ask:
     spread: float = 0.05
     spare: int = 1
     seed: int = 0
+
+    def demands_of(self, tenant: str) -> int:
+        return sum(d.tenant == tenant for d in self.demands)
 
     @property
     def rate_per_s(self) -> float:
@@ -68,7 +72,7 @@ class Option:
     """One kind of chip for the whole demand.
 
     ``batch`` is the largest useful one of the first demand; ``p99_s`` its 99th percentile with all chips up, ``p99_failed_s`` with the
-    spare ones down, ``p99s_s`` of every tenant, ``in_time`` the share answered in time of the one that
+    spare ones down, ``p99s_s`` of every demand, ``in_time`` the share answered in time of the one that
     fares worst, ``goodput_per_s`` all that is. ``limit_per_s`` is what one chip can answer with 99 of 100 in time, ``provisioned_w`` what
     the site must be able to give one with its share of the host. Energy an item is at the chip, idle time included. Money and carbon are
     for a million items; None where nobody sells or rents the chip, or no region is given.
@@ -120,12 +124,13 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A chip that is no option, and why; ``certain`` is False where only a guess put it behind others."""
+    """A chip that is no option, and why; ``certain`` is False where only a guess put it behind others, ``short_by`` how many SLOs one item
+    takes at least, where that is the reason."""
 
     chip: str
     reason: str
     certain: bool = True
-    closest_s: float | None = None
+    short_by: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +149,5 @@ class Plan:
     @property
     def closest(self) -> Rejected | None:
         """Of the chips that cannot meet the SLO, the one that came nearest."""
-        near = [r for r in self.rejected if r.closest_s is not None]
-        return min(near, key=lambda r: r.closest_s or 0.0) if near else None
+        near = [r for r in self.rejected if r.short_by is not None]
+        return min(near, key=lambda r: r.short_by or 0.0) if near else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from tenfold.carbon import assumption, system_share
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.economics import purchase, rent_prices
 from tenfold.errors import UnsupportedDType
-from tenfold.ir import graph_totals
+from tenfold.ir import active_parameters, graph_totals
+from tenfold.ir.dims import prod
 from tenfold.planner.record import Ask, Demand, Rejected
 
 FINALISTS = 5
@@ -22,15 +24,19 @@ UNKNOWN_W = 300.0  # a chip whose power nobody published, for the guess only
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one item of a demand asks of any chip."""
+    """What one item of a demand asks of any chip: arithmetic, parameters to keep, and those that multiply (no looked-up tables)."""
 
     flops: float
     parameters: float
+    multiplied: float
 
 
 def work_of(demand: Demand) -> Work:
     graph = demand.models.at(1).graph
-    return Work(graph_totals(graph).flops, graph.parameters)
+    users = Counter(n for op in graph.walk() for n in op.inputs)
+    looked_up = {op.inputs[0] for op in graph.ops if op.kind == "gather" and users[op.inputs[0]] == 1}
+    tables = sum(int(prod(graph.values[n].dims)) for n in looked_up if n in graph.constants)
+    return Work(graph_totals(graph).flops, graph.parameters, max(active_parameters(graph) - tables, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +112,28 @@ def _judge(ask: Ask, chip: Chip, works: Sequence[Work]) -> Guess | Rejected:
     if ask.air_only and (why := refuse_cooling(chip)):
         return Rejected(chip.name, why)
     try:
-        precision = chip.storage(ask.dtype)
+        precisions = [chip.storage(d.dtype or ask.dtype) for d in ask.demands]
     except UnsupportedDType as error:
         return Rejected(chip.name, f"lacks the dtype: {error}")
-    bits = chip.bits(precision)
-    weights = sum({id(d.models): w.parameters * bits / 8 for d, w in zip(ask.demands, works, strict=True)}.values())
+    held = {id(d.models): w.parameters * chip.bits(p) / 8 for d, w, p in zip(ask.demands, works, precisions, strict=True)}
+    weights = sum(held.values())
     if chip.memory_bytes and weights > chip.memory_bytes:
-        return Rejected(
-            chip.name, f"does not fit: weights of {weights / 1e9:.3g} GB in {precision.value}, memory of {chip.memory_bytes / 1e9:.3g} GB"
-        )
+        return Rejected(chip.name, f"does not fit: weights take {weights / 1e9:.3g} GB, memory {chip.memory_bytes / 1e9:.3g} GB")
     busy = 0.0
-    for demand, work in zip(ask.demands, works, strict=True):
-        least = roof_s(chip, precision, work, 1)
+    for demand, work, precision in zip(ask.demands, works, precisions, strict=True):
+        least = work.flops / chip.peak_flops[precision]
         if least > demand.slo_s:
             why = f"cannot meet {demand.slo_s * 1e3:.4g} ms: one item of {demand.name} takes {least * 1e3:.4g} ms even at its peak"
-            return Rejected(chip.name, why, closest_s=least)
+            return Rejected(chip.name, why, short_by=least / demand.slo_s)
         busy += demand.rate_per_s * _seconds_an_item(chip, precision, work, demand.slo_s)
     return _priced(chip, math.ceil(busy) + ask.spare, busy)
 
 
 def roof_s(chip: Chip, precision: MatrixPrecision, work: Work, batch: int) -> float:
-    """The least time of a batch: its arithmetic at the peak, or its weights at the bandwidth (Williams, Waterman, Patterson 2009)."""
+    """About the least time of a batch: its arithmetic at the peak, or its weights at the bandwidth (Williams, Waterman, Patterson 2009)."""
     compute = batch * work.flops / chip.peak_flops[precision]
-    on_chip = work.parameters * chip.bits(precision) / 8 <= chip.sram_bytes
-    weights = 0.0 if on_chip or not chip.memory_bytes_per_s else work.parameters * chip.bits(precision) / 8 / chip.memory_bytes_per_s
-    return max(compute, weights)
+    held = work.multiplied * chip.bits(precision) / 8
+    return max(compute, held / chip.memory_bytes_per_s if chip.memory_bytes_per_s and held > chip.sram_bytes else 0.0)
 
 
 def _seconds_an_item(chip: Chip, precision: MatrixPrecision, work: Work, slo_s: float) -> float:

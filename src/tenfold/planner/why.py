@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenfold.carbon import system_share
 from tenfold.planner.record import Option, Plan
 
 _MEASURES = {"tco": "total cost of ownership", "capex": "purchase price", "carbon": "carbon", "rent": "rent"}
@@ -60,4 +61,5 @@ def _rented(o: Option) -> str:
 
 
 def _watts(o: Option) -> str:
-    return f"{o.mean_w.value * o.count.value:,.0f} W ({o.count.value} x {o.chip.name})"
+    share = system_share(o.chip).value
+    return f"{o.mean_w.value * share * o.count.value:,.0f} W with the hosts ({o.count.value} x {o.chip.name})"

@@ -135,7 +135,8 @@ def option_document(plan: Plan, o: Option) -> dict[str, Any]:
     document: dict[str, Any] = {
         "chip": o.chip.name, "dtype": o.dtype, "batch": o.batch, "mean_batch": o.mean_batch, "count": o.count.value,
         "interval_count": [o.count.low, o.count.high], "spare": o.count.spare, "p99_s": o.p99_s.value, "interval_p99_s": interval(o.p99_s),
-        "p99_failed_s": o.p99_failed_s, "p99_by_tenant_s": dict(o.p99s_s), "in_time": o.in_time, "goodput_per_s": o.goodput_per_s, "throughput_per_s": o.limit_per_s,
+        "p99_failed_s": o.p99_failed_s, "p99_by_tenant_s": dict(o.p99s_s), "in_time": o.in_time, "goodput_per_s": o.goodput_per_s,
+        "throughput_per_s": o.limit_per_s,
         "utilisation": o.utilisation, "energy_j_per_item": o.energy_j.value, "interval_j_per_item": interval(o.energy_j),
         "power_w": o.mean_w.value, "provisioned_w": o.provisioned_w.value,
     }  # fmt: skip
@@ -175,7 +176,7 @@ def plan_document(plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed
     if left:
         document["left_out"] = [{"demand": x.demand, "chosen": x.chosen, "best": x.best_for_it, "loss": x.loss} for x in left]
     if plan.closest and not plan.options:
-        document["closest"] = {"chip": plan.closest.chip, "least_s": plan.closest.closest_s}
+        document["closest"] = {"chip": plan.closest.chip, "slos_for_one_item": plan.closest.short_by}
     return document
 
 

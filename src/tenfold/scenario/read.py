@@ -13,6 +13,7 @@ from tenfold import units
 from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
 from tenfold.serving import Diurnal, Gamma, OnOff, Poisson, ServerSchedule, Trace, Version, read_trace
 from tenfold.serving.arrivals import Arrivals
+from tenfold.serving.versions import check_shares
 
 POLICIES = ("slo", "fixed", "delay", "aimd", "clockwork")
 DEFAULT_SPREAD = 0.05
@@ -210,9 +211,11 @@ def _scenario(file: _File, folder: Path) -> Scenario:
         if v.model not in names:
             raise UnknownName("model", v.model, names)
         routes.setdefault(v.of, []).append(Version(v.model, v.share, v.shadow))
+    for name, versions in routes.items():
+        check_shares(name, versions)
+    if file.seed < 0 or file.workers < 1:
+        raise InputError(f"a seed is 0 or more and workers at least 1, got {file.seed} and {file.workers}")
     models = tuple(_model(m) for m in file.model)
-    if any(m.network for m in models) and not file.chip:
-        raise InputError("a model that names a network needs a chip = '…' to run on")
     duration, warm_up = units.parse(file.duration, "time_s"), units.parse(file.warm_up, "time_s")
     if not 0 <= warm_up < duration:
         raise InputError(f"a scenario lasts longer than its warm-up, got {file.duration} and {file.warm_up}")

@@ -80,7 +80,8 @@ def ready(scenario: Scenario) -> Ready:
         if m.times_s:
             times[m.name] = m.times_s
         else:
-            assert record is not None
+            if record is None:
+                raise InputError(f"{scenario.name}: model '{m.name}' names a network, which needs a chip = '…' to run on")
             found = service(Models(load(m.network), Sizes(1, m.seq)), record, m.dtype, within_s=NEVER, sizes=batches(m.largest))
             times[m.name] = {b: t.value for b, t in found.times_s.items()}
             energy[m.name] = {b: e.value for b, e in found.energy_j.items()}

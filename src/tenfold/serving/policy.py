@@ -84,6 +84,8 @@ class SloPolicy:
 
     def _push(self, queue: Queue, request: Request, key: Key) -> None:
         queue.push(request, key)
+        if request.shadow:
+            return
         account = self._accounts[request.tenant]
         account.waiting += 1
         account.queued_s += self._cost_s(queue) / account.weight
@@ -92,6 +94,8 @@ class SloPolicy:
         """Take what left ``queue`` off its tenants' accounts."""
         cost = self._cost_s(queue)
         for r in requests:
+            if r.shadow:
+                continue
             account = self._accounts[r.tenant]
             account.waiting -= 1
             account.queued_s = max(account.queued_s - cost / account.weight, 0.0) if account.waiting else 0.0
@@ -136,6 +140,8 @@ class SloPolicy:
             whole, rest = divmod(at, cruise)
             done = start_s + whole * latency.mean_s(cruise) / self._workers + self._likely_s(latency, rest + 1)
             behind = queue[at]
+            if behind.shadow:
+                return True
             if behind.deadline_s < done + extra and (done <= behind.deadline_s or self._accounts[behind.tenant].tag_s < tag_s):
                 return False
         return True
@@ -190,6 +196,8 @@ class SloPolicy:
             if place == len(other):
                 continue
             behind = other[place]
+            if behind.shadow:
+                continue
             start = free + self._ahead_s(other, other.key(place), now_s) + self._clear_s(other, place, now_s) / self._workers
             late = start + self._likely_s(other.latency, 1) - behind.deadline_s
             if late <= 0 < late + extra / self._workers:
@@ -312,7 +320,7 @@ class SloPolicy:
         return drop, size, why if size == limit else Why.THROUGHPUT
 
     def _within_all(self, queue: Queue, start_s: float, limit: int) -> int:
-        """With priorities the first deadline is not the earliest: the largest batch that meets all in it."""
+        """Where the first deadline is not the earliest: the largest batch that meets all in it."""
         earliest, best = NEVER, 1
         for i in range(limit):
             earliest = min(earliest, queue[i].deadline_s)
@@ -325,7 +333,7 @@ class SloPolicy:
         latency = queue.latency
         rate = queue.cruise / latency.mean_s(queue.cruise)
         best, top = (0, limit), limit - rate * latency.mean_s(limit)
-        most = max(a.tag_s for a in self._accounts.values() if a.waiting)
+        most = max((a.tag_s for a in self._accounts.values() if a.waiting), default=0.0)
         for drop in range(1, min(count, 2 * queue.cruise)):
             if self._accounts[queue[drop - 1].tenant].tag_s < most - FAIR_S:
                 break  # others had more: theirs to give up

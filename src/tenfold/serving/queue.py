@@ -36,7 +36,7 @@ class Queue:
         self.cruise = 1  # the batch that suits the present rate
         self.widest = 1  # the batch that works off a backlog
         self.looked = 0
-        self.ranked = False  # whether priorities differed ever
+        self.ranked = False  # whether the order was ever another than that of the deadlines
         self._requests: list[Request] = []
         self._keys: list[Key] = []
         self._head = 0
@@ -58,7 +58,7 @@ class Queue:
 
     def push(self, request: Request, key: Key) -> None:
         at = self.place(key) + self._head
-        self.ranked = self.ranked or bool(self._keys and self._keys[-1][0] != key[0])
+        self.ranked = self.ranked or bool(self._keys and self._keys[-1][0] != key[0]) or key[1] != request.deadline_s
         self._requests.insert(at, request)
         self._keys.insert(at, key)
 

@@ -40,6 +40,7 @@ class Why(StrEnum):
     LATE = "it can no longer be answered in time"
     SACRIFICE = "answering it would cost more answers than it is"
     ALONE = "not even alone on an idle chip would it be in time"
+    FAILED = "the model failed"
     SHADOW = "a copy waits for idle time, and there was none"
 
 

@@ -19,6 +19,15 @@ class Version:
     shadow: bool = False
 
 
+def check_shares(name: str, versions: Sequence[Version]) -> None:
+    """Raises InputError for shares that are negative or sum to nothing, or a shadow of more than all."""
+    live = [v.share for v in versions if not v.shadow]
+    if not all(v.share >= 0 for v in versions) or not sum(live) > 0:
+        raise InputError(f"the versions of '{name}' need shares of 0 or more with a sum above 0, got {live}")
+    if any(v.share > 1 for v in versions if v.shadow):
+        raise InputError(f"a shadow of '{name}' copies a share of at most 1")
+
+
 @final
 class Versioned:
     """A policy behind names: requests for a name go to its versions by their shares, in turn, without chance.
@@ -29,11 +38,7 @@ class Versioned:
     def __init__(self, inner: Policy, routes: Mapping[str, Sequence[Version]]) -> None:
         """Raises InputError for a name without versions, shares that are negative or sum to nothing, or shadows above 1."""
         for name, versions in routes.items():
-            live = [v.share for v in versions if not v.shadow]
-            if any(v.share < 0 for v in versions) or sum(live) <= 0:
-                raise InputError(f"the versions of '{name}' need shares of 0 or more with a sum above 0, got {live}")
-            if any(v.share > 1 for v in versions if v.shadow):
-                raise InputError(f"a shadow of '{name}' copies a share of at most 1")
+            check_shares(name, versions)
         self._inner = inner
         self._routes = {n: tuple(v) for n, v in routes.items()}
         self._whole = {n: sum(v.share for v in vs if not v.shadow) for n, vs in routes.items()}
