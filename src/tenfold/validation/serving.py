@@ -55,10 +55,10 @@ _BENCHMARKS: Mapping[str, tuple[str, str, int | None]] = {
     "ssd-resnet34": ("ssd-resnet34", "int8", None), "bert-99": ("bert-large", "int8", 176), "bert-99.9": ("bert-large", "fp16", 176),
 }  # fmt: skip
 _OTHER_MODES = ("MaxQ", "MIG")  # power-tuned, or parts of a chip
-_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+_BATCHES = (1, 2, 8, 32, 128)
 _MOST_WORKERS = 8
-_REQUESTS = 8000
-_STEPS = 5
+_REQUESTS = 5000
+_STEPS = 4
 
 
 def server_over_offline(folder: Path) -> Iterator[Row]:
