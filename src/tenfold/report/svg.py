@@ -215,7 +215,7 @@ def cdf_svg(series: Mapping[str, tuple[Sequence[float], float | None]], title: s
     body = [_text(60, 20, title, more='font-weight="600"')]
     for t in x.ticks():
         body += [_line(x.at(10.0**t), 40, x.at(10.0**t), 300), _text(x.at(10.0**t), 316, show(10.0**t, "s", 1), "middle")]
-    for share in (0.0, 0.25, 0.5, 0.75, 0.99, 1.0):
+    for share in (0.0, 0.25, 0.5, 0.75, 0.99):
         y = 300 - 260 * share
         body += [_line(60, y, 600, y), _text(54, y + 4, f"{share:.0%}", "end")]
     for i, (name, (times, slo)) in enumerate(series.items()):
