@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
+from tenfold.lessons.serving import batches_arrive
+from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.serving import (
     Aimd,
     Clockwork,
@@ -157,3 +159,31 @@ def test_closed_loop_is_the_interactive_response_time_law():
     log = simulate(MaxDelay(one_model({1: 0.006}), 1, 0.0), source, Exponential(0.006, 9))
     response = float(np.mean(log.finish_s - np.array([r.arrival_s for r in log.requests])))
     assert len(log.requests) / log.ended_s * (response + think) == pytest.approx(clients, rel=0.02)
+
+
+# Jouppi et al., ISCA 2017, table 4: MLP0 within 7 ms; batch, p99 in ms, items a second
+TABLE4 = [("CPU", 16, 7.2, 5_482), ("CPU", 64, 21.3, 13_194), ("GPU", 16, 6.7, 13_461), ("GPU", 64, 8.3, 36_465),
+          ("TPU", 200, 7.0, 225_000), ("TPU", 250, 10.0, 280_000)]  # fmt: skip
+
+
+def md1_wait_within(x, rate, time):
+    """P(wait <= x) of M/D/1 (Erlang 1909)."""
+    terms = (((-rate * (x - k * time)) ** k / math.factorial(k)) * math.exp(rate * (x - k * time)) for k in range(int(x / time) + 1))
+    return (1 - rate * time) * math.fsum(terms)
+
+
+@pytest.mark.parametrize(("kind", "batch", "p99_ms", "items"), TABLE4)
+def test_the_six_points_of_table_4_are_whole_batches_in_a_queue(kind, batch, p99_ms, items):
+    """At the published rate there is one service time with which M/D/1 has the published p99; the simulation finds the same p99 with it,
+    p99 is many batch times, and on the TPU that service time is the machine model's own."""
+    rate, p99 = items / batch, p99_ms * 1e-3
+    low, high = 1e-5, 1 / rate * 0.999
+    for _ in range(60):
+        time = (low + high) / 2
+        low, high = (time, high) if md1_wait_within(p99 - time, rate, time) > 0.99 else (low, time)
+    assert batches_arrive(time, rate).total.p99_s == pytest.approx(p99, rel=0.25)
+    assert p99 / time > 4
+    if kind == "TPU":
+        assert 7 < p99 * rate < 12  # in the paper's batch times (batch over items a second)
+        machine = profile_bound(prepare(load("tpu-v1-mlp0"), Sizes(batch)), "tpu-v1").run.time_s.value
+        assert machine == pytest.approx(time, rel=0.1)

@@ -17,7 +17,7 @@ NEVER = float("inf")
 _MOST_DISPLACED = 64
 _LOOKS = 32
 LATE_BUDGET = 0.005  # of the answers: half of what a p99 allows
-LEAST_MARGIN = 0.1
+LEAST_MARGIN = 0.1  # of the mean, between it and the high quantile that admission counts with
 FAIR_S = 1e-6  # tags closer than this are the same
 EARLY_SHARE = 0.25  # of the SLO, at most
 CAUTION_STEP = 0.1  # more caution for an answer that came late
@@ -278,6 +278,7 @@ class SloPolicy:
             self._virtual_s = max(self._virtual_s, min(self._accounts[r.tenant].served_s for r in taken))
             self._leave(queue, taken)
             mean, high = queue.latency.mean_s(size), queue.latency.high_s(size)
+            self._charge(taken, load + mean)
             self._running.append((now_s + load + mean, queue.model))
             return Decision(Start(queue.model, taken, load, load + mean, load + high, why, waiting, evicted), NEVER, tuple(refused))
 
@@ -366,12 +367,16 @@ class SloPolicy:
                 break
         queue = self._queues[start.model]
         queue.latency.observe(len(start.requests), max(service_s - start.load_s, 1e-9))
-        part = service_s / len(start.requests)
+        self._charge(start.requests, service_s - start.expected_s)
         for r in start.requests:
+            self._learn(r, late=now_s > r.deadline_s)
+
+    def _charge(self, requests: Sequence[Request], seconds: float) -> None:
+        """To the accounts of those whose requests are in a batch: what is expected when it begins, the difference when it ended."""
+        for r in requests:
             if not r.shadow:
                 account = self._accounts[r.tenant]
-                account.served_s += part / account.weight
-                self._learn(r, late=now_s > r.deadline_s)
+                account.served_s += seconds / len(requests) / account.weight
 
     def _learn(self, request: Request, *, late: bool) -> None:
         """A promise was kept or broken; what was admitted and given up later is a broken one. Nobody waits for a copy."""
