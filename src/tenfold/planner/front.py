@@ -58,7 +58,8 @@ def ask_one(
     batch = next((n for n, _ in sizes.named if roles(graph).get(n) == "batch"), None)
     if batch is not None:
         raise InputError(f"'{batch}' is the batch, which the plan itself chooses: leave it out")
-    return Ask((Demand("all", graph.name, Models(graph, sizes), slo_s, rate_per_s),), region, air_only, dtype)
+    name = Path(model).stem if Path(model).suffix == ".onnx" else graph.name
+    return Ask((Demand("all", name, Models(graph, sizes), slo_s, rate_per_s),), region, air_only, dtype)
 
 
 def ask_mix(scenario: Scenario, *, region: str | None = None, dtype: str | None = None, air_only: bool = False) -> Ask:

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from tenfold.carbon import assumption, system_share
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.economics import purchase, rent_prices
-from tenfold.errors import UnsupportedDType
+from tenfold.errors import DoesNotFit, MissingFigure, ModelError, UnsupportedDType
 from tenfold.ir import active_parameters, graph_totals
 from tenfold.ir.dims import prod
 from tenfold.planner.record import Ask, Demand, Rejected
 
-FINALISTS = 5
+SHORTLIST = 8  # compiled for at one item
+FINALISTS = 5  # of those, at all batches
 EFFICIENCY = 0.5  # of the roof, for the guess only
 LIQUID_W = 450.0  # TPU v3 at 450 W needed liquid; 75, 280 and 175 W did not (Jouppi et al., ISCA 2021, lesson 5)
 LAUNCH_S = 100e-6
+BEHIND = "not compiled for: a guess at half of its roofs puts others before it (name it with --chip to see)"
+BEHIND_AT_ONE = "not compiled for in full: at one item others come before it (name it with --chip to see)"
 UNKNOWN_W = 300.0  # a chip whose power nobody published, for the guess only
 
 
@@ -66,7 +69,8 @@ def screen(ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: boo
     """The chips to compile for, and the others with their reasons.
 
     Certain reasons come first: cooling, dtype, memory, a roofline above the SLO. Of the rest, if they were not ``named`` by the user,
-    those go on that a guess at half of the roofs puts among the first by cost of owning, rent or power.
+    those that a guess at half of the roofs puts among the first by cost of owning, rent or power are compiled for one item, and with what
+    that takes the best of them go on.
     """
     rejected: list[Rejected] = []
     guesses: list[Guess] = []
@@ -78,30 +82,50 @@ def screen(ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: boo
             guesses.append(found)
     if named or len(guesses) <= FINALISTS:
         return [g.chip for g in guesses], rejected
-    kept = _finalists(guesses)
-    places = {g.chip.name: i + 1 for i, g in enumerate(sorted(guesses, key=lambda g: (g.owned, g.rented, g.watts)))}
-    for g in guesses:
-        if g.chip.name not in kept:
-            why = f"not compiled for: a guess at half of its roofs puts it {_ordinal(places[g.chip.name])} (name it with --chip to see)"
-            rejected.append(Rejected(g.chip.name, why, certain=False))
-    return [g.chip for g in guesses if g.chip.name in kept], rejected
+    kept = _first(guesses, SHORTLIST)
+    rejected += [Rejected(g.chip.name, BEHIND, certain=False) for g in guesses if g.chip.name not in kept]
+    refined: list[Guess] = []
+    for guess in guesses:
+        if guess.chip.name in kept:
+            again = _refined(ask, guess, works)
+            if isinstance(again, Rejected):
+                rejected.append(again)
+            else:
+                refined.append(again)
+    last = _first(refined, FINALISTS)
+    rejected += [Rejected(g.chip.name, BEHIND_AT_ONE, certain=False) for g in refined if g.chip.name not in last]
+    return [g.chip for g in refined if g.chip.name in last], rejected
 
 
-def _ordinal(n: int) -> str:
-    return f"{n}{'th' if 10 <= n % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
+def _refined(ask: Ask, guess: Guess, works: Sequence[Work]) -> Guess | Rejected:
+    """The guess corrected by how much longer than its guess one item really takes, compiled."""
+    chip, busy = guess.chip, 0.0
+    for d, work in zip(ask.demands, works, strict=True):
+        dtype = d.dtype or ask.dtype
+        try:
+            real = d.models.run(chip, dtype, 1).time_s.value
+        except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
+            return Rejected(chip.name, str(error))
+        if real > d.slo_s:
+            why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {real * 1e3:.4g} ms"
+            return Rejected(chip.name, why, short_by=real / d.slo_s)
+        precision = chip.storage(dtype)
+        slower = real / (roof_s(chip, precision, work, 1) / EFFICIENCY + LAUNCH_S)
+        busy += d.rate_per_s * _seconds_an_item(chip, precision, work, d.slo_s) * max(slower, 1.0)
+    return _priced(chip, math.ceil(busy) + ask.spare, busy)
 
 
-def _finalists(guesses: Sequence[Guess]) -> set[str]:
+def _first(guesses: Sequence[Guess], most: int) -> set[str]:
     """In turn the next best by each measure, until there are enough."""
     measures: tuple[Callable[[Guess], float], ...] = (lambda g: g.owned, lambda g: g.rented, lambda g: g.watts)
     orders = [iter(sorted((g for g in guesses if math.isfinite(key(g))), key=key)) for key in measures]
     kept: dict[str, None] = {}
-    while orders and len(kept) < FINALISTS:
+    while orders and len(kept) < most:
         for order in list(orders):
             found = next((g for g in order if g.chip.name not in kept), None)
             if found is None:
                 orders.remove(order)
-            elif len(kept) < FINALISTS:
+            elif len(kept) < most:
                 kept[found.chip.name] = None
     return set(kept)
 

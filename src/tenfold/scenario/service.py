@@ -51,11 +51,19 @@ def batches(largest: int) -> list[int]:
 
 
 class Models:
-    """A graph bound to each batch once, for all chips."""
+    """A graph bound to each batch once, and compiled for each chip and batch once."""
 
     def __init__(self, graph: Graph, sizes: Sizes) -> None:
         self.graph, self.sizes = graph, sizes
         self._bound: dict[int, Bound] = {}
+        self._runs: dict[tuple[Chip, str | None, int], Run] = {}
+
+    def run(self, chip: Chip, dtype: str | None, batch: int) -> Run:
+        """The batch on ``chip``, compiled once. Raises DoesNotFit, UnsupportedDType, MissingFigure, ModelError."""
+        key = chip, dtype, batch
+        if key not in self._runs:
+            self._runs[key] = profile_bound(self.at(batch), chip, dtype=dtype).run
+        return self._runs[key]
 
     def at(self, batch: int) -> Bound:
         if batch not in self._bound:
@@ -73,7 +81,7 @@ def service(models: Models, chip: Chip, dtype: str | None, *, within_s: float, s
     stopped = "the largest batch asked for"
     for batch in sizes:
         try:
-            run = profile_bound(models.at(batch), chip, dtype=dtype).run
+            run = models.run(chip, dtype, batch)
         except (DoesNotFit, ModelError) as error:
             if not runs:
                 raise
