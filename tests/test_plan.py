@@ -98,6 +98,11 @@ def test_a_chip_without_a_price_keeps_time_energy_and_carbon(resnet: Plan) -> No
     assert only["quality"] == "not checked"
 
 
+@pytest.mark.parametrize("rate", [1e-6, 0.01])
+def test_a_trickle_takes_one_chip_and_the_spare(rate: float) -> None:
+    assert tenfold.plan("tpu-v1-mlp0", slo_s=0.01, rate_per_s=rate, chips=["tpu-v4i"]).options[0].count.value == 2
+
+
 def test_more_requests_take_more_chips_and_money() -> None:
     few, many = (tenfold.plan("resnet50", slo_s=0.015, rate_per_s=r, chips=["tpu-v6e"]).options[0] for r in (20000, 200000))
     assert many.count.value > few.count.value

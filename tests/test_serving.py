@@ -20,11 +20,14 @@ from tenfold.serving import (
     Gamma,
     Known,
     Learned,
+    MaxDelay,
     OnOff,
     Open,
     Poisson,
+    Policy,
     Request,
     Residency,
+    Result,
     Served,
     SloPolicy,
     Spread,
@@ -185,6 +188,31 @@ def test_exact_service_times_do_not_make_it_promise_too_much() -> None:
     result = result_of(simulate(p, Open([(Stream("t", "m", 0.05), arrivals)]), Spread({"m": curve(times)})), 2.0, 0.2)
     assert result.total.goodput_per_s > 0.99 * 64 / 0.004
     assert dict(result.refusals).get(Why.LATE, 0) < 0.01 * result.total.offered
+
+
+@pytest.mark.parametrize("rate", [3800, 4500, 6000])
+def test_two_models_alike_in_overload_share_the_chip_without_small_batches(rate: int) -> None:
+    times, span = {1: 0.0011, 32: 0.0042}, 10_000 / (2 * rate)
+
+    def served(p: Policy) -> Result:
+        streams = [(Stream(f"t{m}", m, 0.02), Poisson(rate).times_s(span, np.random.default_rng(i))) for i, m in enumerate("ab")]
+        return result_of(
+            simulate(p, Open(streams), Spread(dict.fromkeys("ab", curve(times)), dict.fromkeys("ab", 0.05), 1)), span, span / 10
+        )
+
+    models = {m: Served(Known(times, 1.12)) for m in "ab"}
+    ours = served(SloPolicy(models, {"ta": 1.0, "tb": 1.0}))
+    others = [served(MaxDelay(models, b, 0.0, queue=q)) for b in (8, 16, 32) for q in (b, 2 * b, 4 * b)]
+    assert all(t.holds for t in ours.tenants)
+    assert ours.total.in_time >= 0.97 * max(r.total.in_time for r in others if all(t.holds for t in r.tenants))
+
+
+def test_an_idle_chip_refuses_only_what_it_cannot_do() -> None:
+    """However uncertain its times are: else it would never learn better."""
+    p = SloPolicy({"m": Served(Known({1: 0.001}, 30.0))}, {"t": 1.0})
+    arrivals = Poisson(50).times_s(4.0, np.random.default_rng(1))
+    log = simulate(p, Open([(Stream("t", "m", 0.005), arrivals)]), Spread({"m": [0.001, 0.001]}, {"m": 1.0}, 1))
+    assert np.sum(log.outcome == 1) > 0.9 * len(arrivals)
 
 
 def test_shadows_do_not_take_from_who_is_answered() -> None:

@@ -127,7 +127,7 @@ CANNOT = [
     ('slo = "20 ms"', 'slo = "0.5 ms"', "the least possible SLO is 1 ms"),
     ('slo = "20 ms"', 'slo = "0 ms"', "an SLO is above 0"),
     ('model = "m"', 'model = "n"', "unknown model 'n'"),
-    ('name = "t"\n', 'name = "t"\nweight = 0\n', "needs a weight above 0, got 0"),
+    ('name = "t"\n', 'name = "t"\nweight = 0\n', "needs a weight above 0 and finite, got 0"),
     ("[[tenant]]", '[[tenant]]\nname = "t"\n[[tenant.stream]]\nmodel = "m"\nslo = "20 ms"\n'
      'arrivals = { kind = "poisson", rate = "1 /s" }\n[[tenant]]', "tenant 't' is there 2 times"),
     ("[[tenant]]", '[[version]]\nof = "x"\nmodel = "m"\nshare = 0\n[[tenant]]', "with a sum above 0"),

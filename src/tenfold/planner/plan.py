@@ -109,7 +109,7 @@ def needed_bytes(ask: Ask, services: Sequence[Service]) -> float:
 
 
 def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Option:
-    working = math.ceil(1 / most.share - 1e-9)
+    working = max(1, math.ceil(1 / most.share - 1e-9))
     total = working + ask.spare
     usual = load(ask, services, 1 / total)
     failed = load(ask, services, 1 / working) if ask.spare else usual

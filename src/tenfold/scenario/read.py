@@ -235,7 +235,7 @@ def _distinct(what: str, names: list[str]) -> None:
 def _model(m: _Model) -> ModelSpec:
     if bool(m.network) == bool(m.times):
         raise InputError(f"model '{m.name}' needs either a network or times by batch")
-    if m.largest < 1 or m.spread < 0:
+    if m.largest < 1 or not 0 <= m.spread < 100:
         raise InputError(
             f"model '{m.name}' needs a largest batch of at least 1 and a spread of 0 or more, got {m.largest} and {m.spread:g}"
         )
@@ -245,16 +245,24 @@ def _model(m: _Model) -> ModelSpec:
             raise InputError(f"model '{m.name}': times are by batch, a whole number of at least 1, got '{batch}'")
         times[int(batch)] = units.parse(time, "time_s")
     return ModelSpec(
-        m.name, m.network, m.seq, m.dtype, m.largest, times, units.parse(m.weights, "bytes") if m.weights else None,
-        units.parse(m.load, "time_s") if m.load else None, m.spread,
+        m.name, m.network, m.seq, m.dtype, m.largest, times, _not_negative(m, "weights", "bytes"),
+        _not_negative(m, "load", "time_s"), m.spread,
     )  # fmt: skip
+
+
+def _not_negative(m: _Model, field: str, dimension: str) -> float | None:
+    text = getattr(m, field)
+    value = units.parse(text, dimension) if text else None
+    if value is not None and value < 0:
+        raise InputError(f"model '{m.name}': {field} is not negative, got {text}")
+    return value
 
 
 def _tenant(t: _Tenant, models: set[str], folder: Path) -> TenantSpec:
     if not t.stream:
         raise InputError(f"tenant '{t.name}' sends nothing: it needs at least one [[tenant.stream]]")
-    if not t.weight > 0:
-        raise InputError(f"tenant '{t.name}' needs a weight above 0, got {t.weight:g}")
+    if not 0 < t.weight < float("inf"):
+        raise InputError(f"tenant '{t.name}' needs a weight above 0 and finite, got {t.weight:g}")
     streams = []
     for s in t.stream:
         if s.model not in models:

@@ -18,10 +18,11 @@ _MOST_DISPLACED = 64
 _LOOKS = 32
 LATE_BUDGET = 0.005  # of the answers: half of what a p99 allows
 LEAST_MARGIN = 0.1  # of the mean, between it and the high quantile that admission counts with
-FAIR_S = 1e-6  # tags closer than this are the same
+UNEQUAL_BATCHES = 2.0
+LEAST_LEFT = 0.1  # of the chip, for the choice of a batch
 EARLY_SHARE = 0.25  # of the SLO, at most
 CAUTION_STEP = 0.1  # more caution for an answer that came late
-MOST_CAUTION = 1.5
+MOST_CAUTION = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class SloPolicy:
 
     def offer(self, request: Request, now_s: float) -> Sequence[Refusal]:
         queue = self._queues[request.model]
-        queue.arrived(request, now_s)
+        if queue.arrived(request, now_s):
+            others = sum(q.load for q in self._queues.values() if q is not queue and now_s - q.last_s < 20 * q.gap_s)
+            queue.suit(max(1.0 - others / self._workers, LEAST_LEFT))
         account = self._accounts[request.tenant]
         if not account.waiting:
             account.served_s = max(account.served_s, self._virtual_s)
@@ -77,10 +80,15 @@ class SloPolicy:
         """The order of service: earliest deadline first; a tenant with less than others have goes a little before its deadline's turn,
         so that it is not left to the last moment by those whose deadlines are always shorter."""
         rank, deadline = key_of(request)
-        if any(a.waiting and a.tag_s > account.tag_s for a in self._accounts.values() if a is not account):
+        if any(a.waiting and self._had_more(a, account.tag_s, queue) for a in self._accounts.values() if a is not account):
             slo = request.deadline_s - request.arrival_s
             deadline -= min(EARLY_SHARE * slo, 2 * queue.latency.mean_s(queue.widest))
         return rank, deadline
+
+    @staticmethod
+    def _had_more(account: Account, tag_s: float, queue: Queue) -> bool:
+        """By more than a few batches, which is how far equals differ by chance."""
+        return account.tag_s > tag_s + UNEQUAL_BATCHES * queue.latency.mean_s(queue.widest) / account.weight
 
     def _push(self, queue: Queue, request: Request, key: Key) -> None:
         queue.push(request, key)
@@ -102,7 +110,12 @@ class SloPolicy:
 
     def _likely_s(self, latency: Latency, batch: int) -> float:
         """The time that admission counts on for a batch."""
-        return latency.mean_s(batch) + self._caution * self._margin_s(latency, batch)
+        return latency.mean_s(batch) + min(self._caution, 1.0) * self._margin_s(latency, batch)
+
+    def _soonest_s(self, queue: Queue) -> float:
+        """What the first in a queue counts on: the likely time, or the mean where nothing else would run in its place."""
+        alone = len(queue) == 1 and not self._running and sum(len(q) for q in self._queues.values()) == 1
+        return queue.latency.mean_s(1) if alone else self._likely_s(queue.latency, 1)
 
     @staticmethod
     def _margin_s(latency: Latency, batch: int) -> float:
@@ -120,10 +133,15 @@ class SloPolicy:
         return max(now_s, min(end for end, _ in self._running))
 
     def _fits(self, queue: Queue, request: Request, key: Key, now_s: float) -> bool:
+        if not self._running and not any(len(q) for q in self._queues.values()):  # nothing to lose: it may be in time
+            return now_s + self._residency.load_s(queue.model, now_s) + queue.latency.mean_s(1) <= request.deadline_s
         start, place = self._free_at(now_s), queue.place(key)
+        between = 0.0
         if self._many:
-            start += self._ahead_s(queue, key, now_s)
-        if self._finish(queue, place, start, now_s) > request.deadline_s:
+            whole = self._ahead_s(queue, key, now_s)
+            ahead = self._ahead_s(queue, queue.key(0), now_s) if place else whole
+            start, between = start + ahead, whole - ahead
+        if self._finish(queue, place, start, now_s, between) > request.deadline_s:
             return False
         if place < len(queue) and not self._spares_own(queue, place, start, self._accounts[request.tenant].tag_s):
             return False
@@ -151,7 +169,8 @@ class SloPolicy:
         work = self._residency.load_s(queue.model, now_s)
         for other in self._queues.values():
             if other is not queue and len(other):
-                work += self._clear_s(other, other.place(key), now_s)
+                place = other.place(key)  # whoever is ahead brings companions along
+                work += self._clear_s(other, min(len(other), -(-place // other.cruise) * other.cruise), now_s)
         return work / self._workers
 
     def _clear_s(self, queue: Queue, count: int, now_s: float) -> float:
@@ -162,14 +181,15 @@ class SloPolicy:
         mean = queue.latency.mean_s
         return self._residency.load_s(queue.model, now_s) + whole * mean(queue.cruise) + (mean(rest) if rest else 0.0)
 
-    def _finish(self, queue: Queue, place: int, start_s: float, now_s: float) -> float:
-        """When the request at ``place`` is likely answered, if the model's turn comes at ``start_s``.
+    def _finish(self, queue: Queue, place: int, start_s: float, now_s: float, between_s: float = 0.0) -> float:
+        """When the request at ``place`` is likely answered, if the model's turn comes at ``start_s``, and after its first batch others take
+        ``between_s`` before this one's.
 
         Where the present rate fills the batch by then, the batch is taken as full and all times by their high quantile: a backlog whose
         head has no slack for a full batch is worked off in small ones, which costs throughput.
         """
         latency = queue.latency
-        count, spread = place + 1, 0.0
+        count, spread, ahead = place + 1, 0.0, 1.0
         if place:
             slack = queue[0].deadline_s - start_s
             first = latency.best(latency.largest(slack, count) or 1)
@@ -177,13 +197,17 @@ class SloPolicy:
                 count -= first
                 whole, rest = divmod(count - 1, queue.widest)
                 widest = latency.mean_s(queue.widest)
-                start_s += (latency.mean_s(first) + whole * widest) / self._workers
+                start_s += (latency.mean_s(first) + whole * widest) / self._workers + between_s
                 # the high quantile of a sum of independent times: its spread grows as the root of their number
-                spread = self._margin_s(latency, queue.widest) * (math.sqrt(whole + 2) - 1)
+                ahead += whole + 1 + (start_s - now_s) / max(widest, 1e-9) * self._many
+                spread = self._margin_s(latency, queue.widest) * (math.sqrt(ahead) - 1)
                 count = rest + 1
-        likely = start_s + self._caution * spread + self._likely_s(latency, min(count, latency.max_batch))
+        likely = start_s + min(self._caution, 1.0) * spread + self._likely_s(latency, min(count, latency.max_batch))
         full = min(count + int((start_s - now_s) / queue.gap_s), queue.cruise)
-        return likely if full <= count else max(likely, start_s + spread + latency.mean_s(full) + self._margin_s(latency, full))
+        if full <= count:
+            return likely
+        more = max(self._caution - 1.0, 0.0) * LEAST_MARGIN * latency.mean_s(queue.widest) * math.sqrt(ahead)
+        return max(likely, start_s + latency.mean_s(full) + spread + self._margin_s(latency, full) + more)
 
     def _spares_others(self, queue: Queue, key: Key, now_s: float) -> bool:
         """Whether the first of each other model that would be served after ``key`` stays in time with it."""
@@ -206,11 +230,11 @@ class SloPolicy:
 
     def _contend(self, queue: Queue, request: Request, key: Key, now_s: float) -> Sequence[Refusal]:
         """Refuse the newcomer, or those of the tenant that had most of its share, newest first, where that helps the newcomer."""
-        if self._likely_s(queue.latency, 1) > request.deadline_s - now_s:
+        if queue.latency.mean_s(1) > request.deadline_s - now_s:
             return (Refusal(request, Why.ALONE, NEVER),)
         mine = self._accounts[request.tenant]
         tag = mine.tag_s + self._cost_s(queue) / mine.weight
-        over = {a.name for a in self._accounts.values() if a.waiting and a is not mine and a.tag_s > tag}
+        over = {a.name for a in self._accounts.values() if a.waiting and a is not mine and self._had_more(a, tag, queue)}
         displaced: list[tuple[Queue, Request, Key]] = []
         while over and len(displaced) < _MOST_DISPLACED:
             found = self._in_the_way(queue, key, over)
@@ -225,7 +249,7 @@ class SloPolicy:
                 self._push(queue, request, key)
                 retry = max(self._free_at(now_s) - now_s, 0.0)
                 return [Refusal(r, Why.SHARE, retry) for _, r, _ in displaced]
-            over = {n for n in over if self._accounts[n].waiting and self._accounts[n].tag_s > tag}
+            over = {n for n in over if self._accounts[n].waiting and self._had_more(self._accounts[n], tag, queue)}
         for other, r, old in displaced:
             self._push(other, r, old)
         others = any(a.waiting and a is not mine for a in self._accounts.values())
@@ -258,7 +282,7 @@ class SloPolicy:
                 return Decision(None, NEVER, tuple(refused))
             load = self._residency.load_s(queue.model, now_s)
             head = queue[0]
-            if now_s + load + self._likely_s(queue.latency, 1) > head.deadline_s:
+            if now_s + load + self._soonest_s(queue) > head.deadline_s:
                 gone = queue.take(1)
                 self._leave(queue, gone)
                 refused.append(Refusal(head, Why.LATE, 0.0))
@@ -314,9 +338,10 @@ class SloPolicy:
             drop, limit = self._sacrifice(queue, start_s, count, limit)
         why = Why.ALL if limit == count - drop else Why.LARGEST if limit == latency.max_batch else Why.DEADLINE
         if self._many:
-            room = self._room_s(queue, start_s)
-            if room < latency.high_s(limit):
-                limit, why = max(latency.largest(room, limit), 1), Why.OTHERS
+            strict, loose = self._room_s(queue, start_s)
+            within = min(latency.largest(strict, limit), max(latency.largest(loose, limit), min(queue.cruise, limit)))
+            if within < limit:
+                limit, why = max(within, 1), Why.OTHERS
         size = latency.best(limit)
         return drop, size, why if size == limit else Why.THROUGHPUT
 
@@ -334,9 +359,9 @@ class SloPolicy:
         latency = queue.latency
         rate = queue.cruise / latency.mean_s(queue.cruise)
         best, top = (0, limit), limit - rate * latency.mean_s(limit)
-        most = max((a.tag_s for a in self._accounts.values() if a.waiting), default=0.0)
+        waiting = [a for a in self._accounts.values() if a.waiting]
         for drop in range(1, min(count, 2 * queue.cruise)):
-            if self._accounts[queue[drop - 1].tenant].tag_s < most - FAIR_S:
+            if any(self._had_more(a, self._accounts[queue[drop - 1].tenant].tag_s, queue) for a in waiting):
                 break  # others had more: theirs to give up
             size = latency.largest(queue[drop].deadline_s - start_s, count - drop)
             value = size - drop - rate * latency.mean_s(max(size, 1))
@@ -346,19 +371,28 @@ class SloPolicy:
                 break
         return best
 
-    def _room_s(self, queue: Queue, start_s: float) -> float:
-        """How long a batch may take so that what waits for other models, or is about to come, is still in time."""
-        room = NEVER
+    def _room_s(self, queue: Queue, start_s: float) -> tuple[float, float]:
+        """How long a batch may take so that what waits for other models, or is about to come, is still in time: strictly, for tenants that
+        had less than this batch's, and loosely, where all are alike and a small batch would make all of them wait longer."""
+        strict = loose = NEVER
+        mine = self._accounts[queue[0].tenant]
         for other in self._queues.values():
             if other is queue:
                 continue
-            alone = other.latency.high_s(other.cruise) + self._residency.load_s(other.model, start_s)
+            load = self._residency.load_s(other.model, start_s)
             if len(other):
-                slack = other[0].deadline_s - start_s - other.latency.high_s(1) - self._residency.load_s(other.model, start_s)
-                room = min(room, slack if slack > 0 else NEVER)
+                head = other[0]
+                slack = head.deadline_s - start_s - other.latency.high_s(1) - load
+                if slack <= 0 or head.shadow:
+                    continue
+                if self._had_more(mine, self._accounts[head.tenant].tag_s, queue):
+                    strict = min(strict, slack)
+                else:
+                    loose = min(loose, slack)
             elif start_s - other.last_s < 20 * other.gap_s:
-                room = min(room, max(other.slo_s - alone, 0.0) or NEVER)
-        return room
+                slack = other.slo_s - other.latency.high_s(other.cruise) - load
+                strict = min(strict, slack if slack > 0 else NEVER)
+        return strict, loose
 
     def finished(self, start: Start, now_s: float, service_s: float) -> None:
         for i, (_, model) in enumerate(self._running):

@@ -81,27 +81,35 @@ class Queue:
             return len(self)
         return bisect_right(self._keys, (1 << 29, 0.0), self._head) - self._head
 
-    def arrived(self, request: Request, now_s: float) -> None:
-        """Note an arrival: the rate, the strictest SLO and, now and then, the batch that suits them."""
+    @property
+    def load(self) -> float:
+        """Share of a worker that its arrivals would take at the present batch."""
+        return self.latency.mean_s(self.cruise) / self.cruise / self.gap_s
+
+    def arrived(self, request: Request, now_s: float) -> bool:
+        """Note an arrival: the rate and the strictest SLO; whether it is time to ask again which batch suits them."""
         gap = max(now_s - self.last_s, 1e-9)
         if gap < float("inf"):
             self.gap_s = gap if self.gap_s == float("inf") else self.gap_s + (gap - self.gap_s) / _MEMORY
         self.last_s = now_s
         self.slo_s = min(self.slo_s, request.deadline_s - request.arrival_s)
         self.looked -= 1
-        if self.looked <= 0:
-            self.looked = 32
-            self.cruise = self._suiting()
-            half = self.latency.largest(self.slo_s / 2, self.latency.max_batch)
-            self.widest = max(self.cruise, self.latency.best(half) if half else 1)
+        return self.looked <= 0
 
-    def _suiting(self) -> int:
+    def suit(self, left: float) -> None:
+        """Choose the batches for the present rate, ``left`` of a worker being left by other models."""
+        self.looked = 32
+        self.cruise = self._suiting(left)
+        half = self.latency.largest(self.slo_s / 2, self.latency.max_batch)
+        self.widest = max(self.cruise, self.latency.best(half) if half else 1)
+
+    def _suiting(self, left: float) -> int:
         """The smallest batch that answers most of the present rate in time.
 
         With batches of b back to back, those can be answered that come at most slo - t(b) before a start: rate x (slo - t(b)) of
         them, and no more than b, every t(b).
         """
-        rate = _AHEAD / self.gap_s
+        rate = _AHEAD / self.gap_s / left
         best, top = 1, 0.0
         b = 1
         while b <= self.latency.max_batch:
@@ -123,8 +131,8 @@ class Account:
     __slots__ = ("name", "queued_s", "served_s", "waiting", "weight")
 
     def __init__(self, name: str, weight: float) -> None:
-        if not weight > 0:
-            raise InputError(f"tenant '{name}' needs a weight above 0, got {weight:g}")
+        if not 0 < weight < float("inf"):
+            raise InputError(f"tenant '{name}' needs a weight above 0 and finite, got {weight:g}")
         self.name = name
         self.weight = weight
         self.served_s = 0.0

@@ -22,7 +22,7 @@ class Version:
 def check_shares(name: str, versions: Sequence[Version]) -> None:
     """Raises InputError for shares that are negative or sum to nothing, or a shadow of more than all."""
     live = [v.share for v in versions if not v.shadow]
-    if not all(v.share >= 0 for v in versions) or not sum(live) > 0:
+    if not all(0 <= v.share < float("inf") for v in versions) or not sum(live) > 0:
         raise InputError(f"the versions of '{name}' need shares of 0 or more with a sum above 0, got {live}")
     if any(v.share > 1 for v in versions if v.shadow):
         raise InputError(f"a shadow of '{name}' copies a share of at most 1")
