@@ -51,6 +51,7 @@ class SloPolicy:
             raise InputError("a policy needs at least one model and one tenant")
         self._queues = {n: Queue(n, m.latency) for n, m in models.items()}
         self._many = len(models) > 1
+        self._shared = len(tenants) > 1
         self._accounts = {n: Account(n, w) for n, w in tenants.items()}
         self._residency = Residency({n: m.weights for n, m in models.items()}, budget_bytes)
         self._workers = workers
@@ -80,7 +81,7 @@ class SloPolicy:
         """The order of service: earliest deadline first; a tenant with less than others have goes a little before its deadline's turn,
         so that it is not left to the last moment by those whose deadlines are always shorter."""
         rank, deadline = key_of(request)
-        if any(a.waiting and self._had_more(a, account.tag_s, queue) for a in self._accounts.values() if a is not account):
+        if self._shared and any(a.waiting and self._had_more(a, account.tag_s, queue) for a in self._accounts.values() if a is not account):
             slo = request.deadline_s - request.arrival_s
             deadline -= min(EARLY_SHARE * slo, 2 * queue.latency.mean_s(queue.widest))
         return rank, deadline
