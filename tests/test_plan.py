@@ -303,6 +303,13 @@ def test_the_page_is_whole(tmp_path: Path) -> None:
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
 
 
+def test_every_price_has_a_source() -> None:
+    words = ["plan", "resnet50", "--slo", "15ms", "--rate", "2000", "--chip", "h100-sxm", "--region", "us-central1", "--sources", "--json"]
+    lines = json.loads(runner.invoke(app, words).stdout)["sources"]
+    assert sum(line.startswith("h100-sxm, to buy: ") for line in lines) == 13
+    assert all(any(line.startswith(what) for line in lines) for what in ("h100-sxm, to rent: ", "electricity: ", "life: ", "grid: "))
+
+
 def test_a_name_in_a_plan_is_checked() -> None:
     with pytest.raises(UnknownName):
         tenfold.plan("resnet50", slo_s=0.01, rate_per_s=1, region="nowhere")

@@ -54,12 +54,13 @@ def plan(
     phase: Annotated[str | None, typer.Option(help="forward, prefill or decode, for networks that generate token by token.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the plan as a page with a Pareto chart.")] = None,
+    sources: Annotated[bool, typer.Option("--sources", help="List where prices, ownership and the grid come from.")] = False,
     as_json: Json = False,
 ) -> None:
     """Which chip, which batch, how many, at which p99, for what money and carbon; and why not the others."""
     from tenfold.planner import FINALISTS, planned
     from tenfold.profile import Sizes
-    from tenfold.report.plan import headroom_lines, plan_document, plan_page
+    from tenfold.report.plan import headroom_lines, plan_document, plan_page, source_lines
 
     if cooling not in (None, "air", "liquid"):
         raise InputError(f"--cooling is air or liquid, got '{cooling}'")
@@ -73,9 +74,9 @@ def plan(
     if html is not None:
         write_text(html, plan_page(found, lines))
     if as_json:
-        emit(plan_document(found, grown, mixed, left))
+        emit(plan_document(found, grown, mixed, left) | ({"sources": source_lines(found)} if sources else {}))
     else:
-        _print(found, lines)
+        _print(found, [*lines, *source_lines(found)] if sources else lines)
     if not found.options:
         near = found.closest
         closest = f"; the closest is {near.chip}: {near.reason}" if near else ""
@@ -119,7 +120,8 @@ def _headroom(found: Plan) -> tuple[dict[str, Growth], tuple[Mixed, ...], tuple[
 
 
 def _print(found: Plan, headroom: list[str]) -> None:
-    from tenfold.report.plan import difference_lines, notes, plan_tables, rejected_lines
+    from tenfold.planner import differences
+    from tenfold.report.plan import notes, plan_tables, rejected_lines
 
     console = terminal()
     for d in found.ask.demands:
@@ -127,7 +129,7 @@ def _print(found: Plan, headroom: list[str]) -> None:
     if found.options:
         for table in plan_tables(found):
             console.print(table)
-        for line in difference_lines(found):
+        for line in differences(found):
             console.print(line, soft_wrap=True)
         for line in headroom:
             console.print(line, soft_wrap=True)

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from tenfold import units
+from tenfold.chips import Chip
 from tenfold.chips.record import Status
 from tenfold.errors import DataFileError
 from tenfold.estimate import Estimate
@@ -108,6 +109,14 @@ def purchase(chip: str) -> Purchase | None:
     server = ownership("server_over_chip")
     extra = price * Estimate(server.value - 1, server.low - 1, server.high - 1)
     return Purchase(price, extra, wide > 1, sources)
+
+
+def idle_power(chip: Chip, top_w: float) -> Estimate:
+    """Watts of a chip that waits: published, else the measured share of the most it draws."""
+    published = chip.figures.get("idle_power")
+    if published is not None:
+        return Estimate(published.value, published.low, published.high)
+    return ownership("idle_over_peak") * top_w
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,12 @@ from tenfold.lessons.serving import mix_of_2020, p99_at_200, p99_at_250, per_sys
 from tenfold.machine import Kernel, Product, Traffic, simulate, time_kernel
 from tenfold.machine.energy import energy_table
 from tenfold.profile import Sizes, load, prepare
+from tenfold.scenario import PCIE3_X16_BYTES_PER_S
 
 Check: TypeAlias = Callable[[], float]
 
 # Jouppi et al., ISCA 2021, table 4: growth a year of memory and of FLOPS
 _GROWTH = {"CNN1": (0.97, 1.46), "MLP1": (1.26, 1.26), "CNN0": (1.63, 1.63), "MLP0": (2.16, 2.16)}
-# PCIe 3 x16 after 128b/130b coding: 8 GT/s x 16 lanes / 8 bits
-_PCIE3_X16_BYTES_PER_S = 8e9 * 16 / 8 * 128 / 130
 _RNN1_BYTES = 254e6  # Jouppi et al., ISCA 2021, figure 11
 
 
@@ -37,7 +36,7 @@ def growth() -> float:
 
 def reload() -> float:
     """Milliseconds to move RNN1's weights over PCIe."""
-    return _RNN1_BYTES / _PCIE3_X16_BYTES_PER_S * 1e3
+    return _RNN1_BYTES / PCIE3_X16_BYTES_PER_S * 1e3
 
 
 def process_gain() -> float:

@@ -20,6 +20,7 @@ from tenfold.serving import (
     Spread,
     Stream,
     curve,
+    high_factor,
     result_of,
     simulate,
 )
@@ -29,7 +30,6 @@ SEARCH_REQUESTS = 2500  # of one on the way there
 WARM_UP = 0.1  # of the run
 NEGLIGIBLE = 0.001  # gain of throughput that a larger batch is not worth
 IN_TIME = 0.99
-HIGH_SIGMAS = 2.326  # of a normal: 99 %
 STEPS = 4
 SLOS = 10  # a run lasts so many of the longest SLO, within reason
 FEWEST = 100  # requests of each demand in a run
@@ -54,11 +54,6 @@ class Load:
 
 def times_at(service: Service, end: End) -> dict[int, float]:
     return {b: getattr(t, end) for b, t in service.times_s.items()}
-
-
-def high_factor(spread: float) -> float:
-    sigma = float(np.sqrt(np.log1p(spread**2)))
-    return max(1.0, float(np.exp(HIGH_SIGMAS * sigma - sigma**2 / 2)))
 
 
 def largest_useful(service: Service, slo_s: float, spread: float) -> int:

@@ -12,10 +12,11 @@ import msgspec
 
 from tenfold.chips import Chip
 from tenfold.errors import DataFileError, TenfoldError
-from tenfold.planner.capacity import high_factor, seconds_an_item
+from tenfold.planner.capacity import seconds_an_item
 from tenfold.planner.plan import needed_bytes
 from tenfold.planner.record import Option, Plan
 from tenfold.profile import Bound, Sizes, load, prepare, profile_bound
+from tenfold.serving import high_factor
 
 DATA = Path(__file__).parent / "data" / "mixes.toml"
 GROWTH = 1.5  # a year, in memory and in compute (Jouppi et al., ISCA 2021, lesson 8)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tenfold.carbon import assumption, footprint, region_named, system_share
 from tenfold.chips import Chip
-from tenfold.economics import ownership, purchase, rent, tco
+from tenfold.economics import idle_power, ownership, purchase, rent, tco
 from tenfold.errors import DoesNotFit, InputError, MissingFigure, ModelError, UnsupportedDType
 from tenfold.estimate import Estimate
-from tenfold.planner.capacity import IN_TIME, SEARCH_REQUESTS, Load, high_factor, largest_useful, limit, load, p99_of, p99s
+from tenfold.planner.capacity import IN_TIME, SEARCH_REQUESTS, Load, largest_useful, limit, load, p99_of, p99s
 from tenfold.planner.record import RANKS, Ask, Count, Entry, Option, Plan, Rejected
 from tenfold.planner.screen import Work, screen, work_of
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
+from tenfold.serving import high_factor
 
 Advance = Callable[[str], None]
 NEARLY_IDLE = "cannot meet 99 of 100 in time unless it is idle nearly always: one item takes too much of the SLO"
@@ -159,19 +160,11 @@ def _power(chip: Chip, services: Sequence[Service], usual: Load, batch: int) -> 
     answered = max(usual.result.total.answered, 1)
     busy_w = usual.busy_j / usual.busy_s if usual.busy_s else 0.0
     top = max(busy_w, chip.tdp_w or 0.0)
-    idle = _idle(chip, top)
-    idle_j = idle * max(span - usual.busy_s, 0.0)
+    idle_j = idle_power(chip, top) * max(span - usual.busy_s, 0.0)
     busy = Estimate(usual.busy_j, usual.busy_j * low, usual.busy_j * high)
     total = busy + idle_j
     peak = Estimate.exact(chip.tdp_w) if chip.tdp_w else Estimate(busy_w, busy_w * low, busy_w * high) * ownership("tdp_over_busy")
     return total / answered, total / span, peak
-
-
-def _idle(chip: Chip, top_w: float) -> Estimate:
-    published = chip.figures.get("idle_power")
-    if published is not None:
-        return Estimate(published.value, published.low, published.high)
-    return ownership("idle_over_peak") * top_w
 
 
 def _carbon(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> tuple[Estimate | None, tuple[Entry, ...]]:

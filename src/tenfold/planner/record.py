@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tenfold.chips import Chip
-from tenfold.economics import Purchase, Rent, Tco
+from tenfold.economics import YEAR_S, Purchase, Rent, Tco
 from tenfold.estimate import Estimate
 from tenfold.scenario import Models, Service
 
@@ -111,8 +111,6 @@ class Option:
 
     @property
     def usd_per_million_owned(self) -> Estimate | None:
-        from tenfold.economics import YEAR_S
-
         year = self.tco_usd_per_year
         return year * (1e6 / (self.rate_per_s * YEAR_S)) if year else None
 

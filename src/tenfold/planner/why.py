@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenfold.carbon import system_share
+from tenfold.estimate import Estimate
 from tenfold.planner.record import Option, Plan
 
 _MEASURES = {"tco": "total cost of ownership", "capex": "purchase price", "carbon": "carbon", "rent": "rent"}
@@ -51,9 +52,10 @@ def _part(o: Option, *, power: bool) -> str:
     return f"{rest * o.count.value:,.0f} $"
 
 
-def _usd(e: object) -> str:
-    value = getattr(e, "value", None)
-    return "no price" if value is None else f"{value:,.0f} $" if value >= 100 else f"{value:.3g} $"
+def _usd(e: Estimate | None) -> str:
+    if e is None:
+        return "no price"
+    return f"{e.value:,.0f} $" if e.value >= 100 else f"{e.value:.3g} $"
 
 
 def _rented(o: Option) -> str:

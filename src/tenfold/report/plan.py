@@ -8,6 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from tenfold.carbon import region_named
+from tenfold.economics import ownership_sources
 from tenfold.estimate import Estimate
 from tenfold.planner import Growth, LeftOut, Mixed, Option, Plan, differences
 from tenfold.report.document import interval
@@ -126,8 +128,12 @@ def notes(plan: Plan) -> list[str]:
     return found
 
 
-def difference_lines(plan: Plan) -> list[str]:
-    return differences(plan)
+def source_lines(plan: Plan) -> list[str]:
+    """Where prices, ownership and the grid come from; `tenfold profile --sources` has those of a chip."""
+    lines = [f"{o.chip.name}, to buy: {s}" for o in plan.options if o.bought for s in o.bought.sources]
+    lines += [f"{o.chip.name}, to rent: {o.rent.price.status}, {o.rent.price.source} ({o.rent.price.date})" for o in plan.options if o.rent]
+    lines += ownership_sources() if any(o.tco for o in plan.options) else ()
+    return lines + ([f"grid: {region_named(plan.ask.region).source}"] if plan.ask.region else [])
 
 
 def option_document(plan: Plan, o: Option) -> dict[str, Any]:

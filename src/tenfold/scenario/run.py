@@ -9,7 +9,7 @@ import numpy as np
 
 from tenfold.chips import Chip
 from tenfold.chips import chip as chip_named
-from tenfold.economics import ownership
+from tenfold.economics import idle_power
 from tenfold.errors import InputError
 from tenfold.profile import Sizes, load
 from tenfold.scenario.read import Closed, ModelSpec, PolicySpec, Scenario
@@ -33,6 +33,7 @@ from tenfold.serving import (
     Versioned,
     Weights,
     curve,
+    high_factor,
     result_of,
     simulate,
 )
@@ -41,7 +42,6 @@ from tenfold.serving.simulate import Listener, Observer, Source
 NEVER = float("inf")
 # PCIe 3 x16 after 128b/130b coding: 8 GT/s x 16 lanes / 8 bits x 128 / 130
 PCIE3_X16_BYTES_PER_S = 8e9 * 16 / 8 * 128 / 130
-HIGH_QUANTILE = 2.326  # of a normal: 99 %
 ENDLESS = 10_000_000  # requests of a closed loop that only the clock ends
 
 
@@ -58,12 +58,8 @@ class Ready:
 
     def served(self) -> dict[str, Served]:
         """The models as a policy sees them: mean times, and the 99th percentile of their spread."""
-        high = {m.name: float(np.exp(HIGH_QUANTILE * _sigma(m.spread) - _sigma(m.spread) ** 2 / 2)) for m in self.scenario.models}
-        return {n: Served(Known(t, max(1.0, high[n])), self.weights[n]) for n, t in self.times_s.items()}
-
-
-def _sigma(variation: float) -> float:
-    return float(np.sqrt(np.log1p(variation**2)))
+        high = {m.name: high_factor(m.spread) for m in self.scenario.models}
+        return {n: Served(Known(t, high[n]), self.weights[n]) for n, t in self.times_s.items()}
 
 
 def ready(scenario: Scenario) -> Ready:
@@ -167,6 +163,4 @@ def energy_j(given: Ready, log: Log, span_s: float) -> float | None:
     busy_j = sum(joules[b.start.model][len(b.start.requests)] for b in log.batches)
     busy_s = sum(b.ended_s - b.began_s - b.start.load_s for b in log.batches) / log.workers
     top = max(given.chip.tdp_w or 0.0, busy_j / busy_s if busy_s else 0.0)
-    idle = given.chip.figures.get("idle_power")
-    idle_w = idle.value if idle else top * ownership("idle_over_peak").value
-    return busy_j + idle_w * max(span_s - busy_s, 0.0)
+    return busy_j + idle_power(given.chip, top).value * max(span_s - busy_s, 0.0)

@@ -19,7 +19,7 @@ from tenfold.serving.policy import Served, SloPolicy
 from tenfold.serving.record import Decision, Policy, Refusal, Request, Start, Why, explain
 from tenfold.serving.residency import Residency, Weights
 from tenfold.serving.result import Result, TenantResult, result_of
-from tenfold.serving.simulate import Batch, Instant, Log, Outcome, Spread, simulate
+from tenfold.serving.simulate import Batch, Instant, Log, Outcome, Spread, high_factor, simulate
 from tenfold.serving.versions import Version, Versioned
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "Why",
     "curve",
     "explain",
+    "high_factor",
     "queries_needed",
     "read_trace",
     "result_of",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tenfold.errors import InputError
 from tenfold.serving.record import Request
+from tenfold.serving.simulate import Source
 
 NEVER = float("inf")
 Times = NDArray[np.float64]
@@ -208,21 +209,11 @@ class Open:
         return self._times[self._next] == NEVER
 
 
-class _Part(Protocol):
-    def peek_s(self) -> float: ...
-
-    def pop(self) -> Request: ...
-
-    def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None: ...
-
-    def exhausted(self) -> bool: ...
-
-
 @final
 class Merged:
     """Several sources as one, numbered anew; each hears of the answers to its own."""
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, parts: Sequence[Source]) -> None:
         self._parts = tuple(parts)
         self._owner: list[tuple[int, int]] = []  # by new number: the part, and the number there
 

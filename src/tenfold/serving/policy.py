@@ -230,7 +230,7 @@ class SloPolicy:
         return True
 
     def _contend(self, queue: Queue, request: Request, key: Key, now_s: float) -> Sequence[Refusal]:
-        """Refuse the newcomer, or those of the tenant that had most of its share, newest first, where that helps the newcomer."""
+        """Refuse the newcomer, or those in its way of tenants that had more of their shares, the nearest first, where that lets it in."""
         if queue.latency.mean_s(1) > request.deadline_s - now_s:
             return (Refusal(request, Why.ALONE, NEVER),)
         mine = self._accounts[request.tenant]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -40,6 +41,20 @@ class ServiceTime(Protocol):
     def seconds(self, model: str, batch: int) -> float: ...
 
 
+HIGH_SIGMAS = 2.326  # of a normal distribution: the 99th percentile
+
+
+def sigma_of(variation: float) -> float:
+    """Of the log-normal factor with that coefficient of variation."""
+    return math.sqrt(math.log1p(variation * variation))
+
+
+def high_factor(variation: float) -> float:
+    """99th percentile over mean of a log-normal factor with that coefficient of variation."""
+    sigma = sigma_of(variation)
+    return max(1.0, math.exp(HIGH_SIGMAS * sigma - sigma * sigma / 2))
+
+
 @final
 class Spread:
     """Service times by model and batch, times a log-normal factor of mean 1 with a coefficient of variation, from a seed."""
@@ -48,7 +63,7 @@ class Spread:
 
     def __init__(self, times_s: Mapping[str, Sequence[float]], variation: Mapping[str, float] | None = None, seed: int = 0) -> None:
         self._times = dict(times_s)
-        self._sigma = {m: float(np.sqrt(np.log1p(v * v))) for m, v in (variation or {}).items() if v > 0}
+        self._sigma = {m: sigma_of(v) for m, v in (variation or {}).items() if v > 0}
         self._rng = np.random.default_rng(seed)
         self._normal: list[float] = []
 

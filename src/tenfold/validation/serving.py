@@ -11,7 +11,6 @@ import numpy as np
 
 from tenfold.chips import chip
 from tenfold.lessons.serving import p99_of_mlp0
-from tenfold.planner.capacity import high_factor
 from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.serving import (
     Known,
@@ -22,6 +21,7 @@ from tenfold.serving import (
     Spread,
     Stream,
     curve,
+    high_factor,
     result_of,
     simulate,
 )
