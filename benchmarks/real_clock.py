@@ -38,8 +38,6 @@ def main(path: str, slo_s: float, seq: int | None) -> None:
         for share in (0.0, 0.2):
             name, delay_s = f"largest batch {b}, delay {share * slo_s * 1e3:g} ms", share * slo_s
             makers[name] = lambda b=b, d=delay_s: delay_policy(session.name, times, b, d)  # type: ignore[misc]
-                session.name, times, b, d
-            )  # type: ignore[misc]
     best = dict.fromkeys(makers, 0.0)
     alive, rate = list(makers), FIRST * capacity(times, slo_s)
     while alive:
