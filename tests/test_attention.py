@@ -13,6 +13,7 @@ from support import check_values, imported, model_of, runtime
 from tenfold.errors import ModelError
 from tenfold.ir import bind, graph_totals, interpret, verify
 from tenfold.ir.graph import Array
+from tenfold.machine.kernel import Attention
 
 F = np.float32
 RNG = np.random.default_rng(5)
@@ -162,6 +163,31 @@ def test_each_sequence_of_a_cache_has_its_own_length(
         check_values(got, want, 1e-4, 1e-5)
 
 
+@pytest.mark.parametrize("window", [1, 3, 20])
+@pytest.mark.parametrize(("step", "past", "ends", "total"), [(6, None, [5, 5], 6), (1, 8, [8, 5], 9), (3, 9, [7], 8)])
+def test_a_window_of_grouped_attention(window: int, step: int, past: int | None, ends: list[int], total: int) -> None:
+    """Each query meets at most ``window`` keys, itself included, as in ONNX Runtime."""
+    model, feeds = grouped(step, past, ends, total)
+    model.graph.node[0].attribute.append(helper.make_attribute("local_window_size", window))
+    for got, want in zip(ours(model, feeds), runtime(model, feeds), strict=True):
+        check_values(got, want, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize(("causal", "queries", "keys", "window"), [(True, 1000, 1000, 200), (True, 512, 2048, 700), (True, 1, 900, 64),
+                                                                   (True, 300, 300, 300), (False, 640, 640, 129)])  # fmt: skip
+def test_scores_computed_in_a_window_are_those_of_the_blocks_it_touches(causal: bool, queries: int, keys: int, window: int) -> None:
+    """Counted one block of 128 queries at a time; a window to both sides ends where the keys do, which the closed form leaves out."""
+    past, side = keys - queries, window - 1 if causal else window // 2
+    seen = 0
+    for start in range(0, queries, 128):
+        rows = min(128, queries - start)
+        last = past + start + rows if causal else min(keys, start + rows + side)
+        seen += rows * (last - max(0, past + start - side))
+    a = Attention(1, 8, 8, queries, keys, 64, causal, window=window)
+    assert a.computed == pytest.approx(seen / (queries * keys), rel=0.03 if causal else 0.12)
+    assert a.computed < Attention(1, 8, 8, queries, keys, 64, causal).computed or window >= keys
+
+
 def test_the_cache_takes_no_more_than_its_past_and_the_step() -> None:
     """How long the cache becomes is known from the total, or bounded without it; and the price counts it."""
     model, _ = grouped(2, 6, [4], 5)
@@ -182,7 +208,7 @@ def test_lengths_that_do_not_fit_the_cache(step: int, past: int, ends: list[int]
 
 @pytest.mark.parametrize(
     ("attrs", "message"),
-    [({"do_rotary": 1}, "built-in rotary"), ({"local_window_size": 4}, "local window"), ({"softcap": 5.0}, "softcap"), ({"smooth_softmax": 1}, "smooth softmax")],
+    [({"do_rotary": 1}, "built-in rotary"), ({"softcap": 5.0}, "softcap"), ({"smooth_softmax": 1}, "smooth softmax")],
 )  # fmt: skip
 def test_what_grouped_attention_cannot_honour_is_refused(attrs: dict[str, Any], message: str) -> None:
     model, _ = grouped(1, 3, [3], 4)

@@ -93,12 +93,14 @@ def test_dense_decoders_do_two_flops_a_weight_and_token(name: str) -> None:
     assert linear_flops(graph) == 2 * weights * 20
 
 
-@pytest.mark.parametrize("latent", [False, True])
-def test_decoding_continues_what_prefill_began(latent: bool) -> None:
+@pytest.mark.parametrize(("latent", "window"), [(False, 0), (True, 0), (False, 3)])
+def test_decoding_continues_what_prefill_began(latent: bool, window: int) -> None:
     """With weights: the last token's logits are the same whether all tokens come at once or the last one against the cache."""
     from tenfold.families.decoder import Experts, Latent
 
-    extra: dict[str, Any] = {"latent": Latent(24, 16, 8, 8, 12)} if latent else {"kv_heads": 2, "qk_norm": True}
+    extra: dict[str, Any] = (
+        {"latent": Latent(24, 16, 8, 8, 12)} if latent else {"kv_heads": 2, "qk_norm": True, "windows": (window, 0), "local_theta": 500.0}
+    )
     shape = Decoder(layers=2, width=32, inner=48, heads=4, vocabulary=50, experts=Experts(4, 2, 20, first=1), **extra)
     length, rng = 6, np.random.default_rng(0)
     graphs = {p: decoder_graph("tiny", shape, p, DType.F32) for p in Phase}
@@ -117,6 +119,7 @@ def test_decoding_continues_what_prefill_began(latent: bool) -> None:
         caches = [np.concatenate(kept[2 * i : 2 * i + 2], -1)[:, None] for i in range(shape.layers)]
     else:
         caches = [np.swapaxes(k.reshape(2, length - 1, 2, 8), 1, 2) for k in kept]
+        caches[:2] = [c[:, :, -(window - 1) :] if window else c for c in caches[:2]]
     feeds |= dict(zip(one.inputs[2:], caches, strict=True))
     got = interpret(one, feeds)[one.outputs[0]][:, -1]
     np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
@@ -168,11 +171,41 @@ def test_later_gemmas(kind: str, tmp_path: Path) -> None:
     assert graph.parameters - embedding == pytest.approx(2_614_341_888 - 256000 * 2304, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("fields", "windows"),
+    [
+        ({"model_type": "mistral"}, {4096}), ({"model_type": "mistral", "sliding_window": None}, {0}), ({"model_type": "mixtral"}, {0}),
+        ({"model_type": "mistral", "sliding_window": 64}, {64}), ({"model_type": "qwen2", "sliding_window": 64}, {0}),
+        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": True, "max_window_layers": 30}, {0, 64}),
+        ({"model_type": "gemma2"}, {0, 4096}), ({"model_type": "gemma3_text", "sliding_window": 512}, {0, 512}),
+        ({"model_type": "qwen3", "num_hidden_layers": 2, "sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, {0, 64}),
+    ],
+)  # fmt: skip
+def test_windows_are_those_of_the_configuration(fields: dict[str, Any], windows: set[int], tmp_path: Path) -> None:
+    """Which layers see how far, and what that costs: FLOPs of a product of every query with the keys it sees at most."""
+    graph = bind(load_config(written(tmp_path, **fields)), {"batch": 1, "seq": 8192})
+    seen = [int(op.attrs.get("left_window_size", -1)) + 1 for op in graph.ops if op.kind == "attention"]
+    assert set(seen) == windows
+    for op, window in zip((op for op in graph.ops if op.kind == "attention"), seen, strict=True):
+        width = int(graph.values[op.inputs[0]].dims[-1])
+        assert op_work(graph, op).contraction_flops == 2 * 2 * 8192 * min(8192, window or 8192) * width
+
+
+def test_the_cache_of_a_window_is_no_longer_than_the_window(tmp_path: Path) -> None:
+    graph = load_config(written(tmp_path, model_type="gemma2", sliding_window=512), "decode")
+    for seq, kept in ((100, 100), (4000, 511)):
+        bound = bind(graph, {"batch": 2, "seq": seq})
+        lengths = [bound.values[n].shape[2] for n in bound.inputs if n.startswith("cache")]
+        assert lengths[:4] == [kept, kept, seq, seq]
+
+
 def test_every_architecture_is_tested() -> None:
     assert {*CONFIGS, "gemma2", "gemma3_text"} == set(ARCHITECTURES)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
+    ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "'layer_types' must list 32 of sliding_attention, full_attention"),
+    ({"model_type": "mistral", "sliding_window": 0}, "'sliding_window' must be a whole number of at least 1"),
     ({"model_type": "lama"}, "unknown architecture 'lama': did you mean llama"),
     ({}, "'model_type' is missing: known are llama"),
     ({"model_type": "llama", "num_attention_heads": 32, "num_key_value_heads": 5}, "32 heads do not divide by 5 key-value heads"),

@@ -9,7 +9,7 @@ from tenfold.chips import Chip
 from tenfold.compiler.fusion import SOFTMAX
 from tenfold.ir.table import Lowering
 from tenfold.machine import Group, Kernel, Operand, Product, Role, time_kernel
-from tenfold.machine.kernel import off_chip
+from tenfold.machine.kernel import Attention, off_chip
 
 LARGEST_SCORES = 0.25  # of the off-chip memory: beyond it the scores of one attention must stay inside a kernel (assumed)
 
@@ -31,7 +31,7 @@ def cut(made: Iterable[Kernel], groups: Sequence[Group], root: Mapping[str, str]
             yield kernel
             continue
         if chip.kind == "systolic":
-            whole = _all_scores(kernel, kernel.attention.kv_len)
+            whole = _all_scores(kernel, kernel.attention)
             scores = whole.products[0].batch * whole.products[0].m * whole.products[0].n * kernel.operand_bits / 8
             parts = _parts(whole, groups[kernel.group], root, passes=2)
             yield from parts if scores <= LARGEST_SCORES * (chip.memory_bytes or 0) else (kernel,)
@@ -51,10 +51,12 @@ def twice(kernel: Kernel) -> tuple[Kernel, Kernel]:
     return sums, replace(kernel, vector_ops=kernel.vector_ops - vector, transcendentals=kernel.transcendentals - functions)
 
 
-def _all_scores(kernel: Kernel, keys: int) -> Kernel:
-    """``kernel`` with products over every score."""
+def _all_scores(kernel: Kernel, a: Attention) -> Kernel:
+    """``kernel`` with products and softmax over every score, in a window or not."""
     first, second = kernel.products
-    return replace(kernel, products=(Product(first.batch, first.m, keys, first.k), Product(second.batch, second.m, second.n, keys)))
+    products = (Product(first.batch, first.m, a.kv_len, first.k), Product(second.batch, second.m, second.n, a.kv_len))
+    vector, functions = (n * a.kv_len // a.seen for n in (kernel.vector_ops, kernel.transcendentals))
+    return replace(kernel, products=products, vector_ops=vector, transcendentals=functions)
 
 
 def _parts(kernel: Kernel, group: Group, root: Mapping[str, str], passes: int) -> tuple[Kernel, ...]:

@@ -14,7 +14,7 @@ from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.ops.control import trip_count
-from tenfold.ir.ops.sequence import attention_dims
+from tenfold.ir.ops.sequence import attention_dims, attention_window
 from tenfold.ir.table import Lowering, Matmul, Work
 from tenfold.ir.views import roots
 from tenfold.machine.kernel import Attention, Experts, Group, Kernel, Operand, Product, Role, off_chip
@@ -109,7 +109,8 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
 def _attention(scope: Scope, op: Op) -> Attention:
     batch, heads, kv_heads, q_len, kv_len, dk, dv = (_int(d, op.name) for d in attention_dims(op_call(scope.graph, op)))
     causal = op.kind == "cached_attention" or bool(op.attrs.get("is_causal", 0))
-    return Attention(batch, heads, kv_heads, q_len, kv_len, (dk + dv) // 2, causal)
+    window = attention_window(op_call(scope.graph, op)) or 0
+    return Attention(batch, heads, kv_heads, q_len, kv_len, (dk + dv) // 2, causal, window=window)
 
 
 def _experts(scope: Scope, op: Op) -> Experts:

@@ -10,7 +10,7 @@ import msgspec
 
 from tenfold.errors import InputError
 from tenfold.families.net import Net
-from tenfold.ir.dims import symbol
+from tenfold.ir.dims import minimum, symbol
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Attr, Graph
 
@@ -86,6 +86,11 @@ class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     query_scale: float = 0.0  # 0: 1 / sqrt(head_dim)
     experts: Experts | None = None
     latent: Latent | None = None
+    windows: tuple[int, ...] = ()  # of each layer: positions that one attends to at most, itself included; 0: all
+    local_theta: float = 0.0  # of layers with a window, where they rotate at another rate (Gemma 3)
+
+    def window(self, layer: int) -> int:
+        return self.windows[layer] if self.windows else 0
 
     @property
     def groups(self) -> int:
@@ -107,6 +112,8 @@ def check(d: Decoder, what: str) -> None:
     turned = d.latent.rope_dim if d.latent else d.per_head
     if d.rope and (turned < 2 or turned % 2):
         raise InputError(f"{what}: rotated heads need an even width of at least 2, got {turned}")
+    if d.windows and len(d.windows) != d.layers:
+        raise InputError(f"{what}: windows of {len(d.windows)} layers for {d.layers} layers")
     if d.layers > MOST_LAYERS:
         raise InputError(f"{what}: {d.layers:,} layers are beyond any network (limit {MOST_LAYERS:,})")
     small = {n: v for n, v in (("layers", d.layers), ("width", d.width), ("heads", d.heads), ("vocabulary", d.vocabulary)) if v < 1}
@@ -117,8 +124,9 @@ def check(d: Decoder, what: str) -> None:
 def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
     """The graph of a decoder with free ``batch`` and ``seq``.
 
-    In ``decode`` one token a sequence is added to a cache of ``seq`` tokens. ``prefill`` and ``decode`` also give
-    the new keys and values of every layer. Logits are of every position, as in the published implementations.
+    In ``decode`` one token a sequence is added to a cache of ``seq`` tokens, or of the last ones that a layer's window
+    reaches. ``prefill`` and ``decode`` also give the new keys and values of every layer. Logits are of every position,
+    as in the published implementations.
     """
     check(d, name)
     net = Net(name, dtype)
@@ -134,11 +142,12 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
         table_of_positions = net.weight("positions.weight", d.positions, d.width)
         learned = net.op("gather", table_of_positions, positions, name="embed.positions", attrs={"axis": 0})
         x = net.op("add", x, learned, name="embed.add")
-    angles = _angles(net, positions, d) if d.rope else ("", "")
+    angles = _angles(net, positions, d, d.rope_theta, "rope") if d.rope else ("", "")
+    local = _angles(net, positions, d, d.local_theta, "rope.local") if d.local_theta and any(d.windows) else angles
     cache: list[str] = []
     for layer in range(d.layers):
         with net.scope(f"layer.{layer}"):
-            x = _layer(net, d, x, angles, layer, phase, cache)
+            x = _layer(net, d, x, local if d.window(layer) else angles, layer, phase, cache)
     x = _norm(net, d, x, "norm")
     head = table if d.tied else net.weight("head.weight", d.width, d.vocabulary)
     y = net.op("matmul", x, head, name="head", attrs={"transpose_b": 1} if d.tied else None)
@@ -147,18 +156,18 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
     return net.graph(y, *cache)
 
 
-def _angles(net: Net, positions: str, d: Decoder) -> tuple[str, str]:
+def _angles(net: Net, positions: str, d: Decoder, theta: float, name: str) -> tuple[str, str]:
     """cos and sin of each position and frequency (Su et al. 2021, RoFormer, section 3.2.2), once for all layers."""
     half = (d.latent.rope_dim if d.latent else d.per_head) // 2
-    ends = (net.number("rope.first", 0), net.number("rope.end", half), net.number("rope.step", 1))
-    logs = net.op(
-        "mul", net.op("range", *ends, name="rope.steps"), net.number("rope.log", -math.log(d.rope_theta) / half), name="rope.logs"
+    ends = (net.number(f"{name}.first", 0), net.number(f"{name}.end", half), net.number(f"{name}.step", 1))
+    steps = net.op("range", *ends, name=f"{name}.steps")
+    rates = net.op(
+        "exp", net.op("mul", steps, net.number(f"{name}.log", -math.log(theta) / half), name=f"{name}.logs"), name=f"{name}.rates"
     )
-    rates = net.op("exp", logs, name="rope.rates")
-    floats = net.op("cast", positions, name="rope.at", attrs={"to": net.dtype.value})
-    at = net.op("unsqueeze", floats, net.ints("rope.axis", 2), name="rope.column")
-    angle = net.op("mul", at, rates, name="rope.angle")
-    return net.op("cos", angle, name="rope.cos"), net.op("sin", angle, name="rope.sin")
+    floats = net.op("cast", positions, name=f"{name}.at", attrs={"to": net.dtype.value})
+    at = net.op("unsqueeze", floats, net.ints(f"{name}.axis", 2), name=f"{name}.column")
+    angle = net.op("mul", at, rates, name=f"{name}.angle")
+    return net.op("cos", angle, name=f"{name}.cos"), net.op("sin", angle, name=f"{name}.sin")
 
 
 def _norm(net: Net, d: Decoder, x: str, name: str) -> str:
@@ -168,7 +177,10 @@ def _norm(net: Net, d: Decoder, x: str, name: str) -> str:
 def _layer(net: Net, d: Decoder, x: str, angles: tuple[str, str], layer: int, phase: Phase, cache: list[str]) -> str:
     normed = _norm(net, d, x, "attention.norm")
     with net.scope("attention"):
-        mixed = (_latent_attention if d.latent else _attention)(net, d, normed, angles, phase, cache)
+        if d.latent:
+            mixed = _latent_attention(net, d, normed, angles, phase, cache)
+        else:
+            mixed = _attention(net, d, normed, angles, d.window(layer), phase, cache)
     if d.post_norms:
         mixed = _norm(net, d, mixed, "attention.post_norm")
     if d.parallel:
@@ -211,7 +223,7 @@ def _rotated(net: Net, x: str, angles: tuple[str, str], name: str, heads: int) -
     return net.op("rotary_embedding", x, *angles, name=name, attrs={"num_heads": heads})
 
 
-def _attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], phase: Phase, cache: list[str]) -> str:
+def _attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], window: int, phase: Phase, cache: list[str]) -> str:
     q = net.linear(x, "q", d.width, d.heads * d.per_head, bias=d.qkv_bias)
     k = net.linear(x, "k", d.width, d.groups * d.per_head, bias=d.qkv_bias)
     v = net.linear(x, "v", d.width, d.groups * d.per_head, bias=d.qkv_bias)
@@ -224,7 +236,9 @@ def _attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], phase: Pha
         attrs["scale"] = d.query_scale
     if d.softcap:
         attrs["softcap"] = d.softcap
-    y = _attend(net, q, k, v, d.groups, (d.per_head, d.per_head), attrs, phase, cache)
+    if window and phase is not Phase.DECODE:
+        attrs["left_window_size"] = window - 1
+    y = _attend(net, d, (q, k, v), attrs, window, phase, cache)
     return net.linear(y, "out", d.heads * d.per_head, d.width, bias=d.out_bias)
 
 
@@ -234,17 +248,16 @@ def _head_norm(net: Net, d: Decoder, x: str, name: str, heads: int) -> str:
     return net.reshape(net.rms_norm(split, f"{name}.norm", d.per_head, d.epsilon), f"{name}.join", 0, 0, heads * d.per_head)
 
 
-def _attend(net: Net, q: str, k: str, v: str, groups: int, dims: tuple[int, int], attrs: dict[str, Attr], phase: Phase,
-            cache: list[str]) -> str:  # fmt: skip
+def _attend(net: Net, d: Decoder, qkv: tuple[str, str, str], attrs: dict[str, Attr], window: int, phase: Phase, cache: list[str]) -> str:
     """Attention over what is here, and in decoding over the cache before it; new keys and values are kept."""
     past: tuple[str, ...] = ()
     if phase is Phase.DECODE:
         batch, seq = symbol("batch"), symbol("seq")
-        number = len(cache) // 2
-        past = ("", *(net.input(f"cache.{number}.{n}", (batch, groups, seq, w)) for n, w in zip("kv", dims, strict=True)))
+        number, kept = len(cache) // 2, minimum(seq, window - 1) if window else seq
+        past = ("", *(net.input(f"cache.{number}.{n}", (batch, d.groups, kept, d.per_head)) for n in "kv"))
     if phase is not Phase.FORWARD:
-        cache += [k, v]
-    return net.op("attention", q, k, v, *past, name="attend", attrs=attrs)
+        cache += qkv[1:]
+    return net.op("attention", *qkv, *past, name="attend", attrs=attrs)
 
 
 def _latent_attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], phase: Phase, cache: list[str]) -> str:

@@ -65,6 +65,20 @@ class Config:
             Config(self.where, nested).real("rope_theta", default, 0) if isinstance(nested, dict) else self.real("rope_theta", default, 0)
         )
 
+    def windows(self, default: int | None, windowed: Callable[[int], bool], layers: int = 32, used: bool = True) -> tuple[int, ...]:
+        """The sliding window of each layer, 0 where it sees everything: by ``layer_types``, else where ``windowed`` says.
+
+        A ``sliding_window`` of null is none; a missing one is the ``default``.
+        """
+        size = self.number("sliding_window", default) if self.fields.get("sliding_window", default) is not None else 0
+        layers, kinds = self.number("num_hidden_layers", layers), self.fields.get("layer_types")
+        if kinds is None:
+            return tuple(size if used and windowed(i) else 0 for i in range(layers)) if size else ()
+        known = ("sliding_attention", "full_attention")
+        if not isinstance(kinds, list) or len(kinds) != layers or any(k not in known for k in kinds):
+            raise ModelError(f"{self.where}: 'layer_types' must list {layers} of {', '.join(known)}, found {str(kinds)[:80]}")
+        return tuple(size if k == known[0] else 0 for k in kinds)
+
 
 def _llama(c: Config, *, width: int = 4096, inner: int = 11008, layers: int = 32, heads: int = 32, kv: int | None = None,
            vocabulary: int = 32000, epsilon: float = 1e-6, tied: bool = False, head_dim: int = 0, **more: Any) -> Decoder:  # fmt: skip
@@ -91,23 +105,31 @@ def _plain_llama(c: Config) -> Decoder:
     return _llama(c, qkv_bias=bias, out_bias=bias, mlp_bias=c.flag("mlp_bias", False))
 
 
+def _later_layers(c: Config) -> tuple[int, ...]:
+    """Qwen's windows: only where asked for, in the layers from ``max_window_layers`` on."""
+    first = c.number("max_window_layers", 28, 0)
+    return c.windows(4096, lambda i: i >= first, used=c.flag("use_sliding_window", False))
+
+
 def _qwen2(c: Config) -> Decoder:
-    return _llama(c, inner=22016, kv=32 if "num_key_value_heads" not in c.fields else None, vocabulary=151936, qkv_bias=True)
+    kv = 32 if "num_key_value_heads" not in c.fields else None
+    return _llama(c, inner=22016, kv=kv, vocabulary=151936, qkv_bias=True, windows=_later_layers(c))
 
 
 def _qwen3(c: Config) -> Decoder:
     bias = c.flag("attention_bias", False)
-    return _llama(c, inner=22016, kv=32, vocabulary=151936, head_dim=128, qkv_bias=bias, out_bias=bias, qk_norm=True)
+    return _llama(c, inner=22016, kv=32, vocabulary=151936, head_dim=128, qkv_bias=bias, out_bias=bias, qk_norm=True,
+                  windows=_later_layers(c))  # fmt: skip
 
 
 def _mistral(c: Config) -> Decoder:
-    return _llama(c, inner=14336, kv=8)
+    return _llama(c, inner=14336, kv=8, windows=c.windows(4096, lambda i: True))
 
 
 def _mixtral(c: Config) -> Decoder:
     inner = c.number("intermediate_size", 14336)
     experts = Experts(c.number("num_local_experts", 8), c.number("num_experts_per_tok", 2), inner)
-    return _llama(c, inner=14336, kv=8, epsilon=1e-5, experts=experts)
+    return _llama(c, inner=14336, kv=8, epsilon=1e-5, experts=experts, windows=c.windows(None, lambda i: True))
 
 
 def _gemma(c: Config) -> Decoder:
@@ -118,7 +140,7 @@ def _gemma(c: Config) -> Decoder:
 
 
 def _gemma_later(c: Config, vocabulary: int, **more: Any) -> Decoder:
-    """Gemma 2 and 3: norms before and after. Sliding windows are counted as full attention."""
+    """Gemma 2 and 3: norms before and after; every second layer, or all but every sixth, within a window."""
     scale = c.real("query_pre_attn_scalar", 256, 0) ** -0.5
     function = c.function("hidden_activation", "gelu_pytorch_tanh")
     return _llama(c, width=2304, inner=9216, layers=26, heads=8, kv=4, vocabulary=vocabulary, tied=True, head_dim=256,
@@ -127,11 +149,13 @@ def _gemma_later(c: Config, vocabulary: int, **more: Any) -> Decoder:
 
 def _gemma2(c: Config) -> Decoder:
     caps = {"softcap": c.real("attn_logit_softcapping", 50), "logit_softcap": c.real("final_logit_softcapping", 30)}
-    return _gemma_later(c, 256000, **caps)
+    return _gemma_later(c, 256000, windows=c.windows(4096, lambda i: i % 2 == 0, 26), **caps)
 
 
 def _gemma3(c: Config) -> Decoder:
-    return _gemma_later(c, 262208, qk_norm=True)
+    every = c.number("sliding_window_pattern", 6)
+    return _gemma_later(c, 262208, qk_norm=True, windows=c.windows(4096, lambda i: (i + 1) % every != 0, 26),
+                        local_theta=c.real("rope_local_base_freq", 10000, 0))  # fmt: skip
 
 
 def _deepseek(c: Config) -> Decoder:

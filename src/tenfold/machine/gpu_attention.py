@@ -60,7 +60,8 @@ def _blocks(a: Attention) -> tuple[float, float, float, float]:
     count = -(-a.q_len // queries)
     past = max(0, a.kv_len - a.q_len)
     ends = past + np.minimum(np.arange(1, count + 1) * queries, a.q_len) if a.causal else np.full(count, a.kv_len)
-    keys = np.ceil(ends / _KEYS) * _KEYS
+    seen = np.minimum(ends, a.window + queries - 1) if a.window else ends
+    keys = np.ceil(seen / _KEYS) * _KEYS
     return float(queries), float(keys.sum()), float(keys.max()), float(count)
 
 
@@ -70,7 +71,7 @@ def _query_key_value_bytes(attentions: Sequence[Attention], width: float) -> np.
 
 def _decode(chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved: np.ndarray) -> Parts:
     r = rates(chip, precision)
-    names = ("batch", "heads", "kv_heads", "kv_len", "head_dim")
+    names = ("batch", "heads", "kv_heads", "seen", "head_dim")
     batch, heads, kv_heads, keys, dim = (np.array([getattr(a, n) for a in attentions], dtype=np.float64)[:, None] for n in names)
     group = heads / kv_heads
     grouped = (group > 1) & (group <= _LARGEST_GROUP)

@@ -55,7 +55,7 @@ class Attention:
     """One fused attention: ``q_len`` queries against ``kv_len`` keys in each of ``batch`` sequences.
 
     ``writes_cache``: queries, keys and values are turned and stored before, as serving kernels do. ``cache_read``: share of
-    the keys and values that is streamed.
+    the keys and values that is streamed. ``window``: keys that one query sees at most, itself included; 0: no bound.
     """
 
     batch: int
@@ -67,6 +67,7 @@ class Attention:
     causal: bool
     writes_cache: bool = False
     cache_read: float = 1.0
+    window: int = 0
 
     @property
     def decodes(self) -> bool:
@@ -74,15 +75,25 @@ class Attention:
         return self.q_len == 1 and not self.writes_cache
 
     @property
+    def seen(self) -> int:
+        """Keys that the last query sees."""
+        return min(self.kv_len, self.window) if self.window else self.kv_len
+
+    @property
     def computed(self) -> float:
         """Share of the scores that are computed: blocks above the diagonal of a causal attention are left out.
 
-        The last query sees every key; those of a past before the first query are seen by all.
+        The last query sees every key; those of a past before the first query are seen by all. With a window the blocks
+        before it are left out too.
         """
-        if not self.causal or self.q_len <= 1:
-            return 1.0
-        past = max(0, self.kv_len - self.q_len)
-        return min(1.0, (past + (self.q_len + min(self.q_len, QUERY_BLOCK)) / 2) / self.kv_len)
+        block, past = min(self.q_len, QUERY_BLOCK), max(0, self.kv_len - self.q_len)
+        keys = past + (self.q_len + block) / 2 if self.causal and self.q_len > 1 else self.kv_len
+        if self.window and not self.causal:
+            keys = min(keys, self.window + block - 1)
+        elif self.window:
+            starts = range(past - self.window + 1, self.kv_len - self.window + 1, block)  # what each block need not see
+            keys -= sum(min(block, self.kv_len - self.window + 1 - s) * max(0, s) for s in starts) / self.q_len
+        return min(1.0, keys / self.kv_len)
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,15 +178,16 @@ def _group_query(n: Node) -> list[str]:
     """com.microsoft GroupQueryAttention without packed qkv: the cache of each sequence is as long as seqlens_k + 1."""
     if not n.has(1) or not n.has(2) or n.attr("do_rotary", 0):
         raise ModelError(f"node '{n.loc}': GroupQueryAttention with packed qkv or built-in rotary embedding is not supported")
-    if n.attr("local_window_size", -1) > 0 or n.attr("softcap", 0.0) or n.attr("smooth_softmax", 0):
-        raise ModelError(f"node '{n.loc}': GroupQueryAttention with a local window, softcap or smooth softmax is not supported")
+    if n.attr("softcap", 0.0) or n.attr("smooth_softmax", 0):
+        raise ModelError(f"node '{n.loc}': GroupQueryAttention with softcap or smooth softmax is not supported")
     if any(n.has(i) for i in range(11, len(n.inputs))) or any(n.outputs[3:]):
         raise ModelError(f"node '{n.loc}': GroupQueryAttention with a head sink, a quantised cache or scores as output is not supported")
     past = [n.inputs[3], n.inputs[4]] if n.has(3) and n.has(4) else ["", ""]
     lengths = n.emit("add", [n.input(5), n.like(1, 5)])
-    bias = n.inputs[10] if n.has(10) else ""
+    bias, window = n.inputs[10] if n.has(10) else "", n.attr("local_window_size", -1)
     return n.out("cached_attention", [n.input(0), n.input(1), n.input(2), bias, *past, lengths, n.input(6)],
-                 q_num_heads=n.needs("num_heads"), kv_num_heads=n.needs("kv_num_heads"), scale=n.attr("scale") or None)  # fmt: skip
+                 q_num_heads=n.needs("num_heads"), kv_num_heads=n.needs("kv_num_heads"), scale=n.attr("scale") or None,
+                 left_window_size=window - 1 if window > 0 else None)  # fmt: skip
 
 
 def _rotary(n: Node) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.errors import ModelError
-from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, mul, prod, simplify
+from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, minimum, mul, prod, simplify
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
 from tenfold.ir.ops.common import all_reads, all_writes, first, need_shape, need_spread, same_dtype, same_shape, widen
@@ -31,6 +31,17 @@ def attention_dims(call: Call) -> tuple[Dim, Dim, Dim, Dim, Dim, Dim, Dim]:
     return q[0], hq, hk, q[1], add(k[1], past), floordiv(q[2], hq), floordiv(v[2], hk)
 
 
+def attention_window(call: Call) -> int | None:
+    """Keys that one query sees at most, itself included, by ``left_window_size`` and ``right_window_size``; None: no bound.
+
+    Causal attention sees nothing to the right whatever the window says.
+    """
+    left = int(call.attr("left_window_size", -1))
+    causal = call.op.kind == "cached_attention" or bool(call.attr("is_causal", 0))
+    right = 0 if causal else int(call.attr("right_window_size", -1))
+    return None if left < 0 or right < 0 else left + right + 1
+
+
 def _attention_shape(call: Call) -> Sequence[Shape]:
     b, hq, hk, lq, lk, dk, dv = attention_dims(call)
     if call.has(3):
@@ -49,8 +60,14 @@ def _check_mask(call: Call, scores: Shape) -> None:
 
 
 def _attention_work(call: Call) -> Work:
-    """Two products and a softmax over the scores; a causal mask halves nothing here (XLA counts all scores too)."""
+    """Two products and a softmax over the scores; a causal mask halves nothing here (XLA counts all scores too).
+
+    A window does: each query meets as many keys as its window has, and of the past only what the windows reach is read.
+    """
     b, hq, _, lq, lk, dk, dv = attention_dims(call)
+    window = attention_window(call)
+    if window is not None:
+        lk = minimum(lk, window)
     products = (Matmul(mul(b, hq), lq, lk, dk), Matmul(mul(b, hq), lq, dv, lk))
     scores = prod((b, hq, lq, lk))
     return Work(
@@ -58,9 +75,21 @@ def _attention_work(call: Call) -> Work:
         vector_flops=mul(5, scores),
         transcendentals=scores,
         matmuls=products,
-        reads=all_reads(call),
+        reads=_attention_reads(call),
         writes=all_writes(call),
     )
+
+
+def _attention_reads(call: Call) -> tuple[Dim, ...]:
+    whole, window = all_reads(call), attention_window(call)
+    if window is None:
+        return whole
+
+    def reached(i: int) -> Dim:
+        b, heads, past, width = call.shape(i)
+        return floordiv(mul(prod((b, heads, minimum(past, window - 1), width)), call.input(i).dtype.bits), 8)
+
+    return tuple(reached(i) if i in (4, 5) and call.has(i) else w for i, w in enumerate(whole))
 
 
 def _attention_space(call: Call) -> Space:
@@ -112,6 +141,8 @@ def _cached_attention(ctx: Context, q: Array, k: Array, v: Array, bias: Array | 
     values = _into_cache(past_v, _heads(v, hk), starts, most)
     last = np.minimum(np.arange(steps) + starts[:, None], ends[:, None] - 1)
     allowed = (np.arange(keys.shape[2]) <= last[..., None])[:, None]
+    if ctx.get("left_window_size", -1) >= 0:
+        allowed &= (np.arange(keys.shape[2]) >= last[..., None] - ctx.get("left_window_size"))[:, None]
     room = np.zeros(keys.shape[2], q.dtype) if bias is None else np.pad(bias, [(0, 0)] * 3 + [(0, keys.shape[2] - bias.shape[-1])])
     mask = np.where(allowed, room, q.dtype.type(-np.inf))
     scale = {"scale": ctx.attrs["scale"]} if "scale" in ctx.attrs else {}
@@ -451,7 +482,7 @@ ROWS: tuple[OpRow, ...] = (
     _matrix("attention", (3, 7), _attention_shape, _attention_space, _attention_work,
             _attention, **_ATTENTION),
     _matrix("cached_attention", (8, 8), _cached_attention_shape, _attention_space, _attention_work, _cached_attention,
-            kv_num_heads=int, q_num_heads=int, scale=float),
+            kv_num_heads=int, q_num_heads=int, scale=float, left_window_size=int),
     _matrix("linear_attention", (3, 8), _linear_attention_shape, _recurrent_space, _linear_attention_work,
             onnx_reference("LinearAttention", 27), **_LINEAR),
     _matrix("lstm", (3, 8), _recurrent_shape(2, 4), _recurrent_space, _recurrent_work(4, 10, 5), _lstm,
