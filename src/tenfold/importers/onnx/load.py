@@ -183,9 +183,12 @@ def import_graph(builder: Builder, graph: onnx.GraphProto, formals: Sequence[Any
 
 
 def _distinct(builder: Builder, outputs: list[str], names: list[str]) -> list[str]:
-    """Outputs under their ONNX names, each a value of its own."""
+    """Outputs under their ONNX names, each a value of its own; a model may hand back its inputs and constants as they are."""
     result: list[str] = []
     for inner, name in zip(outputs, names, strict=True):
+        if builder.outer is None and inner == name and inner not in result:
+            result.append(inner)
+            continue
         if inner in builder.inputs or inner in builder.captures.values() or inner in result or inner in builder.scope.constants:
             fresh = builder.unique(name)
             from tenfold.ir.graph import Op

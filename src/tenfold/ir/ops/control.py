@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.errors import ModelError
-from tenfold.ir.dims import Dim, Shape, add, mul
+from tenfold.ir.dims import Dim, Shape, add, mul, simplify
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape, Value
 from tenfold.ir.ops.common import all_reads, all_writes, whole_space
@@ -74,7 +74,7 @@ def trip_count(call: Call) -> Dim | None:
         shape = call.shape(states)
         return shape[axes[0] % len(shape)]
     limit = call.numbers(0)
-    return limit[0] if limit is not None and _always_true(call) else None
+    return simplify(limit[0]) if limit is not None and _always_true(call) else None
 
 
 def _always_true(call: Call) -> bool:
