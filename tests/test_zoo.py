@@ -19,6 +19,8 @@ from tenfold.families.decoder import decoder_graph
 from tenfold.importers import load_config
 from tenfold.importers.huggingface import ARCHITECTURES
 from tenfold.ir import DType, Graph, active_parameters, bind, graph_totals, interpret, op_work, verify
+from tenfold.ir.ops.experts import touched
+from tenfold.ir.text import parse_text, to_text
 from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.zoo import NAMES, model
 
@@ -163,6 +165,50 @@ def test_a_configuration_counts_what_was_published(kind: str, tmp_path: Path) ->
     assert load(tmp_path).parameters == graph.parameters
 
 
+OTHERS: list[tuple[dict[str, Any], int]] = [  # files as published, with the counts of their models
+    ({"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+      "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}, 30_532_122_624),
+    ({"model_type": "deepseek_v2", "hidden_size": 2048, "num_hidden_layers": 27, "num_attention_heads": 16, "num_key_value_heads": 16,
+      "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6,
+      "first_k_dense_replace": 1, "q_lora_rank": None, "vocab_size": 102400}, 15_706_484_224),
+    ({"model_type": "deepseek_v3", "hidden_size": 2048, "num_hidden_layers": 27, "num_attention_heads": 16, "num_key_value_heads": 16,
+      "intermediate_size": 11264, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6,
+      "first_k_dense_replace": 1, "q_lora_rank": None, "vocab_size": 163840}, 15_960_110_208),
+    ({"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}, 124_645_632),
+    ({"model_type": "distilbert"}, 66_362_880),
+    ({"model_type": "gpt2", "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}, 354_823_168),
+    ({"model_type": "vit", "architectures": ["ViTModel"], "image_size": [224, 224]}, 86_389_248),
+    ({"model_type": "gemma3", "torch_dtype": "torch.bfloat16", "text_config": {"hidden_size": 2560, "intermediate_size": 10240,
+      "num_hidden_layers": 34, "sliding_window": 1024}}, 3_880_263_168),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "parameters"), OTHERS, ids=[f"{i}-{f['model_type']}" for i, (f, _) in enumerate(OTHERS)])
+def test_published_files_count_what_was_published(fields: dict[str, Any], parameters: int, tmp_path: Path) -> None:
+    assert load_config(written(tmp_path, **fields)).parameters == parameters
+
+
+def test_null_means_none_where_the_library_says_so(tmp_path: Path) -> None:
+    capped = load_config(written(tmp_path, model_type="gemma2", num_hidden_layers=1))
+    free = load_config(
+        written(tmp_path, model_type="gemma2", num_hidden_layers=1, attn_logit_softcapping=None, final_logit_softcapping=None)
+    )
+    assert {op.kind for op in capped.ops} - {op.kind for op in free.ops} >= {"tanh"}
+    assert all("softcap" not in op.attrs for op in free.ops)
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase", "most"), [("gpt2", None, 1024), ("gpt2", "decode", 1023), ("bert", None, 512), ("roberta", None, 510)]
+)
+def test_learned_positions_end(kind: str, phase: str | None, most: int, tmp_path: Path) -> None:
+    """With one token more than there are positions nothing is priced."""
+    graph = load_config(written(tmp_path, model_type=kind), phase)
+    assert parse_text(to_text(graph)).limits == graph.limits == {"seq": most}
+    assert bind(graph, {"batch": 1, "seq": most}).is_static
+    with pytest.raises(InputError, match=f"has learned positions for a seq of at most {most:,}, got {most + 1:,}"):
+        bind(graph, {"batch": 1, "seq": most + 1})
+
+
 @pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
 def test_later_gemmas(kind: str, tmp_path: Path) -> None:
     """Gemma 2 2B is published with 2.61 billion parameters, the text model of Gemma 3 4B is of the same shape with a larger vocabulary."""
@@ -200,11 +246,14 @@ def test_the_cache_of_a_window_is_no_longer_than_the_window(tmp_path: Path) -> N
 
 
 def test_every_architecture_is_tested() -> None:
-    assert {*CONFIGS, "gemma2", "gemma3_text"} == set(ARCHITECTURES)
+    assert {*CONFIGS, "gemma2", "gemma3_text", *(f["model_type"] for f, _ in OTHERS)} - {"gemma3"} == set(ARCHITECTURES)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "'layer_types' must list 32 of sliding_attention, full_attention"),
+    ({"model_type": "gemma3"}, "a 'gemma3' needs its 'text_config'"),
+    ({"model_type": "deepseek_v3", "moe_layer_freq": 2}, "'moe_layer_freq' must be 1"),
+    ({"model_type": "deepseek_v3", "first_k_dense_replace": 100}, "leaves none of 61 layers for the experts"),
     ({"model_type": "mistral", "sliding_window": 0}, "'sliding_window' must be a whole number of at least 1"),
     ({"model_type": "lama"}, "unknown architecture 'lama': did you mean llama"),
     ({}, "'model_type' is missing: known are llama"),
@@ -375,3 +424,22 @@ def test_a_mixture_of_experts_is_priced_by_what_is_active() -> None:
     assert few.program.moved_bytes < 0.35 * few.program.weight_bytes
     assert many.program.moved_bytes > 0.95 * many.program.weight_bytes
     assert few.time_s.value < many.time_s.value < 8 * few.time_s.value
+
+
+def test_experts_touched_are_those_expected_of_independent_tokens() -> None:
+    """Tokens drawn at random, two of eight experts each: how many experts some token has, on average."""
+    rng = np.random.default_rng(3)
+    for tokens in (1, 2, 4, 8):
+        drawn = [len(set(np.concatenate([rng.permutation(8)[:2] for _ in range(tokens)]))) for _ in range(4000)]
+        assert abs(touched(tokens, 8, 2) - float(np.mean(drawn))) < 0.55
+
+
+def test_no_more_arithmetic_than_the_chip_has() -> None:
+    """Long causal attention: scores that are left out are no utilisation; and a wider precision than the file's moves more bytes."""
+    bound = prepare(load("llama-2-7b"), Sizes(batch=1, seq=65536))
+    run = profile_bound(bound, "h200-sxm").run
+    assert 0.3 < run.mfu < 0.8 < 1.2 * run.mfu * run.program.flops / (2 * run.counters.macs_useful)
+    short = prepare(load("smollm2-135m", "decode"), Sizes(batch=1, seq=64))
+    wide, narrow = (profile_bound(short, "h100-sxm", dtype=d).run.program for d in ("fp32", "bf16"))
+    assert wide.weight_bytes == pytest.approx(2 * narrow.weight_bytes, rel=1e-4)
+    assert wide.moved_bytes > 1.9 * narrow.moved_bytes

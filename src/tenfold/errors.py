@@ -40,7 +40,8 @@ class UnknownName(InputError):
         names = sorted(known)
         by_lower = {n.lower(): n for n in names}
         near = [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)]
-        meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:12])}"
+        more = f" … and {len(names) - 12} more" if len(names) > 12 else ""
+        meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:12])}{more}"
         super().__init__(f"unknown {what} '{name}': {meant}{' ' + hint if hint else ''}")
         self.name = name
         self.nearest = tuple(near)

@@ -15,7 +15,7 @@ from tenfold.errors import InputError
 @app.command()
 def compile(
     model: Annotated[
-        str | None, typer.Argument(help="An .onnx file, or a name from `tenfold models`.", autocompletion=complete_model)
+        str | None, typer.Argument(help="An .onnx file, a config.json, or a name from `tenfold models`.", autocompletion=complete_model)
     ] = None,
     chip: Annotated[str | None, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)] = None,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Batch size.")] = 1,

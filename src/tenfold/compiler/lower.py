@@ -14,6 +14,7 @@ from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.ops.control import trip_count
+from tenfold.ir.ops.experts import touched
 from tenfold.ir.ops.sequence import attention_dims, attention_window
 from tenfold.ir.table import Lowering, Matmul, Work
 from tenfold.ir.views import roots
@@ -21,31 +22,36 @@ from tenfold.machine.kernel import Attention, Experts, Group, Kernel, Operand, P
 
 _NARROW_INT = frozenset({DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2})
 _NARROW_FLOAT = frozenset({DType.F8E4M3, DType.F8E5M2, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ, DType.F4E2M1})
+_HALVES = frozenset({DType.F16, DType.BF16})  # a processor runs them as fp32, and so does who asks for it
 _DOMINATES = (Lowering.MATRIX, Lowering.OPAQUE, Lowering.GATHER, Lowering.REDUCE, Lowering.VECTOR, Lowering.MOVE, Lowering.VIEW)
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What lowering a group needs beside it: its graph, the chip, the precision of arithmetic and the width of stored floats."""
+    """What lowering a group needs beside it: its graph, the chip, the precision of arithmetic and the width of stored floats.
+
+    ``stored_bits`` of None leaves every tensor as it is in the file.
+    """
 
     graph: Graph
     chip: Chip
     precision: MatrixPrecision
-    stored_bits: int
+    stored_bits: int | None
     root: Mapping[str, str] = field(default_factory=dict)
 
     def width(self, value: Value) -> float:
-        """Bytes an element takes on this chip: floats in the width chosen, never wider than they are."""
-        if value.dtype.is_float:
-            return min(value.dtype.bits, self.stored_bits) / 8
-        return value.dtype.bits / 8
+        """Bytes an element takes on this chip: floats in the width chosen; what a quantised model stores narrower stays so."""
+        bits = value.dtype.bits
+        if self.stored_bits is not None and value.dtype.is_float:
+            bits = self.stored_bits if value.dtype in _HALVES else min(bits, self.stored_bits)
+        return bits / 8
 
     def bytes(self, name: str) -> int:
         value = self.graph.values[name]
         return _ceil(_int(value.elements, name) * self.width(value))
 
 
-def scope_of(graph: Graph, chip: Chip, precision: MatrixPrecision, stored_bits: int) -> Scope:
+def scope_of(graph: Graph, chip: Chip, precision: MatrixPrecision, stored_bits: int | None) -> Scope:
     return Scope(graph, chip, precision, stored_bits, roots(graph))
 
 
@@ -114,14 +120,16 @@ def _attention(scope: Scope, op: Op) -> Attention:
 
 
 def _experts(scope: Scope, op: Op) -> Experts:
-    """The layer with tokens spread evenly over as many experts as there are choices (Shazeer et al. 2017, section 2)."""
+    """The layer with tokens spread evenly over the experts that are touched (Shazeer et al. 2017, section 2)."""
     x, _, up, down = (scope.graph.values[n].dims for n in op.inputs[:4])
     tokens = 1
     for d in x[:-1]:
         tokens *= _int(d, op.name)
     experts, hidden, inner = _int(up[0], op.name), _int(x[-1], op.name), _int(down[1], op.name)
-    each, more = divmod(tokens * cast("int", op.attrs["top_k"]), experts)
-    counts = tuple(each + (i < more) for i in range(experts))
+    top_k = cast("int", op.attrs["top_k"])
+    active = _int(touched(tokens, experts, top_k), op.name)
+    each, more = divmod(tokens * top_k, active)
+    counts = tuple((each + (i < more)) * (i < active) for i in range(experts))
     return Experts(tokens, hidden, inner, experts, counts, bool(op.attrs.get("gated", 0)))
 
 

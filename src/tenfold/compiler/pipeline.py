@@ -53,7 +53,7 @@ def build(
     known = graph if options.keep_weights else without_weights(graph)
     clean = run_passes(known, options.without, observe)
     groups, bodies = _groups(clean, chip, options.without)
-    stored = 64 if "precision" in options.without else chip.bits(precision)
+    stored = None if "precision" in options.without else chip.bits(precision)
     scope = lower.scope_of(clean, chip, precision, stored)
     outputs = frozenset(scope.root.get(n, n) for n in clean.outputs)
     activations = lower.activation_sizes(scope, groups)

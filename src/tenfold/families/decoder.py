@@ -47,7 +47,10 @@ class Experts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Latent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Multi-head latent attention (DeepSeek-V2, section 2.1): queries, keys and values through narrow projections."""
+    """Multi-head latent attention (DeepSeek-V2, section 2.1): queries, keys and values through narrow projections.
+
+    With a ``q_rank`` of 0 the queries are projected at once.
+    """
 
     q_rank: int
     kv_rank: int
@@ -139,6 +142,7 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
     if d.scaled_embedding:
         x = net.op("mul", x, net.number("embedding.scale", d.width**0.5), name="embed.scaled")
     if d.positions:
+        net.limit("seq", d.positions - (phase is Phase.DECODE))
         table_of_positions = net.weight("positions.weight", d.positions, d.width)
         learned = net.op("gather", table_of_positions, positions, name="embed.positions", attrs={"axis": 0})
         x = net.op("add", x, learned, name="embed.add")
@@ -265,8 +269,12 @@ def _latent_attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], pha
     m = d.latent
     assert m is not None
     query = m.nope_dim + m.rope_dim
-    low = net.rms_norm(net.linear(x, "q_a", d.width, m.q_rank, bias=d.qkv_bias), "q_a.norm", m.q_rank, d.epsilon)
-    q = net.reshape(net.linear(low, "q_b", m.q_rank, d.heads * query, bias=False), "q.split", 0, 0, d.heads, query)
+    if m.q_rank:
+        low = net.rms_norm(net.linear(x, "q_a", d.width, m.q_rank, bias=d.qkv_bias), "q_a.norm", m.q_rank, d.epsilon)
+        whole = net.linear(low, "q_b", m.q_rank, d.heads * query, bias=False)
+    else:
+        whole = net.linear(x, "q", d.width, d.heads * query, bias=False)
+    q = net.reshape(whole, "q.split", 0, 0, d.heads, query)
     q_nope, q_rope = net.ops("split", q, net.ints("q.sizes", m.nope_dim, m.rope_dim), name="q.parts", outputs=2, attrs={"axis": -1})
     q_rope = _rope_heads(net, q_rope, angles, "q.rope", d.heads, m.rope_dim)
     both = net.linear(x, "kv_a", d.width, m.kv_rank + m.rope_dim, bias=d.qkv_bias)

@@ -23,6 +23,7 @@ class Encoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     heads: int
     vocabulary: int = 0
     positions: int = 0
+    reserved: int = 0  # of the positions, that no token takes (RoBERTa)
     types: int = 0
     image: int = 0
     patch: int = 0
@@ -37,6 +38,8 @@ class Encoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 def check(e: Encoder, what: str) -> None:
     """Raises InputError where the shapes contradict each other."""
+    if e.positions and e.reserved >= e.positions:
+        raise InputError(f"{what}: {e.reserved} of {e.positions} positions are reserved, which leaves none")
     if e.width % e.heads:
         raise InputError(f"{what}: a width of {e.width} does not divide by {e.heads} heads")
     if bool(e.vocabulary) == bool(e.image):
@@ -71,6 +74,8 @@ def _tokens(net: Net, e: Encoder) -> str:
     batch, seq = symbol("batch"), symbol("seq")
     tokens = net.input("tokens", (batch, seq), DType.I64)
     x = net.op("gather", net.weight("embedding", e.vocabulary, e.width), tokens, name="embed", attrs={"axis": 0})
+    if e.positions:
+        net.limit("seq", e.positions - e.reserved)
     for what, count in (("types", e.types), ("positions", e.positions)):
         if count:
             ids = net.input(what, (batch, seq), DType.I64)

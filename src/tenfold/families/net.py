@@ -23,6 +23,7 @@ class Net:
         self._inputs: list[str] = []
         self._ops: list[Op] = []
         self._constants: dict[str, Array | None] = {}
+        self._limits: dict[str, int] = {}
         self._used: dict[str, int] = {}
 
     @contextmanager
@@ -80,7 +81,13 @@ class Net:
 
     def graph(self, *outputs: str) -> Graph:
         scope = self._scope
-        return Graph(self.name, tuple(self._inputs), outputs, tuple(self._ops), scope.values, self._constants, dict(scope.bounds))
+        return Graph(
+            self.name, tuple(self._inputs), outputs, tuple(self._ops), scope.values, self._constants, dict(scope.bounds), self._limits
+        )
+
+    def limit(self, dimension: str, most: int) -> None:
+        """The network has room for so much of a free dimension."""
+        self._limits[dimension] = most
 
     # --- layers that many families share -------------------------------------------------------------------
 

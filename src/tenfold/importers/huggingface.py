@@ -45,12 +45,22 @@ class Config:
             raise ModelError(f"{self.where}: '{name}' must be a number {least}, found {value!r}")
         return float(value)
 
+    def if_any(self, name: str, default: float) -> float:
+        """A number, 0 where the field is null."""
+        return 0.0 if name in self.fields and self.fields[name] is None else self.real(name, default)
+
     def flag(self, name: str, default: bool) -> bool:
         value = self.fields.get(name)
         value = default if value is None else value
         if not isinstance(value, bool):
             raise ModelError(f"{self.where}: '{name}' must be true or false, found {value!r}")
         return value
+
+    def side(self, name: str, default: int) -> int:
+        """The side of a square, which some files give twice."""
+        value = self.fields.get(name)
+        twice = isinstance(value, list) and len(value) == 2 and value[0] == value[1]
+        return Config(self.where, {name: value[0]}).number(name, default) if twice and value else self.number(name, default)
 
     def function(self, name: str, default: str) -> Any:
         value = self.fields.get(name) or default
@@ -148,7 +158,7 @@ def _gemma_later(c: Config, vocabulary: int, **more: Any) -> Decoder:
 
 
 def _gemma2(c: Config) -> Decoder:
-    caps = {"softcap": c.real("attn_logit_softcapping", 50), "logit_softcap": c.real("final_logit_softcapping", 30)}
+    caps = {"softcap": c.if_any("attn_logit_softcapping", 50), "logit_softcap": c.if_any("final_logit_softcapping", 30)}
     return _gemma_later(c, 256000, windows=c.windows(4096, lambda i: i % 2 == 0, 26), **caps)
 
 
@@ -158,18 +168,44 @@ def _gemma3(c: Config) -> Decoder:
                         local_theta=c.real("rope_local_base_freq", 10000, 0))  # fmt: skip
 
 
-def _deepseek(c: Config) -> Decoder:
+def _qwen3_moe(c: Config) -> Decoder:
+    if c.fields.get("mlp_only_layers"):
+        raise ModelError(f"{c.where}: 'mlp_only_layers' is not supported")
+    every = c.number("decoder_sparse_step", 1)
+    experts = Experts(c.number("num_experts", 128), c.number("num_experts_per_tok", 8), c.number("moe_intermediate_size", 768), every=every)
+    bias = c.flag("attention_bias", False)
+    return _llama(c, width=2048, inner=6144, layers=24, kv=4, vocabulary=151936, qkv_bias=bias, out_bias=bias, qk_norm=True,
+                  experts=experts, windows=_later_layers(c))  # fmt: skip
+
+
+def _deepseek(c: Config, *, layers: int, experts: Experts, **more: Any) -> Decoder:
+    """Latent attention and experts beside shared ones, from layer ``first_k_dense_replace`` on."""
+    if c.number("moe_layer_freq", 1) != 1:
+        raise ModelError(f"{c.where}: 'moe_layer_freq' must be 1: experts in every layer from 'first_k_dense_replace' on")
+    if experts.first >= (count := c.number("num_hidden_layers", layers)):
+        raise ModelError(f"{c.where}: 'first_k_dense_replace' of {experts.first} leaves none of {count} layers for the experts")
+    low = 0 if "q_lora_rank" in c.fields and c.fields["q_lora_rank"] is None else c.number("q_lora_rank", 1536)
+    latent = Latent(low, c.number("kv_lora_rank", 512), c.number("qk_nope_head_dim", 128), c.number("qk_rope_head_dim", 64),
+                    c.number("v_head_dim", 128))  # fmt: skip
+    return _llama(c, layers=layers, experts=experts, latent=latent, qkv_bias=c.flag("attention_bias", False), **more)
+
+
+def _deepseek2(c: Config) -> Decoder:
+    inner = c.number("moe_intermediate_size", 1407)
+    experts = Experts(
+        c.number("n_routed_experts", 64), c.number("num_experts_per_tok", None), inner, first=c.number("first_k_dense_replace", 0, 0),
+        shared_inner=inner * c.number("n_shared_experts", 2, 0), scale=c.real("routed_scaling_factor", 1.0),
+    )  # fmt: skip
+    return _deepseek(c, layers=32, experts=experts)
+
+
+def _deepseek3(c: Config) -> Decoder:
     inner = c.number("moe_intermediate_size", 2048)
     experts = Experts(
         c.number("n_routed_experts", 256), c.number("num_experts_per_tok", 8), inner, first=c.number("first_k_dense_replace", 3, 0),
         shared_inner=inner * c.number("n_shared_experts", 1, 0), score="sigmoid", bias=True, scale=c.real("routed_scaling_factor", 2.5),
     )  # fmt: skip
-    latent = Latent(
-        c.number("q_lora_rank", 1536), c.number("kv_lora_rank", 512), c.number("qk_nope_head_dim", 128), c.number("qk_rope_head_dim", 64),
-        c.number("v_head_dim", 128),
-    )  # fmt: skip
-    return _llama(c, width=7168, inner=18432, layers=61, heads=128, kv=128, vocabulary=129280, experts=experts, latent=latent,
-                  qkv_bias=c.flag("attention_bias", False))  # fmt: skip
+    return _deepseek(c, layers=61, experts=experts, width=7168, inner=18432, heads=128, kv=128, vocabulary=129280)
 
 
 def _gpt2(c: Config) -> Decoder:
@@ -182,21 +218,36 @@ def _gpt2(c: Config) -> Decoder:
     )  # fmt: skip
 
 
-def _bert(c: Config) -> Encoder:
+def _bert(c: Config, vocabulary: int = 30522, positions: int = 512, reserved: int = 0) -> Encoder:
     return Encoder(
         layers=c.number("num_hidden_layers", 12), width=c.number("hidden_size", 768), inner=c.number("intermediate_size", 3072),
-        heads=c.number("num_attention_heads", 12), vocabulary=c.number("vocab_size", 30522),
-        positions=c.number("max_position_embeddings", 512), types=c.number("type_vocab_size", 2), pooler=True,
+        heads=c.number("num_attention_heads", 12), vocabulary=c.number("vocab_size", vocabulary), reserved=reserved,
+        positions=c.number("max_position_embeddings", positions), types=c.number("type_vocab_size", 2), pooler=True,
         function=c.function("hidden_act", "gelu"), epsilon=c.real("layer_norm_eps", 1e-12),
     )  # fmt: skip
 
 
+def _roberta(c: Config) -> Encoder:
+    """As BERT; positions are counted from the one after the padding token's."""
+    return _bert(c, 50265, reserved=c.number("pad_token_id", 1, 0) + 1)
+
+
+def _distilbert(c: Config) -> Encoder:
+    return Encoder(
+        layers=c.number("n_layers", 6), width=c.number("dim", 768), inner=c.number("hidden_dim", 3072), heads=c.number("n_heads", 12),
+        vocabulary=c.number("vocab_size", 30522), positions=c.number("max_position_embeddings", 512),
+        function=c.function("activation", "gelu"),
+    )  # fmt: skip
+
+
 def _vit(c: Config) -> Encoder:
-    labels = c.fields.get("id2label")
+    """Classifies, unless ``architectures`` names the bare model, which pools."""
+    labels, bare = c.fields.get("id2label"), c.fields.get("architectures") == ["ViTModel"]
+    classes = len(labels) if isinstance(labels, dict) else c.number("num_labels", 2)
     return Encoder(
         layers=c.number("num_hidden_layers", 12), width=c.number("hidden_size", 768), inner=c.number("intermediate_size", 3072),
-        heads=c.number("num_attention_heads", 12), image=c.number("image_size", 224), patch=c.number("patch_size", 16),
-        channels=c.number("num_channels", 3), classes=len(labels) if isinstance(labels, dict) else c.number("num_labels", 2), pre_norm=True,
+        heads=c.number("num_attention_heads", 12), image=c.side("image_size", 224), patch=c.side("patch_size", 16),
+        channels=c.number("num_channels", 3), classes=0 if bare else classes, pooler=bare, pre_norm=True,
         qkv_bias=c.flag("qkv_bias", True), function=c.function("hidden_act", "gelu"), epsilon=c.real("layer_norm_eps", 1e-12),
     )  # fmt: skip
 
@@ -219,17 +270,29 @@ ARCHITECTURES: Mapping[str, tuple[str, Callable[[Config], Any]]] = {
     "llama": ("decoder", _plain_llama),
     "qwen2": ("decoder", _qwen2),
     "qwen3": ("decoder", _qwen3),
+    "qwen3_moe": ("decoder", _qwen3_moe),
     "mistral": ("decoder", _mistral),
     "mixtral": ("decoder", _mixtral),
     "gemma": ("decoder", _gemma),
     "gemma2": ("decoder", _gemma2),
     "gemma3_text": ("decoder", _gemma3),
-    "deepseek_v3": ("decoder", _deepseek),
+    "deepseek_v2": ("decoder", _deepseek2),
+    "deepseek_v3": ("decoder", _deepseek3),
     "gpt2": ("decoder", _gpt2),
     "bert": ("encoder", _bert),
+    "roberta": ("encoder", _roberta),
+    "distilbert": ("encoder", _distilbert),
     "vit": ("encoder", _vit),
     "t5": ("seq2seq", _t5),
 }
+_OTHER_NAMES: Mapping[str, Mapping[str, str]] = {  # that the library takes for a field
+    "gpt2": {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+             "max_position_embeddings": "n_positions"},
+    "t5": {"hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads", "head_dim": "d_kv"},
+    "distilbert": {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
+                   "intermediate_size": "hidden_dim"},
+}  # fmt: skip
+_WITHIN = {"gemma3": "gemma3_text"}  # the text model of one that sees too, under text_config
 
 
 def load_config(path: str | Path, phase: str | None = None) -> Graph:
@@ -253,17 +316,28 @@ def load_config(path: str | Path, phase: str | None = None) -> Graph:
 
 
 def from_fields(where: str, fields: Mapping[str, Any], phase: str | None = None) -> Graph:
-    """As ``load_config``, from the fields themselves."""
+    """As ``load_config``, from the fields themselves. Of a model that also sees, the text model."""
     kind = fields.get("model_type")
+    if isinstance(kind, str) and kind in _WITHIN:
+        text = fields.get("text_config")
+        if not isinstance(text, dict):
+            raise ModelError(f"{where}: a '{kind}' needs its 'text_config'")
+        return from_fields(f"{where}, text_config", {**_stored(fields), **text, "model_type": _WITHIN[kind]}, phase)
     if not isinstance(kind, str):
         raise ModelError(f"{where}: 'model_type' is missing: known are {', '.join(ARCHITECTURES)}")
     if kind not in ARCHITECTURES:
         raise UnknownName("architecture", kind, ARCHITECTURES, f"('model_type' in {where})")
     family, read = ARCHITECTURES[kind]
-    written = fields.get("torch_dtype") or fields.get("dtype") or "float32"
-    dtype = _DTYPES.get(written) if isinstance(written, str) else None
+    written = next(iter(_stored(fields).values()), "float32")
+    dtype = _DTYPES.get(written.removeprefix("torch.")) if isinstance(written, str) else None
     if dtype is None:
         raise ModelError(f"{where}: 'torch_dtype' is {written!r}: known are {', '.join(_DTYPES)}")
     name = fields.get("_name_or_path")
-    shape = read(Config(where, fields))
+    others = _OTHER_NAMES.get(kind, {})
+    shape = read(Config(where, {**fields, **{own: fields[n] for n, own in others.items() if n in fields and own not in fields}}))
     return build(name if isinstance(name, str) and name else kind, family, shape, phase, dtype)
+
+
+def _stored(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The field that says how weights are stored, under either of its names."""
+    return {n: fields[n] for n in ("torch_dtype", "dtype") if fields.get(n)}

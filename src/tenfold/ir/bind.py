@@ -26,6 +26,8 @@ def bind(graph: Graph, sizes: Mapping[str, int], *, assume_bounds: bool = False)
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"{name} must be at least 1, got {size}")
+        if size > graph.limits.get(name, size):
+            raise InputError(f"{graph.name} has learned positions for a {name} of at most {graph.limits[name]:,}, got {size:,}")
     if sizes.get(BATCH, 1) != 1 and BATCH not in graph.symbols:
         graph = rebatch(graph)
     unknown = sorted(set(sizes) - set(graph.symbols) - {BATCH})

@@ -78,7 +78,8 @@ class Op:
 class Graph:
     """A network: inputs, outputs, ops in topological order, every value by name, constants' data.
 
-    ``bounds`` maps a data-dependent symbol (how many boxes survive) to the most it can be.
+    ``bounds`` maps a data-dependent symbol (how many boxes survive) to the most it can be, ``limits`` a free dimension of the
+    inputs to the largest the network has room for (learned positions).
     """
 
     name: str
@@ -88,6 +89,7 @@ class Graph:
     values: Mapping[str, Value]
     constants: Mapping[str, Array | None]
     bounds: Mapping[str, Dim] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -287,4 +287,4 @@ def _walk(scope: Scope, graph: Graph, infer: Callable[[Scope, Op], Op] = infer_o
         else:
             scope.declare(graph.values[name])
     ops = tuple(infer(scope, op) for op in graph.ops)
-    return Graph(graph.name, graph.inputs, graph.outputs, ops, scope.values, graph.constants, dict(scope.bounds))
+    return Graph(graph.name, graph.inputs, graph.outputs, ops, scope.values, graph.constants, dict(scope.bounds), graph.limits)

@@ -46,6 +46,8 @@ def _lines(graph: Graph, weights: bool, pad: str) -> Iterator[str]:
         yield from _op_lines(graph, op, weights, inner)
     for name, bound in sorted(graph.bounds.items()):
         yield f"{inner}bound {name} {dims.text(bound)}"
+    for name, most in sorted(graph.limits.items()):
+        yield f"{inner}limit {name} {most}"
     yield f"{inner}output {', '.join(_name(n) for n in graph.outputs)}".rstrip()
     yield pad + "}"
 
@@ -171,10 +173,11 @@ def _parse_graph(lines: _Lines, depth: int) -> Graph:
     constants: dict[str, Array | None] = {}
     inputs: list[str] = []
     bounds: dict[str, dims.Dim] = {}
+    limits: dict[str, int] = {}
     ops: list[Op] = []
     outputs: tuple[str, ...] = ()
     while (row := lines.next()).text != "}":
-        word = row.take(r"(?:input|const|bound|output)(?![^ ])")
+        word = row.take(r"(?:input|const|bound|limit|output)(?![^ ])")
         if word == "input":
             inputs.append(_declare(row, values))
         elif word == "const":
@@ -184,12 +187,15 @@ def _parse_graph(lines: _Lines, depth: int) -> Graph:
         elif word == "bound":
             symbol = row.need(r"\w+", "expected the name of a dimension")
             bounds[symbol] = _dim(row, row.need(".*", "expected a dimension"))
+        elif word == "limit":
+            symbol = row.need(r"\w+", "expected the name of a dimension")
+            limits[symbol] = int(row.need(r"[1-9]\d{0,17}", "expected the largest size"))
         elif word == "output":
             outputs = _names(row, "")
         else:
             ops.append(_parse_op(lines, row, values, depth))
         row.end("expected the end of the line")
-    return Graph(name, tuple(inputs), outputs, tuple(ops), values, constants, bounds)
+    return Graph(name, tuple(inputs), outputs, tuple(ops), values, constants, bounds, limits)
 
 
 def _declare(row: _Row, values: dict[str, Value], what: str = "expected %name: dtype[shape]") -> str:

@@ -59,6 +59,10 @@ MAX_SPARSE = 1 << 28
 MAX_NAME = 1000
 
 
+class _NoModel(ModelError):
+    """The bytes are no model at all."""
+
+
 def load_onnx(path: str | Path) -> Graph:
     """The graph in the ONNX file at ``path``, external data included.
 
@@ -69,7 +73,10 @@ def load_onnx(path: str | Path) -> Graph:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    return load_onnx_bytes(data, name=path.stem, folder=path.parent)
+    try:
+        return load_onnx_bytes(data, name=path.stem, folder=path.parent)
+    except _NoModel as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def load_onnx_bytes(data: bytes, *, name: str = "model", folder: Path | None = None) -> Graph:
@@ -80,9 +87,9 @@ def load_onnx_bytes(data: bytes, *, name: str = "model", folder: Path | None = N
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{name}: not an ONNX model ({len(data)} bytes that do not parse as one)") from error
+        raise _NoModel(f"not an ONNX model ({len(data)} bytes that do not parse as one)") from error
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
-        raise ModelError(f"{name}: the file holds no graph: is it an ONNX model, and complete?")
+        raise _NoModel("the file holds no graph: is it an ONNX model, and complete?")
     if folder is not None:
         _load_external(model, folder)
     return import_model(model, name)

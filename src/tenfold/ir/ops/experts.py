@@ -34,15 +34,25 @@ def _shape(call: Call) -> Sequence[Shape]:
     return same_shape(call)
 
 
-def _work(call: Call) -> Work:
-    """Every token passes the router and ``top_k`` experts; weights of experts that no token can reach stay where they are.
+def touched(tokens: Dim, experts: Dim, top_k: int) -> Dim:
+    """How many experts some token is sent to, where each token picks ``top_k`` of them evenly and on its own (the expected number).
 
-    Shazeer et al. 2017, section 2, with tokens spread evenly over as many experts as there are choices.
+    For a number of tokens that is not known yet, the most it can be.
+    """
+    if not isinstance(tokens, int) or not isinstance(experts, int):
+        return minimum(experts, mul(tokens, top_k))
+    return min(experts, max(top_k, round(experts * (1 - (1 - top_k / experts) ** tokens))))
+
+
+def _work(call: Call) -> Work:
+    """Every token passes the router and ``top_k`` experts; weights of experts that no token is sent to stay where they are.
+
+    Shazeer et al. 2017, section 2, with tokens spread evenly over the experts that are touched.
     """
     x, up, down = call.shape(0), call.shape(2), call.shape(3)
     tokens, experts, inner, k = prod(x[:-1]), up[0], down[1], call.attr("top_k")
     routed = mul(tokens, k)
-    active: Dim = minimum(experts, routed)
+    active = touched(tokens, experts, k)
     each = ceildiv(routed, active)
     products = (Matmul(1, tokens, experts, x[-1]), Matmul(active, each, up[2], up[1]), Matmul(active, each, x[-1], inner))
     macs = add(products[0].macs, mul(routed, add(mul(up[1], up[2]), mul(inner, x[-1]))))
