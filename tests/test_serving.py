@@ -132,14 +132,28 @@ def test_what_cannot_be_met_is_refused_at_once_with_the_reason() -> None:
     assert refusal.retry_after_s == pytest.approx(0.007)
 
 
-def test_earliest_deadline_first_and_priorities_before_that() -> None:
+def test_the_earliest_deadline_goes_first() -> None:
     p = policy()
     for number, slo, priority in ((0, 0.5, 0), (1, 0.1, 0), (2, 0.9, 1)):
         assert p.offer(request(number, 0.0, slo, priority=priority), 0.0) == ()
     start = p.decide(0.0).start
     assert start is not None
-    assert [r.id for r in start.requests] == [2, 1, 0]
+    assert [r.id for r in start.requests] == [1, 0, 2]
     assert "3 of 3 waiting for m (of t): all that were waiting" in explain(start, 0.0)
+
+
+def test_a_larger_priority_takes_the_place_of_a_smaller_one() -> None:
+    """Where both do not fit: the one that waits with less goes, whatever came first; the other way round the newcomer does."""
+    p = policy()
+    assert p.decide(0.0).start is None
+    waiting = [request(n, 0.0, 0.035, priority=1) for n in range(40)]
+    kept = [r for r in waiting if not p.offer(r, 0.0)]
+    assert 8 <= len(kept) < 40
+    (refusal,) = p.offer(request(50, 0.0, 0.035, priority=0), 0.0)
+    assert refusal.request.id == 50
+    refused = p.offer(request(51, 0.0, 0.035, priority=2), 0.0)
+    assert refused
+    assert {(r.request.priority, r.why) for r in refused} == {(1, Why.SHARE)}
 
 
 def test_the_batch_meets_the_earliest_deadline_in_it() -> None:
@@ -168,6 +182,50 @@ def test_whatever_others_do_a_well_behaved_tenant_is_served(greed: int, model: s
     good = next(t for t in result.tenants if t.name == "good")
     assert good.in_time >= 0.99 * good.offered
     assert good.p99_s <= mine
+
+
+FAST, SLOW = {1: 0.0005, 8: 0.0012, 32: 0.0032}, {1: 0.006, 8: 0.016, 32: 0.048}
+
+
+def crowd(good: Stream, rate: float, greedy: Stream, greed: float, weights: tuple[float, float] = (1.0, 1.0)):  # type: ignore[no-untyped-def]
+    """Two tenants on the two models above, batch times scattered by a twentieth."""
+    times = {"fast": FAST, "slow": SLOW}
+    p = SloPolicy({n: Served(Known(t, 1.12)) for n, t in times.items()}, dict(zip(("good", "greedy"), weights, strict=True)))
+    source = Open(
+        [(good, Poisson(rate).times_s(3.0, np.random.default_rng(0))), (greedy, Poisson(greed).times_s(3.0, np.random.default_rng(1)))]
+    )
+    result = result_of(simulate(p, source, Spread({n: curve(t) for n, t in times.items()}, dict.fromkeys(times, 0.05), 2)), 3.0, 0.5)
+    return {t.name: t for t in result.tenants}
+
+
+@pytest.mark.parametrize(
+    ("mine", "rate", "theirs", "greed"),
+    [
+        (("fast", 0.02), 4000, ("fast", 0.02), 9000),  # one model, one SLO, 40 % of the chip
+        (("fast", 0.004), 3000, ("fast", 0.08), 12000),  # one model, an SLO of little more than the largest batch
+        (("slow", 0.06), 100, ("fast", 0.008), 20000),  # large batches among many small ones that are always more urgent
+        (("slow", 0.06), 50, ("fast", 0.008), 40000),
+        (("fast", 0.012), 1500, ("slow", 0.2), 1500),  # small ones among batches four times as long as they may wait
+    ],
+)  # fmt: skip
+def test_who_asks_for_less_than_a_share_is_served_among_greed(
+    mine: tuple[str, float], rate: float, theirs: tuple[str, float], greed: float
+) -> None:
+    tenants = crowd(Stream("good", *mine), rate, Stream("greedy", *theirs), greed)
+    assert tenants["good"].in_time >= 0.99 * tenants["good"].offered
+    assert tenants["good"].holds
+    assert tenants["greedy"].in_time > 0  # and the rest of the chip is theirs
+
+
+def test_priorities_and_weights_cost_no_throughput() -> None:
+    """One model that does 10,000 a second, asked for 13,000 or 18,000: who is served changes, how many are does not."""
+    urgent = crowd(Stream("good", "fast", 0.02, priority=5), 4000, Stream("greedy", "fast", 0.02), 9000)
+    assert urgent["good"].in_time >= 0.99 * urgent["good"].offered
+    weighted = crowd(Stream("good", "fast", 0.02), 9000, Stream("greedy", "fast", 0.02), 9000, (3.0, 1.0))
+    assert 2.5 < weighted["good"].in_time / weighted["greedy"].in_time < 3.5
+    for tenants in (urgent, weighted):
+        assert sum(t.in_time for t in tenants.values()) / 2.5 > 0.97 * 10000
+        assert all(t.holds for t in tenants.values())
 
 
 def test_a_newcomer_has_no_credit_for_the_past() -> None:

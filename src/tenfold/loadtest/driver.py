@@ -116,28 +116,30 @@ class Server:
 
     def _work_off(self) -> None:
         while (item := self._work.get()) is not None:
-            start, began, number = item
             try:
-                self._run(start.model, len(start.requests))
+                self._work_one(*item)
             except BaseException as error:  # told to whoever waits for the end
                 self._fail(error)
                 return
-            with self._lock:
-                end = self.now_s()
-                early = self._overdue(end)
-                self._service[number] = end - began
-                self._policy.finished(start, end, end - began)
-                self._batches.append(Batch(start, began, end))
-                for r in start.requests:
-                    if not r.shadow:
-                        self._finish[r.id] = (Outcome.ANSWERED, end)
-                self._free += 1
-                refused = early + self._ask(end)
-                self._lock.notify_all()
-            answered = [r for r in start.requests if not r.shadow]
-            if answered:
-                self._done(answered, True)
-            self._tell(refused)
+
+    def _work_one(self, start: Start, began: float, number: int) -> None:
+        self._run(start.model, len(start.requests))
+        with self._lock:
+            end = self.now_s()
+            early = self._overdue(end)
+            self._service[number] = end - began
+            self._policy.finished(start, end, end - began)
+            self._batches.append(Batch(start, began, end))
+            for r in start.requests:
+                if not r.shadow:
+                    self._finish[r.id] = (Outcome.ANSWERED, end)
+            self._free += 1
+            refused = early + self._ask(end)
+            self._lock.notify_all()
+        answered = [r for r in start.requests if not r.shadow]
+        if answered:
+            self._done(answered, True)
+        self._tell(refused)
 
     def _fail(self, error: BaseException) -> None:
         """Nobody is left waiting: what is open is refused, and what comes later too."""

@@ -9,20 +9,21 @@ from typing import final
 
 from tenfold.errors import InputError
 from tenfold.serving.latency import Latency
-from tenfold.serving.queue import Account, Key, Queue, key_of
+from tenfold.serving.queue import LIVE_GAPS, Key, Queue, key_of
 from tenfold.serving.record import Decision, Refusal, Request, Start, Why
 from tenfold.serving.residency import Residency, Weights
+from tenfold.serving.shares import Shares
 
 NEVER = float("inf")
-_MOST_DISPLACED = 64
+_MOST_DISPLACED = 64  # at a time
+_MOST_LOOKED = 256
+_FEW = 16
 _LOOKS = 32
-LATE_BUDGET = 0.005  # of the answers: half of what a p99 allows
 LEAST_MARGIN = 0.1  # of the mean, between it and the high quantile that admission counts with
-UNEQUAL_BATCHES = 2.0
-LEAST_LEFT = 0.1  # of the chip, for the choice of a batch
 EARLY_SHARE = 0.25  # of the SLO, at most
-CAUTION_STEP = 0.1  # more caution for an answer that came late
-MOST_CAUTION = 5.0
+EARLY_BATCHES = 1.0  # of the largest
+SHORTER = 0.75  # of the SLO of those in a batch: less is waited for
+LEAST_LEFT = 0.1  # of the chip, for the choice of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,23 @@ class Served:
     weights: Weights = field(default_factory=Weights)
 
 
+def _turn(key: Key, queue: Queue) -> Key:
+    """The order between models: by the latest start of a batch."""
+    return key[0], key[1] - queue.lead_s
+
+
+def _for(key: Key, queue: Queue, other: Queue) -> Key:
+    """The key in ``other`` that has the same turn as ``key`` has in ``queue``."""
+    return key if other is queue else (key[0], key[1] - queue.lead_s + other.lead_s)
+
+
 @final
 class SloPolicy:
     """Earliest deadline first, in the batch with the best throughput that meets every deadline in it.
 
     A request is admitted if, with all that is ahead of it and as many companions as the present rate brings, it would be answered in
     time, and nobody behind it would become late: in the mean, or as much nearer to the high quantile as answers come late, so that one in
-    two hundred does. Where it would not, a tenant that had less than its weighted share takes the place of
+    five hundred does. Where it would not, a tenant that had less than its weighted share takes the place of
     one that had more; else it is refused at once. Between models a batch is no longer than the others can wait for.
     """
 
@@ -51,82 +62,66 @@ class SloPolicy:
             raise InputError("a policy needs at least one model and one tenant")
         self._queues = {n: Queue(n, m.latency) for n, m in models.items()}
         self._many = len(models) > 1
-        self._shared = len(tenants) > 1
-        self._accounts = {n: Account(n, w) for n, w in tenants.items()}
+        self._shares = Shares(tenants, self._queues, workers)
         self._residency = Residency({n: m.weights for n, m in models.items()}, budget_bytes)
         self._workers = workers
         self._running: list[tuple[float, str]] = []  # expected end, model
-        self._caution = 0.0  # 0: by the mean, 1: by the high quantile
-        self._virtual_s = 0.0  # what those had who were served last: newcomers start from there
 
     # -- arrivals
 
     def offer(self, request: Request, now_s: float) -> Sequence[Refusal]:
         queue = self._queues[request.model]
         if queue.arrived(request, now_s):
-            others = sum(q.load for q in self._queues.values() if q is not queue and now_s - q.last_s < 20 * q.gap_s)
-            queue.suit(max(1.0 - others / self._workers, LEAST_LEFT))
-        account = self._accounts[request.tenant]
-        if not account.waiting:
-            account.served_s = max(account.served_s, self._virtual_s)
-        key = self._key(queue, request, account)
+            queue.suit(self._left(queue, now_s))
+        self._shares.arrived(request, now_s)
+        key = self._key(queue, request)
         if self._fits(queue, request, key, now_s):
             self._push(queue, request, key)
-            return ()
-        if request.shadow:
+            refused: Sequence[Refusal] = ()
+        elif request.shadow:
             return (Refusal(request, Why.SHADOW, 0.0),)
-        return self._contend(queue, request, key, now_s)
+        else:
+            refused = self._contend(queue, request, key, now_s)
+        self._shares.turned_away(len(refused))
+        return refused
 
-    def _key(self, queue: Queue, request: Request, account: Account) -> Key:
-        """The order of service: earliest deadline first; a tenant with less than others have goes a little before its deadline's turn,
-        so that it is not left to the last moment by those whose deadlines are always shorter."""
+    def _key(self, queue: Queue, request: Request) -> Key:
+        """The order of service: earliest deadline first; where others ask for too much, who does not goes a little before its turn, so that
+        whatever comes late is theirs."""
         rank, deadline = key_of(request)
-        if self._shared and any(a.waiting and self._had_more(a, account.tag_s, queue) for a in self._accounts.values() if a is not account):
-            slo = request.deadline_s - request.arrival_s
-            deadline -= min(EARLY_SHARE * slo, 2 * queue.latency.mean_s(queue.widest))
+        slo = deadline - request.arrival_s
+        short = queue.most < queue.latency.max_batch and slo < SHORTER * queue.longest_slo_s  # goes first as it is, in short batches
+        if self._shares.overloaded and not short and not self._shares.over(request.tenant):
+            deadline -= min(EARLY_SHARE * slo, EARLY_BATCHES * queue.latency.mean_s(queue.widest))
         return rank, deadline
 
-    @staticmethod
-    def _had_more(account: Account, tag_s: float, queue: Queue) -> bool:
-        """By more than a few batches, which is how far equals differ by chance."""
-        return account.tag_s > tag_s + UNEQUAL_BATCHES * queue.latency.mean_s(queue.widest) / account.weight
+    def _left(self, queue: Queue, now_s: float) -> float:
+        """Of a worker, for ``queue``: what other models leave, and no less than its tenants' weights are worth."""
+        others = sum(q.load for q in self._queues.values() if q is not queue and now_s - q.last_s < LIVE_GAPS * q.gap_s)
+        return max(1.0 - others / self._workers, self._shares.worth(queue.model, now_s), LEAST_LEFT)
 
     def _push(self, queue: Queue, request: Request, key: Key) -> None:
         queue.push(request, key)
-        if request.shadow:
-            return
-        account = self._accounts[request.tenant]
-        account.waiting += 1
-        account.queued_s += self._cost_s(queue) / account.weight
+        self._shares.queued(request, queue.cost_s)
 
     def _leave(self, queue: Queue, requests: Sequence[Request]) -> None:
         """Take what left ``queue`` off its tenants' accounts."""
-        cost = self._cost_s(queue)
-        for r in requests:
-            if r.shadow:
-                continue
-            account = self._accounts[r.tenant]
-            account.waiting -= 1
-            account.queued_s = max(account.queued_s - cost / account.weight, 0.0) if account.waiting else 0.0
+        self._shares.left(requests, queue.cost_s)
 
-    def _likely_s(self, latency: Latency, batch: int) -> float:
-        """The time that admission counts on for a batch."""
-        return latency.mean_s(batch) + min(self._caution, 1.0) * self._margin_s(latency, batch)
+    def _likely_s(self, latency: Latency, batch: int, tenant: str) -> float:
+        """The time that admission counts on for a batch with a request of ``tenant`` in it."""
+        return latency.mean_s(batch) + min(self._shares.caution(tenant), 1.0) * self._margin_s(latency, batch)
 
     def _soonest_s(self, queue: Queue) -> float:
         """What the first in a queue counts on: the likely time, or the mean where nothing else would run in its place."""
         alone = len(queue) == 1 and not self._running and sum(len(q) for q in self._queues.values()) == 1
-        return queue.latency.mean_s(1) if alone else self._likely_s(queue.latency, 1)
+        return queue.latency.mean_s(1) if alone else self._likely_s(queue.latency, 1, queue[0].tenant)
 
     @staticmethod
     def _margin_s(latency: Latency, batch: int) -> float:
         """From the mean to the high quantile, a tenth of the mean at least: what is ahead is never known exactly."""
         mean = latency.mean_s(batch)
         return max(latency.high_s(batch) - mean, LEAST_MARGIN * mean)
-
-    @staticmethod
-    def _cost_s(queue: Queue) -> float:
-        return queue.latency.mean_s(queue.cruise) / queue.cruise
 
     def _free_at(self, now_s: float) -> float:
         if len(self._running) < self._workers:
@@ -142,26 +137,26 @@ class SloPolicy:
             whole = self._ahead_s(queue, key, now_s)
             ahead = self._ahead_s(queue, queue.key(0), now_s) if place else whole
             start, between = start + ahead, whole - ahead
-        if self._finish(queue, place, start, now_s, between) > request.deadline_s:
+        if self._finish(queue, place, request.tenant, start, now_s, between) > request.deadline_s:
             return False
-        if place < len(queue) and not self._spares_own(queue, place, start, self._accounts[request.tenant].tag_s):
+        if place < len(queue) and not self._spares_own(queue, place, start, request):
             return False
         return not self._many or self._spares_others(queue, key, now_s)
 
-    def _spares_own(self, queue: Queue, place: int, start_s: float, tag_s: float) -> bool:
+    def _spares_own(self, queue: Queue, place: int, start_s: float, newcomer: Request) -> bool:
         """Whether those of the same model that would be served after ``place`` stay in time with one more: some of them looked at.
 
-        One that seems late already is let be, unless its tenant had less than the newcomer's: then nobody goes before it.
+        One that seems late already is let be, unless the newcomer's place would be its: then nobody goes before it.
         """
         latency, cruise = queue.latency, queue.widest
         extra = latency.mean_s(cruise) / cruise / self._workers
         for at in range(place, len(queue), max(1, (len(queue) - place) // _LOOKS)):
             whole, rest = divmod(at, cruise)
-            done = start_s + whole * latency.mean_s(cruise) / self._workers + self._likely_s(latency, rest + 1)
             behind = queue[at]
+            done = start_s + whole * latency.mean_s(cruise) / self._workers + self._likely_s(latency, rest + 1, behind.tenant)
             if behind.shadow:
                 return True
-            if behind.deadline_s < done + extra and (done <= behind.deadline_s or self._accounts[behind.tenant].tag_s < tag_s):
+            if behind.deadline_s < done + extra and (done <= behind.deadline_s or self._shares.before(behind, newcomer)):
                 return False
         return True
 
@@ -170,7 +165,7 @@ class SloPolicy:
         work = self._residency.load_s(queue.model, now_s)
         for other in self._queues.values():
             if other is not queue and len(other):
-                place = other.place(key)  # whoever is ahead brings companions along
+                place = other.place(_for(key, queue, other))  # whoever is ahead brings companions along
                 work += self._clear_s(other, min(len(other), -(-place // other.cruise) * other.cruise), now_s)
         return work / self._workers
 
@@ -182,14 +177,14 @@ class SloPolicy:
         mean = queue.latency.mean_s
         return self._residency.load_s(queue.model, now_s) + whole * mean(queue.cruise) + (mean(rest) if rest else 0.0)
 
-    def _finish(self, queue: Queue, place: int, start_s: float, now_s: float, between_s: float = 0.0) -> float:
+    def _finish(self, queue: Queue, place: int, tenant: str, start_s: float, now_s: float, between_s: float = 0.0) -> float:
         """When the request at ``place`` is likely answered, if the model's turn comes at ``start_s``, and after its first batch others take
         ``between_s`` before this one's.
 
         Where the present rate fills the batch by then, the batch is taken as full and all times by their high quantile: a backlog whose
         head has no slack for a full batch is worked off in small ones, which costs throughput.
         """
-        latency = queue.latency
+        latency, caution = queue.latency, self._shares.caution(tenant)
         count, spread, ahead = place + 1, 0.0, 1.0
         if place:
             slack = queue[0].deadline_s - start_s
@@ -203,75 +198,80 @@ class SloPolicy:
                 ahead += whole + 1 + (start_s - now_s) / max(widest, 1e-9) * self._many
                 spread = self._margin_s(latency, queue.widest) * (math.sqrt(ahead) - 1)
                 count = rest + 1
-        likely = start_s + min(self._caution, 1.0) * spread + self._likely_s(latency, min(count, latency.max_batch))
+        likely = start_s + min(caution, 1.0) * spread + self._likely_s(latency, min(count, latency.max_batch), tenant)
         full = min(count + int((start_s - now_s) / queue.gap_s), queue.cruise)
         if full <= count:
             return likely
-        more = max(self._caution - 1.0, 0.0) * LEAST_MARGIN * latency.mean_s(queue.widest) * math.sqrt(ahead)
+        more = max(caution - 1.0, 0.0) * LEAST_MARGIN * latency.mean_s(queue.widest) * math.sqrt(ahead)
         return max(likely, start_s + latency.mean_s(full) + spread + self._margin_s(latency, full) + more)
 
     def _spares_others(self, queue: Queue, key: Key, now_s: float) -> bool:
         """Whether the first of each other model that would be served after ``key`` stays in time with it."""
-        extra = self._cost_s(queue) if len(queue) else queue.latency.mean_s(1) + self._residency.load_s(queue.model, now_s)
+        extra = queue.cost_s if len(queue) else queue.latency.mean_s(1) + self._residency.load_s(queue.model, now_s)
         free = self._free_at(now_s)
         for other in self._queues.values():
             if other is queue or not len(other):
                 continue
-            place = other.place(key)
+            place = other.place(_for(key, queue, other))
             if place == len(other):
                 continue
             behind = other[place]
             if behind.shadow:
                 continue
             start = free + self._ahead_s(other, other.key(place), now_s) + self._clear_s(other, place, now_s) / self._workers
-            late = start + self._likely_s(other.latency, 1) - behind.deadline_s
+            late = start + self._likely_s(other.latency, 1, behind.tenant) - behind.deadline_s
             if late <= 0 < late + extra / self._workers:
                 return False
         return True
 
     def _contend(self, queue: Queue, request: Request, key: Key, now_s: float) -> Sequence[Refusal]:
-        """Refuse the newcomer, or those in its way of tenants that had more of their shares, the nearest first, where that lets it in."""
+        """Refuse the newcomer, or those in its way that have less right to their places, the nearest first, where that lets it in."""
         if queue.latency.mean_s(1) > request.deadline_s - now_s:
             return (Refusal(request, Why.ALONE, NEVER),)
-        mine = self._accounts[request.tenant]
-        tag = mine.tag_s + self._cost_s(queue) / mine.weight
-        over = {a.name for a in self._accounts.values() if a.waiting and a is not mine and self._had_more(a, tag, queue)}
         displaced: list[tuple[Queue, Request, Key]] = []
-        while over and len(displaced) < _MOST_DISPLACED:
-            found = self._in_the_way(queue, key, over)
-            if found is None:
+        step = 1
+        while step <= _MOST_DISPLACED:
+            found = self._displace(queue, request, key, step)
+            displaced += found
+            if not found:
                 break
-            other, at = found
-            old = other.key(at)
-            gone = other.take(1, at)
-            self._leave(other, gone)
-            displaced.append((other, gone[0], old))
             if self._fits(queue, request, key, now_s):
                 self._push(queue, request, key)
+                kept = [d for d in reversed(displaced[:-1]) if not self._taken_back(*d, now_s)]
                 retry = max(self._free_at(now_s) - now_s, 0.0)
-                return [Refusal(r, Why.SHARE, retry) for _, r, _ in displaced]
-            over = {n for n in over if self._accounts[n].waiting and self._had_more(self._accounts[n], tag, queue)}
+                return [Refusal(r, Why.SHARE, retry) for _, r, _ in (*kept, displaced[-1])]
+            step = max(1, len(displaced))
         for other, r, old in displaced:
             self._push(other, r, old)
-        others = any(a.waiting and a is not mine for a in self._accounts.values())
-        why = Why.SHARE if others and all(a.tag_s <= tag for a in self._accounts.values() if a.waiting and a is not mine) else Why.QUEUE
-        late = self._finish(queue, queue.place(key), self._free_at(now_s) + self._ahead_s(queue, key, now_s), now_s)
+        why = Why.SHARE if self._shares.over(request.tenant) and self._shares.others_wait(request.tenant) else Why.QUEUE
+        late = self._finish(queue, queue.place(key), request.tenant, self._free_at(now_s) + self._ahead_s(queue, key, now_s), now_s)
         return (Refusal(request, why, max(late - request.deadline_s, 0.0)),)
 
-    def _in_the_way(self, queue: Queue, key: Key, over: set[str]) -> tuple[Queue, int] | None:
-        """A request of those tenants that goes before ``key``, the nearest to it, its own model's first; else the nearest after it."""
+    def _displace(self, queue: Queue, request: Request, key: Key, count: int) -> list[tuple[Queue, Request, Key]]:
+        """Take up to ``count`` requests that yield to ``request``: those before it, the nearest first, its own model's first; then those
+        after it."""
+        found: list[tuple[Queue, Request, Key]] = []
         queues = [queue, *(q for q in self._queues.values() if q is not queue)]
-        for q in queues:
-            place = q.place(key)
-            for at in range(place - 1, max(place - _MOST_DISPLACED, 0) - 1, -1):
-                if q[at].tenant in over:
-                    return q, at
-        for q in queues:
-            place = q.place(key)
-            for at in range(place, min(place + _MOST_DISPLACED, len(q))):
-                if q[at].tenant in over:
-                    return q, at
-        return None
+        for before in (True, False):
+            for q in queues:
+                place = q.place(_for(key, queue, q))
+                span = range(place - 1, max(place - _MOST_LOOKED, 0) - 1, -1) if before else range(place, min(place + _MOST_LOOKED, len(q)))
+                chosen = [at for at in span if self._shares.yields(q[at], request, queue)][: count - len(found)]
+                for at in sorted(chosen, reverse=True):
+                    old = q.key(at)
+                    gone = q.take(1, at)
+                    self._leave(q, gone)
+                    found.append((q, gone[0], old))
+                if len(found) == count:
+                    return found
+        return found
+
+    def _taken_back(self, queue: Queue, request: Request, key: Key, now_s: float) -> bool:
+        """One displaced that was not in the way after all keeps its place."""
+        if self._fits(queue, request, key, now_s):
+            self._push(queue, request, key)
+            return True
+        return False
 
     # -- a free worker
 
@@ -287,7 +287,7 @@ class SloPolicy:
                 gone = queue.take(1)
                 self._leave(queue, gone)
                 refused.append(Refusal(head, Why.LATE, 0.0))
-                self._learn(head, late=True)
+                self._shares.learn(head, late=True)
                 continue
             evicted = self._residency.use(queue.model, now_s, frozenset(m for _, m in self._running))
             if evicted is None:
@@ -297,13 +297,13 @@ class SloPolicy:
             self._leave(queue, gone)
             for r in gone:
                 refused.append(Refusal(r, Why.SACRIFICE, 0.0))
-                self._learn(r, late=True)
+                self._shares.learn(r, late=True)
             waiting = len(queue)
             taken = queue.take(size)
-            self._virtual_s = max(self._virtual_s, min(self._accounts[r.tenant].served_s for r in taken))
+            self._shares.begin(taken)
             self._leave(queue, taken)
             mean, high = queue.latency.mean_s(size), queue.latency.high_s(size)
-            self._charge(taken, load + mean)
+            self._shares.charge(taken, load + mean)
             self._running.append((now_s + load + mean, queue.model))
             return Decision(Start(queue.model, taken, load, load + mean, load + high, why, waiting, evicted), NEVER, tuple(refused))
 
@@ -312,7 +312,7 @@ class SloPolicy:
         if not self._many:
             queue = next(iter(self._queues.values()))
             return queue if len(queue) else None
-        waiting = sorted((q for q in self._queues.values() if len(q)), key=lambda q: q.key(0))
+        waiting = sorted((q for q in self._queues.values() if len(q)), key=lambda q: _turn(q.key(0), q))
         if not waiting:
             return None
         for queue in waiting:
@@ -331,26 +331,27 @@ class SloPolicy:
         latency = queue.latency
         real = queue.real()
         count = real or len(queue)
-        limit = max(latency.largest(queue[0].deadline_s - start_s, count), 1)
+        limit = max(latency.largest(queue[0].deadline_s - start_s, min(count, queue.most)), 1)
         if queue.ranked:
             limit = self._within_all(queue, start_s, limit)
         drop = 0
         if limit < count and limit < queue.cruise:
             drop, limit = self._sacrifice(queue, start_s, count, limit)
         why = Why.ALL if limit == count - drop else Why.LARGEST if limit == latency.max_batch else Why.DEADLINE
-        if self._many:
-            strict, loose = self._room_s(queue, start_s)
-            within = min(latency.largest(strict, limit), max(latency.largest(loose, limit), min(queue.cruise, limit)))
-            if within < limit:
-                limit, why = max(within, 1), Why.OTHERS
+        strict, loose = self._room_s(queue, start_s)
+        within = min(latency.largest(strict, limit), max(latency.largest(loose, limit), min(queue.cruise, limit)))
+        if within < limit:
+            limit, why = max(within, 1), Why.OTHERS
         size = latency.best(limit)
         return drop, size, why if size == limit else Why.THROUGHPUT
 
     def _within_all(self, queue: Queue, start_s: float, limit: int) -> int:
-        """Where the first deadline is not the earliest: the largest batch that meets all in it."""
+        """Where the first deadline is not the earliest: the largest batch that meets all in it, but for those that are late already."""
         earliest, best = NEVER, 1
+        soonest = start_s + queue.latency.high_s(1)
         for i in range(limit):
-            earliest = min(earliest, queue[i].deadline_s)
+            if queue[i].deadline_s >= soonest:
+                earliest = min(earliest, queue[i].deadline_s)
             if start_s + queue.latency.high_s(i + 1) <= earliest:
                 best = i + 1
         return best
@@ -360,10 +361,10 @@ class SloPolicy:
         latency = queue.latency
         rate = queue.cruise / latency.mean_s(queue.cruise)
         best, top = (0, limit), limit - rate * latency.mean_s(limit)
-        waiting = [a for a in self._accounts.values() if a.waiting]
+        over = self._shares.over_waits()
         for drop in range(1, min(count, 2 * queue.cruise)):
-            if any(self._had_more(a, self._accounts[queue[drop - 1].tenant].tag_s, queue) for a in waiting):
-                break  # others had more: theirs to give up
+            if over and not self._shares.over(queue[drop - 1].tenant):
+                break  # others ask for more than their share: theirs to give up
             size = latency.largest(queue[drop].deadline_s - start_s, count - drop)
             value = size - drop - rate * latency.mean_s(max(size, 1))
             if size and value > top + 1e-9:
@@ -373,27 +374,50 @@ class SloPolicy:
         return best
 
     def _room_s(self, queue: Queue, start_s: float) -> tuple[float, float]:
-        """How long a batch may take so that what waits for other models, or is about to come, is still in time: strictly, for tenants that
-        had less than this batch's, and loosely, where all are alike and a small batch would make all of them wait longer."""
+        """How long a batch may take so that what waits for other models, or is about to come with less time, is still in time.
+
+        Strictly, for tenants with a better right than this batch's; loosely, where all are alike and a small batch would make all of them
+        wait longer.
+        """
         strict = loose = NEVER
-        mine = self._accounts[queue[0].tenant]
+        head = queue[0]
         for other in self._queues.values():
-            if other is queue:
+            if other is queue or not len(other) or other[0].shadow:
                 continue
-            load = self._residency.load_s(other.model, start_s)
-            if len(other):
-                head = other[0]
-                slack = head.deadline_s - start_s - other.latency.high_s(1) - load
-                if slack <= 0 or head.shadow:
-                    continue
-                if self._had_more(mine, self._accounts[head.tenant].tag_s, queue):
-                    strict = min(strict, slack)
-                else:
-                    loose = min(loose, slack)
-            elif start_s - other.last_s < 20 * other.gap_s:
-                slack = other.slo_s - other.latency.high_s(other.cruise) - load
-                strict = min(strict, slack if slack > 0 else NEVER)
-        return strict, loose
+            first = other[0]
+            slack = first.deadline_s - start_s - other.latency.high_s(1) - self._residency.load_s(other.model, start_s)
+            if slack <= 0:
+                continue
+            mine, theirs = self._shares.over(head.tenant), self._shares.over(first.tenant)
+            if mine and not theirs:
+                strict = min(strict, self._slack_s(other, start_s, slack))
+            elif theirs <= mine:
+                loose = min(loose, slack)
+        return min(strict, self._room_for_newcomers_s(queue, head, start_s)), loose
+
+    def _slack_s(self, queue: Queue, start_s: float, least_s: float) -> float:
+        """How long the first few in ``queue``, all in one batch, can wait; those that cannot whatever happens do not count."""
+        load = self._residency.load_s(queue.model, start_s)
+        for at in range(1, min(len(queue), queue.widest, _FEW)):
+            slack = queue[at].deadline_s - start_s - queue.latency.high_s(at + 1) - load
+            if slack <= 0:
+                break
+            least_s = min(least_s, slack)
+        return least_s
+
+    def _room_for_newcomers_s(self, queue: Queue, head: Request, start_s: float) -> float:
+        """The same for tenants that may ask at any moment, unless they ask for too much and this batch's tenant does not."""
+        room = NEVER
+        for flow in self._shares.flows(None if self._shares.over(head.tenant) else head.tenant):
+            other = self._queues[flow.model]
+            if not flow.live(start_s) or (len(other) and other is not queue):
+                continue
+            if other is queue and flow.slo_s > SHORTER * (head.deadline_s - head.arrival_s):
+                continue
+            slack = flow.slo_s - other.latency.high_s(other.cruise) - self._residency.load_s(other.model, start_s)
+            if slack > 0:
+                room = min(room, slack)
+        return room
 
     def finished(self, start: Start, now_s: float, service_s: float) -> None:
         for i, (_, model) in enumerate(self._running):
@@ -402,23 +426,10 @@ class SloPolicy:
                 break
         queue = self._queues[start.model]
         queue.latency.observe(len(start.requests), max(service_s - start.load_s, 1e-9))
-        self._charge(start.requests, service_s - start.expected_s)
+        self._shares.ended(start, queue, now_s)
+        self._shares.charge(start.requests, service_s - start.expected_s)
         for r in start.requests:
-            self._learn(r, late=now_s > r.deadline_s)
-
-    def _charge(self, requests: Sequence[Request], seconds: float) -> None:
-        """To the accounts of those whose requests are in a batch: what is expected when it begins, the difference when it ended."""
-        for r in requests:
-            if not r.shadow:
-                account = self._accounts[r.tenant]
-                account.served_s += seconds / len(requests) / account.weight
-
-    def _learn(self, request: Request, *, late: bool) -> None:
-        """A promise was kept or broken; what was admitted and given up later is a broken one. Nobody waits for a copy."""
-        if request.shadow:
-            return
-        self._caution += CAUTION_STEP * ((1 - LATE_BUDGET) if late else -LATE_BUDGET)
-        self._caution = min(max(self._caution, 0.0), MOST_CAUTION)
+            self._shares.learn(r, late=now_s > r.deadline_s)
 
     def drain(self) -> None:
         """Nothing waits for more to come."""

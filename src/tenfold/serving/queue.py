@@ -1,42 +1,47 @@
-"""What waits for one model, and how much of the chip each tenant had."""
+"""What waits for one model, and the batches that suit it."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from typing import final
 
-from tenfold.errors import InputError
 from tenfold.serving.latency import Latency
 from tenfold.serving.record import Request
 
-Key = tuple[int, float]
+Key = tuple[int, float]  # whether a copy, deadline
 
 _COMPACT = 512  # served entries to drop from the front at a time
 _MEMORY = 50.0  # arrivals that the estimated rate looks back on
+LIVE_GAPS = 20.0  # mean gaps without an arrival, after which none is expected
 _AHEAD = 1.15  # the batch is for a rate that much higher: the estimate is noisy, and bursts come
 
 
 def key_of(r: Request) -> Key:
-    """The order of service: copies last, then larger priority, then the earlier deadline."""
-    return (1 << 30 if r.shadow else -r.priority, r.deadline_s)
+    """The order of service: the earlier deadline, copies last. Priorities decide who is served, not when."""
+    return int(r.shadow), r.deadline_s
 
 
 @final
 class Queue:
     """Requests for one model in the order of service, with what its arrivals looked like."""
 
-    __slots__ = ("_head", "_keys", "_requests", "cruise", "gap_s", "last_s", "latency", "looked", "model", "ranked", "slo_s", "widest")
+    __slots__ = ("_free", "_head", "_keys", "_requests", "_wide", "cruise", "gap_s", "last_s", "latency", "lead_s", "longest_slo_s",
+                 "looked", "model", "most", "ranked", "slo_s", "widest")  # fmt: skip
 
     def __init__(self, model: str, latency: Latency) -> None:
         self.model = model
         self.latency = latency
         self.slo_s = float("inf")  # of the strictest request seen
+        self.longest_slo_s = 0.0
         self.gap_s = float("inf")  # moving mean between arrivals
         self.last_s = float("-inf")
         self.cruise = 1  # the batch that suits the present rate
         self.widest = 1  # the batch that works off a backlog
         self.looked = 0
         self.ranked = False  # whether the order was ever another than that of the deadlines
+        self.lead_s = latency.high_s(1)  # what a batch is begun before its deadline
+        self.most = latency.max_batch  # of a batch, for the sake of those that may come
+        self._free = self._wide = 1  # cruise and widest before that
         self._requests: list[Request] = []
         self._keys: list[Key] = []
         self._head = 0
@@ -58,7 +63,7 @@ class Queue:
 
     def push(self, request: Request, key: Key) -> None:
         at = self.place(key) + self._head
-        self.ranked = self.ranked or bool(self._keys and self._keys[-1][0] != key[0]) or key[1] != request.deadline_s
+        self.ranked = self.ranked or key[1] != request.deadline_s
         self._requests.insert(at, request)
         self._keys.insert(at, key)
 
@@ -79,12 +84,29 @@ class Queue:
         """How many are no copies; those come first."""
         if not self._requests or not self._requests[-1].shadow:
             return len(self)
-        return bisect_right(self._keys, (1 << 29, 0.0), self._head) - self._head
+        return bisect_right(self._keys, (0, float("inf")), self._head) - self._head
+
+    @property
+    def cost_s(self) -> float:
+        """Of a worker, for one request at the present batch."""
+        return self.latency.mean_s(self.cruise) / self.cruise
 
     @property
     def load(self) -> float:
         """Share of a worker that its arrivals would take at the present batch."""
-        return self.latency.mean_s(self.cruise) / self.cruise / self.gap_s
+        return self.cost_s / self.gap_s
+
+    @property
+    def together(self) -> int:
+        """As large a batch as comes together in half of its SLO."""
+        within = self.slo_s / 2 / self.gap_s if self.gap_s < float("inf") else 1.0
+        return max(1, int(min(within, self.widest)))
+
+    @property
+    def least_cost_s(self) -> float:
+        """Of a worker, for one request in such a batch."""
+        batch = self.together
+        return self.latency.mean_s(batch) / batch
 
     def arrived(self, request: Request, now_s: float) -> bool:
         """Note an arrival: the rate and the strictest SLO; whether it is time to ask again which batch suits them."""
@@ -92,16 +114,31 @@ class Queue:
         if gap < float("inf"):
             self.gap_s = gap if self.gap_s == float("inf") else self.gap_s + (gap - self.gap_s) / _MEMORY
         self.last_s = now_s
-        self.slo_s = min(self.slo_s, request.deadline_s - request.arrival_s)
+        slo = request.deadline_s - request.arrival_s
+        self.slo_s, self.longest_slo_s = min(self.slo_s, slo), max(self.longest_slo_s, slo)
         self.looked -= 1
         return self.looked <= 0
 
     def suit(self, left: float) -> None:
         """Choose the batches for the present rate, ``left`` of a worker being left by other models."""
         self.looked = 32
-        self.cruise = self._suiting(left)
         half = self.latency.largest(self.slo_s / 2, self.latency.max_batch)
-        self.widest = max(self.cruise, self.latency.best(half) if half else 1)
+        self._free = self._suiting(left)
+        self._wide = max(self._free, self.latency.best(half) if half else 1)
+        self._bounded()
+
+    def bound(self, slo_s: float) -> None:
+        """No batch takes longer than half of that SLO, so that whoever comes as one begins is in time with the next."""
+        self.most = max(1, self.latency.largest(slo_s / 2, self.latency.max_batch))
+        self._bounded()
+
+    def _bounded(self) -> None:
+        self.cruise, self.widest = min(self._free, self.most), min(self._wide, self.most)
+        self.lead(1)
+
+    def lead(self, batch: int) -> None:
+        """Against other models, its turn comes when a batch of so many must begin."""
+        self.lead_s = self.latency.high_s(batch)
 
     def _suiting(self, left: float) -> int:
         """The smallest batch that answers most of the present rate in time.
@@ -122,24 +159,3 @@ class Queue:
                 best, top = b, answered
             b = max(b + 1, int(b * 1.2))
         return best
-
-
-@final
-class Account:
-    """What one tenant had of the chip, in seconds over its weight, and what of its waits."""
-
-    __slots__ = ("name", "queued_s", "served_s", "waiting", "weight")
-
-    def __init__(self, name: str, weight: float) -> None:
-        if not 0 < weight < float("inf"):
-            raise InputError(f"tenant '{name}' needs a weight above 0 and finite, got {weight:g}")
-        self.name = name
-        self.weight = weight
-        self.served_s = 0.0
-        self.queued_s = 0.0
-        self.waiting = 0
-
-    @property
-    def tag_s(self) -> float:
-        """Start-time fair queueing: what it will have had when all of its queue is served (Goyal, Vin, Cheng 1996)."""
-        return self.served_s + self.queued_s
