@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -251,12 +252,16 @@ class SloPolicy:
         """Take up to ``count`` requests that yield to ``request``: those before it, the nearest first, its own model's first; then those
         after it."""
         found: list[tuple[Queue, Request, Key]] = []
+        yielding = self._shares.yielding(request, queue)
+        if not yielding:
+            return found
         queues = [queue, *(q for q in self._queues.values() if q is not queue)]
         for before in (True, False):
             for q in queues:
                 place = q.place(_for(key, queue, q))
                 span = range(place - 1, max(place - _MOST_LOOKED, 0) - 1, -1) if before else range(place, min(place + _MOST_LOOKED, len(q)))
-                chosen = [at for at in span if self._shares.yields(q[at], request, queue)][: count - len(found)]
+                willing = (at for at in span if (q[at].tenant, q[at].priority) in yielding)
+                chosen = list(itertools.islice(willing, count - len(found)))
                 for at in sorted(chosen, reverse=True):
                     old = q.key(at)
                     gone = q.take(1, at)

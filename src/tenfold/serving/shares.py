@@ -124,12 +124,14 @@ class Shares:
         self._turned_away = 0.0  # share of those that asked lately
         self._useful = Pace()  # what is got out of the chip, in the same seconds as the demands
         self._virtual_s = 0.0  # what those had who were served last: newcomers start from there
+        self._kinds: set[tuple[str, int]] = set()  # tenants and priorities that ever asked
         self._wary = 0.0  # the most caution of any tenant
 
     # -- what tenants ask for
 
     def arrived(self, request: Request, now_s: float) -> None:
         account = self._accounts[request.tenant]
+        self._kinds.add((request.tenant, request.priority))
         if self._followed:
             account.arrived(request, now_s)
             self._until_look -= 1
@@ -187,18 +189,22 @@ class Shares:
 
     # -- who goes first
 
-    def yields(self, held: Request, to: Request, queue: Queue) -> bool:
-        """Whether a place that ``held`` has goes to ``to`` of ``queue``.
+    def yielding(self, to: Request, queue: Queue) -> set[tuple[str, int]]:
+        """Tenants and priorities whose places go to ``to`` of ``queue``.
 
-        To a larger priority, else to another tenant that asks for no more than its share from one that does; of two that do, from the
-        one that had more.
+        Those of smaller priority; of the same, those of other tenants that ask for more than their share where its own does not, or,
+        where it does too, of those that had more.
         """
-        if held.priority != to.priority or held.tenant == to.tenant:
-            return held.priority < to.priority
-        over = self.over(held.tenant)
-        if over != self.over(to.tenant):
-            return over
-        return over and self._had_more(self._accounts[held.tenant], self._accounts[to.tenant], queue)
+        mine, over = self._accounts[to.tenant], self.over(to.tenant)
+        found = set()
+        for tenant, priority in self._kinds:
+            account = self._accounts[tenant]
+            if not account.waiting or priority > to.priority:
+                continue
+            owing = tenant != to.tenant and self.over(tenant) and (not over or self._had_more(account, mine, queue))
+            if priority < to.priority or owing:
+                found.add((tenant, priority))
+        return found
 
     @staticmethod
     def _had_more(account: Account, than: Account, queue: Queue) -> bool:
