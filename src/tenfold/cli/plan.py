@@ -67,6 +67,8 @@ def plan(
     sizes = Sizes(1, seq, height, width, named_sizes(size or ()))
     ask = _ask(model, slo, rate, mix, (region, dtype, cooling == "air"), sizes, phase)
     names = words(chip or ())
+    if chip is not None and not names:
+        raise InputError("--chip names no chip: leave it out for the whole catalogue")
     with progress("planning", len(names) or FINALISTS) as advance:
         found = planned(ask, names, lambda _: advance())
     grown, mixed, left = _headroom(found)
@@ -121,7 +123,7 @@ def _headroom(found: Plan) -> tuple[dict[str, Growth], tuple[Mixed, ...], tuple[
 
 def _print(found: Plan, headroom: list[str]) -> None:
     from tenfold.planner import differences
-    from tenfold.report.plan import notes, plan_tables, rejected_lines
+    from tenfold.report.plan import demand_lines, notes, plan_tables, rejected_lines
 
     console = terminal()
     for d in found.ask.demands:
@@ -129,7 +131,7 @@ def _print(found: Plan, headroom: list[str]) -> None:
     if found.options:
         for table in plan_tables(found):
             console.print(table)
-        for line in differences(found):
+        for line in (*demand_lines(found), *differences(found)):
             console.print(line, soft_wrap=True)
         for line in headroom:
             console.print(line, soft_wrap=True)

@@ -12,6 +12,8 @@ from tenfold.planner.plan import answer
 from tenfold.planner.record import Ask, Demand, Plan
 from tenfold.profile import Sizes, load, roles
 from tenfold.scenario import Closed, Models, Scenario
+from tenfold.scenario.read import DEFAULT_SPREAD
+from tenfold.serving import Poisson, ServerSchedule
 
 ANY = Sizes()
 
@@ -38,7 +40,7 @@ def plan(
 
 def planned(ask: Ask, chips: Sequence[str], advance: Callable[[str], None] = lambda what: None) -> Plan:
     """The plan for ``ask`` over ``chips`` by name, or over the whole catalogue where none is named."""
-    records = [chip_named(n) for n in chips or [n for n in names() if n != "host"]]
+    records = [chip_named(n) for n in dict.fromkeys(chips) or [n for n in names() if n != "host"]]
     return answer(ask, records, named=bool(chips), advance=advance)
 
 
@@ -65,8 +67,8 @@ def ask_one(
 def ask_mix(scenario: Scenario, *, region: str | None = None, dtype: str | None = None, air_only: bool = False) -> Ask:
     """The question for all streams of a scenario, by their mean rates, versions by their shares, dtypes as given.
 
-    Its chip, memory, workers, policy, priorities, spreads and shadows are not asked about. Raises InputError for a model with given times
-    instead of a network, or a closed loop, which has no rate.
+    Its chip, workers and policy are not asked about; what else of it is left out is in the answer. Raises InputError for a model with
+    given times instead of a network, or a closed loop, which has no rate.
     """
     specs = {m.name: m for m in scenario.models}
     models: dict[str, Models] = {}
@@ -85,4 +87,18 @@ def ask_mix(scenario: Scenario, *, region: str | None = None, dtype: str | None 
                     models[name] = Models(load(spec.network), Sizes(1, spec.seq))
                 rate = s.arrivals.rate_per_s * share
                 demands.append(Demand(t.name, name, models[name], s.slo_s, rate, t.weight, spec.dtype))
-    return Ask(tuple(demands), region, air_only, dtype)
+    return Ask(tuple(demands), region, air_only, dtype, left_out=_left_out(scenario))
+
+
+def _left_out(scenario: Scenario) -> tuple[str, ...]:
+    streams = [s for t in scenario.tenants for s in t.streams]
+    uneven = any(not isinstance(s.arrivals, Poisson | ServerSchedule) for s in streams)
+    shadows = any(v.shadow for versions in scenario.routes.values() for v in versions)
+    found = {
+        "bursts, days and traces (mean rates are taken)": uneven,
+        "priorities": any(s.priority for s in streams),
+        "the memory budget": scenario.memory_bytes is not None,
+        "spreads": any(m.spread != DEFAULT_SPREAD for m in scenario.models),
+        "shadow copies": shadows,
+    }
+    return tuple(what for what, there in found.items() if there)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from tenfold.carbon import assumption, footprint, region_named, system_share
-from tenfold.chips import Chip
+from tenfold.carbon import J_PER_KWH, assumption, footprint, region_named, system_share
+from tenfold.chips import Chip, MatrixPrecision
 from tenfold.economics import idle_power, ownership, purchase, rent, tco
-from tenfold.errors import DoesNotFit, InputError, MissingFigure, ModelError, UnsupportedDType
+from tenfold.errors import DoesNotFit, InputError, MissingFigure, ModelError, UnknownName, UnsupportedDType
 from tenfold.estimate import Estimate
 from tenfold.planner.capacity import IN_TIME, SEARCH_REQUESTS, Load, largest_useful, limit, load, p99_of, p99s
 from tenfold.planner.record import RANKS, Ask, Count, Entry, Option, Plan, Rejected
-from tenfold.planner.screen import Work, screen, work_of
+from tenfold.planner.screen import Work, one_item, screen, work_of
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
 from tenfold.serving import high_factor
 
 Advance = Callable[[str], None]
 NEARLY_IDLE = "cannot meet 99 of 100 in time unless it is idle nearly always: one item takes too much of the SLO"
+NEAREST = 5
+MORE = 4  # chips at most beyond what a short run took for enough
 ENOUGH = 0.75  # of the SLO: batches that take longer are hardly ever in time, having waited for one like them
 
 
@@ -31,18 +33,40 @@ def answer(ask: Ask, chips: Sequence[Chip], *, named: bool, advance: Advance = l
     works: list[Work] = [work_of(d) for d in ask.demands]
     finalists, rejected = screen(ask, chips, works, named=named)
     options: list[Option] = []
-    for chip in finalists:
-        found = _option(ask, chip)
-        if isinstance(found, Option):
-            options.append(found)
-        else:
-            rejected.append(found)
-        advance(chip.name)
+
+    def compile_for(chosen: Sequence[Chip]) -> None:
+        for chip in chosen:
+            found = _option(ask, chip)
+            if isinstance(found, Option):
+                options.append(found)
+            else:
+                rejected.append(found)
+            advance(chip.name)
+
+    compile_for(finalists)
+    if not options:  # no chip may be called unable by a guess
+        behind = {r.chip for r in rejected if not r.certain}
+        rejected = [r for r in rejected if r.certain]
+        compile_for([c for c in chips if c.name in behind])
+    if not options:
+        rejected = _really(ask, chips, rejected)
     ranks = _ranks(options)
     return Plan(ask, tuple(sorted(options, key=lambda o: _order(o, ranks))), tuple(rejected), ranks)
 
 
+def _really(ask: Ask, chips: Sequence[Chip], rejected: Sequence[Rejected]) -> list[Rejected]:
+    """The nearest of those that cannot even at their peak, with what one item really takes: the least possible is asked for next."""
+    records = {c.name: c for c in chips}
+    near = sorted((r for r in rejected if r.at_peak), key=lambda r: r.short_by or math.inf)[:NEAREST]
+    found = {r.chip: one_item(ask, records[r.chip]) for r in near}
+    return [found.get(r.chip) or r for r in rejected]
+
+
 def _check(ask: Ask) -> None:
+    known = [p.value for p in MatrixPrecision]
+    for dtype in (ask.dtype, *(d.dtype for d in ask.demands)):
+        if dtype is not None and dtype not in known:
+            raise UnknownName("dtype", dtype, known)
     weights: dict[str, float] = {}
     for d in ask.demands:
         if weights.setdefault(d.tenant, d.weight) != d.weight:
@@ -111,9 +135,14 @@ def needed_bytes(ask: Ask, services: Sequence[Service]) -> float:
 
 def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Option:
     working = max(1, math.ceil(1 / most.share - 1e-9))
+    failed = load(ask, services, 1 / working)
+    for _ in range(MORE):  # the limit comes from a short run: the count must hold in a longer one
+        if failed.in_time >= IN_TIME:
+            break
+        working += 1
+        failed = load(ask, services, 1 / working)
     total = working + ask.spare
-    usual = load(ask, services, 1 / total)
-    failed = load(ask, services, 1 / working) if ask.spare else usual
+    usual = load(ask, services, 1 / total) if ask.spare else failed
     low = load(ask, services, 1 / total, "low", SEARCH_REQUESTS)
     high = load(ask, services, 1 / total, "high", SEARCH_REQUESTS)
     first = ask.demands[0]
@@ -134,9 +163,10 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     kg, entries = _carbon(ask, chip, mean_w, total)
     return Option(
         chip, tuple(services), services[0].dtype, batch, usual.result.total.mean_batch, _count(ask, services, working), p99_s,
-        p99_of(ask, failed.result, 0), p99s(usual.result), usual.in_time, usual.result.total.goodput_per_s * total,
+        p99_of(ask, failed.result, 0), p99s(usual.result), p99s(failed.result), usual.in_time, failed.in_time,
+        usual.result.total.goodput_per_s * total,
         most.share * ask.rate_per_s, usual.result.utilisation, energy_j,
-        mean_w, provisioned, bought, owned, rented, kg, entries, ask.rate_per_s,
+        mean_w, provisioned, bought, owned, rented, _kwh(ask, chip, mean_w, total), kg, entries, ask.rate_per_s,
     )  # fmt: skip
 
 
@@ -165,6 +195,11 @@ def _power(chip: Chip, services: Sequence[Service], usual: Load, batch: int) -> 
     total = busy + idle_j
     peak = Estimate.exact(chip.tdp_w) if chip.tdp_w else Estimate(busy_w, busy_w * low, busy_w * high) * ownership("tdp_over_busy")
     return total / answered, total / span, peak
+
+
+def _kwh(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> Estimate:
+    """For a million items, with the host's share and PUE, all chips on."""
+    return mean_w * system_share(chip) * assumption("pue") * (total * 1e6 / ask.rate_per_s / J_PER_KWH)
 
 
 def _carbon(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> tuple[Estimate | None, tuple[Entry, ...]]:

@@ -40,6 +40,7 @@ class Ask:
     spread: float = 0.05
     spare: int = 1
     seed: int = 0
+    left_out: tuple[str, ...] = ()  # of what a scenario says
 
     def demands_of(self, tenant: str) -> int:
         return sum(d.tenant == tenant for d in self.demands)
@@ -72,10 +73,11 @@ class Option:
     """One kind of chip for the whole demand.
 
     ``batch`` is the largest useful one of the first demand; ``p99_s`` its 99th percentile with all chips up, ``p99_failed_s`` with the
-    spare ones down, ``p99s_s`` of every demand, ``in_time`` the share answered in time of the one that
-    fares worst, ``goodput_per_s`` all that is. ``limit_per_s`` is what one chip can answer with 99 of 100 in time, ``provisioned_w`` what
-    the site must be able to give one with its share of the host. Energy an item is at the chip, idle time included. Money and carbon are
-    for a million items; None where nobody sells or rents the chip, or no region is given.
+    spare ones down, ``p99s_s`` and ``p99s_failed_s`` of every demand, ``in_time`` and ``in_time_failed`` the share answered in time of
+    the one that fares worst, ``goodput_per_s`` all that is. ``limit_per_s`` is what one chip can answer with 99 of 100 in time,
+    ``provisioned_w`` what the site must be able to give one with its share of the host. Energy an item is at the chip, idle time
+    included; ``kwh`` are for a million items, host and PUE included. Money and carbon are for a million items too; None where nobody
+    sells or rents the chip, or no region is given.
     """
 
     chip: Chip
@@ -87,7 +89,9 @@ class Option:
     p99_s: Estimate
     p99_failed_s: float
     p99s_s: Mapping[str, float]
+    p99s_failed_s: Mapping[str, float]
     in_time: float
+    in_time_failed: float
     goodput_per_s: float
     limit_per_s: float
     utilisation: float
@@ -97,6 +101,7 @@ class Option:
     bought: Purchase | None
     tco: Tco | None
     rent: Rent | None
+    kwh: Estimate
     kgco2e: Estimate | None
     carbon: tuple[Entry, ...]
     rate_per_s: float
@@ -123,12 +128,13 @@ class Option:
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A chip that is no option, and why; ``certain`` is False where only a guess put it behind others, ``short_by`` how many SLOs one item
-    takes at least, where that is the reason."""
+    takes at least, where that is the reason, ``at_peak`` that nothing was compiled for that."""
 
     chip: str
     reason: str
     certain: bool = True
     short_by: float | None = None
+    at_peak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,6 @@ class Plan:
 
     @property
     def closest(self) -> Rejected | None:
-        """Of the chips that cannot meet the SLO, the one that came nearest."""
+        """Of the chips that cannot meet the SLO, the one that came nearest, by what one item really takes where that is known."""
         near = [r for r in self.rejected if r.short_by is not None]
-        return min(near, key=lambda r: r.short_by or 0.0) if near else None
+        return min(near, key=lambda r: (r.at_peak, r.short_by or 0.0)) if near else None

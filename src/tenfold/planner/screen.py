@@ -97,18 +97,28 @@ def screen(ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: boo
     return [g.chip for g in refined if g.chip.name in last], rejected
 
 
+def one_item(ask: Ask, chip: Chip) -> Rejected | None:
+    """Why one item of some demand, compiled, takes longer than its SLO; None where none does."""
+    worst: Rejected | None = None
+    for d in ask.demands:
+        try:
+            real = d.models.run(chip, d.dtype or ask.dtype, 1).time_s.value
+        except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
+            return Rejected(chip.name, str(error))
+        if real > d.slo_s and (worst is None or real / d.slo_s > (worst.short_by or 0.0)):
+            why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {real * 1e3:.4g} ms"
+            worst = Rejected(chip.name, why, short_by=real / d.slo_s)
+    return worst
+
+
 def _refined(ask: Ask, guess: Guess, works: Sequence[Work]) -> Guess | Rejected:
     """The guess corrected by how much longer than its guess one item really takes, compiled."""
     chip, busy = guess.chip, 0.0
+    if (late := one_item(ask, chip)) is not None:
+        return late
     for d, work in zip(ask.demands, works, strict=True):
         dtype = d.dtype or ask.dtype
-        try:
-            real = d.models.run(chip, dtype, 1).time_s.value
-        except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
-            return Rejected(chip.name, str(error))
-        if real > d.slo_s:
-            why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {real * 1e3:.4g} ms"
-            return Rejected(chip.name, why, short_by=real / d.slo_s)
+        real = d.models.run(chip, dtype, 1).time_s.value
         precision = chip.storage(dtype)
         slower = real / (roof_s(chip, precision, work, 1) / EFFICIENCY + LAUNCH_S)
         busy += d.rate_per_s * _seconds_an_item(chip, precision, work, d.slo_s) * max(slower, 1.0)
@@ -148,7 +158,7 @@ def _judge(ask: Ask, chip: Chip, works: Sequence[Work]) -> Guess | Rejected:
         least = work.flops / chip.peak_flops[precision]
         if least > demand.slo_s:
             why = f"cannot meet {demand.slo_s * 1e3:.4g} ms: one item of {demand.name} takes {least * 1e3:.4g} ms even at its peak"
-            return Rejected(chip.name, why, short_by=least / demand.slo_s)
+            return Rejected(chip.name, why, short_by=least / demand.slo_s, at_peak=True)
         busy += demand.rate_per_s * _seconds_an_item(chip, precision, work, demand.slo_s)
     return _priced(chip, math.ceil(busy) + ask.spare, busy)
 

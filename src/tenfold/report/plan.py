@@ -17,7 +17,7 @@ from tenfold.report.svg import pareto_svg
 from tenfold.units import show
 
 COLUMNS = ("chip", "dtype", "batch", "chips", "p99", "one down", "limit each", "busy", "J an item", "CapEx $", "TCO $/year", "$ a million",
-           "rented", "gCO2e a million", "TCO, CapEx, carbon")  # fmt: skip
+           "rented", "kWh a million", "gCO2e a million", "TCO, CapEx, carbon")  # fmt: skip
 
 
 def _number(e: Estimate | None, scale: float = 1.0) -> str:
@@ -49,7 +49,7 @@ def plan_rows(plan: Plan) -> list[list[str]]:
                 o.chip.name, o.dtype, f"{o.batch} ({o.mean_batch:.1f})", _chips(o), _time(o.p99_s), show(o.p99_failed_s, "s"),
                 f"{_short(o.limit_per_s)}/s", f"{o.utilisation:.0%}", _number(o.energy_j), _number(o.capex_usd),
                 _number(o.tco_usd_per_year), _number(o.usd_per_million_owned), _number(o.usd_per_million_rented),
-                _number(o.kgco2e, 1e3), ", ".join(ranks),
+                _number(o.kwh), _number(o.kgco2e, 1e3), ", ".join(ranks),
             ]
         )  # fmt: skip
     return rows
@@ -61,17 +61,26 @@ def plan_tables(plan: Plan) -> list[Table]:
     speed = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     money = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     priced = any(o.tco or o.rent for o in plan.options)
-    for i, c in enumerate(COLUMNS):
-        if i < 9:
-            speed.add_column(c, no_wrap=i < 2)
-        if i == 0 or (i >= 9 and (priced or i >= 13) and not (i == 13 and plan.ask.region is None)):
-            money.add_column(c, no_wrap=i == 0)
+    shown = [0, *(i for i in range(9, len(COLUMNS)) if (priced or i >= 13) and not (i == 14 and plan.ask.region is None))]
+    for i in range(9):
+        speed.add_column(COLUMNS[i], no_wrap=i < 2)
+    for i in shown:
+        money.add_column(COLUMNS[i], no_wrap=i == 0)
     for r in rows:
         speed.add_row(*r[:9])
-        money.add_row(
-            *[r[0], *(cell for i, cell in enumerate(r) if i >= 9 and (priced or i >= 13) and not (i == 13 and plan.ask.region is None))]
-        )
+        money.add_row(*(r[i] for i in shown))
     return [speed, money]
+
+
+def demand_lines(plan: Plan) -> list[str]:
+    """The p99 of each demand on each chip, where there are several: all up, and with the spare ones down."""
+    if len(plan.ask.demands) < 2:
+        return []
+    return [
+        f"{o.chip.name}: p99 (one down) "
+        + ", ".join(f"{n} {show(p, 's')} ({show(o.p99s_failed_s.get(n, p), 's')})" for n, p in o.p99s_s.items() if p == p)
+        for o in plan.options
+    ]
 
 
 def rejected_lines(plan: Plan) -> list[str]:
@@ -116,6 +125,10 @@ def notes(plan: Plan) -> list[str]:
     if any(o.bought and o.bought.estimated for o in plan.options):
         names = ", ".join(o.chip.name for o in plan.options if o.bought and o.bought.estimated)
         found.append(f"Not sold, price estimated within a factor of two: {names}.")
+    if len(plan.ask.demands) > 1:
+        found.append("In the table: batch and p99 of the first demand.")
+    if plan.ask.left_out:
+        found.append(f"Left out of what the file says: {', '.join(plan.ask.left_out)}.")
     if any(o.tco for o in plan.options):
         found.append(
             "Owned: price and server share over 3 years, 9 to 13 $ for each watt of data centre over 10 to 15 years, upkeep, electricity "
@@ -141,7 +154,9 @@ def option_document(plan: Plan, o: Option) -> dict[str, Any]:
     document: dict[str, Any] = {
         "chip": o.chip.name, "dtype": o.dtype, "batch": o.batch, "mean_batch": o.mean_batch, "count": o.count.value,
         "interval_count": [o.count.low, o.count.high], "spare": o.count.spare, "p99_s": o.p99_s.value, "interval_p99_s": interval(o.p99_s),
-        "p99_failed_s": o.p99_failed_s, "p99_by_tenant_s": dict(o.p99s_s), "in_time": o.in_time, "goodput_per_s": o.goodput_per_s,
+        "p99_failed_s": o.p99_failed_s, "p99_by_tenant_s": dict(o.p99s_s), "p99_failed_by_tenant_s": dict(o.p99s_failed_s),
+        "in_time": o.in_time, "in_time_failed": o.in_time_failed, "kwh_per_million": o.kwh.value,
+        "interval_kwh_per_million": interval(o.kwh), "goodput_per_s": o.goodput_per_s,
         "throughput_per_s": o.limit_per_s,
         "utilisation": o.utilisation, "energy_j_per_item": o.energy_j.value, "interval_j_per_item": interval(o.energy_j),
         "power_w": o.mean_w.value, "provisioned_w": o.provisioned_w.value,
@@ -175,6 +190,8 @@ def plan_document(plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed
     }
     if ask.region:
         document["region"] = ask.region
+    if ask.left_out:
+        document["left_out_of_the_file"] = list(ask.left_out)
     if grown:
         document["headroom"] = {n: {"memory_years": g.memory_years, "latency_years": g.latency_years} for n, g in grown.items()}
     if mixed:
@@ -187,29 +204,38 @@ def plan_document(plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed
 
 
 def plan_page(plan: Plan, headroom: Sequence[str]) -> str:
-    """The plan as one HTML page without scripts."""
+    """The plan as one HTML page without scripts. Dollars are drawn of those that can be bought, of rented chips only where none can."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
     asked = "; ".join(f"{d.name}: {_short(d.rate_per_s)}/s within {show(d.slo_s, 's')} ({d.tenant})" for d in plan.ask.demands)
     environment = Environment(loader=PackageLoader("tenfold.report"), autoescape=True)
-    charts = [pareto_svg(_points(plan, money=m), title, unit) for m, title, unit in (
-        (True, "p99 and dollars for a million items", "$"), (False, "p99 and grams of CO2e for a million items", "gCO2e"))]  # fmt: skip
+    drawn = (
+        (True, f"p99 and dollars for a million items, {_dollars(plan)}", "$"),
+        (False, "p99 and grams of CO2e for a million items", "gCO2e"),
+    )
+    charts = [pareto_svg(_points(plan, money=m), title, unit) for m, title, unit in drawn]
     entries = [
         (o.chip.name, [(what, _number(e * o.count.value)) for what, e in o.tco.entries]) for o in plan.options if o.tco
     ]  # fmt: skip
     return environment.get_template("plan.html").render(
         title="Plan: " + ", ".join(dict.fromkeys(d.name for d in plan.ask.demands)),
         subtitle=", ".join(x for x in (asked, plan.ask.region) if x),
-        columns=COLUMNS, rows=plan_rows(plan), charts=[Markup(c) for c in charts if c], differences=differences(plan), headroom=headroom,
+        columns=COLUMNS, rows=plan_rows(plan), charts=[Markup(c) for c in charts if c], differences=[*demand_lines(plan), *differences(plan)],
+        headroom=headroom,
         rejected=rejected_lines(plan), notes=notes(plan), entries=entries,
     )  # fmt: skip
+
+
+def _dollars(plan: Plan) -> str:
+    return "owned" if any(o.tco for o in plan.options) else "rented"
 
 
 def _points(plan: Plan, *, money: bool) -> list[tuple[str, Estimate, Estimate]]:
     found = []
     for o in plan.options:
-        y = (o.usd_per_million_owned or o.usd_per_million_rented) if money else (o.kgco2e * 1e3 if o.kgco2e else None)
+        dollars = o.usd_per_million_owned if _dollars(plan) == "owned" else o.usd_per_million_rented
+        y = dollars if money else (o.kgco2e * 1e3 if o.kgco2e else None)
         if y is not None:
             found.append((o.chip.name, o.p99_s, y))
     return found
