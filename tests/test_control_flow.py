@@ -9,8 +9,11 @@ import pytest
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from support import check_against_runtime, imported, model_of, ops_of
+from tenfold.chips import chip
+from tenfold.compiler import compile as compile_for
+from tenfold.compiler.passes import run_passes
 from tenfold.errors import InputError, ModelError
-from tenfold.ir import bind, graph_totals, interpret
+from tenfold.ir import bind, graph_totals, interpret, verify
 
 F, I64, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
@@ -156,3 +159,29 @@ def test_inputs_of_the_wrong_type_or_shape_are_refused() -> None:
     for wrong in (np.ones((2, 3)), np.ones((2, 3), np.int64), np.ones((3, 3), np.float32), np.ones(2, np.float32)):
         with pytest.raises(InputError, match="input 'x' must be fp32"):
             interpret(graph, {"x": wrong})
+
+
+@pytest.mark.parametrize("trips", [0, 1, 5])
+def test_known_trips_are_counted(trips: int) -> None:
+    """A loop that is known to run so often costs its body so many times, and nothing is assumed."""
+    product = [helper.make_node("MatMul", ["h", "w"], ["y"]), helper.make_node("Identity", ["c"], ["go"])]
+    inner = body(product, [("i", I64, []), ("c", B, []), ("h", F, [8, 8])], [("go", B), ("y", F)])
+    node = helper.make_node("Loop", ["n", "t", "x"], ["z"], body=inner)
+    constants = {"n": np.int64(trips), "t": np.bool_(True), "w": np.ones((8, 8), np.float32)}
+    graph = imported(model_of([node], {"x": (np.float32, [8, 8])}, ["z"], constants))
+    program = compile_for(graph, chip("tpu-v4"))
+    assert sum(k.repeat for k in program.kernels if k.products) == trips
+    assert program.assumed == ()
+
+
+def test_a_model_may_hand_back_its_inputs_and_constants() -> None:
+    """Under their own names, before and after the passes."""
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    graph = imported(model_of(nodes, {"x": (np.float32, [4])}, ["y", "x", "k"], {"k": np.ones(1, np.float32)}))
+    feeds = {"x": np.arange(4, dtype=np.float32) - 2}
+    for g in (graph, run_passes(graph)):
+        verify(g)
+        assert g.outputs == ("y", "x", "k")
+        results = interpret(g, feeds)
+        np.testing.assert_array_equal(results["x"], feeds["x"])
+        np.testing.assert_array_equal(results["k"], [1.0])

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tenfold
+from tenfold.carbon import assumption, region_named, system_share
 from tenfold.chips import chip, names
 from tenfold.cli import app
 from tenfold.economics import YEAR_S, ownership, purchase
@@ -226,6 +227,66 @@ def test_rare_demands_count_and_one_model_shares_its_batches(tmp_path: Path) -> 
         assert o["p99_by_tenant_s"]["bulk"] <= 0.005
 
 
+def test_a_rare_demand_takes_no_chips_of_its_own(tmp_path: Path) -> None:
+    """One request of a transformer a second beside 20,000 of a CNN."""
+    text = """name = "rare"
+duration = "1 s"
+[[model]]
+name = "cnn"
+network = "resnet50"
+[[model]]
+name = "bert"
+network = "bert-large"
+[[tenant]]
+name = "a"
+[[tenant.stream]]
+model = "cnn"
+slo = "15 ms"
+arrivals = { kind = "gamma", rate = "20000 /s", cv = 2 }
+"""
+    rare = """[[tenant]]
+name = "b"
+[[tenant.stream]]
+model = "bert"
+slo = "100 ms"
+priority = 1
+arrivals = { kind = "poisson", rate = "0.1 /s" }
+"""
+    counts = []
+    for content in (text, text + rare):
+        path = tmp_path / "mix.toml"
+        path.write_text(content)
+        done = runner.invoke(app, ["plan", "--mix", str(path), "--chip", "tpu-v4i", "--json"])
+        document = json.loads(done.stdout)
+        counts.append(document["options"][0]["count"])
+    assert counts[1] <= counts[0] + 1
+    assert document["left_out_of_the_file"] == ["bursts, days and traces (mean rates are taken)", "priorities"]
+    assert set(document["options"][0]["p99_failed_by_tenant_s"]) == {"a", "b"}
+
+
+def test_no_chip_is_called_unable_by_a_guess() -> None:
+    """Only a chip that the guess puts behind can do it; and one that idles nearly always may do it too."""
+    found = tenfold.plan("resnet50", slo_s=150e-6, rate_per_s=10)
+    assert "tpu-v7" in {o.chip.name for o in found.options}
+    assert all(o.p99_s.value <= 150e-6 for o in found.options)
+    assert tenfold.plan("resnet50", slo_s=100e-6, rate_per_s=10, chips=["tpu-v7"]).options
+
+
+@pytest.mark.parametrize(("model", "name", "slo", "rate"), [("squeezenet", "l4", 0.003, 78754), ("resnet50", "t4", 0.01, 3000)])
+def test_the_count_holds_in_a_longer_run_with_one_down(model: str, name: str, slo: float, rate: float) -> None:
+    (option,) = tenfold.plan(model, slo_s=slo, rate_per_s=rate, chips=[name]).options
+    assert option.in_time_failed >= 0.99
+
+
+def test_kwh_are_watts_with_host_and_pue(resnet: Plan) -> None:
+    """By hand from what the plan shows; and times the grid's intensity they are its grams."""
+    for o in resnet.options:
+        joules = o.mean_w.value * o.count.value * 1e6 / 20000
+        assert o.kwh.value == pytest.approx(joules * system_share(o.chip).value * assumption("pue").value / 3.6e6)
+        assert o.kgco2e is not None
+        assert o.kgco2e.value == pytest.approx(o.kwh.value * 3.6e6 * region_named("us-central1").kgco2e_per_j)
+
+
 def test_tables_that_are_looked_up_are_not_read_whole() -> None:
     """DLRM's embedding tables hold most of its parameters; a batch touches a few rows."""
     assert tenfold.plan("dlrm", slo_s=0.005, rate_per_s=1000, chips=["a100-sxm-80"]).options
@@ -258,6 +319,9 @@ def refused(*words: str) -> str:
         (("resnet50", "--slo", "0ms", "--rate", "5"), "must be above 0"),
         (("resnet50", "--slo", "15", "--rate", "5"), "has no unit"),
         (("tpu-v1-mlp0", "--slo", "15ms", "--rate", "5", "--size", "batch=4"), "'batch' is the batch, which the plan itself chooses"),
+        (("resnet50", "--slo", "15ms", "--rate", "1000rps"), "'1000rps' has the unknown unit 'rps'"),
+        (("resnet50", "--slo", "15ms", "--rate", "5", "--dtype", "int3"), "unknown dtype 'int3'"),
+        (("resnet50", "--slo", "15ms", "--rate", "5", "--chip", ","), "--chip names no chip"),
         (("resnet50", "--slo", "15ms"), "needs MODEL, --slo and --rate"),
         (("resnet50", "--slo", "15ms", "--rate", "5", "--cooling", "water"), "--cooling is air or liquid"),
         (("resnet50", "--slo", "15ms", "--rate", "5", "--mix", "x.toml"), "leave MODEL, --slo and --rate out"),
@@ -277,6 +341,7 @@ def test_no_chip_is_an_answer_with_the_closest() -> None:
     document = json.loads(runner.invoke(app, ["plan", "bert-large", "--slo", "100us", "--rate", "10", "--json"]).stdout)
     assert document["options"] == []
     assert document["closest"]["slos_for_one_item"] > 1
+    assert "alone takes" in result.stderr  # compiled, not a bound
 
 
 def test_the_page_is_whole(tmp_path: Path) -> None:

@@ -106,10 +106,19 @@ def _ask(
     if model is None or slo is None or rate is None:
         raise InputError("a plan needs MODEL, --slo and --rate (such as: tenfold plan resnet50 --slo 15ms --rate 1000), or --mix FILE")
     slo_s = units.parse(slo, "time_s")
-    per_s = units.parse(rate if "/" in rate else f"{rate} /s", "rate_per_s")
+    per_s = units.parse(f"{rate} /s" if _bare(rate) else rate, "rate_per_s")
     if slo_s <= 0 or per_s <= 0:
         raise InputError(f"--slo and --rate must be above 0, got {slo} and {rate}")
     return ask_one(model, slo_s=slo_s, rate_per_s=per_s, region=region, sizes=sizes, dtype=dtype, air_only=air, phase=phase)
+
+
+def _bare(text: str) -> bool:
+    """Whether it is a number without a unit."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _headroom(found: Plan) -> tuple[dict[str, Growth], tuple[Mixed, ...], tuple[LeftOut, ...]]:

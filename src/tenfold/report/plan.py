@@ -221,9 +221,8 @@ def plan_page(plan: Plan, headroom: Sequence[str]) -> str:
     return environment.get_template("plan.html").render(
         title="Plan: " + ", ".join(dict.fromkeys(d.name for d in plan.ask.demands)),
         subtitle=", ".join(x for x in (asked, plan.ask.region) if x),
-        columns=COLUMNS, rows=plan_rows(plan), charts=[Markup(c) for c in charts if c], differences=[*demand_lines(plan), *differences(plan)],
-        headroom=headroom,
-        rejected=rejected_lines(plan), notes=notes(plan), entries=entries,
+        columns=COLUMNS, rows=plan_rows(plan), charts=[Markup(c) for c in charts if c], headroom=headroom,
+        differences=[*demand_lines(plan), *differences(plan)], rejected=rejected_lines(plan), notes=notes(plan), entries=entries,
     )  # fmt: skip
 
 

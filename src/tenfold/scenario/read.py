@@ -17,6 +17,7 @@ from tenfold.serving.versions import check_shares
 
 POLICIES = ("slo", "fixed", "delay", "aimd", "clockwork")
 DEFAULT_SPREAD = 0.05
+MOST_REQUESTS = 100_000_000  # of one stream
 
 
 class _Arrivals(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -219,11 +220,26 @@ def _scenario(file: _File, folder: Path) -> Scenario:
     duration, warm_up = units.parse(file.duration, "time_s"), units.parse(file.warm_up, "time_s")
     if not 0 <= warm_up < duration:
         raise InputError(f"a scenario lasts longer than its warm-up, got {file.duration} and {file.warm_up}")
+    tenants = tuple(_tenant(t, {*names, *routes}, folder) for t in file.tenant)
+    for t in tenants:
+        _check_amount(t, duration)
     return Scenario(
         file.name, duration, warm_up, file.seed, file.chip, units.parse(file.memory, "bytes") if file.memory else None, file.workers,
-        models, tuple(_tenant(t, {*names, *routes}, folder) for t in file.tenant), {n: tuple(v) for n, v in routes.items()},
+        models, tenants, {n: tuple(v) for n, v in routes.items()},
         _policy(file.policy), file.note,
     )  # fmt: skip
+
+
+def _check_amount(t: TenantSpec, duration_s: float) -> None:
+    """Raises InputError for more requests than a simulation holds, or a trace of which none comes before the end."""
+    for s in t.streams:
+        if isinstance(s.arrivals, Closed):
+            continue
+        if s.arrivals.rate_per_s * duration_s > MOST_REQUESTS:
+            rate = f"{s.arrivals.rate_per_s:.3g} a second for {duration_s:g} s"
+            raise InputError(f"tenant '{t.name}': {rate} are more than the {MOST_REQUESTS:,} requests that a run may have")
+        if isinstance(s.arrivals, Trace) and s.arrivals.recorded_s[0] >= duration_s:
+            raise InputError(f"tenant '{t.name}': its trace begins after the end of the scenario at {duration_s:g} s")
 
 
 def _distinct(what: str, names: list[str]) -> None:
@@ -295,6 +311,8 @@ def _arrivals(a: _Arrivals, folder: Path) -> Arrivals | Closed:
         return Diurnal(rate, a.swing, units.parse(a.period, "time_s"))
     if a.kind == "loadgen-server":
         return ServerSchedule(rate, a.seed)
+    if not a.on or not a.off:
+        raise InputError("on-off arrivals need how long they are 'on' and 'off', such as on = \"1 s\", off = \"3 s\"")
     return OnOff(rate, units.parse(a.off_rate, "rate_per_s"), units.parse(a.on, "time_s"), units.parse(a.off, "time_s"))
 
 
@@ -308,4 +326,6 @@ def _trace(path: Path) -> Trace:
 def _policy(p: _Policy) -> PolicySpec:
     if p.kind not in POLICIES:
         raise UnknownName("policy", p.kind, POLICIES)
+    if p.queue is not None and p.queue < 1:
+        raise InputError(f"a queue holds at least one, got {p.queue}: leave it out for one without a bound")
     return PolicySpec(p.kind, p.batch, units.parse(p.delay, "time_s"), p.queue, p.step, p.backoff, p.margin)
