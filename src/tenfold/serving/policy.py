@@ -17,9 +17,9 @@ from tenfold.serving.shares import Shares
 
 NEVER = float("inf")
 _MOST_DISPLACED = 64  # at a time
-_MOST_LOOKED = 256
-_FEW = 16
-_LOOKS = 32
+_MOST_LOOKED = 256  # of a queue, for some that yield
+_FEW = 16  # of those waiting for another model, that a batch makes room for
+_LOOKS = 32  # at those behind a newcomer
 LEAST_MARGIN = 0.1  # of the mean, between it and the high quantile that admission counts with
 EARLY_SHARE = 0.25  # of the SLO, at most
 EARLY_BATCHES = 1.0  # of the largest
@@ -51,8 +51,8 @@ class SloPolicy:
 
     A request is admitted if, with all that is ahead of it and as many companions as the present rate brings, it would be answered in
     time, and nobody behind it would become late: in the mean, or as much nearer to the high quantile as answers come late, so that one in
-    five hundred does. Where it would not, a tenant that had less than its weighted share takes the place of
-    one that had more; else it is refused at once. Between models a batch is no longer than the others can wait for.
+    five hundred does. Where it would not, it takes the places of those that have less right to them (``Shares.yielding``); else it is refused
+    at once. A batch is no longer than others, waiting or about to come, can wait for.
     """
 
     def __init__(
