@@ -51,8 +51,8 @@ class SloPolicy:
 
     A request is admitted if, with all that is ahead of it and as many companions as the present rate brings, it would be answered in
     time, and nobody behind it would become late: in the mean, or as much nearer to the high quantile as answers come late, so that one in
-    five hundred does. Where it would not, it takes the places of those that have less right to them (``Shares.yielding``); else it is refused
-    at once. A batch is no longer than others, waiting or about to come, can wait for.
+    five hundred does. Where it would not, it takes the places of those that have less right to them (``Shares.yielding``); else it is
+    refused at once. A batch is no longer than others, waiting or about to come, can wait for.
     """
 
     def __init__(
