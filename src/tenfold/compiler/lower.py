@@ -113,10 +113,10 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
 
 
 def _attention(scope: Scope, op: Op) -> Attention:
-    batch, heads, kv_heads, q_len, kv_len, dk, dv = (_int(d, op.name) for d in attention_dims(op_call(scope.graph, op)))
+    call = op_call(scope.graph, op)
+    batch, heads, kv_heads, q_len, kv_len, dk, dv = (_int(d, op.name) for d in attention_dims(call))
     causal = op.kind == "cached_attention" or bool(op.attrs.get("is_causal", 0))
-    window = attention_window(op_call(scope.graph, op)) or 0
-    return Attention(batch, heads, kv_heads, q_len, kv_len, (dk + dv) // 2, causal, window=window)
+    return Attention(batch, heads, kv_heads, q_len, kv_len, (dk + dv) // 2, causal, window=attention_window(call) or 0)
 
 
 def _experts(scope: Scope, op: Op) -> Experts:

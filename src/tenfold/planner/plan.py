@@ -18,7 +18,7 @@ from tenfold.serving import high_factor
 
 Advance = Callable[[str], None]
 NEARLY_IDLE = "cannot meet 99 of 100 in time unless it is idle nearly always: one item takes too much of the SLO"
-NEAREST = 5
+NEAREST = 5  # of the chips that cannot, compiled for one item to say what they really take
 MORE = 4  # chips at most beyond what a short run took for enough
 ENOUGH = 0.75  # of the SLO: batches that take longer are hardly ever in time, having waited for one like them
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ def demand_lines(plan: Plan) -> list[str]:
         return []
     return [
         f"{o.chip.name}: p99 (one down) "
-        + ", ".join(f"{n} {show(p, 's')} ({show(o.p99s_failed_s.get(n, p), 's')})" for n, p in o.p99s_s.items() if p == p)
+        + ", ".join(f"{n} {show(p, 's')} ({show(o.p99s_failed_s.get(n, p), 's')})" for n, p in o.p99s_s.items() if not math.isnan(p))
         for o in plan.options
     ]
 

@@ -134,7 +134,6 @@ class Queue:
 
     def _bounded(self) -> None:
         self.cruise, self.widest = min(self._free, self.most), min(self._wide, self.most)
-        self.lead(1)
 
     def lead(self, batch: int) -> None:
         """Against other models, its turn comes when a batch of so many must begin."""

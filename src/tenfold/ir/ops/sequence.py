@@ -36,9 +36,8 @@ def attention_window(call: Call) -> int | None:
 
     Causal attention sees nothing to the right whatever the window says.
     """
-    left = int(call.attr("left_window_size", -1))
     causal = call.op.kind == "cached_attention" or bool(call.attr("is_causal", 0))
-    right = 0 if causal else int(call.attr("right_window_size", -1))
+    left, right = int(call.attr("left_window_size", -1)), 0 if causal else int(call.attr("right_window_size", -1))
     return None if left < 0 or right < 0 else left + right + 1
 
 
