@@ -33,6 +33,7 @@ def host_chip() -> Chip:
             "clock": _figure(clock, "verified", "cpuinfo"),
             "units": _figure(cores, "verified", "cpuinfo"),
             "vector_ops_per_cycle": _figure(lanes * cores, "derived", "cpuinfo"),
+            "vector_bits": _figure(lanes * 8, "derived", "cpuinfo"),
             "memory.capacity": _figure(memory_kib * 1024, "verified", "meminfo"),
             "memory.bandwidth": _figure(cores * _MEMORY_PER_CORE, "assumed", "tenfold"),
             "tdp": Quantity(cores * 4.0, cores * 1.0, cores * 10.0, "assumed", "tenfold", "watts per core, a share of a server"),

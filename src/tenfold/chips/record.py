@@ -103,6 +103,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sustained_clock: _Figure | None = None
     units: _Figure | None = None
     vector_ops_per_cycle: _Figure | None = None
+    vector_bits: _Figure | None = None
     tdp: _Figure | None = None
     idle_power: _Figure | None = None
     busy_power: _Figure | None = None
@@ -202,6 +203,11 @@ class Chip:
         return named.get("CMEM") or named.get(self.activation_level) or named.get("VMEM")
 
     @property
+    def vector_lanes(self) -> int:
+        """fp32 numbers in one vector register of a processor; 256 bits where its file does not say."""
+        return int(self.figures["vector_bits"].value) // 32 if "vector_bits" in self.figures else 8
+
+    @property
     def near_bytes(self) -> float:
         """How much of ``near`` is free for that: half where the working buffers of the kernel that runs are in it too."""
         near = self.near
@@ -294,7 +300,7 @@ class Chip:
 _DIMENSIONS = {
     "process": "length_m", "die_area": "area_m2", "transistors": "count", "clock": "frequency_hz",
     "sustained_clock": "frequency_hz", "units": "count",
-    "vector_ops_per_cycle": "count", "tdp": "power_w", "idle_power": "power_w", "busy_power": "power_w",
+    "vector_ops_per_cycle": "count", "vector_bits": "count", "tdp": "power_w", "idle_power": "power_w", "busy_power": "power_w",
     "system_power": "power_w",
 }  # fmt: skip
 

@@ -27,8 +27,11 @@ def cut(made: Iterable[Kernel], groups: Sequence[Group], root: Mapping[str, str]
         if chip.kind == "systolic" and not kernel.products and SOFTMAX & set(kernel.ops) and kernel.operands:
             yield from twice(kernel)
             continue
-        if kernel.attention is None or chip.kind == "host" or not kernel.operands:
+        if kernel.attention is None or not kernel.operands:
             yield kernel
+            continue
+        if chip.kind == "host":
+            yield from _parts(kernel, groups[kernel.group], root, passes=1)
             continue
         if chip.kind == "systolic":
             whole = _all_scores(kernel, kernel.attention)

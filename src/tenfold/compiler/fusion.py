@@ -20,7 +20,7 @@ from tenfold.ir.table import Access, Lowering, OpRow
 from tenfold.ir.views import roots
 from tenfold.machine.kernel import Group
 
-_FUNCTIONS = frozenset({"relu", "clip", "sigmoid", "tanh", "leaky_relu", "hard_sigmoid"})  # that ONNX Runtime fuses
+_FUNCTIONS = frozenset({"relu", "clip", "sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"})  # that ONNX Runtime fuses
 SOFTMAX = frozenset({"softmax", "log_softmax"})
 LARGEST = 256  # ops in one kernel (TVM's limit)
 _ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE})
@@ -205,11 +205,12 @@ class _Grower:
 
     def _simple_end(self, region: _Region, i: int) -> bool:
         """Whether op ``i`` is what a runtime of single operators takes into a contraction: a sum, then a function."""
-        kind = self.graph.ops[i].kind
+        op = self.graph.ops[i]
         ended = [self.graph.ops[j].kind for j in region.ops if self.rows[j].lowering is Lowering.VECTOR]
         if region.anchor is None or any(k in _FUNCTIONS for k in ended):
             return False
-        return kind in _FUNCTIONS or (kind == "add" and "add" not in ended)
+        number = any(n in self.graph.constants and self.size(n) == 1 for n in op.inputs if n)
+        return op.kind in _FUNCTIONS or (op.kind == "add" and "add" not in ended and not number)
 
     def _refusal_of_row(self, region: _Region, i: int, access: Access) -> str:
         if access is not Access.ROW:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from tenfold.chips import Chip, MatrixPrecision
+from tenfold.compiler.layout import lay_out
 from tenfold.errors import ModelError
 from tenfold.ir.cost import op_call, op_work
 from tenfold.ir.dims import symbols_of
@@ -167,7 +168,8 @@ def _precision(scope: Scope, op: Op) -> MatrixPrecision:
     """The precision of a contraction: int8 or fp8 where the model itself is quantised and the chip has it."""
     if scope.precision is MatrixPrecision.INT8:
         return scope.precision
-    operands = [v.dtype for v in (scope.graph.value(n) for n in op.inputs[:2]) if v is not None]
+    inputs = op.inputs[1:3] if op.kind == "dynamic_quantize_lstm" else op.inputs[:2]  # which narrows what comes in itself
+    operands = [v.dtype for v in (scope.graph.value(n) for n in inputs) if v is not None]
     if operands and all(d in _NARROW_INT for d in operands) and MatrixPrecision.INT8 in scope.chip.peak_flops:
         return MatrixPrecision.INT8
     if operands and all(d in _NARROW_FLOAT for d in operands) and MatrixPrecision.FP8 in scope.chip.peak_flops:
@@ -206,7 +208,8 @@ def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> l
         return []
     body = op.bodies[0]
     inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits)
-    made = kernels(inner, bodies[id(body)], bodies)
+    groups = bodies[id(body)]
+    made = lay_out(kernels(inner, groups, bodies), groups, body, inner.root, scope.chip)
     return [replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count, operands=()) for k in made]
 
 

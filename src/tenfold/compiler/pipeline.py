@@ -9,6 +9,7 @@ from tenfold.chips import Chip, MatrixPrecision
 from tenfold.compiler import lower
 from tenfold.compiler.cut import cut
 from tenfold.compiler.fusion import fuse, rules_of, separate
+from tenfold.compiler.layout import lay_out
 from tenfold.compiler.passes import DCE, PASSES, Observer, run_passes, without_weights
 from tenfold.compiler.schedule import ordered, plan_memory
 from tenfold.errors import InputError, UnknownName
@@ -51,7 +52,7 @@ def build(
     Raises ModelError for a shape that is not static, UnknownName for a step that does not exist.
     """
     known = graph if options.keep_weights else without_weights(graph)
-    clean = run_passes(known, options.without, observe)
+    clean = run_passes(known, options.without, observe, single_ops=chip.kind == "host")
     groups, bodies = _groups(clean, chip, options.without)
     stored = None if "precision" in options.without else chip.bits(precision)
     scope = lower.scope_of(clean, chip, precision, stored)
@@ -63,7 +64,9 @@ def build(
     if "order" not in options.without:
         groups = ordered(groups, activations, outputs)
     lowered = lower.kernels(scope, groups, bodies)
-    made = tuple(lowered if "fuse" in options.without else cut(lowered, groups, scope.root, chip, rules_of(chip).row_elements))
+    whole = "fuse" in options.without and chip.kind != "host"  # where a runtime has no kernel for an attention anyway
+    apart = lowered if whole else cut(lowered, groups, scope.root, chip, rules_of(chip).row_elements)
+    made = tuple(lay_out(apart, groups, clean, scope.root, chip))
     sizes = {o.name: scope.bytes(o.name) if o.name in clean.values else o.bytes for k in made for o in k.operands}
     resident = chip.kind == "systolic" and "residency" not in options.without
     balances = [balance(chip, k) for k in made] if resident else ()

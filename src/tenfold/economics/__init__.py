@@ -11,7 +11,7 @@ import msgspec
 from tenfold import units
 from tenfold.chips import Chip
 from tenfold.chips.record import Status
-from tenfold.economics.own import YEAR_S, Purchase, Tco, idle_power, ownership, ownership_sources, purchase, tco
+from tenfold.economics.own import YEAR_S, Purchase, Tco, dispatch, idle_power, ownership, ownership_sources, purchase, tco
 from tenfold.errors import DataFileError
 from tenfold.estimate import Estimate
 
@@ -21,6 +21,7 @@ __all__ = [
     "Purchase",
     "Rent",
     "Tco",
+    "dispatch",
     "idle_power",
     "ownership",
     "ownership_sources",

@@ -49,9 +49,9 @@ class _Ownership(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     figure: dict[str, _Figure]
 
 
-@lru_cache(maxsize=1)
-def _figures() -> tuple[Mapping[str, Estimate], Mapping[str, str]]:
-    path = DATA / "ownership.toml"
+@lru_cache(maxsize=2)
+def _figures(name: str) -> tuple[Mapping[str, Estimate], Mapping[str, str]]:
+    path = DATA / name
     try:
         file = msgspec.toml.decode(path.read_bytes(), type=_Ownership)
         figures = {n: Estimate(*(units.parse(t, f.unit) for t in (f.value, f.low, f.high))) for n, f in file.figure.items()}
@@ -63,12 +63,17 @@ def _figures() -> tuple[Mapping[str, Estimate], Mapping[str, str]]:
 
 def ownership(name: str) -> Estimate:
     """A figure of ``ownership.toml`` in SI units, with its interval."""
-    return _figures()[0][name]
+    return _figures("ownership.toml")[0][name]
+
+
+def dispatch(name: str) -> Estimate:
+    """A figure of ``dispatch.toml`` in SI units, with its interval: what a host takes of a chip's time when single requests come."""
+    return _figures("dispatch.toml")[0][name]
 
 
 def ownership_sources() -> tuple[str, ...]:
     """Every figure of ownership with value, interval, status and source."""
-    return tuple(_figures()[1].values())
+    return tuple(_figures("ownership.toml")[1].values())
 
 
 @lru_cache(maxsize=1)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
-from tenfold.chips import Chip
+from tenfold.chips import Chip, MatrixPrecision
+from tenfold.ir.infer import row_of
 from tenfold.ir.table import Lowering
 from tenfold.machine.gpu_rates import Parts, norm
-from tenfold.machine.kernel import Kernel, Product
+from tenfold.machine.kernel import Kernel, Product, Program, Role
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
+POWER_CYCLES = 40  # of a power function that is not vectorised, which only one core works on (assumed)
+_SLOW = (Lowering.MOVE, Lowering.GATHER)
 
 
 def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     """Time of one operator on all cores (Williams, Waterman, Patterson 2009, Roofline, with overlap in part).
 
-    Bytes marked near come from the caches, the others from memory; a change of layout reaches a share of either.
+    Bytes marked near come from the caches, the others from memory; a change of layout or a look-up reaches a share of either.
+    A recurrent layer reads its weights from the caches in every step but the first. Work is shared out among the cores, once
+    a step and for each item of a convolution over gathered windows, where that is quicker than leaving it to one.
     """
     clock = chip.clock("time")
     launch = chip.constant("launch_s")
@@ -25,32 +29,62 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     matrix = sum(_product_s(chip, kernel, p) * p.repeat for p in kernel.products)
     work = (0 if kernel.products else kernel.vector_ops) + kernel.transcendentals * TRANSCENDENTAL_OPS
     vector = work / ((chip.vector_ops_per_cycle or 1.0) * clock * chip.constant("vector_fraction"))
+    if "lrn" in kernel.ops:
+        vector += kernel.transcendentals * POWER_CYCLES / clock
     rate = chip.memory_bytes_per_s * chip.constant("memory_fraction")
-    rate *= chip.constant("move_fraction") if kernel.kind is Lowering.MOVE else 1.0
-    memory = kernel.traffic.total / rate + kernel.traffic.near / (rate * chip.constant("cache_factor"))
-    return Parts(float(norm(matrix, memory, vector)) + launch, matrix, vector, memory, 0.0, launch)
+    rate *= chip.constant("move_fraction") if kernel.kind in _SLOW else 1.0
+    again = sum((p.repeat - 1) * p.batch * p.n * p.k * kernel.operand_bits / 8 for p in kernel.products)
+    near = kernel.traffic.near + kernel.cached_bytes + again
+    memory = kernel.traffic.total / rate + near / (rate * chip.constant("cache_factor"))
+    steps = max((p.repeat for p in kernel.products), default=1)
+    if steps == 1:
+        spent = float(norm(matrix, memory, vector))
+    else:  # plain code combines the states, after the products of each step
+        vector += kernel.vector_ops / ((chip.units or 1) * clock)
+        spent = float(norm(matrix, memory)) + vector
+    items = max((p.batch for p in kernel.products), default=1) if kernel.cached_bytes else 1
+    forked = max(steps, items) * chip.constant("fork_s")
+    total = min(spent + forked, spent * (chip.units or 1))
+    return Parts(total + launch, matrix, vector, memory, 0.0, total + launch - spent)
+
+
+def entry_s(chip: Chip, program: Program) -> float:
+    """What a call of the runtime costs beside the kernels: itself, and operators that only give bytes another shape."""
+    views = sum(row_of(op).lowering is Lowering.VIEW for op in program.graph.ops)
+    return chip.constant("run_s") + views * chip.constant("launch_s")
 
 
 def _product_s(chip: Chip, kernel: Kernel, p: Product) -> float:
     """Seconds of one repetition: results fill whole vectors, but where each group has few columns, which runs across groups."""
     peak = chip.peak_flops[kernel.precision]
-    lanes = max(1.0, (chip.vector_ops_per_cycle or 4.0) / (chip.units or 1) / 4)  # two fused multiply-adds a cycle
+    lanes = chip.vector_lanes
     flops = 2 * p.batch * p.m * p.n * p.k
     if "conv" in kernel.ops and p.batch > 1 and p.n < lanes:
         return flops / (peak * chip.constant("grouped_fraction"))
-    share = chip.constant("conv_fraction" if "conv" in kernel.ops else "matrix_fraction")
+    name = "conv_fraction" if "conv" in kernel.ops else "int8_fraction" if kernel.precision is MatrixPrecision.INT8 else "matrix_fraction"
+    share = chip.constant(name)
+    if name == "matrix_fraction":  # two vectors of results in each row keep the units busy; one column is a product with a vector
+        lanes = 1 if p.n == 1 else 2 * lanes
     return flops * math.ceil(p.n / lanes) * lanes / p.n / (peak * share)
 
 
-def cached(chip: Chip, kernels: Sequence[Kernel], weight_bytes: int) -> tuple[Kernel, ...]:
-    """The kernels with what the caches hold marked near: all weights if they fit together, what one kernel moves if that fits."""
+def cached(chip: Chip, program: Program) -> tuple[Kernel, ...]:
+    """The kernels with what the caches hold marked near: all weights if they fit together, what one kernel moves if that fits.
+
+    The model's own inputs and results are in the caches only where they and all weights fit together.
+    """
     cache = chip.sram_bytes
-    found = []
-    for k in kernels:
-        t = k.traffic
-        if weight_bytes <= cache:
-            t = replace(t, weights=0, near_weights=t.weights)
-        if t.inputs + t.outputs <= cache:
-            t = replace(t, inputs=0, outputs=0, near_inputs=t.inputs, near_outputs=t.outputs)
-        found.append(replace(k, traffic=t))
-    return tuple(found)
+    all_fit = program.weight_bytes + program.io_bytes <= cache
+    far = frozenset() if all_fit else frozenset((*program.graph.inputs, *program.graph.outputs))
+    return tuple(_cached(k, cache, far, weights=program.weight_bytes <= cache) for k in program.kernels)
+
+
+def _cached(kernel: Kernel, cache: float, far: frozenset[str], *, weights: bool) -> Kernel:
+    t = kernel.traffic
+    if weights:
+        t = replace(t, weights=0, near_weights=t.weights)
+    if t.inputs + t.outputs <= cache:
+        given = sum(o.bytes for o in kernel.operands if o.role is Role.INPUT and o.name in far)
+        results = sum(o.bytes for o in kernel.operands if o.role is Role.OUTPUT and o.name in far)
+        t = replace(t, inputs=given, outputs=results, near_inputs=t.inputs - given, near_outputs=t.outputs - results)
+    return replace(kernel, traffic=t)

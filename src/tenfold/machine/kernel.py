@@ -189,7 +189,8 @@ class Kernel:
     width of matrix operands. ``operands`` are the buffers it touches; ``group`` is the number of the group
     in the program that it runs. ``attention`` and ``experts`` are there where the products are those of one. ``rows``
     of ``row_elements`` is what it reduces along. ``quantizes`` are the elements that are scaled and narrowed before, in a
-    kernel of their own.
+    kernel of their own. ``cached_bytes`` it moves in its caches beside operands: windows copied together, weights
+    that are read again.
     """
 
     name: str
@@ -210,6 +211,7 @@ class Kernel:
     rows: int = 0
     row_elements: int = 0
     quantizes: int = 0
+    cached_bytes: int = 0
 
     @property
     def arithmetic(self) -> int:
@@ -232,6 +234,7 @@ class Kernel:
             self.rows,
             self.row_elements,
             self.quantizes,
+            self.cached_bytes,
             self.family,
         )
 

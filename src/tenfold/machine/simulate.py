@@ -23,11 +23,11 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     require_model(chip)
     if chip.memory_bytes is not None and program.memory_bytes > chip.memory_bytes:
         raise DoesNotFit(program.model, program.memory_bytes, chip.name, chip.memory_bytes)
-    kernels = host.cached(chip, program.kernels, program.weight_bytes) if chip.kind == "host" else program.kernels
+    kernels = host.cached(chip, program) if chip.kind == "host" else program.kernels
     timed, total = time_kernels(chip, kernels)
     model = energy_model(chip, program.precision)
     runs = [KernelRun(k, t.time_s, t.bound, t.counters, _dynamic(model, t.counters)) for k, t in zip(program.kernels, timed, strict=True)]
-    launch = chip.constant("launch_s") if chip.kind == "systolic" else 0.0
+    launch = chip.constant("launch_s") if chip.kind == "systolic" else host.entry_s(chip, program) if chip.kind == "host" else 0.0
     launch += program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
     clock = chip.clock("time")
     seconds = sum(t.time_s * k.repeat for k, t in zip(program.kernels, timed, strict=True))

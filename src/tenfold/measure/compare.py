@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tenfold.machine import Run
+from tenfold.compiler import REORDER
+from tenfold.machine import KernelRun, Run
 from tenfold.measure.runtime import ModelTime, NodeTime
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Kernels of ours and nodes of ONNX Runtime that do the same work."""
+    """Kernels of a group of ours and nodes of ONNX Runtime that do the same work."""
 
     name: str
     ops: str
@@ -31,26 +32,32 @@ class Comparison:
 
 
 def compare_nodes(run: Run, measured: ModelTime) -> Comparison:
-    """Each node goes to the kernel that holds the op of its name, or the value that it makes.
+    """Each node goes to the group that holds the op of its name, or the value that it makes; changes of layout have no partner.
 
     Kernels without nodes, and nodes without kernels, are summed apart.
     """
     holder: dict[str, int] = {}
-    groups = run.program.groups
-    for i, k in enumerate(run.kernels):
-        for op in groups[k.kernel.group].ops:
+    for i, group in enumerate(run.program.groups):
+        for op in group.ops:
             for name in (op.name, *op.outputs):
                 holder.setdefault(name, i)
+    parts: dict[int, list[KernelRun]] = {}
+    copies = 0.0
+    for k in run.kernels:
+        if k.kernel.ops == (REORDER,):
+            copies += k.time_s
+        else:
+            parts.setdefault(k.kernel.group, []).append(k)
     taken: dict[int, list[NodeTime]] = {}
     alone = 0.0
     for node in measured.nodes:
         at = _holder(node.name, holder)
-        if at is None:
+        if at is None or at not in parts:
             alone += node.time_s
         else:
             taken.setdefault(at, []).append(node)
-    pairs = tuple(_pair(run, i, nodes) for i, nodes in sorted(taken.items()))
-    lonely = sum(k.time_s * k.kernel.repeat for i, k in enumerate(run.kernels) if i not in taken)
+    pairs = tuple(_pair(parts[i], nodes) for i, nodes in sorted(taken.items()))
+    lonely = copies + sum(_seconds(p) for i, p in parts.items() if i not in taken)
     return Comparison(run.time_s.value, measured.time_s, pairs, alone, lonely)
 
 
@@ -71,6 +78,9 @@ def _stems(name: str) -> Sequence[str]:
     return found
 
 
-def _pair(run: Run, at: int, nodes: Sequence[NodeTime]) -> Pair:
-    k = run.kernels[at]
-    return Pair(k.kernel.name, "+".join(n.op for n in nodes), k.time_s * k.kernel.repeat, sum(n.time_s for n in nodes))
+def _pair(parts: Sequence[KernelRun], nodes: Sequence[NodeTime]) -> Pair:
+    return Pair(parts[0].kernel.name, "+".join(n.op for n in nodes), _seconds(parts), sum(n.time_s for n in nodes))
+
+
+def _seconds(parts: Sequence[KernelRun]) -> float:
+    return sum(k.time_s * k.kernel.repeat for k in parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ OPSET = 17
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One operator on fixed shapes: a model of which the nodes of type ``op`` count."""
+    """One operator on fixed shapes, with what ONNX Runtime needs around it. ``whole``: its whole run is timed, not its nodes."""
 
     name: str
-    op: str
     model: onnx.ModelProto
     inputs: Mapping[str, tuple[int, ...]]
+    whole: bool = False
 
 
 # m, n, k; a leading number is a batch
@@ -46,6 +47,17 @@ _GROUPED = (
 _LENGTHS = (1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 _POINTWISE = (("Relu", 1), ("Add", 2), ("Mul", 2), ("Sigmoid", 1), ("Tanh", 1), ("Exp", 1), ("HardSigmoid", 1))
 _ROWS = ((128, 768), (1536, 128), (4096, 512), (384, 1024), (65536, 64))
+_QUANTIZED = (
+    (1, 1024, 1024), (1, 3072, 768), (8, 2048, 512), (32, 512, 512), (64, 384, 384), (128, 768, 768), (128, 3072, 768), (256, 768, 3072),
+    (512, 512, 512), (1024, 512, 2048),
+)  # fmt: skip
+# steps, batch, width, hidden
+_RECURRENT = (
+    (1, 1, 128, 128), (32, 1, 64, 128), (64, 1, 256, 256), (64, 8, 128, 256), (32, 32, 256, 256), (128, 1, 512, 512), (48, 8, 512, 512),
+    (32, 32, 128, 512),
+)  # fmt: skip
+_CHAINS = ((40, 64), (120, 64), (200, 64), (120, 2048))  # operators one after the other, elements
+_MICROSOFT = "com.microsoft"
 
 
 def probes() -> Iterator[Probe]:
@@ -54,12 +66,19 @@ def probes() -> Iterator[Probe]:
         yield _product(f"matmul {m} {n} {k}", (m, k), (k, n), constant=True)
     for b, m, n, k in _BATCHED:
         yield _product(f"batched matmul {b} {m} {n} {k}", (b, m, k), (b, k, n), constant=False)
+    for m, n, k in _QUANTIZED:
+        yield _quantized(m, n, k)
     for shape in (*_CONVOLUTIONS, *_GROUPED):
         yield _convolution(*shape)
+    for steps, batch, width, hidden in _RECURRENT:
+        yield _recurrent(steps, batch, width, hidden)
+        yield _recurrent(steps, batch, width, hidden, quantized=True)
     for op, inputs in _POINTWISE:
         for length in _LENGTHS:
             names = [f"x{i}" for i in range(inputs)]
             yield _single(f"{op} {length}", op, dict.fromkeys(names, (length,)), (length,))
+    for count, length in _CHAINS:
+        yield _chain(count, length)
     for rows, width in _ROWS:
         yield _single(f"Softmax {rows} {width}", "Softmax", {"x0": (rows, width)}, (rows, width), axis=-1)
         yield _single(f"Transpose {rows} {width}", "Transpose", {"x0": (rows, width)}, (width, rows), perm=[1, 0])
@@ -77,18 +96,58 @@ def _model(
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in inputs.items()]
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, list(out))
     graph = helper.make_graph(nodes, "probe", values, [result], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT, 1)], ir_version=8)
 
 
 def _single(name: str, op: str, inputs: Mapping[str, tuple[int, ...]], out: tuple[int, ...], **attributes: Any) -> Probe:
     node = helper.make_node(op, list(inputs), ["y"], name="probe", **attributes)
-    return Probe(name, op, _model([node], inputs, out, []), inputs)
+    return Probe(name, _model([node], inputs, out, []), inputs)
 
 
 def _product(name: str, a: tuple[int, ...], b: tuple[int, ...], *, constant: bool) -> Probe:
     node = helper.make_node("MatMul", ["x0", "x1"], ["y"], name="probe")
     inputs = {"x0": a} if constant else {"x0": a, "x1": b}
-    return Probe(name, "MatMul", _model([node], inputs, (*a[:-1], b[-1]), [_weights("x1", *b)] if constant else []), inputs)
+    return Probe(name, _model([node], inputs, (*a[:-1], b[-1]), [_weights("x1", *b)] if constant else []), inputs)
+
+
+def _chain(count: int, length: int) -> Probe:
+    """Operators so small that their number is what counts."""
+    names = ["x0", *(f"t{i}" for i in range(count - 1)), "y"]
+    kinds = ("Neg", "Sqrt", "Sigmoid", "Abs")
+    nodes = [helper.make_node(kinds[i % 4], [a], [b]) for i, (a, b) in enumerate(pairwise(names))]
+    return Probe(f"chain {count} {length}", _model(nodes, {"x0": (length,)}, (length,), []), {"x0": (length,)}, whole=True)
+
+
+def _quantized(m: int, n: int, k: int) -> Probe:
+    """As ONNX Runtime's own dynamic quantisation writes a product."""
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x0"], ["q", "scale", "zero"]),
+        helper.make_node("MatMulInteger", ["q", "w", "zero"], ["i"], name="probe"),
+        helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["scale", "w_scale"], ["s"]),
+        helper.make_node("Mul", ["f", "s"], ["y"]),
+    ]
+    constants = [_int8_weights("w", k, n), _weights("w_scale", 1)]
+    return Probe(f"int8 matmul {m} {n} {k}", _model(nodes, {"x0": (m, k)}, (m, n), constants), {"x0": (m, k)})
+
+
+def _int8_weights(name: str, *shape: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.random.default_rng(1).integers(-127, 128, shape).astype(np.int8), name)
+
+
+def _recurrent(steps: int, batch: int, width: int, hidden: int, *, quantized: bool = False) -> Probe:
+    inputs = {"x0": (steps, batch, width)}
+    name = f"{'int8 ' if quantized else ''}lstm {steps} {batch} {width} {hidden}"
+    out = (steps, 1, batch, hidden)
+    if not quantized:
+        node = helper.make_node("LSTM", ["x0", "w", "r"], ["y"], name="probe", hidden_size=hidden)
+        return Probe(name, _model([node], inputs, out, [_weights("w", 1, 4 * hidden, width), _weights("r", 1, 4 * hidden, hidden)]), inputs)
+    scales = [_weights(n, 1) for n in ("w_scale", "r_scale")]
+    zeros = [numpy_helper.from_array(np.zeros(1, np.int8), n) for n in ("w_zero", "r_zero")]
+    given = ["x0", "w", "r", "", "", "", "", "", "w_scale", "w_zero", "r_scale", "r_zero"]
+    node = helper.make_node("DynamicQuantizeLSTM", given, ["y"], name="probe", domain=_MICROSOFT, hidden_size=hidden)
+    constants = [_int8_weights("w", 1, width, 4 * hidden), _int8_weights("r", 1, hidden, 4 * hidden), *scales, *zeros]
+    return Probe(name, _model([node], inputs, out, constants), inputs)
 
 
 def _convolution(*shape: int) -> Probe:
@@ -101,4 +160,4 @@ def _convolution(*shape: int) -> Probe:
     constants = [_weights("w", filters, channels // groups, side, side), _weights("b", filters)]
     inputs = {"x0": (batch, channels, height, width)}
     name = f"conv {batch} {channels} {height} {width} {filters} {side} {stride} {groups}"
-    return Probe(name, "Conv", _model([node], inputs, (batch, filters, *size), constants), inputs)
+    return Probe(name, _model([node], inputs, (batch, filters, *size), constants), inputs)

@@ -2,7 +2,7 @@
 
 from tenfold.scenario.read import POLICIES, Closed, PolicySpec, Scenario, read_scenario
 from tenfold.scenario.run import PCIE3_X16_BYTES_PER_S, Ready, energy_j, policy_of, ready, run, source_of
-from tenfold.scenario.service import LARGEST_BATCH, Models, Service, batches, service
+from tenfold.scenario.service import LARGEST_BATCH, Models, Service, batches, served, service
 from tenfold.scenario.tune import SHIPPED, Score, grid, score_of, shipped, tuned
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ready",
     "run",
     "score_of",
+    "served",
     "service",
     "shipped",
     "source_of",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tenfold.chips import Chip
+from tenfold.economics import dispatch
 from tenfold.errors import DoesNotFit, ModelError
 from tenfold.estimate import Estimate
 from tenfold.ir import Graph
@@ -26,7 +27,8 @@ class Service:
 
     @property
     def times_s(self) -> Mapping[int, Estimate]:
-        return {b: r.time_s for b, r in self.runs.items()}
+        """Of each batch as it is served, what the host takes of the chip's time included."""
+        return {b: served(self.chip, b, r.time_s) for b, r in self.runs.items()}
 
     @property
     def energy_j(self) -> Mapping[int, Estimate]:
@@ -40,6 +42,15 @@ class Service:
     def memory_bytes(self) -> float:
         """Off chip, at the largest batch."""
         return max(r.program.memory_bytes for r in self.runs.values())
+
+
+def served(chip: Chip, batch: int, time_s: Estimate, item_s: float | None = None) -> Estimate:
+    """A pass on an accelerator with what its host takes: a share of the time, and ``item_s`` for each request (by default that of a
+    host that calls the chip itself). A processor is its own host, and measured so."""
+    if chip.kind == "host":
+        return time_s
+    each = dispatch("item").value if item_s is None else item_s
+    return time_s * (1 / dispatch("busy").value) + Estimate.exact(batch * each)
 
 
 def batches(largest: int) -> list[int]:

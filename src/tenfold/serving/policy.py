@@ -24,6 +24,7 @@ LEAST_MARGIN = 0.1  # of the mean, between it and the high quantile that admissi
 EARLY_SHARE = 0.25  # of the SLO, at most
 EARLY_BATCHES = 1.0  # of the largest
 SHORTER = 0.75  # of the SLO of those in a batch: less is waited for
+KEEPS_UP = 1.1  # times what a chip can do at its present batch: the rate over so many arrivals is known to a twentieth
 LEAST_LEFT = 0.1  # of the chip, for the choice of a batch
 
 
@@ -183,7 +184,8 @@ class SloPolicy:
         ``between_s`` before this one's.
 
         Where the present rate fills the batch by then, the batch is taken as full and all times by their high quantile: a backlog whose
-        head has no slack for a full batch is worked off in small ones, which costs throughput.
+        head has no slack for a full batch is worked off in small ones, which costs throughput. Not while the chip keeps up with all:
+        then a smaller batch now and then does no harm.
         """
         latency, caution = queue.latency, self._shares.caution(tenant)
         count, spread, ahead = place + 1, 0.0, 1.0
@@ -201,7 +203,7 @@ class SloPolicy:
                 count = rest + 1
         likely = start_s + min(caution, 1.0) * spread + self._likely_s(latency, min(count, latency.max_batch), tenant)
         full = min(count + int((start_s - now_s) / queue.gap_s), queue.cruise)
-        if full <= count:
+        if full <= count or (self._shares.all_served and queue.cost_s < KEEPS_UP * self._workers * queue.steady_gap_s):
             return likely
         more = max(caution - 1.0, 0.0) * LEAST_MARGIN * latency.mean_s(queue.widest) * math.sqrt(ahead)
         return max(likely, start_s + latency.mean_s(full) + spread + self._margin_s(latency, full) + more)

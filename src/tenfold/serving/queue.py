@@ -11,7 +11,7 @@ from tenfold.serving.record import Request
 Key = tuple[int, float]  # whether a copy, deadline
 
 _COMPACT = 512  # served entries to drop from the front at a time
-_MEMORY = 50.0  # arrivals that the estimated rate looks back on
+_MEMORY, _LONG_MEMORY = 50.0, 400.0  # arrivals that the estimated rates look back on
 LIVE_GAPS = 20.0  # mean gaps without an arrival, after which none is expected
 _AHEAD = 1.15  # the batch is for a rate that much higher: the estimate is noisy, and bursts come
 
@@ -26,14 +26,14 @@ class Queue:
     """Requests for one model in the order of service, with what its arrivals looked like."""
 
     __slots__ = ("_free", "_head", "_keys", "_requests", "_wide", "cruise", "gap_s", "last_s", "latency", "lead_s", "longest_slo_s",
-                 "looked", "model", "most", "ranked", "slo_s", "widest")  # fmt: skip
+                 "looked", "model", "most", "ranked", "slo_s", "steady_gap_s", "widest")  # fmt: skip
 
     def __init__(self, model: str, latency: Latency) -> None:
         self.model = model
         self.latency = latency
         self.slo_s = float("inf")  # of the strictest request seen
         self.longest_slo_s = 0.0
-        self.gap_s = float("inf")  # moving mean between arrivals
+        self.gap_s = self.steady_gap_s = float("inf")  # moving mean between arrivals, of the last few and of many
         self.last_s = float("-inf")
         self.cruise = 1  # the batch that suits the present rate
         self.widest = 1  # the batch that works off a backlog
@@ -112,7 +112,9 @@ class Queue:
         """Note an arrival: the rate and the strictest SLO; whether it is time to ask again which batch suits them."""
         gap = max(now_s - self.last_s, 1e-9)
         if gap < float("inf"):
-            self.gap_s = gap if self.gap_s == float("inf") else self.gap_s + (gap - self.gap_s) / _MEMORY
+            first = self.gap_s == float("inf")
+            self.gap_s = gap if first else self.gap_s + (gap - self.gap_s) / _MEMORY
+            self.steady_gap_s = gap if first else self.steady_gap_s + (gap - self.steady_gap_s) / _LONG_MEMORY
         self.last_s = now_s
         slo = request.deadline_s - request.arrival_s
         self.slo_s, self.longest_slo_s = min(self.slo_s, slo), max(self.longest_slo_s, slo)

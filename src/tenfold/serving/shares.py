@@ -14,6 +14,7 @@ LATE_BUDGET = 0.002  # of the answers: a fifth of what a p99 allows, for they ne
 UNEQUAL_BATCHES = 2.0
 OVERLOAD = 0.005  # of those that ask are turned away: then it matters who asks for more than a share
 ASKED = 500.0  # requests that this looks back on
+FEW = 0.002  # one of them
 NEARLY = 0.9  # of its share: rates are known to a tenth or so, and like tenants must not seem unlike
 SHARE_EVERY = 16  # arrivals between two looks at the shares
 CAUTION_STEP = 0.1  # more caution for an answer that came late
@@ -259,6 +260,11 @@ class Shares:
     def caution(self, tenant: str) -> float:
         """0: promises go by the mean, 1: by the high quantile. One that asks for too much makes others late: it takes the most of any."""
         return self._wary if self.over(tenant) else self._accounts[tenant].caution
+
+    @property
+    def all_served(self) -> bool:
+        """Whether next to none of those that asked lately was turned away."""
+        return self._turned_away < FEW
 
     def learn(self, request: Request, *, late: bool) -> None:
         """A promise was kept or broken; what was admitted and given up later is a broken one. Nobody waits for a copy."""

@@ -15,10 +15,15 @@ _CENTRED = Either((of("sub", X, _MEAN), D))
 
 
 def _visit(sweep: Sweep, op: Op) -> None:
-    for rule in _RULES.get(op.kind, ()):
-        if rule(sweep, op):
-            return
-    sweep.emit(op)
+    if not any(rule(sweep, op) for rule in _RULES.get(op.kind, ())) and not (op.kind in _LAST and recognise_scalar(sweep, op)):
+        sweep.emit(op)
+
+
+def _visit_for_runtime(sweep: Sweep, op: Op) -> None:
+    """As ONNX Runtime has them: gelu and swish are operators of its own, the other functions stay as written."""
+    rules = [r for r in _RULES.get(op.kind, ()) if r is not _softmax]
+    if not any(rule(sweep, op) for rule in rules) and not (op.kind in _LAST and recognise_scalar(sweep, op, _RUNTIME_FUNCTIONS)):
+        sweep.emit(op)
 
 
 # --- softmax ---------------------------------------------------------------------------------------------
@@ -217,10 +222,13 @@ def _shape_kept(sweep: Sweep, op: Op, x: str) -> bool:
 
 
 _RULES = {
-    "div": (_softmax, _norm, recognise_scalar),
-    "mul": (_norm, _affine, recognise_scalar),
-    "add": (_affine, recognise_scalar),
+    "div": (_softmax, _norm),
+    "mul": (_norm, _affine),
+    "add": (_affine,),
     "matmul": (_attention,),
 }
+_LAST = frozenset({"div", "mul", "add"})  # that a function of one number may end in
+_RUNTIME_FUNCTIONS = frozenset({"gelu", "swish"})
 
 PASS = Pass("recognise", "softmax, norms, gelu and its kin, attention become one op however they were written", sweeping(_visit))
+RUNTIME_PASS = Pass(PASS.name, PASS.does, sweeping(_visit_for_runtime))

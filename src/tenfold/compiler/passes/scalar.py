@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -31,8 +31,8 @@ _ERROR = {DType.F32: 5e-5, DType.F64: 5e-5}  # absolute, on the sample points; n
 _ERROR_NARROW = 2e-3
 
 
-def recognise_scalar(sweep: Sweep, op: Op) -> bool:
-    """Replace ``op`` and what leads to it by one op where all of it is one known function of one value."""
+def recognise_scalar(sweep: Sweep, op: Op, kinds: Collection[str] | None = None) -> bool:
+    """Replace ``op`` and what leads to it by one op where all of it is one known function of one value (of ``kinds``, if given)."""
     value = sweep.value(op.outputs[0])
     if not value.dtype.is_float or len(op.inputs) != 2:
         return False
@@ -40,7 +40,7 @@ def recognise_scalar(sweep: Sweep, op: Op) -> bool:
         if sweep.value(x).shape != value.shape or sweep.value(x).dtype != value.dtype:
             continue
         known = _function(sweep, x, region, value.dtype)
-        if known is not None:
+        if known is not None and (kinds is None or known[0] in kinds):
             sweep.emit(Op(known[0], (x,), op.outputs, known[1], (), op.loc))
             return True
     return False

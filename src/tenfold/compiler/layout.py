@@ -1,0 +1,184 @@
+"""How a processor's runtime lays tensors out: channels in blocks of a vector for convolutions, and copies between layouts.
+
+Direct convolutions want blocked channels (Georganas et al. 2018, "Anatomy of high-performance deep learning convolutions on SIMD
+architectures"); pooling, element-wise work and concatenation follow them in that layout, everything else wants tensors as the
+model has them, and whoever changes layout is a kernel of its own. A convolution that cannot be blocked is a product over gathered
+windows, one for each item and group, with the positions of the result along the vector (Chellapilla et al. 2006). The rules are
+those of ONNX Runtime, which a processor's kernels mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from tenfold.chips import Chip, MatrixPrecision
+from tenfold.ir.dtypes import DType
+from tenfold.ir.graph import Graph, Op, Value
+from tenfold.ir.infer import row_of
+from tenfold.ir.table import Lowering
+from tenfold.machine import Group, Kernel, Operand, Product, Role
+from tenfold.machine.kernel import off_chip
+
+_FOLLOW = frozenset({"max_pool", "average_pool", "global_average_pool", "global_max_pool", "relu", "sigmoid", "tanh", "leaky_relu", "clip"})
+_TOGETHER = frozenset({"add", "mul", "concat"})
+_TRANSPOSED = "conv_transpose"
+REORDER = "reorder"  # the op of a kernel that changes layout
+
+
+@dataclass(slots=True)
+class _Layouts:
+    """Which buffers lie in blocks, and the other copies that were made of any."""
+
+    graph: Graph
+    root: Mapping[str, str]
+    block: int
+    blocked: set[str] = field(default_factory=set)
+    copies: dict[str, str] = field(default_factory=dict)
+
+    def value(self, name: str) -> Value:
+        return self.graph.values[name]
+
+
+def lay_out(made: Iterable[Kernel], groups: Sequence[Group], graph: Graph, root: Mapping[str, str], chip: Chip) -> Iterator[Kernel]:
+    """The kernels of a processor with changes of layout between them; of any other chip as they are."""
+    if chip.kind != "host":
+        yield from made
+        return
+    layouts = _Layouts(graph, root, chip.vector_lanes)
+    for kernel in made:
+        group = groups[kernel.group]
+        if not kernel.operands or kernel.attention is not None:
+            yield kernel
+            continue
+        yield from _laid(kernel, group, layouts)
+    for name in dict.fromkeys(root.get(o, o) for o in graph.outputs):
+        if name in layouts.blocked and name not in layouts.copies:
+            yield _reorder(name, layouts, len(groups) - 1)
+
+
+def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
+    anchor = group.anchor
+    if anchor is not None and anchor.kind == "conv" and _direct(anchor, layouts):
+        channels, block = _dims(layouts, anchor.inputs[1])[1], layouts.block
+        want = {o.name for o in kernel.operands if o.role is Role.INPUT}
+        if channels < block and not _depthwise(anchor, layouts):  # few channels are read as they lie
+            want.discard(layouts.root.get(anchor.inputs[0], anchor.inputs[0]))
+        *copies, last = _converted(kernel, layouts, blocked=want)
+        yield from copies
+        yield replace(last, products=tuple(_padded(p, channels, block) for p in last.products))
+        layouts.blocked.update(group.outputs)
+        return
+    if _follows(group, layouts):
+        yield kernel
+        layouts.blocked.update(group.outputs)
+        return
+    inputs = {o.name for o in kernel.operands if o.role is Role.INPUT}
+    *copies, last = _converted(kernel, layouts, plain=inputs)
+    yield from copies
+    if anchor is not None and anchor.kind in ("conv", _TRANSPOSED):
+        yield _gathered(last, anchor, layouts)
+    else:
+        yield last
+
+
+def _dims(layouts: _Layouts, name: str) -> tuple[int, ...]:
+    return cast("tuple[int, ...]", layouts.value(name).dims)  # the graph is static
+
+
+def _groups(op: Op) -> int:
+    return cast("int", op.attrs.get("group", 1))
+
+
+def _depthwise(op: Op, layouts: _Layouts) -> bool:
+    filters, channels = _dims(layouts, op.inputs[1])[:2]
+    return channels == 1 and filters == _groups(op)
+
+
+def _direct(op: Op, layouts: _Layouts) -> bool:
+    """Whether a convolution runs in blocks: two dimensions, constant fp32 filters, and channels that fill blocks where groups cut them."""
+    weights = op.inputs[1]
+    shape, block = _dims(layouts, weights), layouts.block
+    constant = all(layouts.root.get(n, n) in layouts.graph.constants for n in op.inputs[1:] if n)
+    if len(shape) != 4 or not constant or layouts.value(weights).dtype is not DType.F32:
+        return False
+    groups = _groups(op)
+    filters, channels = shape[:2]
+    return groups == 1 or _depthwise(op, layouts) or (channels % block == 0 and (filters // groups) % block == 0)
+
+
+def _follows(group: Group, layouts: _Layouts) -> bool:
+    """Whether a kernel takes blocked tensors as they are: its op must, and all of its inputs be blocked and of four dimensions."""
+    op = group.ops[0]
+    if len([o for o in group.ops if row_of(o).lowering is not Lowering.VIEW]) > 1 or op.kind not in _FOLLOW | _TOGETHER:
+        return False
+    inputs = [n for n in op.inputs[: None if op.kind in _TOGETHER else 1] if n]
+    shapes = [_dims(layouts, n) for n in inputs]
+    if any(len(s) != 4 or layouts.root.get(n, n) != n for n, s in zip(inputs, shapes, strict=True)):
+        return False
+    if not all(n in layouts.blocked for n in inputs) or (op.kind == "max_pool" and len([o for o in op.outputs if o]) > 1):
+        return False
+    if op.kind == "concat":
+        return op.attrs.get("axis") in (1, -3) and all(s[1] % layouts.block == 0 for s in shapes)
+    return all(s == shapes[0] for s in shapes)
+
+
+def _padded(p: Product, channels: int, block: int) -> Product:
+    """The product as executed: whole blocks of channels go in, and out of a convolution of every channel on its own."""
+    up = -(-channels // block) * block
+    if p.batch > 1:
+        return replace(p, batch=-(-p.batch // block) * block) if channels == 1 else p
+    return replace(p, k=p.k // channels * up) if channels >= block else p
+
+
+def _converted(kernel: Kernel, layouts: _Layouts, blocked: Collection[str] = (), plain: Collection[str] = ()) -> Iterator[Kernel]:
+    """Copies of inputs into the layout that the kernel wants, each made once, and the kernel that reads them."""
+    wrong = [n for n in sorted(blocked) if n not in layouts.blocked] + [n for n in sorted(plain) if n in layouts.blocked]
+    for name in wrong:
+        if name not in layouts.copies:
+            yield _reorder(name, layouts, kernel.group)
+    if not wrong:
+        yield kernel
+        return
+    operands = tuple(replace(o, name=layouts.copies[o.name]) if o.name in wrong and o.role is Role.INPUT else o for o in kernel.operands)
+    yield replace(kernel, operands=operands)
+
+
+def _reorder(name: str, layouts: _Layouts, group: int) -> Kernel:
+    """A copy of a buffer in the other layout."""
+    value = layouts.value(name)
+    size = cast("int", value.elements) * value.dtype.bits // 8
+    layouts.copies[name] = f"{name}/reordered"
+    operands = (Operand(name, Role.INPUT, size), Operand(layouts.copies[name], Role.OUTPUT, size))
+    return _moving(f"{name}/{REORDER}", REORDER, operands, group)
+
+
+def _moving(name: str, op: str, operands: tuple[Operand, ...], group: int) -> Kernel:
+    return Kernel(
+        name=name,
+        ops=(op,),
+        kind=Lowering.MOVE,
+        precision=MatrixPrecision.FP32,
+        traffic=off_chip(operands),
+        operand_bits=32,
+        operands=operands,
+        group=group,
+    )
+
+
+def _gathered(kernel: Kernel, op: Op, layouts: _Layouts) -> Kernel:
+    """A convolution as a product over gathered windows; a transposed one as a product whose result is scattered into windows."""
+    x, w, y = (_dims(layouts, n) for n in (op.inputs[0], op.inputs[1], op.outputs[0]))
+    groups = _groups(op)
+    window, narrow = math.prod(w[2:]), x if op.kind == _TRANSPOSED else y
+    positions = math.prod(narrow[2:])
+    product = Product(x[0] * groups, w[0] // groups, positions, w[1] * window)
+    if op.kind == _TRANSPOSED:
+        product = Product(x[0] * groups, w[1] * window, positions, w[0] // groups)
+    columns = x[0] * groups * w[1] * window * positions
+    as_it_lies = window == 1 and math.prod(x[2:]) == math.prod(y[2:])
+    moved = 2 * columns * (1 if as_it_lies else 2) + (x[0] - 1) * math.prod(w)  # windows, then panels of them; filters again
+    names = tuple("matmul" if o == op.kind else o for o in kernel.ops)
+    return replace(kernel, ops=names, products=(product,), cached_bytes=moved * kernel.operand_bits // 8)

