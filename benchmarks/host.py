@@ -37,9 +37,7 @@ def main(paths: list[str]) -> None:
             best = min(runs, key=lambda c: c.measured_s)
             error = best.predicted_s / best.measured_s - 1
             whole.append(error)
-            nodes += [
-                p.predicted_s / p.measured_s - 1 for p in best.pairs if p.measured_s >= LEAST_S and any(o in p.ops for o in PRODUCTS)
-            ]
+            nodes += [p.predicted_s / p.measured_s - 1 for p in best.pairs if p.measured_s >= LEAST_S and any(o in p.ops for o in PRODUCTS)]
             print(f"{path:60} batch {batch:2}  {best.measured_s * 1e3:9.3f} ms measured  {error:+6.1%}")
     for what, errors in (("models", whole), ("convolutions and products", nodes)):
         if errors:
@@ -54,7 +52,7 @@ def _compared(path: str, batch: int, record: Chip) -> Iterator[Comparison]:
         raise InputError("it has no batch")
     run = profile_bound(bound, record).run
     for _ in range(2):
-        yield compare_nodes(run, measure(path, seeded_inputs(bound.graph, 7), runs=15))
+        yield compare_nodes(run, measure(path, seeded_inputs(bound.graph, 7), runs=15), record)
 
 
 if __name__ == "__main__":

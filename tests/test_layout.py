@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from support import model_path, real_model
 from tenfold.chips import chip
-from tenfold.compiler import REORDER, build
+from tenfold.compiler import REORDER, Options, build
 from tenfold.importers.onnx import import_model
 from tenfold.ir.bind import bind
-from tenfold.machine import Kernel, Program
+from tenfold.machine import Kernel, Program, simulate
 from tenfold.measure import measure
 from tenfold.measure.runtime import normal_inputs
 from tenfold.profile import Sizes, load, prepare
@@ -128,3 +128,79 @@ def test_copies_are_about_as_many_as_onnx_runtime_makes(name: str) -> None:
     nodes = measure(model.SerializeToString(), seeded_inputs(bound.graph, 1), runs=1).nodes
     theirs = sum(n.op.startswith("Reorder") for n in nodes)
     assert abs(ours - theirs) <= 0.2 * theirs + 1
+
+
+def test_control_flow_bodies_are_laid_out_too() -> None:
+    body = helper.make_graph(
+        [conv("x", "a", "z"), helper.make_node("Relu", ["z"], ["then"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("then", TensorProto.FLOAT, None)],
+        [weights("a", 24, 16, 5)],
+    )
+    other = helper.make_graph(
+        [conv("x", "b", "else")],
+        "else",
+        [],
+        [helper.make_tensor_value_info("else", TensorProto.FLOAT, None)],
+        [weights("b", 24, 16, 5)],
+    )
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, (4, 16, 20)), helper.make_tensor_value_info("c", TensorProto.BOOL, ())]
+    graph = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=other)],
+        "net",
+        inputs,
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    kernels = program(model).kernels
+    assert any("matmul" in k.ops and k.cached_bytes for k in kernels)
+
+
+def test_a_runtime_of_single_operators_has_no_hard_swish_of_pieces_but_a_gelu() -> None:
+    """As written x * clip(x + 3, 0, 6) / 6 is four operators for ONNX Runtime; a gelu is one."""
+
+    def number(name: str, value: float) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.array(value, np.float32), name)
+
+    hard = [
+        helper.make_node("Add", ["x", "three"], ["a"]),
+        helper.make_node("Clip", ["a", "zero", "six"], ["b"]),
+        helper.make_node("Mul", ["x", "b"], ["c"]),
+        helper.make_node("Div", ["c", "six"], ["y"]),
+    ]
+    numbers = [number("three", 3), number("zero", 0), number("six", 6)]
+    assert shown(network(hard, numbers, (4, 64))) == ["add", "clip", "mul", "div"]
+    gelu = [
+        helper.make_node("Div", ["x", "root"], ["a"]),
+        helper.make_node("Erf", ["a"], ["b"]),
+        helper.make_node("Add", ["b", "one"], ["c"]),
+        helper.make_node("Mul", ["x", "c"], ["d"]),
+        helper.make_node("Mul", ["d", "half"], ["y"]),
+    ]
+    assert shown(network(gelu, [number("root", 2**0.5), number("one", 1), number("half", 0.5)], (4, 64))) == ["gelu"]
+
+
+def test_attention_is_three_kernels_on_a_processor_fused_or_not() -> None:
+    graph = prepare(load("bert-base"), Sizes(1, 64)).graph
+    for without in ((), ("fuse",)):
+        kernels = build(graph, EPYC, EPYC.storage("fp32"), 1, Options(without)).kernels
+        assert sum(k.name.endswith("/softmax") for k in kernels) == 12
+        assert not any(k.attention for k in kernels)
+
+
+def test_a_cache_that_does_not_fit_comes_from_memory() -> None:
+    """The model's own inputs are near only if they and the weights fit in the caches together."""
+    big = 1 << 28
+
+    def seconds(count: int) -> float:
+        names = [f"x{i}" for i in range(count)]
+        values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (big // 64,)) for n in names]
+        outputs = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, (1,)) for i in range(count)]
+        nodes = [helper.make_node("ReduceMax", [n], [f"y{i}"], keepdims=0) for i, n in enumerate(names)]
+        graph = helper.make_graph(nodes, "net", values, outputs)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return simulate(program(model), EPYC).time_s.value / count
+
+    assert EPYC.sram_bytes > 2 * big / 16
+    assert seconds(64) > 1.5 * seconds(2)

@@ -22,8 +22,6 @@ from tenfold.measure.runtime import normal_inputs
 from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.quality import seeded_inputs
 
-WATCHING_S = 3e-6  # what timing one node adds
-
 
 def test_every_probe_is_valid_and_runs() -> None:
     seen = set()
@@ -52,10 +50,11 @@ def test_constants_that_made_the_times_come_back() -> None:
     for p in probes():
         program = build(bind(import_model(p.model, p.name), {}), base, base.storage(None), 1)
         run = simulate(program, other)
-        watched = 0.0 if p.whole else WATCHING_S * len(run.kernels) - run.launch_s
-        rows.append(_Measured(p, program, run.time_s.value + watched))
-    record, _, watching_s = fit_host(base, rows)
-    assert watching_s == pytest.approx(WATCHING_S, rel=0.05)
+        nodes = 0 if p.whole else len(run.kernels)
+        watched = nodes * 4e-6 - run.launch_s if nodes else 0.0
+        rows.append(_Measured(p, program, run.time_s.value + watched, nodes))
+    record, constants = fit_host(base, rows)
+    assert constants["watching_s"] == pytest.approx(4e-6, rel=0.05)
     errors = [abs(simulate(r.program, record).time_s.value / simulate(r.program, other).time_s.value - 1) for r in rows]
     assert np.mean(errors) < 0.02
 
@@ -80,7 +79,7 @@ def test_a_real_model_is_matched_node_by_node() -> None:
     run = profile_bound(bound, "host").run
     timed = measure(path, seeded_inputs(bound.graph, 0), runs=2)
     assert timed.time_s > 0
-    c = compare_nodes(run, timed)
+    c = compare_nodes(run, timed, chip("host"))
     convolutions = sum(n.op == "Conv" for n in timed.nodes)
     assert convolutions > 50
     assert sum(p.ops.count("Conv") for p in c.pairs) == convolutions

@@ -33,6 +33,7 @@ CONSTANTS = (
     Constant("move_fraction", 0.3, 0.02, 1.0),
     Constant("launch_s", 2e-6, 1e-8, 1e-3),
     Constant("run_s", 5e-6, 1e-7, 1e-3),
+    Constant("watching_s", 2e-6, 1e-8, 1e-4),  # what timing a node on its own adds
 )
 BANDWIDTH = "memory.bandwidth"
 SOURCE = "measured"
@@ -40,9 +41,12 @@ SOURCE = "measured"
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
+    """A probe's seconds: of so many nodes timed on their own, or of a whole run where there are none."""
+
     probe: Probe
     program: Program
     time_s: float
+    nodes: int
 
 
 def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibration, str]:
@@ -56,9 +60,9 @@ def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibrat
         rows.append(_measured(base, p))
         advance()
     train, test = [r for i, r in enumerate(rows) if i % 3 != 2], [r for i, r in enumerate(rows) if i % 3 == 2]
-    record, constants, watching_s = fit_host(base, train)
-    errors = [tuple(r - 1 for r in _ratios(record, part, watching_s)) for part in (train, test)]
-    fit = FamilyFit("operators", ("time", "model"), constants, {SOURCE: watching_s}, *errors)
+    record, constants = fit_host(base, train)
+    errors = [tuple(r - 1 for r in _ratios(record, part)) for part in (train, test)]
+    fit = FamilyFit("operators", ("time", "model"), constants, {}, *errors)
     figures = dict(record.figures)
     for name in fit.covers:
         figures[f"calibration.{name}_error"] = Quantity(
@@ -72,35 +76,35 @@ def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibrat
 def _measured(base: Chip, p: Probe) -> _Measured:
     found = measure(p.model.SerializeToString(), normal_inputs(p.inputs))
     program = build(bind(import_model(p.model, p.name), {}), base, base.storage(None), 1)
-    return _Measured(p, program, found.time_s if p.whole else max(sum(n.time_s for n in found.nodes), 5e-7))
+    if p.whole:
+        return _Measured(p, program, found.time_s, 0)
+    return _Measured(p, program, max(sum(n.time_s for n in found.nodes), 5e-7), len(found.nodes))
 
 
-def _ratios(record: Chip, rows: Sequence[_Measured], watching_s: float) -> list[float]:
-    """Predicted over measured, where a node that is timed on its own takes ``watching_s`` longer."""
+def _ratios(record: Chip, rows: Sequence[_Measured]) -> list[float]:
+    """Predicted over measured; nodes timed on their own each take a little longer, and the call around them does not count."""
+    watching_s = record.constant("watching_s")
     runs = ((r, simulate(r.program, record)) for r in rows)
-    return [(run.time_s.value + (0.0 if r.probe.whole else watching_s * len(run.kernels) - run.launch_s)) / r.time_s for r, run in runs]
+    return [(run.time_s.value + (r.nodes * watching_s - run.launch_s if r.nodes else 0.0)) / r.time_s for r, run in runs]
 
 
-def fit_host(base: Chip, rows: Sequence[_Measured]) -> tuple[Chip, dict[str, float], float]:
-    """The chip with memory bandwidth and constants that make small the logarithm of predicted over measured (soft L1).
-
-    With it the constants by name, and the seconds that timing a node on its own adds.
-    """
+def fit_host(base: Chip, rows: Sequence[_Measured]) -> tuple[Chip, dict[str, float]]:
+    """The chip with memory bandwidth and constants that make small the logarithm of predicted over measured (soft L1)."""
     from scipy.optimize import least_squares
 
-    sought = (*CONSTANTS, Constant(BANDWIDTH, 2e10, 1e9, 2e12), Constant("watching_s", 2e-6, 1e-8, 1e-4))
+    sought = (*CONSTANTS, Constant(BANDWIDTH, 2e10, 1e9, 2e12))
 
     def at(logs: Floats) -> Chip:
-        values = dict(zip((c.name for c in sought[:-1]), np.exp(logs[:-1]).tolist(), strict=True))
+        values = dict(zip((c.name for c in sought), np.exp(logs).tolist(), strict=True))
         named = {n if n == BANDWIDTH else f"calibration.{n}": v for n, v in values.items()}
         record = base.with_constants(named | {"calibration.memory_fraction": 1.0}, "fitted", SOURCE)
         return replace(record, memory_bytes_per_s=values[BANDWIDTH])
 
     def residuals(logs: Floats) -> Floats:
-        return np.log(_ratios(at(logs), rows, float(np.exp(logs[-1]))))
+        return np.log(_ratios(at(logs), rows))
 
     bounds = (np.log([c.low for c in sought]), np.log([c.high for c in sought]))
     start = np.log([c.start for c in sought])
     found = least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=OUTLIER, diff_step=1e-3, max_nfev=40)
     constants = dict(zip((c.name for c in CONSTANTS), np.exp(found.x).tolist(), strict=False))
-    return at(found.x), constants, float(np.exp(found.x[-1]))
+    return at(found.x), constants

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tenfold.chips import Chip
 from tenfold.compiler import REORDER
 from tenfold.machine import KernelRun, Run
 from tenfold.measure.runtime import ModelTime, NodeTime
@@ -31,10 +32,11 @@ class Comparison:
     predicted_alone_s: float
 
 
-def compare_nodes(run: Run, measured: ModelTime) -> Comparison:
+def compare_nodes(run: Run, measured: ModelTime, chip: Chip) -> Comparison:
     """Each node goes to the group that holds the op of its name, or the value that it makes; changes of layout have no partner.
 
-    Kernels without nodes, and nodes without kernels, are summed apart.
+    What timing a node on its own adds is in the predicted time of a pair. Kernels without nodes, and nodes without kernels, are summed
+    apart.
     """
     holder: dict[str, int] = {}
     for i, group in enumerate(run.program.groups):
@@ -56,7 +58,8 @@ def compare_nodes(run: Run, measured: ModelTime) -> Comparison:
             alone += node.time_s
         else:
             taken.setdefault(at, []).append(node)
-    pairs = tuple(_pair(parts[i], nodes) for i, nodes in sorted(taken.items()))
+    watching_s = chip.constant("watching_s")
+    pairs = tuple(_pair(parts[i], nodes, watching_s) for i, nodes in sorted(taken.items()))
     lonely = copies + sum(_seconds(p) for i, p in parts.items() if i not in taken)
     return Comparison(run.time_s.value, measured.time_s, pairs, alone, lonely)
 
@@ -78,8 +81,10 @@ def _stems(name: str) -> Sequence[str]:
     return found
 
 
-def _pair(parts: Sequence[KernelRun], nodes: Sequence[NodeTime]) -> Pair:
-    return Pair(parts[0].kernel.name, "+".join(n.op for n in nodes), _seconds(parts), sum(n.time_s for n in nodes))
+def _pair(parts: Sequence[KernelRun], nodes: Sequence[NodeTime], watching_s: float) -> Pair:
+    return Pair(
+        parts[0].kernel.name, "+".join(n.op for n in nodes), _seconds(parts) + len(nodes) * watching_s, sum(n.time_s for n in nodes)
+    )
 
 
 def _seconds(parts: Sequence[KernelRun]) -> float:
