@@ -15,11 +15,12 @@ import tenfold
 from tenfold.carbon import assumption, region_named, system_share
 from tenfold.chips import chip, names
 from tenfold.cli import app
-from tenfold.economics import YEAR_S, ownership, purchase
+from tenfold.economics import YEAR_S, dispatch, ownership, purchase
 from tenfold.errors import InputError, UnknownName
+from tenfold.estimate import Estimate
 from tenfold.planner import FINALISTS, Plan, differences, growth, mixes, overfit, refuse_cooling
 from tenfold.planner.capacity import largest_useful, limit
-from tenfold.scenario import shipped
+from tenfold.scenario import served, shipped
 from tenfold.serving import Known, MaxDelay, Open, Poisson, Served, Spread, Stream, curve, simulate
 
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -389,3 +390,13 @@ def test_figures_of_ownership_have_intervals() -> None:
         if bought:
             assert bought.usd.low <= bought.usd.value <= bought.usd.high
             assert bought.server_usd.value == pytest.approx(bought.chip_usd.value * (ownership("server_over_chip").value - 1))
+
+
+def test_the_host_takes_its_part_of_a_chip_and_none_of_a_processor() -> None:
+    """A share of the time and a while for each request, more through an inference server."""
+    time = Estimate.within(0.010, 0.1)
+    alone = served(chip("a100-sxm-80"), 32, time)
+    assert alone.value == pytest.approx(0.010 / dispatch("busy").value + 32 * dispatch("item").value)
+    assert served(chip("a100-sxm-80"), 32, time, dispatch("item_through_server").value).value > alone.value > time.value
+    assert served(chip("epyc-9654"), 32, time) == time
+    assert alone.low < alone.value < alone.high

@@ -38,6 +38,7 @@ from tenfold.serving import (
     Why,
     curve,
     explain,
+    high_factor,
     read_trace,
     result_of,
     simulate,
@@ -396,3 +397,14 @@ def test_grids_try_what_they_say() -> None:
     given = ready(replace(shipped("greedy"), duration_s=1.5))
     assert len(grid(given, "delay")) == 6 * 3 * 2
     assert {s.batch for s in grid(given, "fixed")} == {1, 2, 4, 8, 16, 32}
+
+
+def test_near_the_limit_nobody_is_refused_for_want_of_a_full_batch() -> None:
+    """At 94 % of what batches of 32 can do, with an SLO of 2.6 of them, smaller batches now and then do no harm."""
+    times = {1: 0.6e-3, 8: 2.4e-3, 32: 7.7e-3, 64: 14.8e-3}
+    arrivals = Poisson(0.94 * 32 / times[32]).times_s(4.0, np.random.default_rng(3))
+    policy = SloPolicy({"m": Served(Known(times, high_factor(0.05)))}, {"t": 1.0})
+    spread = Spread({"m": curve(times)}, {"m": 0.05}, 3)
+    log = simulate(policy, Open([(Stream("t", "m", 0.020), arrivals)]), spread)
+    total = result_of(log, 4.0, 0.4).total
+    assert total.in_time >= 0.998 * total.offered
