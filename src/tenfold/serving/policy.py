@@ -68,6 +68,7 @@ class SloPolicy:
         self._residency = Residency({n: m.weights for n, m in models.items()}, budget_bytes)
         self._workers = workers
         self._running: list[tuple[float, str]] = []  # expected end, model
+        self._promised_s = 0.0  # when the last one that ``_fits`` looked at would be answered
 
     # -- arrivals
 
@@ -132,14 +133,16 @@ class SloPolicy:
 
     def _fits(self, queue: Queue, request: Request, key: Key, now_s: float) -> bool:
         if not self._running and not any(len(q) for q in self._queues.values()):  # nothing to lose: it may be in time
-            return now_s + self._residency.load_s(queue.model, now_s) + queue.latency.mean_s(1) <= request.deadline_s
+            self._promised_s = now_s + self._residency.load_s(queue.model, now_s) + queue.latency.mean_s(1)
+            return self._promised_s <= request.deadline_s
         start, place = self._free_at(now_s), queue.place(key)
         between = 0.0
         if self._many:
             whole = self._ahead_s(queue, key, now_s)
             ahead = self._ahead_s(queue, queue.key(0), now_s) if place else whole
             start, between = start + ahead, whole - ahead
-        if self._finish(queue, place, request.tenant, start, now_s, between) > request.deadline_s:
+        self._promised_s = self._finish(queue, place, request.tenant, start, now_s, between)
+        if self._promised_s > request.deadline_s:
             return False
         if place < len(queue) and not self._spares_own(queue, place, start, request):
             return False
@@ -232,6 +235,7 @@ class SloPolicy:
         if queue.latency.mean_s(1) > request.deadline_s - now_s:
             return (Refusal(request, Why.ALONE, NEVER),)
         displaced: list[tuple[Queue, Request, Key]] = []
+        late_s = self._promised_s - request.deadline_s
         step = 1
         while step <= _MOST_DISPLACED:
             found = self._displace(queue, request, key, step)
@@ -247,8 +251,7 @@ class SloPolicy:
         for other, r, old in displaced:
             self._push(other, r, old)
         why = Why.SHARE if self._shares.over(request.tenant) and self._shares.others_wait(request.tenant) else Why.QUEUE
-        late = self._finish(queue, queue.place(key), request.tenant, self._free_at(now_s) + self._ahead_s(queue, key, now_s), now_s)
-        return (Refusal(request, why, max(late - request.deadline_s, 0.0)),)
+        return (Refusal(request, why, max(late_s, 0.0)),)
 
     def _displace(self, queue: Queue, request: Request, key: Key, count: int) -> list[tuple[Queue, Request, Key]]:
         """Take up to ``count`` requests that yield to ``request``: those before it, the nearest first, its own model's first; then those
