@@ -24,7 +24,7 @@ LEAST_MARGIN = 0.1  # of the mean, between it and the high quantile that admissi
 EARLY_SHARE = 0.25  # of the SLO, at most
 EARLY_BATCHES = 1.0  # of the largest
 SHORTER = 0.75  # of the SLO of those in a batch: less is waited for
-KEEPS_UP = 1.1  # times what a chip can do at its present batch: the rate over so many arrivals is known to a twentieth
+KEEPS_UP = 1.1  # times what a chip can do in such batches: the rate over the last arrivals is known to a twentieth
 LEAST_LEFT = 0.1  # of the chip, for the choice of a batch
 
 
@@ -141,7 +141,7 @@ class SloPolicy:
             whole = self._ahead_s(queue, key, now_s)
             ahead = self._ahead_s(queue, queue.key(0), now_s) if place else whole
             start, between = start + ahead, whole - ahead
-        self._promised_s = self._finish(queue, place, request.tenant, start, now_s, between)
+        self._promised_s = self._finish(queue, place, request, start, now_s, between)
         if self._promised_s > request.deadline_s:
             return False
         if place < len(queue) and not self._spares_own(queue, place, start, request):
@@ -182,15 +182,15 @@ class SloPolicy:
         mean = queue.latency.mean_s
         return self._residency.load_s(queue.model, now_s) + whole * mean(queue.cruise) + (mean(rest) if rest else 0.0)
 
-    def _finish(self, queue: Queue, place: int, tenant: str, start_s: float, now_s: float, between_s: float = 0.0) -> float:
-        """When the request at ``place`` is likely answered, if the model's turn comes at ``start_s``, and after its first batch others take
+    def _finish(self, queue: Queue, place: int, request: Request, start_s: float, now_s: float, between_s: float) -> float:
+        """When ``request``, at ``place``, is likely answered, if the model's turn comes at ``start_s``, and after its first batch others take
         ``between_s`` before this one's.
 
         Where the present rate fills the batch by then, the batch is taken as full and all times by their high quantile: a backlog whose
-        head has no slack for a full batch is worked off in small ones, which costs throughput. Not while the chip keeps up with all:
-        then a smaller batch now and then does no harm.
+        head has no slack for a full batch is worked off in small ones, which costs throughput. Not while nobody is turned away and the
+        chip keeps up in batches as small as this request would need.
         """
-        latency, caution = queue.latency, self._shares.caution(tenant)
+        latency, caution = queue.latency, self._shares.caution(request.tenant)
         count, spread, ahead = place + 1, 0.0, 1.0
         if place:
             slack = queue[0].deadline_s - start_s
@@ -204,12 +204,15 @@ class SloPolicy:
                 ahead += whole + 1 + (start_s - now_s) / max(widest, 1e-9) * self._many
                 spread = self._margin_s(latency, queue.widest) * (math.sqrt(ahead) - 1)
                 count = rest + 1
-        likely = start_s + min(caution, 1.0) * spread + self._likely_s(latency, min(count, latency.max_batch), tenant)
+        likely = start_s + min(caution, 1.0) * spread + self._likely_s(latency, min(count, latency.max_batch), request.tenant)
         full = min(count + int((start_s - now_s) / queue.gap_s), queue.cruise)
-        if full <= count or (self._shares.all_served and queue.cost_s < KEEPS_UP * self._workers * queue.steady_gap_s):
+        if full <= count or (self._shares.all_served and self._keeps_up(queue, latency.largest(request.deadline_s - start_s, full))):
             return likely
         more = max(caution - 1.0, 0.0) * LEAST_MARGIN * latency.mean_s(queue.widest) * math.sqrt(ahead)
         return max(likely, start_s + latency.mean_s(full) + spread + self._margin_s(latency, full) + more)
+
+    def _keeps_up(self, queue: Queue, batch: int) -> bool:
+        return batch > 0 and queue.latency.mean_s(batch) < KEEPS_UP * batch * self._workers * queue.steady_gap_s
 
     def _spares_others(self, queue: Queue, key: Key, now_s: float) -> bool:
         """Whether the first of each other model that would be served after ``key`` stays in time with it."""
