@@ -397,6 +397,8 @@ def test_the_host_takes_its_part_of_a_chip_and_none_of_a_processor() -> None:
     time = Estimate.within(0.010, 0.1)
     alone = served(chip("a100-sxm-80"), 32, time)
     assert alone.value == pytest.approx(0.010 / dispatch("busy").value + 32 * dispatch("item").value)
-    assert served(chip("a100-sxm-80"), 32, time, dispatch("item_through_server").value).value > alone.value > time.value
+    assert alone.high / alone.value > time.high / time.value
+    tiny = served(chip("tpu-v1"), 200, Estimate.exact(0.8e-3))
+    assert tiny.value == pytest.approx(0.8e-3 * (1 / dispatch("busy").value + dispatch("most").value))
     assert served(chip("epyc-9654"), 32, time) == time
     assert alone.low < alone.value < alone.high

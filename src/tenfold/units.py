@@ -60,7 +60,8 @@ def parse(text: str, dimension: str) -> float:
     number, unit = match.groups()
     if unit not in table:
         found = f"has the unknown unit '{unit}'" if unit else "has no unit"
-        raise UnitError(f"'{text}' {found} for {dimension}: allowed are {allowed}")
+        like = next((u for u in ("ms", "GB", "W") if u in table), next(iter(table)))
+        raise UnitError(f"'{text}' {found} for {dimension}: write for example '{number}{like}' (allowed are {allowed})")
     value = float(number) * table[unit]
     if not math.isfinite(value):
         raise UnitError(f"'{text}' is beyond what can be computed with")

@@ -122,11 +122,23 @@ def limit(ask: Ask, services: Sequence[Service]) -> Load | None:
         share = (low + high) / 2
     while best is None and share * busy > LEAST_BUSY and share > 1e-12:
         tried = load(ask, services, share, requests=SEARCH_REQUESTS)
-        best = tried if tried.in_time >= IN_TIME else None
-        share /= 2
+        if tried.in_time >= IN_TIME:
+            return _refined(ask, services, tried, high)
+        high, share = share, share / 2
     if best is None and busy <= LEAST_BUSY:  # little is asked: then all of it, which one chip may idle for
         tried = load(ask, services, 1.0, requests=SEARCH_REQUESTS)
         best = tried if tried.in_time >= IN_TIME else None
+    return best
+
+
+def _refined(ask: Ask, services: Sequence[Service], best: Load, too_much: float) -> Load:
+    """Between a share that holds and one that does not, the largest found to hold."""
+    for _ in range(STEPS - 1):
+        tried = load(ask, services, (best.share + too_much) / 2, requests=SEARCH_REQUESTS)
+        if tried.in_time >= IN_TIME:
+            best = tried
+        else:
+            too_much = tried.share
     return best
 
 

@@ -11,9 +11,12 @@ from tenfold.carbon import assumption, system_share
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.economics import purchase, rent_prices
 from tenfold.errors import DoesNotFit, MissingFigure, ModelError, UnsupportedDType
+from tenfold.estimate import Estimate
 from tenfold.ir import active_parameters, graph_totals
 from tenfold.ir.dims import prod
 from tenfold.planner.record import Ask, Demand, Rejected
+from tenfold.scenario import served
+from tenfold.serving import high_factor
 
 SHORTLIST = 8  # compiled for at one item
 FINALISTS = 5  # of those, at all batches
@@ -102,11 +105,11 @@ def one_item(ask: Ask, chip: Chip) -> Rejected | None:
     worst: Rejected | None = None
     for d in ask.demands:
         try:
-            real = d.models.run(chip, d.dtype or ask.dtype, 1).time_s.value
+            real = served(chip, 1, d.models.run(chip, d.dtype or ask.dtype, 1).time_s).value * high_factor(ask.spread)
         except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
             return Rejected(chip.name, str(error))
         if real > d.slo_s and (worst is None or real / d.slo_s > (worst.short_by or 0.0)):
-            why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {real * 1e3:.4g} ms"
+            why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {real * 1e3:.4g} ms at p99"
             worst = Rejected(chip.name, why, short_by=real / d.slo_s)
     return worst
 
@@ -121,7 +124,8 @@ def _refined(ask: Ask, guess: Guess, works: Sequence[Work]) -> Guess | Rejected:
         real = d.models.run(chip, dtype, 1).time_s.value
         precision = chip.storage(dtype)
         slower = real / (roof_s(chip, precision, work, 1) / EFFICIENCY + LAUNCH_S)
-        busy += d.rate_per_s * _seconds_an_item(chip, precision, work, d.slo_s) * max(slower, 1.0)
+        each = Estimate.exact(_seconds_an_item(chip, precision, work, d.slo_s) * max(slower, 1.0))
+        busy += d.rate_per_s * served(chip, 1, each).value
     return _priced(chip, math.ceil(busy) + ask.spare, busy)
 
 

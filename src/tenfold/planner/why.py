@@ -34,7 +34,10 @@ def differences(plan: Plan) -> list[str]:
 def _cause(own: Option, other: Option, rank: str) -> str:
     """What makes ``other`` first by ``rank`` though ``own`` costs less to own."""
     if rank == "rent":
-        return f"{_usd(other.usd_per_million_rented)} against {_rented(own)} a million items at list price, which owners do not pay"
+        there = _usd(other.usd_per_million_rented)
+        if own.rent is None:
+            return f"{there} a million items at list price, which owners do not pay, and nobody rents {own.chip.name} out"
+        return f"{there} against {_usd(own.usd_per_million_rented)} a million items at list price, which owners do not pay"
     if rank == "carbon":
         return f"{_watts(other)} against {_watts(own)} drawn on average; a chip's price does not emit"
     parts = []
@@ -56,10 +59,6 @@ def _usd(e: Estimate | None) -> str:
     if e is None:
         return "no price"
     return f"{e.value:,.0f} $" if e.value >= 100 else f"{e.value:.3g} $"
-
-
-def _rented(o: Option) -> str:
-    return _usd(o.usd_per_million_rented) if o.rent else "no offer"
 
 
 def _watts(o: Option) -> str:

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from tenfold.carbon import region_named
-from tenfold.economics import ownership_sources
+from tenfold.economics import dispatch, ownership_sources
 from tenfold.estimate import Estimate
 from tenfold.planner import Growth, LeftOut, Mixed, Option, Plan, differences
 from tenfold.report.document import interval
@@ -118,7 +118,9 @@ def notes(plan: Plan) -> list[str]:
     """What the figures mean and what they leave out."""
     found = [
         "p99 by the policy of `tenfold simulate` under Poisson arrivals, all chips up. Intervals: every time at its own end of its "
-        "interval, the count fixed (chips: the count that would do; none: not even one item in time). Host code and network are not in it."
+        "interval, the count fixed (chips: the count that would do; none: not even one item in time). An accelerator's host is in it "
+        f"with {1 - dispatch('busy').value:.0%} of the time and {dispatch('item').value * 1e6:g} us a request; pre-processing and network "
+        "are not."
     ]
     narrow = sorted({o.dtype for o in plan.options} - {"fp32"})
     if narrow:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tenfold.chips import Chip
-from tenfold.economics import dispatch
+from tenfold.economics import dispatch, idle_power
 from tenfold.errors import DoesNotFit, ModelError
 from tenfold.estimate import Estimate
 from tenfold.ir import Graph
@@ -32,7 +32,13 @@ class Service:
 
     @property
     def energy_j(self) -> Mapping[int, Estimate]:
-        return {b: r.energy_j for b, r in self.runs.items()}
+        """Of each batch: the pass, and idle power for what the host takes."""
+        return {b: r.energy_j + self._waits_j(b, r) for b, r in self.runs.items()}
+
+    def _waits_j(self, batch: int, run: Run) -> Estimate:
+        waits_s = served(self.chip, batch, run.time_s).value - run.time_s.value
+        top_w = max(self.chip.tdp_w or 0.0, run.energy_j.value / run.time_s.value)
+        return idle_power(self.chip, top_w) * waits_s
 
     @property
     def dtype(self) -> str:
@@ -44,13 +50,21 @@ class Service:
         return max(r.program.memory_bytes for r in self.runs.values())
 
 
-def served(chip: Chip, batch: int, time_s: Estimate, item_s: float | None = None) -> Estimate:
-    """A pass on an accelerator with what its host takes: a share of the time, and ``item_s`` for each request (by default that of a
-    host that calls the chip itself). A processor is its own host, and measured so."""
+def served(chip: Chip, batch: int, time_s: Estimate) -> Estimate:
+    """A pass on an accelerator with what its host takes, which calls the chip itself: a share of the time, and a while for each request,
+    up to the most that was ever seen. A processor is its own host, and measured so."""
     if chip.kind == "host":
         return time_s
-    each = dispatch("item").value if item_s is None else item_s
-    return time_s * (1 / dispatch("busy").value) + Estimate.exact(batch * each)
+    busy, each, most = dispatch("busy"), dispatch("item"), dispatch("most")
+
+    def end(time: float, share: float, item: float, limit: float) -> float:
+        return time / share + min(batch * item, time * limit)
+
+    return Estimate(
+        end(time_s.value, busy.value, each.value, most.value),
+        end(time_s.low, busy.high, each.low, most.low),
+        end(time_s.high, busy.low, each.high, most.high),
+    )
 
 
 def batches(largest: int) -> list[int]:

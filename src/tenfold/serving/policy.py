@@ -183,8 +183,8 @@ class SloPolicy:
         return self._residency.load_s(queue.model, now_s) + whole * mean(queue.cruise) + (mean(rest) if rest else 0.0)
 
     def _finish(self, queue: Queue, place: int, request: Request, start_s: float, now_s: float, between_s: float) -> float:
-        """When ``request``, at ``place``, is likely answered, if the model's turn comes at ``start_s``, and after its first batch others take
-        ``between_s`` before this one's.
+        """When ``request``, at ``place``, is likely answered, if the model's turn comes at ``start_s``, and after its first batch others
+        take ``between_s`` before this one's.
 
         Where the present rate fills the batch by then, the batch is taken as full and all times by their high quantile: a backlog whose
         head has no slack for a full batch is worked off in small ones, which costs throughput. Not while nobody is turned away and the
