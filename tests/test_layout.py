@@ -94,7 +94,7 @@ def test_a_convolution_over_time_is_a_product_over_windows() -> None:
     assert kernel.ops == ("matmul",)
     (p,) = kernel.products
     assert (p.batch, p.m, p.n, p.k) == (4, 24, 16, 80)
-    assert kernel.cached_bytes == 4 * (2 * 2 * 4 * 80 * 16 + 3 * 24 * 80)
+    assert kernel.cached_bytes == 4 * (2 * 4 * 80 * 16 + 3 * 24 * 80)
     assert kernel.flops == 2 * 4 * 24 * 16 * 80
 
 
@@ -204,3 +204,52 @@ def test_a_cache_that_does_not_fit_comes_from_memory() -> None:
 
     assert EPYC.sram_bytes > 2 * big / 16
     assert seconds(64) > 1.5 * seconds(2)
+
+
+def test_pools_and_functions_of_its_own_follow_and_a_clip_does_not() -> None:
+    """As in ONNX Runtime 1.32: a global pool is reordered after, when it is small; swish stays in blocks, a clip apart wants plain tensors."""
+
+    def between(*nodes: onnx.NodeProto) -> list[str]:
+        first, last = conv("x", "a", "p"), conv("z", "b", "y")
+        return shown(network([first, *nodes, last], [weights("a", 32, 32, 1, 1), weights("b", 32, 32, 1, 1)], (1, 32, 8, 8)))
+
+    pool = helper.make_node("GlobalAveragePool", ["p"], ["z"])
+    assert between(pool) == [REORDER, "conv", "reduce_mean", "conv", REORDER]
+    halves = helper.make_node("MaxPool", ["p"], ["m"], kernel_shape=[2, 2])
+    swish = [helper.make_node("Sigmoid", ["m"], ["s"]), helper.make_node("Mul", ["m", "s"], ["z"])]
+    assert between(halves, *swish) == [REORDER, "conv", "max_pool", "swish", "conv", REORDER]
+    clip = helper.make_node("Clip", ["m"], ["z"])
+    assert between(halves, clip) == [REORDER, "conv", "max_pool", REORDER, "clip", REORDER, "conv", REORDER]
+
+
+def test_what_few_channels_read_is_plain_again() -> None:
+    nodes = [conv("x", "a", "p"), conv("p", "b", "y")]
+    model = network(nodes, [weights("a", 8, 3, 1, 1), weights("b", 32, 8, 1, 1)], (1, 3, 8, 8))
+    assert shown(model) == ["conv", REORDER, "conv", REORDER]
+
+
+def test_results_live_to_the_end_in_the_layout_that_is_given_back() -> None:
+    model = network([conv("x", "a", "p"), conv("p", "b", "y")], [weights("a", 32, 32, 1, 1), weights("b", 32, 32, 1, 1)], (1, 32, 8, 8))
+    model.graph.output.append(helper.make_tensor_value_info("p", TensorProto.FLOAT, None))
+    made = program(model)
+    results = [b for b in made.memory.far if b.name in ("y/reordered", "p/reordered")]
+    assert [b.last for b in results] == [len(made.kernels) - 1] * 2
+    first, second = sorted(results, key=lambda b: b.offset)
+    assert first.offset + first.bytes <= second.offset
+
+
+def test_convolutions_and_products_of_one_size_have_their_own_times() -> None:
+    """The order of kernels decides nothing: what the time depends on is in their shape."""
+    same = weights("a", 16, 32, 1, 1), weights("b", 32, 16)
+    convolution = conv("x", "a", "p")
+    shape = numpy_helper.from_array(np.array([64, 32], np.int64), "shape")
+    product = [helper.make_node("Reshape", ["x", "shape"], ["m"]), helper.make_node("MatMul", ["m", "b"], ["y"])]
+
+    def seconds(nodes: list[onnx.NodeProto]) -> float:
+        given = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 32, 8, 8))
+        outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("p", "y")]
+        graph = helper.make_graph(nodes, "net", [given], outputs, [*same, shape])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return simulate(program(model), EPYC).time_s.value
+
+    assert seconds([convolution, *product]) == pytest.approx(seconds([*product, convolution]), rel=1e-12)

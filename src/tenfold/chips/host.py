@@ -11,6 +11,7 @@ from tenfold.chips.record import Chip, MatrixPrecision, Quantity, Sram
 
 # fp32 operations a cycle and core: two fused multiply-add units of the vector width (assumed)
 _LANES = {"avx512f": 64, "avx2": 32, "avx": 16}
+_VECTORS = {"avx512f": 512, "avx": 256}  # bits of a register; 128 without
 _NARROW = {"avx512_vnni": (MatrixPrecision.INT8, 4.0), "avx_vnni": (MatrixPrecision.INT8, 4.0), "avx512_bf16": (MatrixPrecision.BF16, 2.0)}
 _MEMORY_PER_CORE = 10e9  # bytes a second that one core can draw (assumed; `calibrate host` measures it)
 
@@ -33,7 +34,7 @@ def host_chip() -> Chip:
             "clock": _figure(clock, "verified", "cpuinfo"),
             "units": _figure(cores, "verified", "cpuinfo"),
             "vector_ops_per_cycle": _figure(lanes * cores, "derived", "cpuinfo"),
-            "vector_bits": _figure(lanes * 8, "derived", "cpuinfo"),
+            "vector_bits": _figure(next((b for flag, b in _VECTORS.items() if flag in flags), 128), "derived", "cpuinfo"),
             "memory.capacity": _figure(memory_kib * 1024, "verified", "meminfo"),
             "memory.bandwidth": _figure(cores * _MEMORY_PER_CORE, "assumed", "tenfold"),
             "tdp": Quantity(cores * 4.0, cores * 1.0, cores * 10.0, "assumed", "tenfold", "watts per core, a share of a server"),

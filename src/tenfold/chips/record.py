@@ -205,7 +205,7 @@ class Chip:
     @property
     def vector_lanes(self) -> int:
         """fp32 numbers in one vector register of a processor; 256 bits where its file does not say."""
-        return int(self.figures["vector_bits"].value) // 32 if "vector_bits" in self.figures else 8
+        return max(1, int(self.figures["vector_bits"].value) // 32) if "vector_bits" in self.figures else 8
 
     @property
     def near_bytes(self) -> float:

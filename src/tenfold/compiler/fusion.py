@@ -209,8 +209,17 @@ class _Grower:
         ended = [self.graph.ops[j].kind for j in region.ops if self.rows[j].lowering is Lowering.VECTOR]
         if region.anchor is None or any(k in _FUNCTIONS for k in ended):
             return False
-        number = any(n in self.graph.constants and self.size(n) == 1 for n in op.inputs if n)
-        return op.kind in _FUNCTIONS or (op.kind == "add" and "add" not in ended and not number)
+        return op.kind in _FUNCTIONS or (op.kind == "add" and "add" not in ended and self._sums_in_place(region, op))
+
+    def _sums_in_place(self, region: _Region, op: Op) -> bool:
+        """A bias of one number a column or channel; behind a convolution also another result of the same shape."""
+        assert region.anchor is not None
+        conv = self.graph.ops[region.anchor].kind == "conv"
+        shape = self.graph.values[op.outputs[0]].dims
+        columns = shape[1 if conv else -1] if shape else 1
+        others = [n for n in op.inputs if n and self.of.get(self.maker.get(n, -1)) is not region]
+        bias = all(n in self.graph.constants and self.size(n) == columns for n in others)
+        return bias or (conv and all(n in self.maker and self.graph.values[n].dims == shape for n in others))
 
     def _refusal_of_row(self, region: _Region, i: int, access: Access) -> str:
         if access is not Access.ROW:
@@ -281,6 +290,8 @@ class _Grower:
             return
         allowed = {Lowering.MOVE, Lowering.VIEW} | ({Lowering.VECTOR} if self.rules.vector_prologue else set())
         light = {"cast", "dequantize"}
+        if self.rules.alone and self.graph.ops[i].kind == "conv":  # a runtime of single operators puts only padding into it
+            allowed, light = {Lowering.VIEW}, light | {"pad"}
         if all(self.rows[j].lowering in allowed or self.graph.ops[j].kind in light for j in other.ops):
             for j in other.ops:
                 other.reasons[j] = f"read by {self.graph.ops[i].kind} as it comes"

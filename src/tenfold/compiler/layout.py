@@ -10,7 +10,7 @@ those of ONNX Runtime, which a processor's kernels mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -20,9 +20,12 @@ from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.table import Lowering
 from tenfold.machine import Group, Kernel, Operand, Product, Role
-from tenfold.machine.kernel import off_chip
+from tenfold.machine.kernel import REORDERED, off_chip
 
-_FOLLOW = frozenset({"max_pool", "average_pool", "global_average_pool", "global_max_pool", "relu", "sigmoid", "tanh", "leaky_relu", "clip"})
+_FOLLOW = frozenset(
+    {"max_pool", "average_pool", "relu", "sigmoid", "tanh", "gelu", "swish", "hard_sigmoid", "hard_swish", "batch_norm", "resize"}
+)
+_WHOLE_PICTURE = frozenset({"reduce_mean", "reduce_max"})  # global pools, which keep extents of 1
 _TOGETHER = frozenset({"add", "mul", "concat"})
 _TRANSPOSED = "conv_transpose"
 REORDER = "reorder"  # the op of a kernel that changes layout
@@ -34,6 +37,7 @@ class _Layouts:
 
     graph: Graph
     root: Mapping[str, str]
+    size: Callable[[str], int]
     block: int
     blocked: set[str] = field(default_factory=set)
     copies: dict[str, str] = field(default_factory=dict)
@@ -42,12 +46,14 @@ class _Layouts:
         return self.graph.values[name]
 
 
-def lay_out(made: Iterable[Kernel], groups: Sequence[Group], graph: Graph, root: Mapping[str, str], chip: Chip) -> Iterator[Kernel]:
-    """The kernels of a processor with changes of layout between them; of any other chip as they are."""
+def lay_out(
+    made: Iterable[Kernel], groups: Sequence[Group], graph: Graph, root: Mapping[str, str], size: Callable[[str], int], chip: Chip
+) -> Iterator[Kernel]:
+    """The kernels of a processor with changes of layout between them; of any other chip as they are. ``size``: bytes of a buffer."""
     if chip.kind != "host":
         yield from made
         return
-    layouts = _Layouts(graph, root, chip.vector_lanes)
+    layouts = _Layouts(graph, root, size, chip.vector_lanes)
     for kernel in made:
         group = groups[kernel.group]
         if not kernel.operands or kernel.attention is not None:
@@ -61,12 +67,13 @@ def lay_out(made: Iterable[Kernel], groups: Sequence[Group], graph: Graph, root:
 
 def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
     anchor = group.anchor
-    if anchor is not None and anchor.kind == "conv" and _direct(anchor, layouts):
+    narrow = kernel.precision is MatrixPrecision.INT8
+    if anchor is not None and anchor.kind == "conv" and not narrow and _direct(anchor, layouts):
         channels, block = _dims(layouts, anchor.inputs[1])[1], layouts.block
-        want = {o.name for o in kernel.operands if o.role is Role.INPUT}
-        if channels < block and not _depthwise(anchor, layouts):  # few channels are read as they lie
-            want.discard(layouts.root.get(anchor.inputs[0], anchor.inputs[0]))
-        *copies, last = _converted(kernel, layouts, blocked=want)
+        want, given = {o.name for o in kernel.operands if o.role is Role.INPUT}, layouts.root.get(anchor.inputs[0], anchor.inputs[0])
+        as_it_lies = (channels < block and not _depthwise(anchor, layouts)) or given != anchor.inputs[0]  # few channels, or a view
+        plain = want & {given} if as_it_lies else set()
+        *copies, last = _converted(kernel, layouts, blocked=want - plain, plain=plain)
         yield from copies
         yield replace(last, products=tuple(_padded(p, channels, block) for p in last.products))
         layouts.blocked.update(group.outputs)
@@ -78,7 +85,7 @@ def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
     inputs = {o.name for o in kernel.operands if o.role is Role.INPUT}
     *copies, last = _converted(kernel, layouts, plain=inputs)
     yield from copies
-    if anchor is not None and anchor.kind in ("conv", _TRANSPOSED):
+    if anchor is not None and anchor.kind in ("conv", _TRANSPOSED) and not narrow and _constant(anchor, layouts):
         yield _gathered(last, anchor, layouts)
     else:
         yield last
@@ -101,18 +108,23 @@ def _direct(op: Op, layouts: _Layouts) -> bool:
     """Whether a convolution runs in blocks: two dimensions, constant fp32 filters, and channels that fill blocks where groups cut them."""
     weights = op.inputs[1]
     shape, block = _dims(layouts, weights), layouts.block
-    constant = all(layouts.root.get(n, n) in layouts.graph.constants for n in op.inputs[1:] if n)
-    if len(shape) != 4 or not constant or layouts.value(weights).dtype is not DType.F32:
+    if len(shape) != 4 or not _constant(op, layouts):
         return False
     groups = _groups(op)
     filters, channels = shape[:2]
     return groups == 1 or _depthwise(op, layouts) or (channels % block == 0 and (filters // groups) % block == 0)
 
 
+def _constant(op: Op, layouts: _Layouts) -> bool:
+    """Whether filters and bias are constants of floats, which a processor holds as fp32."""
+    constant = all(layouts.root.get(n, n) in layouts.graph.constants for n in op.inputs[1:] if n)
+    return constant and layouts.value(op.inputs[1]).dtype in (DType.F32, DType.F16, DType.BF16)
+
+
 def _follows(group: Group, layouts: _Layouts) -> bool:
     """Whether a kernel takes blocked tensors as they are: its op must, and all of its inputs be blocked and of four dimensions."""
     op = group.ops[0]
-    if len([o for o in group.ops if row_of(o).lowering is not Lowering.VIEW]) > 1 or op.kind not in _FOLLOW | _TOGETHER:
+    if len([o for o in group.ops if row_of(o).lowering is not Lowering.VIEW]) > 1 or op.kind not in _FOLLOW | _TOGETHER | _WHOLE_PICTURE:
         return False
     inputs = [n for n in op.inputs[: None if op.kind in _TOGETHER else 1] if n]
     shapes = [_dims(layouts, n) for n in inputs]
@@ -120,6 +132,8 @@ def _follows(group: Group, layouts: _Layouts) -> bool:
         return False
     if not all(n in layouts.blocked for n in inputs) or (op.kind == "max_pool" and len([o for o in op.outputs if o]) > 1):
         return False
+    if op.kind in _WHOLE_PICTURE:
+        return _dims(layouts, op.outputs[0])[1:] == (shapes[0][1], 1, 1)
     if op.kind == "concat":
         return op.attrs.get("axis") in (1, -3) and all(s[1] % layouts.block == 0 for s in shapes)
     return all(s == shapes[0] for s in shapes)
@@ -148,9 +162,8 @@ def _converted(kernel: Kernel, layouts: _Layouts, blocked: Collection[str] = (),
 
 def _reorder(name: str, layouts: _Layouts, group: int) -> Kernel:
     """A copy of a buffer in the other layout."""
-    value = layouts.value(name)
-    size = cast("int", value.elements) * value.dtype.bits // 8
-    layouts.copies[name] = f"{name}/reordered"
+    size = layouts.size(name)
+    layouts.copies[name] = f"{name}{REORDERED}"
     operands = (Operand(name, Role.INPUT, size), Operand(layouts.copies[name], Role.OUTPUT, size))
     return _moving(f"{name}/{REORDER}", REORDER, operands, group)
 
@@ -179,6 +192,6 @@ def _gathered(kernel: Kernel, op: Op, layouts: _Layouts) -> Kernel:
         product = Product(x[0] * groups, w[1] * window, positions, w[0] // groups)
     columns = x[0] * groups * w[1] * window * positions
     as_it_lies = window == 1 and math.prod(x[2:]) == math.prod(y[2:])
-    moved = 2 * columns * (1 if as_it_lies else 2) + (x[0] - 1) * math.prod(w)  # windows, then panels of them; filters again
+    moved = columns * (1 if as_it_lies else 2) + (x[0] - 1) * math.prod(w)  # windows, then panels of them; filters again
     names = tuple("matmul" if o == op.kind else o for o in kernel.ops)
     return replace(kernel, ops=names, products=(product,), cached_bytes=moved * kernel.operand_bits // 8)

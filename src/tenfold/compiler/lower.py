@@ -209,7 +209,7 @@ def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> l
     body = op.bodies[0]
     inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits)
     groups = bodies[id(body)]
-    made = lay_out(kernels(inner, groups, bodies), groups, body, inner.root, scope.chip)
+    made = lay_out(kernels(inner, groups, bodies), groups, body, inner.root, inner.bytes, scope.chip)
     return [replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count, operands=()) for k in made]
 
 

@@ -16,6 +16,7 @@ from tenfold.errors import InputError, UnknownName
 from tenfold.ir.bind import bind
 from tenfold.ir.graph import Graph
 from tenfold.machine import Group, Program, balance
+from tenfold.machine.kernel import REORDERED
 
 STEPS: Mapping[str, str] = {
     **{p.name: p.does for p in (*PASSES, DCE)},
@@ -66,11 +67,12 @@ def build(
     lowered = lower.kernels(scope, groups, bodies)
     whole = "fuse" in options.without and chip.kind != "host"  # where a runtime has no kernel for an attention anyway
     apart = lowered if whole else cut(lowered, groups, scope.root, chip, rules_of(chip).row_elements)
-    made = tuple(lay_out(apart, groups, clean, scope.root, chip))
+    made = tuple(lay_out(apart, groups, clean, scope.root, scope.bytes, chip))
     sizes = {o.name: scope.bytes(o.name) if o.name in clean.values else o.bytes for k in made for o in k.operands}
     resident = chip.kind == "systolic" and "residency" not in options.without
     balances = [balance(chip, k) for k in made] if resident else ()
-    kernels, memory = plan_memory(made, sizes, frozenset(clean.inputs), outputs, chip, balances)
+    kept = outputs | {f"{o}{REORDERED}" for o in outputs}
+    kernels, memory = plan_memory(made, sizes, frozenset(clean.inputs), kept, chip, balances)
     return Program(
         model=graph.name,
         chip=chip.name,

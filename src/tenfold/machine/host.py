@@ -9,7 +9,7 @@ from tenfold.chips import Chip, MatrixPrecision
 from tenfold.ir.infer import row_of
 from tenfold.ir.table import Lowering
 from tenfold.machine.gpu_rates import Parts, norm
-from tenfold.machine.kernel import Kernel, Product, Program, Role
+from tenfold.machine.kernel import REORDERED, Kernel, Product, Program, Role
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
 POWER_CYCLES = 40  # of a power function that is not vectorised, which only one core works on (assumed)
@@ -21,7 +21,7 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
 
     Bytes marked near come from the caches, the others from memory; a change of layout or a look-up reaches a share of either.
     A recurrent layer reads its weights from the caches in every step but the first. Work is shared out among the cores, once
-    a step and for each item of a convolution over gathered windows, where that is quicker than leaving it to one.
+    a step, where that is quicker than leaving it to one.
     """
     clock = chip.clock("time")
     launch = chip.constant("launch_s")
@@ -42,8 +42,10 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     else:  # plain code combines the states, after the products of each step
         vector += kernel.vector_ops / ((chip.units or 1) * clock)
         spent = float(norm(matrix, memory)) + vector
-    items = max((p.batch for p in kernel.products), default=1) if kernel.cached_bytes else 1
-    forked = max(steps, items) * chip.constant("fork_s")
+    fork_s = chip.constant("fork_s")
+    if kernel.cached_bytes:  # each item and group is a call of its own, half as dear as sharing work out (assumed)
+        spent += sum(p.batch for p in kernel.products) * fork_s / 2 / (chip.units or 1)
+    forked = steps * fork_s
     total = min(spent + forked, spent * (chip.units or 1))
     return Parts(total + launch, matrix, vector, memory, 0.0, total + launch - spent)
 
@@ -61,7 +63,7 @@ def _product_s(chip: Chip, kernel: Kernel, p: Product) -> float:
     flops = 2 * p.batch * p.m * p.n * p.k
     if "conv" in kernel.ops and p.batch > 1 and p.n < lanes:
         return flops / (peak * chip.constant("grouped_fraction"))
-    name = "conv_fraction" if "conv" in kernel.ops else "int8_fraction" if kernel.precision is MatrixPrecision.INT8 else "matrix_fraction"
+    name = "int8_fraction" if kernel.precision is MatrixPrecision.INT8 else "conv_fraction" if "conv" in kernel.ops else "matrix_fraction"
     share = chip.constant(name)
     if name == "matrix_fraction":  # two vectors of results in each row keep the units busy; one column is a product with a vector
         lanes = 1 if p.n == 1 else 2 * lanes
@@ -75,7 +77,9 @@ def cached(chip: Chip, program: Program) -> tuple[Kernel, ...]:
     """
     cache = chip.sram_bytes
     all_fit = program.weight_bytes + program.io_bytes <= cache
-    far = frozenset() if all_fit else frozenset((*program.graph.inputs, *program.graph.outputs))
+    written = {o.name for k in program.kernels for o in k.operands if o.role is Role.OUTPUT}
+    results = (f"{n}{REORDERED}" if f"{n}{REORDERED}" in written else n for n in program.graph.outputs)
+    far = frozenset() if all_fit else frozenset((*program.graph.inputs, *results))
     return tuple(_cached(k, cache, far, weights=program.weight_bytes <= cache) for k in program.kernels)
 
 

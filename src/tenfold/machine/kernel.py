@@ -47,6 +47,7 @@ class Family(StrEnum):
         return Family.NORM if kinds & {"layer_norm", "rms_norm", "group_norm", "instance_norm", "lp_norm"} else Family.STREAM
 
 
+REORDERED = "/reordered"  # ends the name of a copy of a buffer in another layout
 QUERY_BLOCK = 128  # queries that are handled together
 
 
@@ -235,6 +236,8 @@ class Kernel:
             self.row_elements,
             self.quantizes,
             self.cached_bytes,
+            "conv" in self.ops,
+            "lrn" in self.ops,
             self.family,
         )
 

@@ -47,7 +47,7 @@ def compare_nodes(run: Run, measured: ModelTime, chip: Chip) -> Comparison:
     copies = 0.0
     for k in run.kernels:
         if k.kernel.ops == (REORDER,):
-            copies += k.time_s
+            copies += k.time_s * k.kernel.repeat
         else:
             parts.setdefault(k.kernel.group, []).append(k)
     taken: dict[int, list[NodeTime]] = {}
