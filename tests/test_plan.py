@@ -19,7 +19,7 @@ from tenfold.economics import YEAR_S, dispatch, ownership, purchase
 from tenfold.errors import InputError, UnknownName
 from tenfold.estimate import Estimate
 from tenfold.planner import FINALISTS, Plan, differences, growth, mixes, overfit, refuse_cooling
-from tenfold.planner.capacity import largest_useful, limit
+from tenfold.planner.capacity import SEARCH_REQUESTS, largest_useful, limit, load
 from tenfold.scenario import served, shipped
 from tenfold.serving import Known, MaxDelay, Open, Poisson, Served, Spread, Stream, curve, simulate
 
@@ -402,3 +402,11 @@ def test_the_host_takes_its_part_of_a_chip_and_none_of_a_processor() -> None:
     assert tiny.value == pytest.approx(0.8e-3 * (1 / dispatch("busy").value + dispatch("most").value))
     assert served(chip("epyc-9654"), 32, time) == time
     assert alone.low < alone.value < alone.high
+
+
+def test_a_limit_far_below_the_whole_chip_is_searched_to_the_end() -> None:
+    """On a processor one item takes most of the SLO, so that a chip must idle nine tenths of its time: no factor of two is left open."""
+    found = tenfold.plan("resnet50", slo_s=0.005, rate_per_s=1000, region=None, chips=["epyc-9654"])
+    (option,) = found.options
+    much = load(found.ask, option.services, 1.25 * option.limit_per_s / 1000, requests=SEARCH_REQUESTS)
+    assert much.in_time < 0.99

@@ -31,6 +31,7 @@ WARM_UP = 0.1  # of the run
 NEGLIGIBLE = 0.001  # gain of throughput that a larger batch is not worth
 IN_TIME = 0.99
 STEPS = 4
+WIDE = 1.2  # times what holds: what does not hold is too far for a count
 SLOS = 10  # a run lasts so many of the longest SLO, within reason
 FEWEST = 100  # requests of each demand in a run, if they take
 EXTRA = 0.02  # of the chip at most more than was asked for
@@ -120,6 +121,8 @@ def limit(ask: Ask, services: Sequence[Service]) -> Load | None:
         else:
             high = share
         share = (low + high) / 2
+    if best is not None and high > WIDE * best.share:
+        return _refined(ask, services, best, high)
     while best is None and share * busy > LEAST_BUSY and share > 1e-12:
         tried = load(ask, services, share, requests=SEARCH_REQUESTS)
         if tried.in_time >= IN_TIME:
