@@ -3,8 +3,8 @@
 Direct convolutions want blocked channels (Georganas et al. 2018, "Anatomy of high-performance deep learning convolutions on SIMD
 architectures"); pooling, element-wise work and concatenation follow them in that layout, everything else wants tensors as the
 model has them, and whoever changes layout is a kernel of its own. A convolution that cannot be blocked is a product over gathered
-windows, one for each item and group, with the positions of the result along the vector (Chellapilla et al. 2006). The rules are
-those of ONNX Runtime, which a processor's kernels mean.
+windows, one for each item and group, with the positions of the result along the vector (Chellapilla et al. 2006). The rules
+follow ONNX Runtime 1.32, which a processor's kernels mean; what they leave out is in docs/calibration.md.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _depthwise(op: Op, layouts: _Layouts) -> bool:
 
 
 def _direct(op: Op, layouts: _Layouts) -> bool:
-    """Whether a convolution runs in blocks: two dimensions, constant fp32 filters, and channels that fill blocks where groups cut them."""
+    """Whether a convolution runs in blocks: two dimensions, constant filters, and channels that fill blocks where groups cut them."""
     weights = op.inputs[1]
     shape, block = _dims(layouts, weights), layouts.block
     if len(shape) != 4 or not _constant(op, layouts):

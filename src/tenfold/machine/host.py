@@ -13,6 +13,7 @@ from tenfold.machine.kernel import REORDERED, Kernel, Product, Program, Role
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
 POWER_CYCLES = 40  # of a power function that is not vectorised, which only one core works on (assumed)
+CALL = 0.5  # of sharing work out: what each item and group of a gathered convolution costs the core that works on it (assumed)
 _SLOW = (Lowering.MOVE, Lowering.GATHER)
 
 
@@ -43,8 +44,8 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
         vector += kernel.vector_ops / ((chip.units or 1) * clock)
         spent = float(norm(matrix, memory)) + vector
     fork_s = chip.constant("fork_s")
-    if kernel.cached_bytes:  # each item and group is a call of its own, half as dear as sharing work out (assumed)
-        spent += sum(p.batch for p in kernel.products) * fork_s / 2 / (chip.units or 1)
+    if kernel.cached_bytes:
+        spent += sum(p.batch for p in kernel.products) * CALL * fork_s / (chip.units or 1)
     forked = steps * fork_s
     total = min(spent + forked, spent * (chip.units or 1))
     return Parts(total + launch, matrix, vector, memory, 0.0, total + launch - spent)

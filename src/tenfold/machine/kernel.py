@@ -236,7 +236,7 @@ class Kernel:
             self.row_elements,
             self.quantizes,
             self.cached_bytes,
-            "conv" in self.ops,
+            "conv" in self.ops,  # these two have rates of their own on a processor
             "lrn" in self.ops,
             self.family,
         )

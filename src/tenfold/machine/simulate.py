@@ -27,8 +27,7 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     timed, total = time_kernels(chip, kernels)
     model = energy_model(chip, program.precision)
     runs = [KernelRun(k, t.time_s, t.bound, t.counters, _dynamic(model, t.counters)) for k, t in zip(program.kernels, timed, strict=True)]
-    launch = chip.constant("launch_s") if chip.kind == "systolic" else host.entry_s(chip, program) if chip.kind == "host" else 0.0
-    launch += program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
+    launch = _entry_s(chip, program)
     clock = chip.clock("time")
     seconds = sum(t.time_s * k.repeat for k, t in zip(program.kernels, timed, strict=True))
     total = total + Counters(cycles=launch * clock, idle=launch * clock)
@@ -49,6 +48,14 @@ def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], 
         timed.append(seen[k.shape])
         total = total + seen[k.shape].counters.times(k.repeat)
     return timed, total
+
+
+def _entry_s(chip: Chip, program: Program) -> float:
+    """What a pass takes beside its kernels: its start, and inputs and results over the link to the host."""
+    link_s = program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
+    if chip.kind == "host":
+        return host.entry_s(chip, program) + link_s
+    return (chip.constant("launch_s") if chip.kind == "systolic" else 0.0) + link_s
 
 
 def require_model(chip: Chip) -> None:
