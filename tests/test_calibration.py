@@ -157,7 +157,11 @@ def test_any_source_name_is_written_and_read(tmp_path: Path, source: str) -> Non
 def test_a_relative_lends_constants_and_a_wider_interval() -> None:
     lent, own = like_relative("h100-sxm"), chip("h100-sxm")
     relative = chip("a100-sxm-80")
-    assert lent.constant("matrix_fraction") == relative.constant("matrix_fraction")
+    assert lent.constant("memory_fraction") == relative.constant("memory_fraction")
+    assert lent.achieved_share is not None
+    assert relative.achieved_share is not None
+    scaled = relative.constant("matrix_fraction") * lent.achieved_share / relative.achieved_share
+    assert lent.constant("matrix_fraction") == pytest.approx(scaled)
     assert lent.figures["calibration.wave_s"].note == "taken from a100-sxm-80"
     assert lent.error("matmul") > own.error("matmul")
     assert lent.constant("wave_s") / relative.constant("wave_s") == pytest.approx((relative.clock_hz or 0) / (own.clock_hz or 1))

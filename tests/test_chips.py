@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,24 @@ def test_constants_of_a_relative_are_marked_and_wider() -> None:
     q = taken.figures["calibration.memory_fraction"]
     assert (q.status, q.note) == ("assumed", "taken from tpu-v4")
     assert taken.constant("time_error") == 2 * own.constant("time_error")
+
+
+def test_shares_of_a_relative_are_scaled_by_what_matmuls_achieve_on_both() -> None:
+    mi300x, h100 = chip("mi300x"), chip("h100-sxm")
+    assert mi300x.achieved_share == pytest.approx(781.9 / 1307)
+    assert h100.achieved_share == pytest.approx(792.1 / 989)
+    scaled = h100.constant("matrix_fraction") * (781.9 / 1307) / (792.1 / 989)
+    assert mi300x.constant("matrix_fraction") == pytest.approx(scaled)
+    assert mi300x.constant("memory_fraction") == h100.constant("memory_fraction")
+    assert chip("b200").achieved_share is None
+    assert chip("b200").constant("matrix_fraction") == h100.constant("matrix_fraction")
+
+
+def test_a_processor_file_of_an_earlier_version_is_to_be_made_again() -> None:
+    epyc = chip("epyc-9654")
+    old = replace(epyc, figures={n: q for n, q in epyc.figures.items() if n != "calibration.fork_s"})
+    with pytest.raises(MissingFigure, match=r"'calibration.fork_s', which its file lacks.*calibrate host"):
+        old.constant("fork_s")
 
 
 def test_missing_figures_name_the_result() -> None:

@@ -278,6 +278,9 @@ def test_weights_that_do_not_fit_are_fetched_ahead() -> None:
     program = compiled(bound("light/light_vgg19.onnx", 32))
     ahead = [k for k in program.kernels if k.traffic.prefetched]
     assert ahead
+    slices = [b for b in program.memory.near if b.role is Role.WEIGHT and b.why.startswith("fetched while")]
+    assert len(slices) > len(ahead)  # a weight comes in parts, while several kernels run
+    assert any(b.first == b.last for b in slices)  # and while its own kernel starts
     assert simulate(program).time_s.value < simulate(compiled(bound("light/light_vgg19.onnx", 32), "tpu-v4i", "residency")).time_s.value
 
 

@@ -18,13 +18,14 @@ from tenfold.machine import Counters, Kernel, Product, Traffic, simulate, time_k
 from tenfold.machine.energy import at_node, energy_model, energy_table
 from tenfold.machine.maxplus import DURATIONS, Repeat, apply, closed_form, event_loop, matrix_of, walk
 from tenfold.machine.step import STATES, Drain, Instruction, Launch, Tile
+from tenfold.machine.systolic import Bytes, array_of, best_program
 
 durations = st.integers(0, 50)
 tiles = st.builds(
     Tile, **dict.fromkeys(DURATIONS, durations), new_weights=st.booleans(), weights_near=st.booleans(), weights_early=st.booleans(),
-    first_k=st.booleans(), last_k=st.booleans(),
+    first_k=st.booleans(), last_k=st.booleans(), both=st.booleans(),
 )  # fmt: skip
-instructions = st.one_of(tiles, st.builds(Launch, durations), st.builds(Drain, durations, durations))
+instructions = st.one_of(tiles, st.builds(Launch, durations, durations), st.builds(Drain, durations, durations))
 programs = st.recursive(
     st.builds(lambda t, n: Repeat((t,), n), tiles, st.integers(1, 7)),
     lambda inner: st.builds(
@@ -53,6 +54,8 @@ def without(program: Repeat, gone: set[str]) -> Repeat:
             return Repeat(tuple(one(q) for q in p.parts), p.count)
         if isinstance(p, Tile):
             return replace(p, **dict.fromkeys(gone, 0))
+        if isinstance(p, Launch):
+            return replace(p, prefetch=0 if "prefetch" in gone else p.prefetch)
         if isinstance(p, Drain):
             return Drain(0 if "weight_dma" in gone else p.weights, 0 if "act_dma" in gone else p.rest)
         return p
@@ -145,6 +148,26 @@ def test_either_operand_may_be_stationary() -> None:
     wide = time_kernel(v4i, _product_kernel(2048, 129, 1024)).time_s
     two = time_kernel(v4i, _product_kernel(2048, 256 * 4, 1024)).time_s
     assert wide < two
+
+
+def test_rows_that_fill_the_accumulators_are_one_chunk_where_nothing_keeps_weights() -> None:
+    """TPU v1 holds 4,096 rows of sums: 2,888 rows fetch their weights once, and drain when all are done; 5,000 do not fit."""
+    v1 = chip("tpu-v1")
+    array = array_of(v1, MatrixPrecision.INT8, 8)
+    assert array.one_pass_rows == 4096
+
+    def tiles(m: int) -> list[tuple[Tile, int]]:
+        product = Product(1, m, 256, 2304)
+        program = best_program(product, array, Bytes(0, product.k * product.n, 0), 2, weights_stationary=True)
+        return list(program.kinds())
+
+    once = tiles(2888)
+    assert sum(n for _, n in once) == 9
+    assert all(t.both for t, _ in once)
+    twice = tiles(5000)
+    assert sum(n for _, n in twice) == 27
+    assert not any(t.both for t, _ in twice)
+    assert all(t.weight_dma for t, _ in twice)  # what a chunk has used is gone
 
 
 def test_weights_that_are_fetched_once_cost_less_with_batch() -> None:

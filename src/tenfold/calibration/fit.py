@@ -31,6 +31,8 @@ POWER = 0.25  # a source counts as the root of its rows: many rows say more, but
 OUTLIER = 0.5  # logarithmic error beyond which a row weighs less
 WHOLE_OUTLIER = 0.2  # the same where whole models are among the rows
 SIMPLEX_TRIES = 160
+PLANS = 2  # times that whole models are planned anew with the constants found: what fits in memory when depends on them
+PRIOR = 0.5  # a share of a few rows counts as one more row, whose error is this part of its distance from the usual
 FEW, LEAST_OF_FEW = 30, 0.15  # rows that say little about other rows, and the interval they give at least (assumed)
 INTERVAL = 0.9  # of the rows fitted on lie within the error that is stored
 
@@ -133,7 +135,8 @@ def calibrate(chip: Chip, fitted_on: Sequence[Measured], held_out: Sequence[Meas
         if len(train) < FEWEST:
             few += [families[0].value] if train or test else []
             continue
-        chip, fit = _fit(chip, families, constants, train, test, known)
+        for _ in range(PLANS if chip.kind == "systolic" else 1):
+            chip, fit = _fit(chip, families, constants, train, test, known)
         known |= fit.offsets
         done.append(fit)
     if chip.kind == "gpu" and sum(m.power_w is not None for m in fitted_on) >= FEWEST:
@@ -195,9 +198,10 @@ def _fit(
     if chip.kind == "gpu":
         found = least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=OUTLIER, diff_step=1e-3, max_nfev=60)
     else:  # whole cycles and changing plans make steps that a gradient stumbles over
+        shares = [c.high == 1.0 for c in sought]
         options = {"maxfev": SIMPLEX_TRIES, "xatol": 0.01, "fatol": 1e-4}
         found = minimize(
-            lambda logs: _forgiving(residuals(logs)),
+            lambda logs: _forgiving(np.concatenate([residuals(logs), PRIOR * (logs - start)[shares]])),
             start,
             method="Nelder-Mead",
             bounds=list(zip(*bounds, strict=True)),

@@ -108,6 +108,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     idle_power: _Figure | None = None
     busy_power: _Figure | None = None
     system_power: _Figure | None = None
+    achieved_matmul: _Figure | None = None
     peak: dict[MatrixPrecision, _Figure] = {}
     matrix: _Matrix | None = None
     sram: list[_Sram] = []
@@ -180,6 +181,13 @@ class Chip:
     base: Chip | None = None  # the chip of which figures were changed: energies an event stay its own
 
     @property
+    def achieved_share(self) -> float | None:
+        """What the best 16-bit matmul of many reached, over the peak; None where nobody has published it."""
+        figure = self.figures.get("achieved_matmul")
+        peak = self.peak_flops.get(MatrixPrecision.BF16)
+        return figure.value / peak if figure is not None and peak else None
+
+    @property
     def sram_bytes(self) -> float:
         return sum(s.bytes for s in self.sram)
 
@@ -228,6 +236,11 @@ class Chip:
 
     def constant(self, name: str) -> float:
         """A fitted or assumed constant of the machine model. Raises MissingFigure where the file lacks it."""
+        if self.kind == "host" and f"calibration.{name}" not in self.figures:
+            raise MissingFigure(
+                f"time on {self.name} needs 'calibration.{name}', which its file lacks, as those of earlier versions do: "
+                "measure that machine again with `tenfold calibrate host`"
+            )
         return self.figure(f"calibration.{name}", "time").value
 
     def offset(self, source: str) -> float:
@@ -255,9 +268,12 @@ class Chip:
         """This chip with the constants that it lacks taken from ``relative``, marked so, and wider errors.
 
         Fractions and factors carry over; seconds are cycles of the relative, at this chip's clock where both are published.
+        Where what the best matmul achieves is published of both, shares of the matrix peak are scaled by it.
         """
         figures = dict(self.figures)
         cycles = relative.clock_hz / self.clock_hz if relative.clock_hz and self.clock_hz else 1.0
+        own, theirs = self.achieved_share, relative.achieved_share
+        achieves = own / theirs if own and theirs else 1.0
         for name, q in relative.figures.items():
             if not name.startswith(("calibration.", "offsets.")) or name in figures:
                 continue
@@ -267,6 +283,8 @@ class Chip:
                 value = min(1.0, q.value * RELATIVE_ERROR_FACTOR)
             else:
                 value = q.value * cycles if name.endswith("_s") or name.startswith("offsets.") else q.value
+            if name in _SHARES_OF_PEAK:
+                value = min(1.0, value * achieves)
             figures[name] = Quantity(value, value, value, "assumed", q.source, f"taken from {relative.name}")
         return replace(self, figures=figures, sources={**relative.sources, **self.sources})
 
@@ -301,8 +319,10 @@ _DIMENSIONS = {
     "process": "length_m", "die_area": "area_m2", "transistors": "count", "clock": "frequency_hz",
     "sustained_clock": "frequency_hz", "units": "count",
     "vector_ops_per_cycle": "count", "vector_bits": "count", "tdp": "power_w", "idle_power": "power_w", "busy_power": "power_w",
-    "system_power": "power_w",
+    "system_power": "power_w", "achieved_matmul": "flops_per_s",
 }  # fmt: skip
+
+_SHARES_OF_PEAK = ("calibration.matrix_fraction", "calibration.attention_fraction", "calibration.moe_matrix_fraction")
 
 _CALIBRATION_UNITS = {"_s": "time_s", "_fraction": "fraction", "_rows": "count", "_share": "fraction", "_error": "fraction",
                       "_factor": "fraction"}  # fmt: skip

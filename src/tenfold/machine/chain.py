@@ -6,6 +6,7 @@ stored. Counters come from the same program with one unit after another made inf
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,8 +40,11 @@ def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
     """The tile program of one launch of ``kernel``."""
     array = systolic.array_of(chip, kernel.precision, kernel.operand_bits)
     overhead = round(chip.constant("kernel_s") * array.clock_hz)
+    ahead = min(float(kernel.traffic.prefetch), overhead * array.bytes_per_cycle)  # fetched while the kernel starts
+    kernel = replace(kernel, traffic=replace(kernel.traffic, prefetch=kernel.traffic.prefetch - int(ahead)))
+    during = math.ceil(ahead / array.bytes_per_cycle)
     if not kernel.products:
-        return systolic.launched((systolic.vector_program(kernel, array, array.buffer_bytes / 8),), overhead)
+        return systolic.launched((systolic.vector_program(kernel, array, array.buffer_bytes / 8),), overhead, during)
     macs = sum(p.macs for p in kernel.products)
     results = max(sum(p.batch * p.m * p.n * p.repeat for p in kernel.products), 1)
     drain = 1 + (kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS) / results
@@ -55,7 +59,7 @@ def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
         )  # fmt: skip
         best = systolic.best_program(replace(p, repeat=1), array, moved, drain, weights_stationary=chip.whole_weight_tiles)
         parts.append(Repeat((best,), p.repeat) if p.repeat > 1 else best)
-    return systolic.launched(tuple(parts), overhead)
+    return systolic.launched(tuple(parts), overhead, during)
 
 
 def lower(chip: Chip, kernel: Kernel) -> Lowered:

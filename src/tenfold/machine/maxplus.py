@@ -93,7 +93,7 @@ def _relaxed(instruction: Instruction, variants: tuple[Variant, ...]) -> Instruc
         return replace(instruction, **durations)
     if isinstance(instruction, Drain):
         return Drain(column("weight_dma", instruction.weights), column("act_dma", instruction.rest))
-    return Launch(column("launch", instruction.cycles))
+    return Launch(column("launch", instruction.cycles), column("prefetch", instruction.prefetch))
 
 
 def event_loop(program: Repeat, start: list[int] | None = None) -> list[int]:

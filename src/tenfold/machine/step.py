@@ -39,9 +39,10 @@ STATES = len(At)
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A kernel begins ``cycles`` after all before it is stored; its first weights may be fetched earlier."""
+    """A kernel begins ``cycles`` after all before it is stored; its first weights, and others', may be fetched earlier."""
 
     cycles: int = 0
+    prefetch: int = 0  # weights fetched into the large on-chip memory while it starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Tile:
     weights_early: bool = False  # they came there while an earlier kernel ran
     first_k: bool = True
     last_k: bool = True
+    both: bool = False  # its rows fill both accumulator buffers
 
     @property
     def interface(self) -> int:
@@ -101,6 +103,7 @@ def step(e: Times[T], instruction: Instruction) -> None:
     elif isinstance(instruction, Launch):
         stored = e.later(v[At.VECTOR], v[At.OUT], v[At.DMA], v[At.NEAR])
         v[At.MARK] = v[At.DMA]
+        v[At.DMA] = e.after(v[At.DMA], instruction.prefetch)
         v[At.READY] = e.after(stored, instruction.cycles)
     else:
         free = e.after(v[At.MARK], instruction.weights + instruction.rest)
@@ -131,11 +134,11 @@ def _tile(e: Times[T], tile: Tile) -> None:
         start = e.later(start, v[At.ACTIVE])
         v[At.SHADOW] = start
     if tile.first_k:
-        start = e.later(start, v[At.ACC_0])
+        start = e.later(start, v[At.ACC_0], v[At.ACC_1]) if tile.both else e.later(start, v[At.ACC_0])
     end = v[At.MATRIX] = e.after(start, tile.matrix)
     v[At.ACT_0], v[At.ACT_1] = v[At.ACT_1], end
     if tile.last_k:
         drained = v[At.VECTOR] = e.after(e.later(v[At.VECTOR], end), tile.vector)
-        v[At.ACC_0], v[At.ACC_1] = v[At.ACC_1], drained
+        v[At.ACC_0], v[At.ACC_1] = drained if tile.both else v[At.ACC_1], drained
         out = e.later(v[At.OUT], e.after(drained, tile.fill))
         v[At.OUT] = e.after(out, tile.out_dma + tile.out_near)

@@ -34,6 +34,7 @@ class Array:
     buffer_bytes: float
     minimum_rows: int
     operand_bytes: float
+    one_pass_rows: int = 0  # rows that all accumulators hold, where a FIFO brings weights and nothing keeps them; else 0
 
 
 def array_of(chip: Chip, precision: MatrixPrecision, operand_bits: int) -> Array:
@@ -55,7 +56,14 @@ def array_of(chip: Chip, precision: MatrixPrecision, operand_bits: int) -> Array
         buffer_bytes=chip.vector_memory_bytes / 2,
         minimum_rows=int(chip.constant("minimum_rows")),
         operand_bytes=operand_bits / 8,
+        one_pass_rows=_accumulator_rows(chip, matrix) if chip.whole_weight_tiles else 0,
     )
+
+
+def _accumulator_rows(chip: Chip, matrix: Matrix) -> int:
+    """Rows of 32-bit sums that the accumulators of all columns hold."""
+    size = next((s.bytes for s in chip.sram if s.name == "ACC"), 0.0)
+    return int(size / (matrix.columns * 4))
 
 
 def _near_rate(bytes_per_s: float | None, clock: float) -> float:
@@ -74,9 +82,13 @@ class Plan:
     chunk: int
 
 
-def plans(product: Product, matrix: Matrix) -> Iterator[Plan]:
-    """Ways to share the arrays of ``matrix`` among columns, rows, batch and parts of k, with each chunk size that differs."""
-    arrays = matrix.arrays
+def plans(product: Product, array: Array) -> Iterator[Plan]:
+    """Ways to share the arrays among columns, rows, batch and parts of k, with each chunk size that differs.
+
+    Where nothing keeps weights, rows that fit all accumulators may also be one chunk, which is then not double-buffered.
+    """
+    matrix, arrays = array.matrix, array.matrix.arrays
+    chunks = (*CHUNKS, product.m) if CHUNKS[-1] < product.m <= array.one_pass_rows else CHUNKS
     powers = [1 << i for i in range(arrays.bit_length()) if arrays % (1 << i) == 0] + ([] if arrays & (arrays - 1) == 0 else [arrays])
     most = {"batch": product.batch, "k": math.ceil(product.k / matrix.rows)}
     for gang_n in powers:
@@ -85,7 +97,7 @@ def plans(product: Product, matrix: Matrix) -> Iterator[Plan]:
             for gang_k in (g for g in powers if left % g == 0 and (g == 1 or g <= most["k"])):
                 gang_m = left // gang_k
                 seen: set[int] = set()
-                for chunk in CHUNKS:
+                for chunk in chunks:
                     rows = min(chunk, math.ceil(product.m / gang_m))
                     if rows not in seen:
                         seen.add(rows)
@@ -157,6 +169,7 @@ class _Nest:
             weights_early=b.early,
             first_k=first_k,
             last_k=last_k,
+            both=length > CHUNKS[-1],
         )
 
     def k_loop(self, length: int, first_n: bool, first_m: bool) -> tuple[Tile | Repeat, ...]:
@@ -186,13 +199,14 @@ def tile_program(product: Product, array: Array, plan: Plan, moved: Bytes, drain
     """
     n_groups = math.ceil(product.n / (array.matrix.columns * plan.gang_n))
     width = product.n / n_groups
+    k_tiles = math.ceil(product.k / (array.matrix.rows * plan.gang_k))
     nest = _Nest(
         product, array, plan, moved, drain_ops + plan.gang_k - 1, n_groups,
-        k_tiles=math.ceil(product.k / (array.matrix.rows * plan.gang_k)),
+        k_tiles=k_tiles,
         m_share=math.ceil(product.m / plan.gang_m),
         batches=math.ceil(product.batch / plan.gang_batch),
         width=width,
-        weights_fit=product.k * width * array.operand_bytes * 2 <= array.buffer_bytes,
+        weights_fit=k_tiles == 1 if array.one_pass_rows else product.k * width * array.operand_bytes * 2 <= array.buffer_bytes,
         inputs_fit=product.m * product.k * array.operand_bytes <= array.buffer_bytes,
     )  # fmt: skip
     parts: list[Tile | Repeat] = list(nest.m_loop(True))
@@ -230,24 +244,26 @@ FINALISTS = 2
 def best_program(product: Product, array: Array, moved: Bytes, drain_ops: float, *, weights_stationary: bool = False) -> Repeat:
     """The quickest of all plans with either operand stationary; the lower bound prunes, the exact time decides.
 
-    With ``weights_stationary`` the hardware allows only the second operand to be.
+    With ``weights_stationary`` the hardware allows only the second operand to be. Where nothing keeps weights, they are
+    fetched as few times as the accumulators allow: off-chip accesses cost most.
     """
     swapped = replace(product, m=product.n, n=product.m)
-    candidates: list[tuple[int, int, Repeat]] = []
+    candidates: list[tuple[int, int, int, Repeat]] = []
     for shape, bytes_ in ((product, moved), *(() if weights_stationary else ((swapped, moved.swapped()),))):
-        for plan in plans(shape, array.matrix):
+        for plan in plans(shape, array):
             program = tile_program(shape, array, plan, bytes_, drain_ops)
             shifts = sum(tile.weight_load * times for tile, times in program.kinds())
-            candidates.append((max(lower_bound(program), shifts), program.tiles, program))
-    candidates.sort(key=lambda c: c[:2])
-    return min((c[2] for c in candidates[:FINALISTS]), key=cycles)
+            fetched = sum(tile.weight_dma * times for tile, times in program.kinds()) if array.one_pass_rows else 0
+            candidates.append((fetched, max(lower_bound(program), shifts), program.tiles, program))
+    candidates.sort(key=lambda c: c[:3])
+    return min((c[3] for c in candidates[:FINALISTS] if c[0] == candidates[0][0]), key=cycles)
 
 
-def launched(parts: tuple[Tile | Repeat, ...], overhead: int) -> Repeat:
-    """A kernel's whole program: launch, tiles, and the interface's share at the end."""
+def launched(parts: tuple[Tile | Repeat, ...], overhead: int, prefetch: int = 0) -> Repeat:
+    """A kernel's whole program: launch with what is fetched during it, tiles, and the interface's share at the end."""
     weights = sum(t.weight_dma * n for t, n in Repeat(parts).kinds())
     rest = sum((t.interface - t.weight_dma) * n for t, n in Repeat(parts).kinds())
-    return Repeat((Launch(overhead), *parts, Drain(weights, rest)))
+    return Repeat((Launch(overhead, prefetch), *parts, Drain(weights, rest + prefetch)))
 
 
 def vector_program(kernel: Kernel, array: Array, chunk_bytes: float) -> Repeat:
@@ -271,11 +287,27 @@ TRANSCENDENTAL_OPS = 8  # vector operations for one exp, log or tanh: a polynomi
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Seconds that a kernel needs the off-chip interface, and its start with the slowest other unit, and the interface's rate."""
+    """Seconds that a kernel needs the off-chip interface and the slowest other unit, those of its start, and the interface's rate."""
 
     interface_s: float
     others_s: float
+    start_s: float
     bytes_per_s: float
+
+    @property
+    def lack_bytes(self) -> float:
+        """What the interface does not deliver while the other units work."""
+        return max(0.0, self.interface_s - self.others_s) * self.bytes_per_s
+
+    @property
+    def start_bytes(self) -> float:
+        """What it can deliver while the kernel starts."""
+        return self.start_s * self.bytes_per_s
+
+    @property
+    def slack_bytes(self) -> float:
+        """What it can deliver beside the kernel's own bytes, start included."""
+        return self.start_bytes + max(0.0, self.others_s - self.interface_s) * self.bytes_per_s
 
 
 def balance(chip: Chip, kernel: Kernel) -> Balance:
@@ -285,5 +317,4 @@ def balance(chip: Chip, kernel: Kernel) -> Balance:
     cells = array.matrix.macs_per_cycle / array.cycles_per_row
     matrix = sum(p.macs for p in kernel.products) / cells
     vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / array.vector_ops_per_cycle
-    others = max(matrix, vector) / array.clock_hz + chip.constant("kernel_s")
-    return Balance(kernel.traffic.total / rate, others, rate)
+    return Balance(kernel.traffic.total / rate, max(matrix, vector) / array.clock_hz, chip.constant("kernel_s"), rate)

@@ -78,7 +78,9 @@ def _tiles(run: Run, chip: Chip) -> Iterator[Event]:
 
 def _units(instruction: Instruction) -> Sequence[str]:
     """The unit behind each duration that ``step`` adds for this instruction, in its order; "" where none works."""
-    if isinstance(instruction, Launch | Drain):
+    if isinstance(instruction, Launch):
+        return ("DMA in", "")
+    if isinstance(instruction, Drain):
         return ("",)
     assert isinstance(instruction, Tile)
     weights = ("DMA in", *(("near memory",) if instruction.weights_near else ()), "weight load")

@@ -8,6 +8,7 @@ which leave the off-chip interface idle, still run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -33,6 +34,16 @@ class _Life:
     first: int
     last: int
     moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """A part of a weight that an earlier kernel fetches for the one that reads it (kernels by number)."""
+
+    weight: str
+    reader: int
+    fetcher: int
+    bytes: int
 
 
 @dataclass(slots=True)
@@ -66,16 +77,22 @@ def plan_memory(
     """
     lives = _lives(made, sizes, outputs)
     near = _Near(int(chip.near_bytes), np.zeros(len(made) + 1, dtype=np.int64))
-    moved_early: dict[tuple[int, str], tuple[int, int]] = {}
+    slices: dict[str, _Slice] = {}
     if balances and chip.near is not None and near.capacity:
         _keep_activations(near, lives, frozenset() if chip.activation_level else inputs | outputs)
         if not chip.activation_level:
             _keep_weights(near, lives, made, balances)
-            moved_early = _prefetch(near, lives, made, balances)
+            slices = _prefetch(near, made, balances)
     plan = _placed(near, lives, chip)
     inside = {b.name for b in plan.near}
-    early = {at: what for at, what in moved_early.items() if _early_name(*at) in inside}
-    return tuple(_split(i, k, inside, early) for i, k in enumerate(made)), plan
+    ahead, fetched = Counter[tuple[int, str]](), Counter[int]()
+    for s in (s for name, s in slices.items() if name in inside):
+        ahead[s.reader, s.weight] += s.bytes
+        fetched[s.fetcher] += s.bytes
+    kernels = (
+        _split(k, inside, {n: b for n in {o.name for o in k.operands} if (b := ahead[i, n])}, fetched[i]) for i, k in enumerate(made)
+    )
+    return tuple(kernels), plan
 
 
 def _lives(made: Sequence[Kernel], sizes: Mapping[str, int], outputs: frozenset[str]) -> dict[str, _Life]:
@@ -106,43 +123,49 @@ _STAYS = "stays between calls"
 
 
 def _keep_weights(near: _Near, lives: Mapping[str, _Life], made: Sequence[Kernel], balances: Sequence[Balance]) -> None:
-    """Weights of the kernels that wait longest for their bytes, as many as fit all the time."""
+    """Weights of the kernels that wait longest for their bytes, as many as fit all the time.
+
+    Where not all do, room is left for fetching the others ahead: each of its bytes serves many weights a pass.
+    """
     end = len(made)
     wanted: list[tuple[float, _Life]] = []
     for v in lives.values():
         if v.role is Role.WEIGHT and v.moved:
             b = balances[v.last]
-            waiting = max(0.0, b.interface_s - b.others_s) / max(b.interface_s, 1e-12)
+            waiting = b.lack_bytes / max(b.interface_s * b.bytes_per_s, 1e-12)
             wanted.append((waiting * v.moved / v.bytes, replace(v, first=0, last=end)))
+    room = near.capacity - int(near.used.max(initial=0))
+    if sum(v.bytes for _, v in wanted) > room:
+        ahead = _Near(near.capacity, near.used.copy(), list(near.chosen))
+        _prefetch(ahead, made, balances)
+        room = near.capacity - int(ahead.used.max(initial=0))
     for gain, v in sorted(wanted, key=lambda w: (-w[0], w[1].bytes)):
-        if gain > 0 and near.fits(v):
+        if gain > 0 and v.bytes <= room:
             near.add(v, _STAYS)
+            room -= v.bytes
 
 
-def _prefetch(
-    near: _Near, lives: Mapping[str, _Life], made: Sequence[Kernel], balances: Sequence[Balance]
-) -> dict[tuple[int, str], tuple[int, int]]:
-    """(kernel, weight) to the earlier kernel that fetches it and how many bytes, where that one leaves the interface idle."""
-    slack = [max(0.0, b.others_s - b.interface_s) * b.bytes_per_s for b in balances]
+def _prefetch(near: _Near, made: Sequence[Kernel], balances: Sequence[Balance]) -> dict[str, _Slice]:
+    """Slices of weights by the name of the buffer they wait in: fetched by earlier kernels that leave the interface idle."""
+    slack = [b.slack_bytes for b in balances]
     stays = {b.name for b in near.chosen}
-    moved: dict[tuple[int, str], tuple[int, int]] = {}
+    slices: dict[str, _Slice] = {}
     for j, k in enumerate(made):
-        lack = max(0.0, balances[j].interface_s - balances[j].others_s) * balances[j].bytes_per_s
+        lack, own = balances[j].lack_bytes, balances[j].start_bytes
         for o in (o for o in k.operands if o.role is Role.WEIGHT and o.name not in stays):
-            for i in range(j - 1, max(-1, j - 1 - PREFETCH_DISTANCE), -1):
-                amount = int(min(o.bytes, lack, slack[i]))
-                life = _Life(_early_name(j, o.name), Role.WEIGHT, amount, i, j, amount)
+            left = o.bytes
+            for i in range(j, max(-1, j - 1 - PREFETCH_DISTANCE), -1):
+                amount = int(min(left, lack, slack[i] if i < j else own))
+                name = f"{o.name} for {j}, slice of {i}"
+                life = _Life(name, Role.WEIGHT, amount, i, j, amount)
                 if k.repeat == made[i].repeat == 1 and amount > 0 and near.fits(life):
                     near.add(life, f"fetched while kernel {i} runs")
-                    moved[j, o.name] = (i, amount)
+                    slices[name] = _Slice(o.name, j, i, amount)
                     slack[i] -= amount
+                    own -= amount if i == j else 0
                     lack -= amount
-                    break
-    return moved
-
-
-def _early_name(kernel: int, weight: str) -> str:
-    return f"{weight} for {kernel}"
+                    left -= amount
+    return slices
 
 
 def _placed(near: _Near, lives: Mapping[str, _Life], chip: Chip) -> MemoryPlan:
@@ -162,17 +185,17 @@ def _placed(near: _Near, lives: Mapping[str, _Life], chip: Chip) -> MemoryPlan:
     )
 
 
-def _split(number: int, kernel: Kernel, kept: set[str], early: Mapping[tuple[int, str], tuple[int, int]]) -> Kernel:
-    """The kernel with its traffic by memory."""
+def _split(kernel: Kernel, kept: set[str], early: Mapping[str, int], fetches: int) -> Kernel:
+    """The kernel with its traffic by memory: bytes of its weights that come ``early``, and what it ``fetches`` for others."""
     sums = {name: getattr(kernel.traffic, name) for name in Traffic.__slots__}
     for o in kernel.operands:
         far_field, near_field = _FIELDS[o.role]
-        ahead = early.get((number, o.name), (0, 0))[1]
+        ahead = early.get(o.name, 0)
         near_part = o.bytes if o.name in kept else ahead
         sums["prefetched"] += ahead
         sums[far_field] -= near_part
         sums[near_field] += near_part
-    sums["prefetch"] += sum(amount for at, amount in early.values() if at == number)
+    sums["prefetch"] += fetches
     return replace(kernel, traffic=Traffic(**sums))
 
 
