@@ -52,7 +52,7 @@ def _compared(path: str, batch: int, record: Chip) -> Iterator[Comparison]:
         raise InputError("it has no batch")
     run = profile_bound(bound, record).run
     for _ in range(2):
-        yield compare_nodes(run, measure(path, seeded_inputs(bound.graph, 7), runs=15), record)
+        yield compare_nodes(run, measure(path, seeded_inputs(bound.graph, 7), runs=15), record, bound.graph)
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def _measured(model: str, bound: Bound, p: Profile) -> Comparison:
     from tenfold.measure import compare_nodes, measure
     from tenfold.quality import SEED, seeded_inputs
 
-    return compare_nodes(p.run, measure(model, seeded_inputs(bound.graph, SEED)), p.chip)
+    return compare_nodes(p.run, measure(model, seeded_inputs(bound.graph, SEED)), p.chip, bound.graph)
 
 
 def _held_back(graph: Graph, p: Profile, sizes: Sizes, options: Options) -> tuple[list[Relaxed], list[Advice]]:

@@ -11,6 +11,7 @@ from tenfold.ir.table import Lowering
 from tenfold.machine import Group, Kernel, Operand, Product, Role, time_kernel
 from tenfold.machine.kernel import Attention, off_chip
 
+MASK = 3  # of the inputs of an attention
 LARGEST_SCORES = 0.25  # of the off-chip memory: beyond it the scores of one attention must stay inside a kernel (assumed)
 
 
@@ -31,7 +32,7 @@ def cut(made: Iterable[Kernel], groups: Sequence[Group], root: Mapping[str, str]
             yield kernel
             continue
         if chip.kind == "host":
-            yield from _parts(kernel, groups[kernel.group], root, passes=1)
+            yield from _masked(_parts(kernel, groups[kernel.group], root, passes=1), groups[kernel.group], root)
             continue
         if chip.kind == "systolic":
             whole = _all_scores(kernel, kernel.attention)
@@ -95,6 +96,27 @@ def _parts(kernel: Kernel, group: Group, root: Mapping[str, str], passes: int) -
         _part(last, "softmax", (_read(written), weights)),
         values,
     )
+
+
+def _masked(parts: tuple[Kernel, ...], group: Group, root: Mapping[str, str]) -> Iterator[Kernel]:
+    """The parts of an attention with the sum of scores and mask on its own, as a runtime of single operators does it."""
+    scores, softmax, values = parts
+    anchor = group.anchor
+    assert anchor is not None
+    names = _sources(group, root, anchor.inputs[MASK : MASK + 1])
+    mask = tuple(o for o in scores.operands if o.name in names)
+    if not mask:
+        yield from parts
+        return
+    *reads, written = (o for o in scores.operands if o not in mask)
+    total = replace(written, name=f"{anchor.outputs[0]}/masked")
+    yield replace(scores, operands=(*reads, written), traffic=off_chip((*reads, written)))
+    adding = replace(scores, kind=Lowering.VECTOR, products=(), flops=0, vector_ops=written.bytes * 8 // scores.operand_bits)
+    operands = (_read(written), *mask, total)
+    yield replace(adding, name=scores.name.removesuffix("scores") + "mask", operands=operands, traffic=off_chip(operands))
+    given = tuple(_read(total) if o.name == written.name else o for o in softmax.operands)
+    yield replace(softmax, operands=given)
+    yield values
 
 
 def _sources(group: Group, root: Mapping[str, str], names: Sequence[str]) -> set[str]:

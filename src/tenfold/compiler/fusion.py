@@ -209,7 +209,20 @@ class _Grower:
         ended = [self.graph.ops[j].kind for j in region.ops if self.rows[j].lowering is Lowering.VECTOR]
         if region.anchor is None or any(k in _FUNCTIONS for k in ended):
             return False
+        if self.graph.ops[region.anchor].kind == "matmul_integer":
+            return self._scales_back(region, op, ended)
+        if self.graph.ops[region.anchor].kind == "matmul" and len(self.graph.values[op.outputs[0]].dims) > 2:
+            return False  # ONNX Runtime has a bias for matrices alone
         return op.kind in _FUNCTIONS or (op.kind == "add" and "add" not in ended and self._sums_in_place(region, op))
+
+    def _scales_back(self, region: _Region, op: Op, ended: list[str]) -> bool:
+        """What makes floats of an integer product: a cast, a scale for all or one a column, a bias."""
+        if op.kind == "cast":
+            return not ended
+        if op.kind == "mul" and ended == ["cast"]:
+            columns = self.graph.values[op.outputs[0]].dims[-1]
+            return all(self.size(n) in (1, columns) for n in op.inputs if self.of.get(self.maker.get(n, -1)) is not region)
+        return op.kind == "add" and ended == ["cast", "mul"] and self._sums_in_place(region, op)
 
     def _sums_in_place(self, region: _Region, op: Op) -> bool:
         """A bias of one number a column or channel; behind a convolution also another result of the same shape."""
@@ -284,15 +297,27 @@ class _Grower:
             return
         self.merge(main, extra)
 
+    def _swaps(self, j: int, i: int) -> bool:
+        """Whether op ``j`` only swaps the last two dimensions of what the product ``i`` reads."""
+        perm = self.graph.ops[j].attrs.get("perm", ())
+        assert isinstance(perm, tuple)
+        straight = tuple(range(len(perm)))
+        kinds = self.graph.ops[j].kind, self.graph.ops[i].kind
+        return kinds == ("transpose", "matmul") and len(perm) > 1 and perm == (*straight[:-2], straight[-1], straight[-2])
+
     def _prologue(self, region: _Region, other: _Region, i: int) -> None:
         """Layout changes, and where the chip can element-wise work, done as a contraction reads its operands."""
         if other.anchor is not None or other.alone or other.reduces is not None or not self._only_for(other, i):
             return
         allowed = {Lowering.MOVE, Lowering.VIEW} | ({Lowering.VECTOR} if self.rules.vector_prologue else set())
         light = {"cast", "dequantize"}
-        if self.rules.alone and self.graph.ops[i].kind == "conv":  # a runtime of single operators puts only padding into it
-            allowed, light = {Lowering.VIEW}, light | {"pad"}
-        if all(self.rows[j].lowering in allowed or self.graph.ops[j].kind in light for j in other.ops):
+        if self.rules.alone:  # a runtime of single operators puts padding into convolutions, and swaps what a product reads
+            allowed = {Lowering.VIEW}
+            light |= {"pad"} if self.graph.ops[i].kind == "conv" else set()
+        if all(
+            self.rows[j].lowering in allowed or self.graph.ops[j].kind in light or (self.rules.alone and self._swaps(j, i))
+            for j in other.ops
+        ):
             for j in other.ops:
                 other.reasons[j] = f"read by {self.graph.ops[i].kind} as it comes"
             self.merge(region, other)

@@ -28,6 +28,7 @@ _FOLLOW = frozenset(
 _WHOLE_PICTURE = frozenset({"reduce_mean", "reduce_max"})  # global pools, which keep extents of 1
 _TOGETHER = frozenset({"add", "mul", "concat"})
 _TRANSPOSED = "conv_transpose"
+WEIGHED = 128  # channels of a 1 x 1 convolution that are summed in registers
 REORDER = "reorder"  # the op of a kernel that changes layout
 
 
@@ -75,7 +76,8 @@ def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
         plain = want & {given} if as_it_lies else set()
         *copies, last = _converted(kernel, layouts, blocked=want - plain, plain=plain)
         yield from copies
-        yield replace(last, products=tuple(_padded(p, channels, block) for p in last.products))
+        passes = _passes(anchor, layouts)
+        yield replace(last, products=tuple(replace(_padded(p, channels, block), passes=passes) for p in last.products))
         layouts.blocked.update(group.outputs)
         return
     if _follows(group, layouts):
@@ -102,6 +104,17 @@ def _groups(op: Op) -> int:
 def _depthwise(op: Op, layouts: _Layouts) -> bool:
     filters, channels = _dims(layouts, op.inputs[1])[:2]
     return channels == 1 and filters == _groups(op)
+
+
+def _passes(op: Op, layouts: _Layouts) -> int:
+    """Parts in which a direct convolution sums its inputs: single channels as they lie, blocks, or many where it only weighs them."""
+    channels, *window = _dims(layouts, op.inputs[1])[1:]
+    if _depthwise(op, layouts):
+        return 1
+    if channels < layouts.block:
+        return channels
+    weighs = math.prod(window) == 1 and not any(cast("Sequence[int]", op.attrs.get("pads", ())))
+    return -(-channels // (WEIGHED if weighs else layouts.block))
 
 
 def _direct(op: Op, layouts: _Layouts) -> bool:

@@ -58,17 +58,23 @@ def entry_s(chip: Chip, program: Program) -> float:
 
 
 def _product_s(chip: Chip, kernel: Kernel, p: Product) -> float:
-    """Seconds of one repetition: results fill whole vectors, but where each group has few columns, which runs across groups."""
+    """Seconds of one repetition: results fill whole vectors, but where each group has few columns, which runs across groups.
+
+    Where results go to the caches and back between parts of the sum, each vector of them takes a few cycles every time.
+    """
     peak = chip.peak_flops[kernel.precision]
     lanes = chip.vector_lanes
     flops = 2 * p.batch * p.m * p.n * p.k
-    if "conv" in kernel.ops and p.batch > 1 and p.n < lanes:
-        return flops / (peak * chip.constant("grouped_fraction"))
+    across = "conv" in kernel.ops and p.batch > 1 and p.n < lanes
+    vectors = p.batch * p.m * (p.n / lanes if across else math.ceil(p.n / lanes))
+    passing = vectors * p.passes * chip.constant("pass_factor") / (chip.clock("time") * (chip.units or 1)) if p.passes else 0.0
+    if across:
+        return flops / (peak * chip.constant("grouped_fraction")) + passing
     name = "int8_fraction" if kernel.precision is MatrixPrecision.INT8 else "conv_fraction" if "conv" in kernel.ops else "matrix_fraction"
     share = chip.constant(name)
     if name == "matrix_fraction":  # two vectors of results in each row keep the units busy; one column is a product with a vector
         lanes = 1 if p.n == 1 else 2 * lanes
-    return flops * math.ceil(p.n / lanes) * lanes / p.n / (peak * share)
+    return flops * math.ceil(p.n / lanes) * lanes / p.n / (peak * share) + passing
 
 
 def cached(chip: Chip, program: Program) -> tuple[Kernel, ...]:

@@ -13,13 +13,18 @@ from tenfold.ir.table import Lowering
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other."""
+    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other.
+
+    ``passes`` is how often a processor takes each result from its caches and puts it back, where it sums k in parts; 0 where
+    results stay in registers.
+    """
 
     batch: int
     m: int
     n: int
     k: int
     repeat: int = 1
+    passes: int = 0
 
     @property
     def macs(self) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tenfold.chips import Chip
 from tenfold.compiler import REORDER
-from tenfold.machine import KernelRun, Run
+from tenfold.ir.graph import Graph
+from tenfold.machine import Group, KernelRun, Run
 from tenfold.measure.runtime import ModelTime, NodeTime
 
 
@@ -32,17 +33,13 @@ class Comparison:
     predicted_alone_s: float
 
 
-def compare_nodes(run: Run, measured: ModelTime, chip: Chip) -> Comparison:
-    """Each node goes to the group that holds the op of its name, or the value that it makes; changes of layout have no partner.
+def compare_nodes(run: Run, measured: ModelTime, chip: Chip, graph: Graph) -> Comparison:
+    """Each node goes to the group that does the work of the op of its name in ``graph``, the model as it came; layouts have no partner.
 
     What timing a node on its own adds is in the predicted time of a pair. Kernels without nodes, and nodes without kernels, are summed
     apart.
     """
-    holder: dict[str, int] = {}
-    for i, group in enumerate(run.program.groups):
-        for op in group.ops:
-            for name in (op.name, *op.outputs):
-                holder.setdefault(name, i)
+    holder = _holders(run.program.groups, graph)
     parts: dict[int, list[KernelRun]] = {}
     copies = 0.0
     for k in run.kernels:
@@ -58,10 +55,48 @@ def compare_nodes(run: Run, measured: ModelTime, chip: Chip) -> Comparison:
             alone += node.time_s
         else:
             taken.setdefault(at, []).append(node)
+            if node.op == QUANTIZING:
+                _with_its_quantizing(at, run.program.groups, parts)
     watching_s = chip.constant("watching_s")
     pairs = tuple(_pair(parts[i], nodes, watching_s) for i, nodes in sorted(taken.items()))
     lonely = copies + sum(_seconds(p) for i, p in parts.items() if i not in taken)
     return Comparison(run.time_s.value, measured.time_s, pairs, alone, lonely)
+
+
+def _holders(groups: Sequence[Group], graph: Graph) -> dict[str, int]:
+    """The group of each op and value by its name: those that the group holds, and those of ``graph`` that it was made of.
+
+    The latter lie between what the group writes and what it reads.
+    """
+    holder: dict[str, int] = {}
+    numbered = sorted(enumerate(groups), key=lambda g: g[1].anchor is None)  # a contraction's name before that of a copy made for it
+    for i, group in numbered:
+        for op in group.ops:
+            for name in (op.name, *op.outputs):
+                holder.setdefault(name, i)
+    maker = {o: op for op in graph.ops for o in op.outputs if o}
+    for i, group in numbered:
+        waiting, seen = list(group.outputs), set(group.inputs)
+        while waiting:
+            value = waiting.pop()
+            if value not in maker or value in seen or holder.get(value, i) != i:
+                continue
+            seen.add(value)
+            op = maker[value]
+            for name in (op.name, *op.outputs):
+                holder.setdefault(name, i)
+            waiting += [n for n in op.inputs if n]
+    return holder
+
+
+QUANTIZING = "DynamicQuantizeMatMul"
+
+
+def _with_its_quantizing(at: int, groups: Sequence[Group], parts: dict[int, list[KernelRun]]) -> None:
+    """The kernel that quantizes the operand of group ``at`` goes to that group, where ONNX Runtime does both in one node."""
+    for i, group in enumerate(groups):
+        if i in parts and any(o.kind == "dynamic_quantize" for o in group.ops) and set(group.outputs) & set(groups[at].inputs):
+            parts[at] = [*parts[at], *parts.pop(i)]
 
 
 def _holder(name: str, holder: dict[str, int]) -> int | None:
@@ -75,7 +110,7 @@ def _holder(name: str, holder: dict[str, int]) -> int | None:
 def _stems(name: str) -> Sequence[str]:
     """The name with the endings left off that ONNX Runtime's transformers add."""
     found = []
-    for ending in ("_nchwc", "/MatMulAddFusion", "_MatMul_With_Add", "_token_0", "_fused"):
+    for ending in ("_nchwc", "/MatMulAddFusion", "/MatMulScaleFusion", "/MatmulTransposeFusion", "_MatMul_With_Add", "_token_0", "_fused"):
         if ending in name:
             found.append(name.split(ending)[0])
     return found

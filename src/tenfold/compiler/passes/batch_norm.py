@@ -103,4 +103,20 @@ def _normalisation(sweep: Sweep, op: Op) -> tuple[Array | None, Array | None]:
     return factor, bias - mean * factor
 
 
+def _visit_for_runtime(sweep: Sweep, op: Op) -> None:
+    """What ONNX Runtime folds (1.32, ConvMulFusion, ConvAddFusion): no transposed convolutions, no factor of rank one."""
+    sides = [n for n in op.inputs if sweep.producer.get(n) is not None and sweep.producer[n].kind == "conv"]
+    folds = op.kind == "batch_norm"
+    if op.kind in ("mul", "add") and len(sides) == 1 and len(op.inputs) == 2:
+        shape = sweep.shape(op.inputs[1 - op.inputs.index(sides[0])])
+        rank = len(sweep.value(sides[0]).dims)
+        folds = shape is not None and (shape[1 - rank] if len(shape) in (rank - 1, rank) else 0) == sweep.value(sides[0]).dims[1]
+        folds = folds or (op.kind == "mul" and shape == ())
+    if sides and folds:
+        _visit(sweep, op)
+    else:
+        sweep.emit(op)
+
+
 PASS = Pass("batch-norm", "batch normalisation and factors per channel go into the weights before them", sweeping(_visit))
+RUNTIME_PASS = Pass(PASS.name, PASS.does, sweeping(_visit_for_runtime))
