@@ -25,6 +25,7 @@ from tenfold.machine.kernel import REORDERED, off_chip
 _FOLLOW = frozenset(
     {"max_pool", "average_pool", "relu", "sigmoid", "tanh", "gelu", "swish", "hard_sigmoid", "hard_swish", "batch_norm", "resize"}
 )
+_AFTERWARDS = frozenset({"sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"})  # done on results that went to the caches
 _WHOLE_PICTURE = frozenset({"reduce_mean", "reduce_max"})  # global pools, which keep extents of 1
 _TOGETHER = frozenset({"add", "mul", "concat"})
 _TRANSPOSED = "conv_transpose"
@@ -76,8 +77,10 @@ def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
         plain = want & {given} if as_it_lies else set()
         *copies, last = _converted(kernel, layouts, blocked=want - plain, plain=plain)
         yield from copies
-        passes = _passes(anchor, layouts)
-        yield replace(last, products=tuple(replace(_padded(p, channels, block), passes=passes) for p in last.products))
+        passes = _passes(anchor, layouts) + any(o.kind in _AFTERWARDS for o in group.ops)
+        products = tuple(replace(_padded(p, channels, block), passes=passes) for p in last.products)
+        items, filters = _dims(layouts, anchor.inputs[0])[0], math.prod(_dims(layouts, anchor.inputs[1]))
+        yield replace(last, products=products, cached_bytes=(items - 1) * filters * kernel.operand_bits // 8)
         layouts.blocked.update(group.outputs)
         return
     if _follows(group, layouts):

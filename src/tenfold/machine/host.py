@@ -13,6 +13,7 @@ from tenfold.machine.kernel import REORDERED, Kernel, Product, Program, Role
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
 POWER_CYCLES = 40  # of a power function that is not vectorised, which only one core works on (assumed)
+IN_PRODUCT = 3  # operations on each result that a product does as it goes: a bias, a sum, a comparison
 CALL = 0.5  # of sharing work out: what each item and group of a gathered convolution costs the core that works on it (assumed)
 _SLOW = (Lowering.MOVE, Lowering.GATHER)
 
@@ -21,22 +22,20 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     """Time of one operator on all cores (Williams, Waterman, Patterson 2009, Roofline, with overlap in part).
 
     Bytes marked near come from the caches, the others from memory; a change of layout or a look-up reaches a share of either.
-    A recurrent layer reads its weights from the caches in every step but the first. Work is shared out among the cores, once
-    a step, where that is quicker than leaving it to one.
+    Work is shared out among the cores, once a step, where that is quicker than leaving it to one.
     """
     clock = chip.clock("time")
     launch = chip.constant("launch_s")
     assert chip.memory_bytes_per_s is not None
     matrix = sum(_product_s(chip, kernel, p) * p.repeat for p in kernel.products)
-    work = (0 if kernel.products else kernel.vector_ops) + kernel.transcendentals * TRANSCENDENTAL_OPS
+    results = sum(p.batch * p.m * p.n * p.repeat for p in kernel.products)
+    work = max(0, kernel.vector_ops - IN_PRODUCT * results) + kernel.transcendentals * TRANSCENDENTAL_OPS
     vector = work / ((chip.vector_ops_per_cycle or 1.0) * clock * chip.constant("vector_fraction"))
     if "lrn" in kernel.ops:
         vector += kernel.transcendentals * POWER_CYCLES / clock
     rate = chip.memory_bytes_per_s * chip.constant("memory_fraction")
     rate *= chip.constant("move_fraction") if kernel.kind in _SLOW else 1.0
-    again = sum((p.repeat - 1) * p.batch * p.n * p.k * kernel.operand_bits / 8 for p in kernel.products)
-    near = kernel.traffic.near + kernel.cached_bytes + again
-    memory = kernel.traffic.total / rate + near / (rate * chip.constant("cache_factor"))
+    memory = kernel.traffic.total / rate + _cached_s(chip, kernel, rate * chip.constant("cache_factor"))
     steps = max((p.repeat for p in kernel.products), default=1)
     if steps == 1:
         spent = float(norm(matrix, memory, vector))
@@ -44,11 +43,26 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
         vector += kernel.vector_ops / ((chip.units or 1) * clock)
         spent = float(norm(matrix, memory)) + vector
     fork_s = chip.constant("fork_s")
-    if kernel.cached_bytes:
+    if kernel.cached_bytes and "conv" not in kernel.ops:
         spent += sum(p.batch for p in kernel.products) * CALL * fork_s / (chip.units or 1)
     forked = steps * fork_s
     total = min(spent + forked, spent * (chip.units or 1))
     return Parts(total + launch, matrix, vector, memory, 0.0, total + launch - spent)
+
+
+def _cached_s(chip: Chip, kernel: Kernel, rate: float) -> float:
+    """Seconds for what comes from the caches: ``rate`` bytes a second, more where the second level holds all that is touched.
+
+    A recurrent layer reads its weights in every step but the first.
+    """
+    private = next((s.bytes for s in chip.sram if s.name == "L2"), 0.0)
+    quick = rate * chip.constant("private_factor")
+    touched = kernel.traffic.near + kernel.cached_bytes
+    seconds = touched / (quick if touched + kernel.traffic.total <= private else rate)
+    for p in kernel.products:
+        weights = p.batch * p.n * p.k * kernel.operand_bits / 8
+        seconds += (p.repeat - 1) * weights / (quick if weights <= private else rate)
+    return seconds
 
 
 def entry_s(chip: Chip, program: Program) -> float:

@@ -31,6 +31,7 @@ CONSTANTS = (
     Constant("pass_factor", 3.0, 0.1, 50.0),
     Constant("vector_fraction", 0.3, 0.01, 2.0),
     Constant("cache_factor", 2.0, 1.0, 30.0),
+    Constant("private_factor", 2.0, 1.0, 10.0),
     Constant("move_fraction", 0.3, 0.02, 1.0),
     Constant("launch_s", 2e-6, 1e-8, 1e-3),
     Constant("run_s", 5e-6, 1e-7, 1e-3),
