@@ -20,7 +20,7 @@ from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.table import Lowering
 from tenfold.machine import Group, Kernel, Operand, Product, Role
-from tenfold.machine.kernel import REORDERED, off_chip
+from tenfold.machine.kernel import REORDER, REORDERED, off_chip
 
 _FOLLOW = frozenset(
     {"max_pool", "average_pool", "relu", "sigmoid", "tanh", "gelu", "swish", "hard_sigmoid", "hard_swish", "batch_norm", "resize"}
@@ -30,7 +30,6 @@ _WHOLE_PICTURE = frozenset({"reduce_mean", "reduce_max"})  # global pools, which
 _TOGETHER = frozenset({"add", "mul", "concat"})
 _TRANSPOSED = "conv_transpose"
 WEIGHED = 128  # channels of a 1 x 1 convolution that are summed in registers
-REORDER = "reorder"  # the op of a kernel that changes layout
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from tenfold.chips import Chip, MatrixPrecision
 from tenfold.ir.infer import row_of
 from tenfold.ir.table import Lowering
 from tenfold.machine.gpu_rates import Parts, norm
-from tenfold.machine.kernel import REORDERED, Kernel, Product, Program, Role
+from tenfold.machine.kernel import REORDER, REORDERED, Kernel, Product, Program, Role
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
 POWER_CYCLES = 40  # of a power function that is not vectorised, which only one core works on (assumed)
@@ -35,6 +35,8 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
         vector += kernel.transcendentals * POWER_CYCLES / clock
     rate = chip.memory_bytes_per_s * chip.constant("memory_fraction")
     rate *= chip.constant("move_fraction") if kernel.kind in _SLOW else 1.0
+    alone = kernel.kind is Lowering.MOVE and REORDER not in kernel.ops  # only changes of layout are shared out
+    rate /= (chip.units or 1) if alone else 1
     memory = kernel.traffic.total / rate + _cached_s(chip, kernel, rate * chip.constant("cache_factor"))
     steps = max((p.repeat for p in kernel.products), default=1)
     if steps == 1:
@@ -45,8 +47,8 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     fork_s = chip.constant("fork_s")
     if kernel.cached_bytes and "conv" not in kernel.ops:
         spent += sum(p.batch for p in kernel.products) * CALL * fork_s / (chip.units or 1)
-    forked = steps * fork_s
-    total = min(spent + forked, spent * (chip.units or 1))
+    forked = (1 + (steps - 1) * 0.5) * fork_s
+    total = spent if alone else min(spent + forked, spent * (chip.units or 1))
     return Parts(total + launch, matrix, vector, memory, 0.0, total + launch - spent)
 
 
@@ -92,11 +94,12 @@ def _product_s(chip: Chip, kernel: Kernel, p: Product) -> float:
 
 
 def cached(chip: Chip, program: Program) -> tuple[Kernel, ...]:
-    """The kernels with what the caches hold marked near: all weights if they fit together, what one kernel moves if that fits.
+    """The kernels with what the caches hold marked near: all weights if they fit together, of what one kernel moves as much as fits.
 
-    The model's own inputs and results are in the caches only where they and all weights fit together.
+    The model's own inputs and results are in the caches only where they and all weights fit together. A virtual machine is told of
+    more last-level cache than it gets.
     """
-    cache = chip.sram_bytes
+    cache = chip.sram_bytes * chip.constant("cached_share")
     all_fit = program.weight_bytes + program.io_bytes <= cache
     written = {o.name for k in program.kernels for o in k.operands if o.role is Role.OUTPUT}
     results = (f"{n}{REORDERED}" if f"{n}{REORDERED}" in written else n for n in program.graph.outputs)
@@ -108,8 +111,8 @@ def _cached(kernel: Kernel, cache: float, far: frozenset[str], *, weights: bool)
     t = kernel.traffic
     if weights:
         t = replace(t, weights=0, near_weights=t.weights)
-    if t.inputs + t.outputs <= cache:
-        given = sum(o.bytes for o in kernel.operands if o.role is Role.INPUT and o.name in far)
-        results = sum(o.bytes for o in kernel.operands if o.role is Role.OUTPUT and o.name in far)
-        t = replace(t, inputs=given, outputs=results, near_inputs=t.inputs - given, near_outputs=t.outputs - results)
+    held = min(1.0, cache / max(t.inputs + t.outputs, 1))
+    reads, results = (sum(o.bytes for o in kernel.operands if o.role is role and o.name in far) for role in (Role.INPUT, Role.OUTPUT))
+    near_inputs, near_outputs = int((t.inputs - reads) * held), int((t.outputs - results) * held)
+    t = replace(t, inputs=t.inputs - near_inputs, outputs=t.outputs - near_outputs, near_inputs=near_inputs, near_outputs=near_outputs)
     return replace(kernel, traffic=t)

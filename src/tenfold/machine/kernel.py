@@ -52,6 +52,7 @@ class Family(StrEnum):
         return Family.NORM if kinds & {"layer_norm", "rms_norm", "group_norm", "instance_norm", "lp_norm"} else Family.STREAM
 
 
+REORDER = "reorder"  # the op of a kernel that changes layout
 REORDERED = "/reordered"  # ends the name of a copy of a buffer in another layout
 QUERY_BLOCK = 128  # queries that are handled together
 
@@ -241,8 +242,9 @@ class Kernel:
             self.row_elements,
             self.quantizes,
             self.cached_bytes,
-            "conv" in self.ops,  # these two have rates of their own on a processor
+            "conv" in self.ops,  # these have rates of their own on a processor
             "lrn" in self.ops,
+            REORDER in self.ops,
             self.family,
         )
 
