@@ -34,8 +34,9 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     if "lrn" in kernel.ops:
         vector += kernel.transcendentals * POWER_CYCLES / clock
     rate = chip.memory_bytes_per_s * chip.constant("memory_fraction")
-    rate *= chip.constant("move_fraction") if kernel.kind in _SLOW else 1.0
-    alone = kernel.kind is Lowering.MOVE and REORDER not in kernel.ops  # only changes of layout are shared out
+    layout = REORDER in kernel.ops
+    rate *= chip.constant("move_fraction") if kernel.kind in _SLOW and not layout else 1.0
+    alone = kernel.kind is Lowering.MOVE and not layout  # changes of layout go block by block and are shared out
     rate /= (chip.units or 1) if alone else 1
     memory = kernel.traffic.total / rate + _cached_s(chip, kernel, rate * chip.constant("cache_factor"))
     steps = max((p.repeat for p in kernel.products), default=1)

@@ -27,7 +27,7 @@ OUTLIER = 0.1
 CONSTANTS = (
     Constant("matrix_fraction", 0.7, 0.02, 2.0),  # clocks above the one that /proc/cpuinfo shows are possible
     Constant("int8_fraction", 0.4, 0.01, 2.0),
-    Constant("fork_s", 2e-6, 1e-8, 1e-3),
+    Constant("fork_s", 2e-6, 1e-8, 1e-5),  # threads that wait for work spin; beyond this they would sleep
     Constant("conv_fraction", 0.7, 0.02, 2.0),
     Constant("grouped_fraction", 0.4, 0.01, 4.0),
     Constant("pass_factor", 3.0, 0.1, 50.0),
