@@ -15,6 +15,8 @@ TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
 POWER_CYCLES = 40  # of a power function that is not vectorised, which only one core works on (assumed)
 IN_PRODUCT = 3  # operations on each result that a product does as it goes: a bias, a sum, a comparison
 CALL = 0.5  # of sharing work out: what each item and group of a gathered convolution costs the core that works on it (assumed)
+STEP = 0.5  # of sharing work out, in each step of a recurrent layer but the first: its threads are still awake (assumed)
+ONE_CORE = 5e9  # bytes a second that one core draws from memory at least (assumed)
 _SLOW = (Lowering.MOVE, Lowering.GATHER)
 
 
@@ -37,7 +39,7 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     layout = REORDER in kernel.ops
     rate *= chip.constant("move_fraction") if kernel.kind in _SLOW and not layout else 1.0
     alone = kernel.kind is Lowering.MOVE and not layout  # changes of layout go block by block and are shared out
-    rate /= (chip.units or 1) if alone else 1
+    rate = max(rate / (chip.units or 1), min(rate, ONE_CORE)) if alone else rate
     memory = kernel.traffic.total / rate + _cached_s(chip, kernel, rate * chip.constant("cache_factor"))
     steps = max((p.repeat for p in kernel.products), default=1)
     if steps == 1:
@@ -48,7 +50,7 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     fork_s = chip.constant("fork_s")
     if kernel.cached_bytes and "conv" not in kernel.ops:
         spent += sum(p.batch for p in kernel.products) * CALL * fork_s / (chip.units or 1)
-    forked = (1 + (steps - 1) * 0.5) * fork_s
+    forked = (1 + (steps - 1) * STEP) * fork_s
     total = spent if alone else min(spent + forked, spent * (chip.units or 1))
     return Parts(total + launch, matrix, vector, memory, 0.0, total + launch - spent)
 
