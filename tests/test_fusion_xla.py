@@ -12,6 +12,7 @@ from support import model_path
 from tenfold.chips import chip
 from tenfold.compiler import STEPS, Options, build, pipeline
 from tenfold.compiler.fusion import Rules
+from tenfold.compiler.passes import run_passes
 from tenfold.ir import Graph, Op
 from tenfold.profile import Sizes, load, prepare
 
@@ -95,6 +96,7 @@ def test_fusion_removes_half_and_leaves_no_more_than_xla(name: str, seq: int | N
     monkeypatch.setattr(pipeline, "rules_of", lambda chip: Rules(row_elements=128, vector_prologue=False))
     monkeypatch.setattr(pipeline, "cut", lambda made, *rest: made)
     monkeypatch.setattr(pipeline, "lay_out", lambda made, *rest: made)
+    monkeypatch.setattr(pipeline, "run_passes", lambda graph, without, observe, single_ops: run_passes(graph, without, observe))
     assert name != "resnet50" or model_path("light/light_resnet50.onnx").is_file()
     graph = prepare(load(name), Sizes(batch=8, seq=seq)).graph
     record = chip("epyc-9654")
