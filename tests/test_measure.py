@@ -18,7 +18,7 @@ from tenfold.ir.bind import bind
 from tenfold.machine import simulate
 from tenfold.measure import compare_nodes, measure, probes
 from tenfold.measure.calibrate import _Measured, fit_host
-from tenfold.measure.runtime import normal_inputs
+from tenfold.measure.runtime import ModelTime, NodeTime, normal_inputs
 from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.quality import seeded_inputs
 
@@ -94,3 +94,19 @@ def test_what_cannot_run_is_said() -> None:
     probe = next(probes())
     with pytest.raises(InputError, match="does not run"):
         measure(probe.model.SerializeToString(), normal_inputs({"wrong": (1, 2)}))
+
+
+def test_what_quantizes_belongs_to_the_product_unless_it_has_a_node_of_its_own() -> None:
+    """ONNX Runtime quantizes the operand in the product's node or in one before it."""
+    probe = next(p for p in probes() if p.name.startswith("int8 matmul"))
+    graph = bind(import_model(probe.model, "net"), {})
+    epyc = chip("epyc-9654")
+    run = simulate(build(graph, epyc, epyc.storage(None), 1), epyc)
+    product = next(o.name for o in graph.ops if o.kind == "matmul_integer")
+    quantizing = next(o.name for o in graph.ops if o.kind == "dynamic_quantize")
+    together = NodeTime(product, "DynamicQuantizeMatMul", 1e-3)
+    (pair,) = compare_nodes(run, ModelTime(1e-3, (together,)), epyc, graph).pairs
+    first, second = compare_nodes(run, ModelTime(1e-3, (NodeTime(quantizing, "DynamicQuantizeLinear", 1e-5), together)), epyc, graph).pairs
+    watching_s = epyc.constant("watching_s")
+    assert pair.predicted_s == pytest.approx(first.predicted_s + second.predicted_s - watching_s)
+    assert min(first.predicted_s, second.predicted_s) > watching_s

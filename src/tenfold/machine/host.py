@@ -13,7 +13,7 @@ from tenfold.machine.kernel import REORDER, REORDERED, Kernel, Product, Program,
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
 POWER_CYCLES = 40  # of a power function that is not vectorised, which only one core works on (assumed)
-IN_PRODUCT = 3  # operations on each result that a product does as it goes: a bias, a sum, a comparison
+IN_PRODUCT = 3  # operations on each result that a product does as it goes: a bias, a sum, a comparison (assumed)
 CALL = 0.5  # of sharing work out: what each item and group of a gathered convolution costs the core that works on it (assumed)
 STEP = 0.5  # of sharing work out, in each step of a recurrent layer but the first: its threads are still awake (assumed)
 ONE_CORE = 5e9  # bytes a second that one core draws from memory at least (assumed)

@@ -11,6 +11,8 @@ from tenfold.ir.graph import Graph
 from tenfold.machine import Group, KernelRun, Run
 from tenfold.measure.runtime import ModelTime, NodeTime
 
+QUANTIZING = "DynamicQuantizeMatMul"  # ONNX Runtime's node that quantizes its operand as well
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -55,8 +57,10 @@ def compare_nodes(run: Run, measured: ModelTime, chip: Chip, graph: Graph) -> Co
             alone += node.time_s
         else:
             taken.setdefault(at, []).append(node)
-            if node.op == QUANTIZING:
-                _with_its_quantizing(at, run.program.groups, parts)
+    for at, nodes in taken.items():
+        if any(n.op == QUANTIZING for n in nodes):
+            for i in _quantizing(at, run.program.groups) & parts.keys() - taken.keys():
+                parts[at] += parts.pop(i)
     watching_s = chip.constant("watching_s")
     pairs = tuple(_pair(parts[i], nodes, watching_s) for i, nodes in sorted(taken.items()))
     lonely = copies + sum(_seconds(p) for i, p in parts.items() if i not in taken)
@@ -89,14 +93,10 @@ def _holders(groups: Sequence[Group], graph: Graph) -> dict[str, int]:
     return holder
 
 
-QUANTIZING = "DynamicQuantizeMatMul"
-
-
-def _with_its_quantizing(at: int, groups: Sequence[Group], parts: dict[int, list[KernelRun]]) -> None:
-    """The kernel that quantizes the operand of group ``at`` goes to that group, where ONNX Runtime does both in one node."""
-    for i, group in enumerate(groups):
-        if i in parts and any(o.kind == "dynamic_quantize" for o in group.ops) and set(group.outputs) & set(groups[at].inputs):
-            parts[at] = [*parts[at], *parts.pop(i)]
+def _quantizing(at: int, groups: Sequence[Group]) -> set[int]:
+    """The groups that quantize what group ``at`` reads."""
+    reads = set(groups[at].inputs)
+    return {i for i, g in enumerate(groups) if any(o.kind == "dynamic_quantize" for o in g.ops) and reads & set(g.outputs)}
 
 
 def _holder(name: str, holder: dict[str, int]) -> int | None:

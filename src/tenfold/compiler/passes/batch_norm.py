@@ -105,14 +105,14 @@ def _normalisation(sweep: Sweep, op: Op) -> tuple[Array | None, Array | None]:
 
 def _visit_for_runtime(sweep: Sweep, op: Op) -> None:
     """What ONNX Runtime folds (1.32, ConvMulFusion, ConvAddFusion): no transposed convolutions, no factor of rank one."""
-    sides = [n for n in op.inputs if sweep.producer.get(n) is not None and sweep.producer[n].kind == "conv"]
+    convolved = [n for n in op.inputs if n in sweep.producer and sweep.producer[n].kind == "conv"]
     folds = op.kind == "batch_norm"
-    if op.kind in ("mul", "add") and len(sides) == 1 and len(op.inputs) == 2:
-        shape = sweep.shape(op.inputs[1 - op.inputs.index(sides[0])])
-        rank = len(sweep.value(sides[0]).dims)
-        folds = shape is not None and (shape[1 - rank] if len(shape) in (rank - 1, rank) else 0) == sweep.value(sides[0]).dims[1]
-        folds = folds or (op.kind == "mul" and shape == ())
-    if sides and folds:
+    if op.kind in ("mul", "add") and len(convolved) == 1:
+        shape = sweep.shape(op.inputs[1 - op.inputs.index(convolved[0])])
+        _, channels, *window = sweep.value(convolved[0]).dims
+        per_channel = shape is not None and len(shape) > len(window) and shape[-1 - len(window)] == channels
+        folds = per_channel or (op.kind == "mul" and shape == ())
+    if convolved and folds:
         _visit(sweep, op)
     else:
         sweep.emit(op)
