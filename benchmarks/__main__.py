@@ -1,8 +1,8 @@
 """Speed, measured in one run and printed as seconds and as ratios: ``make bench``.
 
-Nothing here is asserted: machines differ. SCALE-Sim's times are ours to quote, not to run: 613 s for ResNet-50, batch 1, 54
-layers, and 157 s for the five convolutions of AlexNet, on a 128 x 128 array (one process, no traces kept, a two-core machine
-of the same kind).
+Nothing here is asserted: machines differ. SCALE-Sim's times are ours to quote, not to run: 613 s
+for ResNet-50, batch 1, 54 layers, and 157 s for the five convolutions of AlexNet, on a 128 x 128
+array (one process, no traces kept, a two-core machine of the same kind).
 """
 
 from __future__ import annotations
@@ -28,16 +28,36 @@ from tenfold.serving import Known, Open, Poisson, Served, SloPolicy, Spread, Str
 from tenfold.serving import simulate as simulate_queue
 
 SCALE_SIM_RESNET50_S, SCALE_SIM_ALEXNET_S = 613.0, 157.0
-ALEXNET = """Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,
+ALEXNET = """Layer name, IFMAP H, IFMAP W, Filter H, Filter W, Channels, Num Filter, Strides,
 Conv1, 224, 224, 11, 11, 3, 96, 4,
 Conv2, 27, 27, 5, 5, 96, 256, 1,
 Conv3, 13, 13, 3, 3, 256, 384, 1,
 Conv4, 13, 13, 3, 3, 384, 384, 1,
 Conv5, 13, 13, 3, 3, 384, 256, 1,
 """
-TILE = Tile(weight_dma=30, weight_load=128, act_dma=50, matrix=128, vector=20, fill=254, out_dma=10, new_weights=True)
+TILE = Tile(
+    weight_dma=30,
+    weight_load=128,
+    act_dma=50,
+    matrix=128,
+    vector=20,
+    fill=254,
+    out_dma=10,
+    new_weights=True,
+)
 SIDE = 128 * 1024
-PLAN = ("plan", "bert-large", "--slo", "100ms", "--rate", "1000", "--seq", "384", "--region", "us-central1")
+PLAN = (
+    "plan",
+    "bert-large",
+    "--slo",
+    "100ms",
+    "--rate",
+    "1000",
+    "--seq",
+    "384",
+    "--region",
+    "us-central1",
+)
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
@@ -59,7 +79,9 @@ def whole_process(*words: str) -> tuple[float, float]:
     """Seconds and peak resident megabytes of a `tenfold` command."""
     code = "from tenfold.cli import main; main()"
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", code, *words, "--json"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--json"], stdout=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
     return time.perf_counter() - start, usage.ru_maxrss / 1024
@@ -73,9 +95,19 @@ def compiled(model: str, phase: str | None, sizes: dict[str, int]) -> float:
 
 
 def largest_product() -> float:
-    """Seconds for the exact time of a product of 1e9 tiles of 128 x 128, the choice of its tiling included."""
+    """Seconds for the exact time of a product of 1e9 tiles of 128 x 128, the choice of its tiling
+    included.
+    """
     traffic = Traffic(SIDE * SIDE * 2, 8 * SIDE * SIDE * 2, 8 * SIDE * SIDE * 2)
-    kernel = Kernel("large", ("matmul",), Lowering.MATRIX, MatrixPrecision.BF16, (Product(1, 8 * SIDE, SIDE, SIDE),), 2, traffic=traffic)
+    kernel = Kernel(
+        "large",
+        ("matmul",),
+        Lowering.MATRIX,
+        MatrixPrecision.BF16,
+        (Product(1, 8 * SIDE, SIDE, SIDE),),
+        2,
+        traffic=traffic,
+    )
     v4 = tenfold.chip("tpu-v4")
     return seconds(lambda: time_kernel(v4, kernel))
 
@@ -83,18 +115,27 @@ def largest_product() -> float:
 def fusion_speed_up(model: str, sizes: dict[str, int]) -> float:
     """How much slower the model runs on the modelled TPU v4 with every step of the compiler off."""
     graph, v4 = tenfold.load(model).bind(sizes), tenfold.chip("tpu-v4")
-    off, on = (build(graph, v4, MatrixPrecision.BF16, sizes["batch"], Options(w)) for w in (tuple(STEPS), ()))
+    off, on = (
+        build(graph, v4, MatrixPrecision.BF16, sizes["batch"], Options(w))
+        for w in (tuple(STEPS), ())
+    )
     return simulate(off).time_s.value / simulate(on).time_s.value
 
 
 def a_million_requests() -> tuple[float, float]:
-    """Seconds for 1e6 requests through one simulated chip under the policy, and how that grew from 1e5 (10 is linear)."""
+    """Seconds for 1e6 requests through one simulated chip under the policy, and how that grew from
+    1e5 (10 is linear).
+    """
     times = {1: 0.001, 64: 0.004}
 
     def run(count: int) -> None:
         policy = SloPolicy({"m": Served(Known(times, 1.1))}, {"t": 1.0})
         arrivals = Poisson(10_000.0).times_s(count / 10_000.0, np.random.default_rng(1))
-        simulate_queue(policy, Open([(Stream("t", "m", 0.02), arrivals)]), Spread({"m": curve(times)}, {"m": 0.05}, 1))
+        simulate_queue(
+            policy,
+            Open([(Stream("t", "m", 0.02), arrivals)]),
+            Spread({"m": curve(times)}, {"m": 0.05}, 1),
+        )
 
     few, many = (seconds(lambda n=n: run(n), 1) for n in (100_000, 1_000_000))  # type: ignore[misc]
     return many, many / few
@@ -102,16 +143,28 @@ def a_million_requests() -> tuple[float, float]:
 
 def main() -> None:
     rows: list[tuple[str, str]] = []
-    for words in (["profile", "resnet50", "-c", "tpu-v4"], ["profile", "bert-large", "-c", "tpu-v4", "-b", "8", "--seq", "384"]):
+    for words in (
+        ["profile", "resnet50", "-c", "tpu-v4"],
+        ["profile", "bert-large", "-c", "tpu-v4", "-b", "8", "--seq", "384"],
+    ):
         took, megabytes = min(whole_process(*words) for _ in range(3))
         rows.append((f"{' '.join(words)}, whole process", f"{took:.2f} s, {megabytes:.0f} MB"))
     ours = compiled("resnet50", None, {"batch": 1})
     rows += [
         ("resnet50 b1, compile and simulate on tpu-v4", f"{ours * 1e3:.0f} ms"),
         ("resnet50 b8, the same", f"{compiled('resnet50', None, {'batch': 8}) * 1e3:.0f} ms"),
-        ("bert-large b8 s384, the same", f"{compiled('bert-large', None, {'batch': 8, 'seq': 384}) * 1e3:.0f} ms"),
-        ("llama-3.1-405b prefill b1 s2048, the same", f"{compiled('llama-3.1-405b', 'prefill', {'batch': 1, 'seq': 2048}) * 1e3:.0f} ms"),
-        ("SCALE-Sim's AlexNet time over its cycles in closed form", f"{SCALE_SIM_ALEXNET_S / seconds(alexnet):,.0f}x"),
+        (
+            "bert-large b8 s384, the same",
+            f"{compiled('bert-large', None, {'batch': 8, 'seq': 384}) * 1e3:.0f} ms",
+        ),
+        (
+            "llama-3.1-405b prefill b1 s2048, the same",
+            f"{compiled('llama-3.1-405b', 'prefill', {'batch': 1, 'seq': 2048}) * 1e3:.0f} ms",
+        ),
+        (
+            "SCALE-Sim's AlexNet time over its cycles in closed form",
+            f"{SCALE_SIM_ALEXNET_S / seconds(alexnet):,.0f}x",
+        ),
         ("SCALE-Sim's ResNet-50 time over ours", f"{SCALE_SIM_RESNET50_S / ours:,.0f}x"),
     ]
     tiles = 100_000
@@ -119,10 +172,19 @@ def main() -> None:
     closed = seconds(lambda: closed_form(Repeat((TILE,), tiles)))
     rows += [
         (f"event loop over closed form, {tiles:,} tiles", f"{loop / closed:,.0f}x"),
-        ("closed form, 1e9 tiles", f"{seconds(lambda: closed_form(Repeat((TILE,), 10**9))) * 1e3:.2f} ms"),
+        (
+            "closed form, 1e9 tiles",
+            f"{seconds(lambda: closed_form(Repeat((TILE,), 10**9))) * 1e3:.2f} ms",
+        ),
         ("a product of 1e9 tiles, with the choice of tiling", f"{largest_product() * 1e3:.1f} ms"),
-        ("what the compiler's steps are worth, resnet50 b8", f"{fusion_speed_up('resnet50', {'batch': 8}):.2f}x"),
-        ("the same, bert-large b8 s384", f"{fusion_speed_up('bert-large', {'batch': 8, 'seq': 384}):.2f}x"),
+        (
+            "what the compiler's steps are worth, resnet50 b8",
+            f"{fusion_speed_up('resnet50', {'batch': 8}):.2f}x",
+        ),
+        (
+            "the same, bert-large b8 s384",
+            f"{fusion_speed_up('bert-large', {'batch': 8, 'seq': 384}):.2f}x",
+        ),
     ]
     million, growth = a_million_requests()
     rows += [

@@ -1,7 +1,8 @@
 """How well this machine is predicted: ``python -m benchmarks.host MODEL.onnx …``.
 
-Calibrates the host (no model is fitted on), then runs each model with ONNX Runtime at batches 1, 8 and 32 beside its prediction, twice,
-and takes the quicker. Prints predicted over measured less one: of whole models, and of convolutions and products that take 20 us or more.
+Calibrates the host (no model is fitted on), then runs each model with ONNX Runtime at batches 1, 8
+and 32 beside its prediction, twice, and takes the quicker. Prints predicted over measured less one:
+of whole models, and of convolutions and products that take 20 us or more.
 """
 
 from __future__ import annotations
@@ -37,12 +38,22 @@ def main(paths: list[str]) -> None:
             best = min(runs, key=lambda c: c.measured_s)
             error = best.predicted_s / best.measured_s - 1
             whole.append(error)
-            nodes += [p.predicted_s / p.measured_s - 1 for p in best.pairs if p.measured_s >= LEAST_S and any(o in p.ops for o in PRODUCTS)]
-            print(f"{path:60} batch {batch:2}  {best.measured_s * 1e3:9.3f} ms measured  {error:+6.1%}")
+            nodes += [
+                p.predicted_s / p.measured_s - 1
+                for p in best.pairs
+                if p.measured_s >= LEAST_S and any(o in p.ops for o in PRODUCTS)
+            ]
+            print(
+                f"{path:60} batch {batch:2}  {best.measured_s * 1e3:9.3f} ms measured "
+                f" {error:+6.1%}"
+            )
     for what, errors in (("models", whole), ("convolutions and products", nodes)):
         if errors:
             sizes = np.abs(errors)
-            print(f"{what}: {len(sizes)}, mean {sizes.mean():.1%}, median {np.median(sizes):.1%}, bias {np.mean(errors):+.1%}")
+            print(
+                f"{what}: {len(sizes)}, mean {sizes.mean():.1%}, median {np.median(sizes):.1%},"
+                f" bias {np.mean(errors):+.1%}"
+            )
 
 
 def _compared(path: str, batch: int, record: Chip) -> Iterator[Comparison]:
@@ -52,7 +63,9 @@ def _compared(path: str, batch: int, record: Chip) -> Iterator[Comparison]:
         raise InputError("it has no batch")
     run = profile_bound(bound, record).run
     for _ in range(2):
-        yield compare_nodes(run, measure(path, seeded_inputs(bound.graph, 7), runs=15), record, bound.graph)
+        yield compare_nodes(
+            run, measure(path, seeded_inputs(bound.graph, 7), runs=15), record, bound.graph
+        )
 
 
 if __name__ == "__main__":

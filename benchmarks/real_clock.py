@@ -1,7 +1,9 @@
-"""The policy and its baselines on the real clock, at the same rates in turn: ``python -m benchmarks.real_clock MODEL.onnx SLO_MS [SEQ]``.
+"""The policy and its baselines on the real clock, at the same rates in turn:
+``python -m benchmarks.real_clock MODEL.onnx SLO_MS [SEQ]``.
 
-Highest rate that LoadGen calls valid, by policy, two tries each; and at the policy's own rates the simulated beside the measured p99.
-Takes some minutes for each model; docs/serving.md has what came out.
+Highest rate that LoadGen calls valid, by policy, two tries each; and at the policy's own rates the
+simulated beside the measured p99. Takes some minutes for each model; docs/serving.md has what came
+out.
 """
 
 from __future__ import annotations
@@ -49,15 +51,26 @@ def main(path: str, slo_s: float, seq: int | None) -> None:
             best[name] = rate
             if name == "policy":
                 told = simulated(
-                    session.name, times, served_ratios(session, times, slo_s, rate, 1.5), slo_s, rate, max(SECONDS, 2000 / rate)
+                    session.name,
+                    times,
+                    served_ratios(session, times, slo_s, rate, 1.5),
+                    slo_s,
+                    rate,
+                    max(SECONDS, 2000 / rate),
                 )
-                print(f"{rate:8.0f}/s  p99 {held.result.total.p99_s * 1e3:.2f} ms, simulated {told.total.p99_s * 1e3:.2f} ms", flush=True)
+                print(
+                    f"{rate:8.0f}/s  p99 {held.result.total.p99_s * 1e3:.2f} ms, simulated"
+                    f" {told.total.p99_s * 1e3:.2f} ms",
+                    flush=True,
+                )
         rate *= STEP
     for name, found in sorted(best.items(), key=lambda x: -x[1]):
         print(f"{found:8.0f}/s  {name}")
 
 
-def _held(session: Session, maker: Callable[[], Policy], slo_s: float, rate: float) -> Measured | None:
+def _held(
+    session: Session, maker: Callable[[], Policy], slo_s: float, rate: float
+) -> Measured | None:
     """A valid run at the rate, or None where no try was."""
     for _ in range(TRIES):
         measured = loadgen_server(session, maker(), slo_s, rate, SECONDS)

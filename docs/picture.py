@@ -22,10 +22,16 @@ def picture() -> str:
     """The SVG text."""
     bound = prepare(load("resnet50"), Sizes(batch=8))
     done = [profile_bound(bound, c, region="us-central1") for c in CHIPS]
-    console = Console(record=True, width=150, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = Console(
+        record=True, width=150, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
     console.print(profile_table(done, money=True))
-    console.print(bars("time per item", [(p.run.program.chip, p.run.time_s / p.batch) for p in done], "s"))
-    console.print(bars("energy per item", [(p.run.program.chip, p.run.energy_j / p.batch) for p in done], "J"))
+    console.print(
+        bars("time per item", [(p.run.program.chip, p.run.time_s / p.batch) for p in done], "s")
+    )
+    console.print(
+        bars("energy per item", [(p.run.program.chip, p.run.energy_j / p.batch) for p in done], "J")
+    )
     title = "tenfold profile resnet50 --batch 8 --region us-central1"
     return console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME, unique_id="tenfold")
 

@@ -17,19 +17,25 @@ settings.load_profile("fixed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", action="store_true", help="write the golden files anew instead of comparing")
+    parser.addoption(
+        "--golden", action="store_true", help="write the golden files anew instead of comparing"
+    )
 
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compares a text with the file of that name in tests/golden, or writes it there under --golden."""
+    """Compares a text with the file of that name in tests/golden, or writes it there under
+    --golden.
+    """
 
     def compare(name: str, text: str) -> None:
         path = Path(__file__).parent / "golden" / name
         if request.config.getoption("--golden"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        assert text == path.read_text(encoding="utf-8"), f"{name} differs: after a deliberate change run `make golden`"
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{name} differs: after a deliberate change run `make golden`"
+        )
 
     return compare
 

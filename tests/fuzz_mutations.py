@@ -1,7 +1,7 @@
 """Mutations of ONNX files for the fuzzer: of bytes, and of the protobuf's structure.
 
-Each mutation takes a random generator and the model, changes the model in place and returns what it did.
-Those that find nothing to change return "".
+Each mutation takes a random generator and the model, changes the model in place and returns what it
+did. Those that find nothing to change return "".
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from fuzz_vocabulary import (
     value_names,
 )
 
-# --- nodes ----------------------------------------------------------------------------------------------
+# --- nodes -------------------------------------------------------------------------------
 
 
 def delete_node(rng: random.Random, model: ModelProto) -> str:
@@ -137,7 +137,9 @@ def change_domain(rng: random.Random, model: ModelProto) -> str:
     node = pick_node(rng, model)
     if node is None:
         return ""
-    node.domain = rng.choice(["", "ai.onnx", "com.microsoft", "ai.onnx.ml", "ai.onnx.training", "foo.bar", "a\nb"])
+    node.domain = rng.choice(
+        ["", "ai.onnx", "com.microsoft", "ai.onnx.ml", "ai.onnx.training", "foo.bar", "a\nb"]
+    )
     return f"domain of {node.op_type} becomes {node.domain!r}"
 
 
@@ -161,12 +163,14 @@ def insert_node(rng: random.Random, model: ModelProto) -> str:
 def name_things(rng: random.Random, model: ModelProto) -> str:
     name = rng.choice(NAMES)
     graph = pick_graph(rng, model)
-    target: Any = rng.choice([graph, *list(graph.node)[:50], *graph.input, *graph.output, *graph.initializer])
+    target: Any = rng.choice(
+        [graph, *list(graph.node)[:50], *graph.input, *graph.output, *graph.initializer]
+    )
     target.name = name
     return f"a {type(target).__name__} is named {name[:30]!r}"
 
 
-# --- attributes -----------------------------------------------------------------------------------------
+# --- attributes -------------------------------------------------------------------------
 
 
 def _any_attribute(rng: random.Random, a: AttributeProto, name: str) -> None:
@@ -191,7 +195,9 @@ def _any_attribute(rng: random.Random, a: AttributeProto, name: str) -> None:
         a.strings.extend(rng.choice(STRINGS).encode() for _ in range(rng.choice([0, 1, 2])))
     else:
         a.type = AttributeProto.TENSOR
-        a.t.CopyFrom(helper.make_tensor("t", TensorProto.INT64, [2], [pick_int(rng), pick_int(rng)]))
+        a.t.CopyFrom(
+            helper.make_tensor("t", TensorProto.INT64, [2], [pick_int(rng), pick_int(rng)])
+        )
 
 
 def change_attribute(rng: random.Random, model: ModelProto) -> str:
@@ -249,7 +255,7 @@ def add_attribute(rng: random.Random, model: ModelProto) -> str:
     return f"add {node.op_type}.{name!r} {str(node.attribute[-1])[:60]!r}"
 
 
-# --- tensors --------------------------------------------------------------------------------------------
+# --- tensors ----------------------------------------------------------------------------
 
 
 def _tensor(rng: random.Random, t: TensorProto) -> str:
@@ -259,15 +265,35 @@ def _tensor(rng: random.Random, t: TensorProto) -> str:
             _ints(rng, t.dims)
         case 1:
             del t.dims[:]
-            t.dims.extend(rng.choice([[], [0], [2**40], [-1], [2**31, 2**31], [1] * 70, [0, 2**62, 2**62], [2**63 - 1]]))
+            t.dims.extend(
+                rng.choice(
+                    [
+                        [],
+                        [0],
+                        [2**40],
+                        [-1],
+                        [2**31, 2**31],
+                        [1] * 70,
+                        [0, 2**62, 2**62],
+                        [2**63 - 1],
+                    ]
+                )
+            )
         case 2:
             t.data_type = rng.choice(TYPES)
         case 3:
             t.raw_data = rng.choice(
-                [b"", t.raw_data[: len(t.raw_data) // 2], t.raw_data + b"\x01", bytes(rng.randrange(256) for _ in range(16))]
+                [
+                    b"",
+                    t.raw_data[: len(t.raw_data) // 2],
+                    t.raw_data + b"\x01",
+                    bytes(rng.randrange(256) for _ in range(16)),
+                ]
             )
         case 4:
-            rng.choice([t.float_data, t.int64_data, t.int32_data]).extend([1] * rng.choice([1, 3, 50]))
+            rng.choice([t.float_data, t.int64_data, t.int32_data]).extend(
+                [1] * rng.choice([1, 3, 50])
+            )
         case 5:
             t.string_data.extend([b"\xff", b"s"])
         case _:
@@ -330,7 +356,19 @@ def external_data(rng: random.Random, model: ModelProto) -> str:
     t = rng.choice(found)
     t.data_location = TensorProto.EXTERNAL
     for key, values in (
-        ("location", ("missing.bin", "weights.bin", "/etc/hostname", "../../weights.bin", "", ".", "a\nb", "\x00")),
+        (
+            "location",
+            (
+                "missing.bin",
+                "weights.bin",
+                "/etc/hostname",
+                "../../weights.bin",
+                "",
+                ".",
+                "a\nb",
+                "\x00",
+            ),
+        ),
         ("offset", ("0", "-1", "9999999999", "x", "")),
         ("length", ("8", "0", "-1", "99999999999999", "x")),
     ):
@@ -341,22 +379,27 @@ def external_data(rng: random.Random, model: ModelProto) -> str:
 
 def sparse(rng: random.Random, model: ModelProto) -> str:
     s = model.graph.sparse_initializer.add()
-    s.values.CopyFrom(helper.make_tensor(pick_name(rng, model), TensorProto.FLOAT, [3], [1.0, 2.0, 3.0]))
+    s.values.CopyFrom(
+        helper.make_tensor(pick_name(rng, model), TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])
+    )
     shape = rng.choice([[3], [3, 2], [3, 1], []])
     count = 1
     for d in shape:
         count *= d
-    s.indices.CopyFrom(helper.make_tensor("where", TensorProto.INT64, shape, [pick_int(rng) for _ in range(count)]))
+    s.indices.CopyFrom(
+        helper.make_tensor("where", TensorProto.INT64, shape, [pick_int(rng) for _ in range(count)])
+    )
     s.dims.extend(pick_int(rng) for _ in range(rng.choice([0, 1, 2, 3])))
     return f"sparse initialiser {list(s.dims)}"
 
 
 STRUCTURAL: tuple[Mutation, ...] = (
-    delete_node, duplicate_node, reorder_nodes, rename_operand, swap_inputs, count_operands, change_op, change_op,
-    change_domain, insert_node, insert_node, name_things, change_attribute, change_attribute, change_attribute,
-    add_attribute, add_attribute, change_tensor, change_tensor, change_numbers, change_numbers, list_of_initialisers,
-    external_data, sparse, known_inputs, known_inputs, input_shape, input_shape, element_type, list_of_values, opset, model_fields, cycle,
-    nested_if, nested_loop, functions, subgraph_attribute,
+    delete_node, duplicate_node, reorder_nodes, rename_operand, swap_inputs, count_operands,
+    change_op, change_op, change_domain, insert_node, insert_node, name_things, change_attribute,
+    change_attribute, change_attribute, add_attribute, add_attribute, change_tensor, change_tensor,
+    change_numbers, change_numbers, list_of_initialisers, external_data, sparse, known_inputs,
+    known_inputs, input_shape, input_shape, element_type, list_of_values, opset, model_fields,
+    cycle, nested_if, nested_loop, functions, subgraph_attribute,
 )  # fmt: skip
 
 

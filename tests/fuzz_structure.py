@@ -10,7 +10,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from fuzz_vocabulary import SYMBOLS, TYPES, pick_graph, pick_int, pick_name, pick_node, value_names
 
-# --- declared types -------------------------------------------------------------------------------------
+# --- declared types ----------------------------------------------------------------------
 
 
 def input_shape(rng: random.Random, model: ModelProto) -> str:
@@ -33,7 +33,10 @@ def input_shape(rng: random.Random, model: ModelProto) -> str:
                 d.dim_value = pick_int(rng)
             else:
                 d.dim_param = rng.choice(SYMBOLS)
-    return f"shape of input {info.name[:30]!r} becomes {[d.dim_value or d.dim_param[:20] for d in tensor.shape.dim][:8]}"
+    return (
+        f"shape of input {info.name[:30]!r} becomes"
+        f" {[d.dim_value or d.dim_param[:20] for d in tensor.shape.dim][:8]}"
+    )
 
 
 def element_type(rng: random.Random, model: ModelProto) -> str:
@@ -50,7 +53,10 @@ def element_type(rng: random.Random, model: ModelProto) -> str:
             info.type.map_type.key_type = 7
         case _:
             info.type.tensor_type.elem_type = rng.choice(TYPES)
-    return f"type of input {info.name[:30]!r} becomes {info.type.WhichOneof('value')} {info.type.tensor_type.elem_type}"
+    return (
+        f"type of input {info.name[:30]!r} becomes {info.type.WhichOneof('value')}"
+        f" {info.type.tensor_type.elem_type}"
+    )
 
 
 def known_inputs(rng: random.Random, model: ModelProto) -> str:
@@ -59,9 +65,15 @@ def known_inputs(rng: random.Random, model: ModelProto) -> str:
     for info in list(model.graph.input):
         tensor = info.type.tensor_type
         dims = [d.dim_value for d in tensor.shape.dim]
-        if tensor.elem_type in (TensorProto.FLOAT, TensorProto.INT64) and all(0 < d <= 64 for d in dims) and math.prod(dims) <= 4096:
+        if (
+            tensor.elem_type in (TensorProto.FLOAT, TensorProto.INT64)
+            and all(0 < d <= 64 for d in dims)
+            and math.prod(dims) <= 4096
+        ):
             content = [rng.choice([0, 1, 1, 2, 3]) for _ in range(math.prod(dims))]
-            model.graph.initializer.append(helper.make_tensor(info.name, tensor.elem_type, dims, content))
+            model.graph.initializer.append(
+                helper.make_tensor(info.name, tensor.elem_type, dims, content)
+            )
             changed.append(info.name)
     kept = [i for i in model.graph.input if i.name not in changed]
     del model.graph.input[:]
@@ -92,7 +104,9 @@ def opset(rng: random.Random, model: ModelProto) -> str:
         case 0:
             del model.opset_import[:]
         case 1:
-            model.opset_import.add(domain=rng.choice(["", "ai.onnx", "com.microsoft", "foo.bar"]), version=version)
+            model.opset_import.add(
+                domain=rng.choice(["", "ai.onnx", "com.microsoft", "foo.bar"]), version=version
+            )
         case _:
             for o in model.opset_import:
                 o.version = version
@@ -112,7 +126,7 @@ def model_fields(rng: random.Random, model: ModelProto) -> str:
             return "no nodes"
 
 
-# --- graphs in graphs -----------------------------------------------------------------------------------
+# --- graphs in graphs -------------------------------------------------------------------
 
 
 def cycle(rng: random.Random, model: ModelProto) -> str:
@@ -131,18 +145,27 @@ def nested_if(rng: random.Random, model: ModelProto) -> str:
     depth = rng.choice([1, 2, 3, 8, 11, 13, 25])
     known = value_names(model.graph)
     result = rng.choice(known) if known else "nowhere"
-    body = helper.make_graph([helper.make_node("Identity", [result], ["leaf"])], "leaf", [], [_untyped("leaf")])
+    body = helper.make_graph(
+        [helper.make_node("Identity", [result], ["leaf"])], "leaf", [], [_untyped("leaf")]
+    )
     for i in range(depth):
-        branches = {"then_branch": body, "else_branch": body if i < 8 and rng.random() < 0.5 else _leaf(result)}
+        branches = {
+            "then_branch": body,
+            "else_branch": body if i < 8 and rng.random() < 0.5 else _leaf(result),
+        }
         node = helper.make_node("If", ["deep_condition"], [f"deep{i}"], **branches)
         body = helper.make_graph([node], f"deep{i}", [], [_untyped(f"deep{i}")])
     model.graph.node.extend(body.node)
     model.graph.output.extend(body.output)
     match rng.randrange(3):
         case 0:
-            model.graph.initializer.append(helper.make_tensor("deep_condition", TensorProto.BOOL, [], [True]))
+            model.graph.initializer.append(
+                helper.make_tensor("deep_condition", TensorProto.BOOL, [], [True])
+            )
         case 1:
-            model.graph.input.append(helper.make_tensor_value_info("deep_condition", TensorProto.BOOL, []))
+            model.graph.input.append(
+                helper.make_tensor_value_info("deep_condition", TensorProto.BOOL, [])
+            )
     return f"If nested {depth} deep over {result[:30]!r}"
 
 
@@ -152,14 +175,21 @@ def nested_loop(rng: random.Random, model: ModelProto) -> str:
     known = value_names(model.graph)
     start = rng.choice(known) if known else "nowhere"
     names = ["trips", "alive", "state"]
-    nodes = [helper.make_node(rng.choice(["Concat", "MatMul", "Identity"]), ["state", "state"], ["next"])]
+    nodes = [
+        helper.make_node(rng.choice(["Concat", "MatMul", "Identity"]), ["state", "state"], ["next"])
+    ]
     if nodes[0].op_type == "Concat":
         nodes[0].attribute.append(helper.make_attribute("axis", 0))
     elif nodes[0].op_type == "Identity":
         del nodes[0].input[1:]
     for _ in range(depth):
         keep = helper.make_node("Identity", ["alive"], ["still"])
-        body = helper.make_graph([*nodes, keep], "round", [_untyped(n) for n in names], [_untyped("still"), _untyped("next")])
+        body = helper.make_graph(
+            [*nodes, keep],
+            "round",
+            [_untyped(n) for n in names],
+            [_untyped("still"), _untyped("next")],
+        )
         nodes = [helper.make_node("Loop", ["", "", "state"], ["next"], body=body)]
     nodes[0].input[2] = start
     nodes[0].output[0] = "looped"
@@ -176,11 +206,20 @@ def functions(rng: random.Random, model: ModelProto) -> str:
     for i in range(count):
         inner = f"f{i + 1}" if i + 1 < count else last
         where = domain if inner.startswith("f") else ""
-        nodes = [helper.make_node(inner, ["x" if j == 0 else f"y{j - 1}"], [f"y{j}"], domain=where) for j in range(calls)]
+        nodes = [
+            helper.make_node(inner, ["x" if j == 0 else f"y{j - 1}"], [f"y{j}"], domain=where)
+            for j in range(calls)
+        ]
         imports = [helper.make_opsetid("", 17), helper.make_opsetid(domain, 1)]
-        model.functions.append(helper.make_function(domain, f"f{i}", ["x"], [f"y{calls - 1}"], nodes, imports))
+        model.functions.append(
+            helper.make_function(domain, f"f{i}", ["x"], [f"y{calls - 1}"], nodes, imports)
+        )
     known = value_names(model.graph)
-    model.graph.node.append(helper.make_node("f0", [rng.choice(known) if known else "nowhere"], ["called"], domain=domain))
+    model.graph.node.append(
+        helper.make_node(
+            "f0", [rng.choice(known) if known else "nowhere"], ["called"], domain=domain
+        )
+    )
     model.graph.output.append(_untyped("called"))
     return f"{count} functions of {calls} calls, ending in {last}"
 
@@ -193,7 +232,9 @@ def subgraph_attribute(rng: random.Random, model: ModelProto) -> str:
     copy = GraphProto()
     copy.CopyFrom(model.graph)
     node.op_type, node.domain = rng.choice(["If", "Loop", "Scan"]), ""
-    names = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}[node.op_type]
+    names = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}[
+        node.op_type
+    ]
     del node.attribute[:]
     for name in names:
         node.attribute.append(helper.make_attribute(name, copy))
@@ -207,4 +248,6 @@ def _untyped(name: str) -> onnx.ValueInfoProto:
 
 
 def _leaf(result: str) -> GraphProto:
-    return helper.make_graph([helper.make_node("Identity", [result], ["other"])], "other", [], [_untyped("other")])
+    return helper.make_graph(
+        [helper.make_node("Identity", [result], ["other"])], "other", [], [_untyped("other")]
+    )

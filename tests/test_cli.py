@@ -27,31 +27,69 @@ def run(*words: str) -> Any:
 
 def process(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", "from tenfold.cli import main; main()", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "132"})
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "132"}
+    )
 
 
 def test_profile_document_has_the_keys_that_scripts_rely_on() -> None:
-    document = run("profile", "resnet50", "--chip", "tpu-v4,t4", "--batch", "1,8", "--region", "us-central1", "--json")
-    assert [(r["chip"], r["batch"]) for r in document["runs"]] == [("tpu-v4", 1), ("tpu-v4", 8), ("t4", 1), ("t4", 8)]
-    keys = {"chip", "batch", "dtype", "time_s", "interval_s", "energy_j", "power_w", "flops", "mfu", "bytes", "counters", "coverage", "kernels",
-            "usd_per_million", "gco2e_per_million"}  # fmt: skip
+    document = run(
+        "profile",
+        "resnet50",
+        "--chip",
+        "tpu-v4,t4",
+        "--batch",
+        "1,8",
+        "--region",
+        "us-central1",
+        "--json",
+    )
+    assert [(r["chip"], r["batch"]) for r in document["runs"]] == [
+        ("tpu-v4", 1),
+        ("tpu-v4", 8),
+        ("t4", 1),
+        ("t4", 8),
+    ]
+    keys = {
+        "chip",
+        "batch",
+        "dtype",
+        "time_s",
+        "interval_s",
+        "energy_j",
+        "power_w",
+        "flops",
+        "mfu",
+        "bytes",
+        "counters",
+        "coverage",
+        "kernels",
+        "usd_per_million",
+        "gco2e_per_million",
+    }
     for r in document["runs"]:
         assert keys <= set(r)
         assert r["interval_s"][0] < r["time_s"] < r["interval_s"][1]
         assert r["coverage"] == 1.0
         assert {"name", "ops", "time_s", "bound", "flops", "bytes"} <= set(r["kernels"][0])
-        assert sum(k["time_s"] * k["repeat"] for k in r["kernels"]) + r["launch_s"] == pytest.approx(r["time_s"])
+        assert sum(k["time_s"] * k["repeat"] for k in r["kernels"]) + r[
+            "launch_s"
+        ] == pytest.approx(r["time_s"])
         assert sum(r["energy_entries_j"].values()) == pytest.approx(r["energy_j"])
 
 
 def test_a_chip_without_a_price_has_no_money() -> None:
-    (r,) = run("profile", "resnet50", "-c", "tpu-v4i", "--region", "europe-north1", "--json")["runs"]
+    (r,) = run("profile", "resnet50", "-c", "tpu-v4i", "--region", "europe-north1", "--json")[
+        "runs"
+    ]
     assert "usd_per_million" not in r
     assert r["gco2e_per_million"] > 0
 
 
 def test_best_precision_by_chip() -> None:
-    runs = run("profile", "squeezenet", "-c", "tpu-v1,tpu-v4i,t4,k80-die,haswell-e5-2699v3", "--json")["runs"]
+    runs = run(
+        "profile", "squeezenet", "-c", "tpu-v1,tpu-v4i,t4,k80-die,haswell-e5-2699v3", "--json"
+    )["runs"]
     assert [r["dtype"] for r in runs] == ["int8", "bf16", "fp16", "fp32", "fp32"]
     assert [r.get("quality") for r in runs] == ["not checked"] * 3 + [None] * 2
 
@@ -63,7 +101,9 @@ def test_some_chips_may_be_refused_while_others_run() -> None:
 
 
 def test_tables_show_what_a_person_needs() -> None:
-    text = run("profile", "resnet50", "-c", "tpu-v4i,a100-sxm-80", "-b", "8", "--region", "us-central1")
+    text = run(
+        "profile", "resnet50", "-c", "tpu-v4i,a100-sxm-80", "-b", "8", "--region", "us-central1"
+    )
     for word in (
         "tpu-v4i",
         "a100-sxm-80",
@@ -100,7 +140,9 @@ def test_estimate_is_the_envelope() -> None:
     assert document["kgco2e"] == pytest.approx(12.4, abs=0.05)
     assert document["ev_miles"] == pytest.approx([103, 115], abs=0.5)
     assert "103-115 miles" in run("estimate", "--power", "1.2 kW", "--hours", "24")
-    clean = run("estimate", "--power", "1200W", "--hours", "24", "--region", "europe-north2", "--json")
+    clean = run(
+        "estimate", "--power", "1200W", "--hours", "24", "--region", "europe-north2", "--json"
+    )
     assert clean["kgco2e"] < document["kgco2e"] / 50
 
 
@@ -118,12 +160,27 @@ def test_predict_writes_the_same_rows(tmp_path: Path) -> None:
 BAD = {
     "unknown chip": (["profile", "resnet50", "-c", "tpu-v44"], "did you mean tpu-v4"),
     "unknown model": (["profile", "resnet5O", "-c", "tpu-v4"], "did you mean resnet50"),
-    "unknown region": (["profile", "resnet50", "-c", "tpu-v4", "--region", "us-centrall"], "did you mean us-central"),
+    "unknown region": (
+        ["profile", "resnet50", "-c", "tpu-v4", "--region", "us-centrall"],
+        "did you mean us-central",
+    ),
     "no such file": (["profile", "no/such/file.onnx", "-c", "tpu-v4"], "there is no file"),
-    "batch 0": (["profile", "resnet50", "-c", "tpu-v4", "-b", "0"], "batch must be a whole number of at least 1"),
-    "batch word": (["profile", "resnet50", "-c", "tpu-v4", "-b", "many"], "batch must be a whole number"),
-    "no dtype": (["profile", "resnet50", "-c", "tpu-v1", "--dtype", "bf16"], "tpu-v1 has no bf16 arithmetic: it has int8"),
-    "unknown dtype": (["profile", "resnet50", "-c", "tpu-v4", "--dtype", "bf32"], "unknown dtype 'bf32'"),
+    "batch 0": (
+        ["profile", "resnet50", "-c", "tpu-v4", "-b", "0"],
+        "batch must be a whole number of at least 1",
+    ),
+    "batch word": (
+        ["profile", "resnet50", "-c", "tpu-v4", "-b", "many"],
+        "batch must be a whole number",
+    ),
+    "no dtype": (
+        ["profile", "resnet50", "-c", "tpu-v1", "--dtype", "bf16"],
+        "tpu-v1 has no bf16 arithmetic: it has int8",
+    ),
+    "unknown dtype": (
+        ["profile", "resnet50", "-c", "tpu-v4", "--dtype", "bf32"],
+        "unknown dtype 'bf32'",
+    ),
     "does not fit": (["profile", "vgg19", "-c", "tpu-v4i", "-b", "2000"], "tpu-v4i has 8.590 GB"),
     "no seq": (["profile", "resnet50", "-c", "tpu-v4", "--seq", "3"], "the model has no free seq"),
     "listed": (["profile", "resnet50", "-c", "hanguang-800"], "hanguang-800"),
@@ -149,7 +206,12 @@ def test_bad_input_is_one_clear_line(case: str) -> None:
 def test_process_exit_codes_and_streams(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x08\x07 not a model at all")
-    for words in (["profile", str(broken), "-c", "tpu-v4"], ["profile", "resnet50", "-c", "tpu-v9"], ["profile", "resnet50"], ["fly"]):
+    for words in (
+        ["profile", str(broken), "-c", "tpu-v4"],
+        ["profile", "resnet50", "-c", "tpu-v9"],
+        ["profile", "resnet50"],
+        ["fly"],
+    ):
         bad = process(*words)
         assert bad.returncode == 2, words
         assert bad.stdout == ""
@@ -162,5 +224,13 @@ def test_process_exit_codes_and_streams(tmp_path: Path) -> None:
 
 def test_help_names_every_verb_and_completion_is_offered() -> None:
     text = runner.invoke(app, ["--help"]).output
-    for verb in ("chips", "models", "profile", "predict", "estimate", "lessons", "--install-completion"):
+    for verb in (
+        "chips",
+        "models",
+        "profile",
+        "predict",
+        "estimate",
+        "lessons",
+        "--install-completion",
+    ):
         assert verb in text

@@ -1,4 +1,6 @@
-"""Fusion, memory and whole programs: same results, no overlap, nothing counted twice, text that stays."""
+"""Fusion, memory and whole programs: same results, no overlap, nothing counted twice, text that
+stays.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ V4I, A100, EPYC = chip("tpu-v4i"), chip("a100-sxm-80"), chip("epyc-9654")
 
 
 def bound(name: str, batch: int = 1) -> Graph:
-    graph = import_model(real_model(name), name) if name.startswith("light/") else load(model_path(name))
+    graph = (
+        import_model(real_model(name), name)
+        if name.startswith("light/")
+        else load(model_path(name))
+    )
     return prepare(graph, Sizes(batch)).graph
 
 
@@ -39,13 +45,15 @@ def compiled(graph: Graph, on: str = "tpu-v4i", *without: str, weights: bool = F
     return build(graph, record, record.storage(None), 1, Options(without, keep_weights=weights))
 
 
-# --- same results ----------------------------------------------------------------------------------------
+# --- same results -----------------------------------------------------------------------
 
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
 def test_the_program_computes_what_the_graph_does(name: str) -> None:
-    """Kernel by kernel, each seeing only what it declares to read; the graph itself is compared in test_passes."""
+    """Kernel by kernel, each seeing only what it declares to read; the graph itself is compared in
+    test_passes.
+    """
     graph = bound(name)
     feeds = seeded_feeds(graph)
     for on in ("tpu-v4i", "a100-sxm-80"):
@@ -56,7 +64,7 @@ def test_the_program_computes_what_the_graph_does(name: str) -> None:
             assert np.array_equal(want[n], got[n], equal_nan=want[n].dtype.kind == "f"), (on, n)
 
 
-# --- fusion ----------------------------------------------------------------------------------------------
+# --- fusion -----------------------------------------------------------------------------
 
 
 @pytest.mark.models
@@ -82,11 +90,15 @@ def test_fusion_only_saves(name: str) -> None:
     """Fewer kernels, fewer bytes, the same arithmetic; faster on every kind of machine."""
     graph = bound(name)
     for record in (V4I, A100, EPYC):
-        apart, together = (compiled(graph, record.name, *w) for w in (("fuse", "residency"), ("residency",)))
+        apart, together = (
+            compiled(graph, record.name, *w) for w in (("fuse", "residency"), ("residency",))
+        )
         assert len(together.kernels) <= len(apart.kernels)
         assert together.moved_bytes <= apart.moved_bytes
         for what in ("flops", "vector_ops", "transcendentals"):
-            assert sum(getattr(k, what) * k.repeat for k in together.kernels) == sum(getattr(k, what) * k.repeat for k in apart.kernels)
+            assert sum(getattr(k, what) * k.repeat for k in together.kernels) == sum(
+                getattr(k, what) * k.repeat for k in apart.kernels
+            )
         assert simulate(together).time_s.value <= simulate(apart).time_s.value * 1.02
 
 
@@ -112,7 +124,9 @@ def test_epilogues_residuals_and_rows() -> None:
 
 
 def test_nothing_waits_for_itself() -> None:
-    """x -> relu -> (matmul -> add) with relu's other reader: relu may not join the kernel that its own result must pass through."""
+    """x -> relu -> (matmul -> add) with relu's other reader: relu may not join the kernel that its
+    own result must pass through.
+    """
     text = """graph 'g' {
       input %x: fp32[8,8]
       const %w: fp32[8,8] = elided
@@ -163,11 +177,13 @@ def test_every_step_can_be_left_out_and_no_other() -> None:
         Options(("fusee",))
 
 
-# --- memory ----------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------
 
 
 def overlaps(buffers: Sequence[Buffer]) -> list[tuple[str, str]]:
-    """Pairs that share a byte at some kernel, found the slow way: apart from the planner's own arithmetic."""
+    """Pairs that share a byte at some kernel, found the slow way: apart from the planner's own
+    arithmetic.
+    """
     found = []
     for i, a in enumerate(buffers):
         for b in buffers[:i]:
@@ -194,20 +210,49 @@ def test_the_plan_never_overlaps_and_moves_what_it_says(name: str) -> None:
             assert a.weights + a.near_weights == b.weights
             assert a.inputs + a.near_inputs == b.inputs
             assert a.outputs + a.near_outputs == b.outputs
-        assert sum(k.traffic.prefetch for k in program.kernels) == sum(k.traffic.prefetched for k in program.kernels)
+        assert sum(k.traffic.prefetch for k in program.kernels) == sum(
+            k.traffic.prefetched for k in program.kernels
+        )
         for i, k in enumerate(program.kernels):
             for o in k.operands:
-                where = [b for b in (*plan.near, *plan.far) if b.name == o.name and o.role is not Role.WEIGHT]
+                where = [
+                    b
+                    for b in (*plan.near, *plan.far)
+                    if b.name == o.name and o.role is not Role.WEIGHT
+                ]
                 assert all(b.first <= i <= b.last for b in where)
 
 
 def test_branches_listed_side_by_side_run_one_after_the_other() -> None:
-    """Four branches that grow and shrink, their large halves listed first: in that order all of them would be alive at once."""
+    """Four branches that grow and shrink, their large halves listed first: in that order all of
+    them would be alive at once.
+    """
     wide = [f"%w{i}: fp32[64,4096] = matmul(%x, %u{i})" for i in range(4)]
     thin = [f"%t{i}: fp32[64,8] = matmul(%w{i}, %v{i})" for i in range(4)]
-    weights = [f"const %{n}{i}: fp32[{s}] = elided" for i in range(4) for n, s in (("u", "32,4096"), ("v", "4096,8"))]
-    sums = ["%s1: fp32[64,8] = add(%t0, %t1)", "%s2: fp32[64,8] = add(%s1, %t2)", "%y: fp32[64,8] = add(%s2, %t3)"]
-    graph = parse_text("\n".join(["graph 'g' {", "input %x: fp32[64,32]", *weights, *wide, *thin, *sums, "output %y", "}"]))
+    weights = [
+        f"const %{n}{i}: fp32[{s}] = elided"
+        for i in range(4)
+        for n, s in (("u", "32,4096"), ("v", "4096,8"))
+    ]
+    sums = [
+        "%s1: fp32[64,8] = add(%t0, %t1)",
+        "%s2: fp32[64,8] = add(%s1, %t2)",
+        "%y: fp32[64,8] = add(%s2, %t3)",
+    ]
+    graph = parse_text(
+        "\n".join(
+            [
+                "graph 'g' {",
+                "input %x: fp32[64,32]",
+                *weights,
+                *wide,
+                *thin,
+                *sums,
+                "output %y",
+                "}",
+            ]
+        )
+    )
     listed, chosen = (compiled(graph, "a100-sxm-80", "merge", *w) for w in (("order",), ()))
     assert chosen.memory.lower_bound < 0.6 * listed.memory.lower_bound
     assert sorted(k.name for k in chosen.kernels) == sorted(k.name for k in listed.kernels)
@@ -222,7 +267,9 @@ def test_order_never_keeps_more_alive(name: str) -> None:
 
 
 def exact(buffers: Sequence[Interval], seconds: float) -> int:
-    """The least memory that CP-SAT finds, started from ours; where it settles nothing in time, the lower bound, which is harder to meet."""
+    """The least memory that CP-SAT finds, started from ours; where it settles nothing in time, the
+    lower bound, which is harder to meet.
+    """
     cp_model = pytest.importorskip("ortools.sat.python.cp_model")
     model = cp_model.CpModel()
     offsets, limit = place(buffers)
@@ -262,7 +309,9 @@ def test_offsets_on_random_instances(seed: int) -> None:
         last = min(99, first + (rng.randrange(60) if rng.random() < 0.2 else rng.randrange(8)))
         buffers.append(Interval(str(i), first, last, 64 * rng.randrange(1, 400)))
     offsets, needed = place(buffers)
-    placed = [Buffer(b.name, Role.INPUT, b.bytes, b.first, b.last, offsets[b.name]) for b in buffers]
+    placed = [
+        Buffer(b.name, Role.INPUT, b.bytes, b.first, b.last, offsets[b.name]) for b in buffers
+    ]
     assert overlaps(placed) == []
     assert needed == max(b.offset + b.bytes for b in placed)
     assert tightest(buffers) <= needed <= 1.1 * exact(buffers, 2.0)
@@ -270,21 +319,37 @@ def test_offsets_on_random_instances(seed: int) -> None:
 
 def test_weights_stay_between_calls_where_they_fit() -> None:
     program = compiled(bound("light/light_squeezenet.onnx"))
-    assert {b.name for b in program.memory.near if b.role is Role.WEIGHT and b.first == 0 and b.last == len(program.kernels)}
-    assert program.moved_bytes < 0.2 * compiled(bound("light/light_squeezenet.onnx"), "tpu-v4i", "residency").moved_bytes
+    assert {
+        b.name
+        for b in program.memory.near
+        if b.role is Role.WEIGHT and b.first == 0 and b.last == len(program.kernels)
+    }
+    assert (
+        program.moved_bytes
+        < 0.2 * compiled(bound("light/light_squeezenet.onnx"), "tpu-v4i", "residency").moved_bytes
+    )
 
 
 def test_weights_that_do_not_fit_are_fetched_ahead() -> None:
     program = compiled(bound("light/light_vgg19.onnx", 32))
     ahead = [k for k in program.kernels if k.traffic.prefetched]
     assert ahead
-    slices = [b for b in program.memory.near if b.role is Role.WEIGHT and b.why.startswith("fetched while")]
+    slices = [
+        b
+        for b in program.memory.near
+        if b.role is Role.WEIGHT and b.why.startswith("fetched while")
+    ]
     assert len(slices) > len(ahead)  # a weight comes in parts, while several kernels run
     assert any(b.first == b.last for b in slices)  # and while its own kernel starts
-    assert simulate(program).time_s.value < simulate(compiled(bound("light/light_vgg19.onnx", 32), "tpu-v4i", "residency")).time_s.value
+    assert (
+        simulate(program).time_s.value
+        < simulate(
+            compiled(bound("light/light_vgg19.onnx", 32), "tpu-v4i", "residency")
+        ).time_s.value
+    )
 
 
-# --- the whole -------------------------------------------------------------------------------------------
+# --- the whole --------------------------------------------------------------------------
 
 
 SMALL = """graph 'small' {
@@ -308,7 +373,9 @@ def test_program_text_is_as_it_was(on: str, golden: Callable[[str, str], None]) 
 
 @pytest.mark.parametrize("on", ["tpu-v4i", "a100-sxm-80"])
 def test_trace_adds_up(on: str) -> None:
-    """Kernels follow each other without a gap until the end; the units work within that, and never on two things at once."""
+    """Kernels follow each other without a gap until the end; the units work within that, and never
+    on two things at once.
+    """
     run = simulate(compiled(parse_text(SMALL), on))
     events = trace(run, chip(on))
     spans = [e for e in events if e.unit == "kernels"]
@@ -332,18 +399,26 @@ def test_kernels_of_views_alone_do_not_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("q_len", "kv_len", "share"), [(1024, 1024, 0.5625), (1024, 8192, 0.945), (2048, 32048, 0.97), (1, 4096, 1.0), (64, 64, 1.0)]
+    ("q_len", "kv_len", "share"),
+    [(1024, 1024, 0.5625), (1024, 8192, 0.945), (2048, 32048, 0.97), (1, 4096, 1.0), (64, 64, 1.0)],
 )
-def test_a_causal_attention_over_a_past_sees_all_of_it(q_len: int, kv_len: int, share: float) -> None:
+def test_a_causal_attention_over_a_past_sees_all_of_it(
+    q_len: int, kv_len: int, share: float
+) -> None:
     """Against the count of blocks of queries, each up to the diagonal of its last query."""
     attention = Attention(1, 8, 8, q_len, kv_len, 64, True)
-    blocks = [min(kv_len, kv_len - q_len + end) * (end - max(0, end - 128)) for end in range(min(128, q_len), q_len + 1, 128)]
+    blocks = [
+        min(kv_len, kv_len - q_len + end) * (end - max(0, end - 128))
+        for end in range(min(128, q_len), q_len + 1, 128)
+    ]
     assert attention.computed == pytest.approx(sum(blocks) / (q_len * kv_len), abs=0.005)
     assert attention.computed == pytest.approx(share, abs=0.005)
 
 
 def test_a_cut_attention_reads_what_each_part_needs() -> None:
-    """Queries, keys and mask for the weights, values for the rest, whatever order they are made in; one buffer may be all three."""
+    """Queries, keys and mask for the weights, values for the rest, whatever order they are made in;
+    one buffer may be all three.
+    """
     text = """graph 'g' {
       input %v0: fp32[4,64,2,32]
       input %k0: fp32[4,64,2,32]
@@ -359,14 +434,27 @@ def test_a_cut_attention_reads_what_each_part_needs() -> None:
     assert [k.name.rpartition("/")[2] for k in kernels] == ["weights", "values"]
     reads = [{o.name for o in k.operands if o.role is Role.INPUT} for k in kernels]
     assert reads == [{"q0", "k0", "m"}, {"v0", "y/weights"}]
-    same = "graph 'g' {\n input %x: fp32[4,2,64,32]\n %y: fp32[4,2,64,32] = attention(%x, %x, %x)\n output %y\n}"
-    reads = [{o.name for o in k.operands if o.role is Role.INPUT} for k in compiled(parse_text(same), "a100-sxm-80").kernels]
+    same = (
+        "graph 'g' {\n input %x: fp32[4,2,64,32]\n %y: fp32[4,2,64,32] = attention(%x, %x, %x)\n"
+        " output %y\n}"
+    )
+    reads = [
+        {o.name for o in k.operands if o.role is Role.INPUT}
+        for k in compiled(parse_text(same), "a100-sxm-80").kernels
+    ]
     assert reads == [{"x"}, {"x", "y/weights"}]
 
 
 def test_a_graph_without_kernels_takes_no_time() -> None:
     for on in ("tpu-v4i", "a100-sxm-80", "epyc-9654"):
-        run = simulate(compiled(parse_text("graph 'g' {\n input %x: fp32[4]\n %y: fp32[4] = identity(%x)\n output %y\n}"), on))
+        run = simulate(
+            compiled(
+                parse_text(
+                    "graph 'g' {\n input %x: fp32[4]\n %y: fp32[4] = identity(%x)\n output %y\n}"
+                ),
+                on,
+            )
+        )
         assert run.kernels == ()
         assert run.time_s.value == run.launch_s
         assert run.power_w >= 0

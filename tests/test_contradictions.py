@@ -1,4 +1,6 @@
-"""Operands that contradict each other are refused when a model is read, where ONNX Runtime refuses them too; names are not numbers."""
+"""Operands that contradict each other are refused when a model is read, where ONNX Runtime refuses
+them too; names are not numbers.
+"""
 
 from __future__ import annotations
 
@@ -19,35 +21,48 @@ LSTM = {"hidden_size": 4}
 BOTH = {"hidden_size": 4, "direction": "bidirectional"}
 LAST = {"hidden_size": 4, "layout": 1}
 
-# op, shapes that agree, attributes, and shapes of single operands that do not, with what is said of them
+# op, shapes that agree, attributes, and shapes of single operands that do not, with what is said of
+# them
 CASES: list[tuple[str, list[Shape], dict[str, Any], list[tuple[int, tuple[int, ...], str]]]] = [
-    ("LayerNormalization", [(2, 3, 4), (4,), (4,)], {}, [(1, (5,), "the scale has the shape [5], must spread over [2, 3, 4]"), (2, (3,), "the bias")]),
-    ("LayerNormalization", [(2, 3, 4), (3, 4), (1, 4)], {"axis": 1}, [(1, (12,), "the scale"), (2, (4, 3), "the bias"), (1, (1, 2, 3, 4), "the scale")]),
-    ("RMSNormalization", [(2, 3, 4), (4,)], {}, [(1, (5,), "the scale"), (1, (3, 5), "the scale")]),
-    ("SimplifiedLayerNormalization", [(2, 3, 4), (4,)], {}, [(1, (5,), "the scale")]),
-    ("BatchNormalization", [(2, 3, 4), (3,), (3,), (3,), (3,)], {}, [
-        (1, (2,), "the scale has the shape [2], must have [3]"), (2, (2,), "the bias"), (3, (1,), "the mean"), (4, (4,), "the variance"), (1, (3, 1), "the scale")]),
-    ("InstanceNormalization", [(2, 3, 4), (3,), (3,)], {}, [(1, (2,), "the scale"), (2, (4,), "the bias"), (1, (1,), "the scale"), (0, (2, 3), "rank 3 and more")]),
-    ("GroupNormalization", [(2, 4, 4), (4,), (4,)], {"num_groups": 2}, [(1, (3,), "the scale of 2 groups"), (2, (3,), "the bias"), (0, (2, 5, 4), "the groups must divide")]),
-    ("Conv", [(1, 4, 8, 8), (6, 2, 3, 3), (6,)], {"group": 2}, [
-        (2, (5,), "the bias has the shape [5], must have [6]"), (2, (1,), "the bias"), (2, (6, 1), "the bias"), (1, (5, 2, 3, 3), "conv in 2 groups: they must divide the 5 outputs")]),
-    ("ConvTranspose", [(1, 4, 8, 8), (4, 3, 3, 3), (6,)], {"group": 2}, [
-        (2, (3,), "the bias"), (1, (3, 3, 3, 3), "4 channels, needs 3"), (1, (4, 3, 3), "ranks must agree")]),
-    ("LSTM", [(5, 2, 3), (1, 16, 3), (1, 16, 4), (1, 32), (2,), (1, 2, 4), (1, 2, 4), (1, 12)], LSTM, [
-        (1, (1, 17, 3), "the weight W has the shape [1, 17, 3], must have [1, 16, 3]"), (1, (1, 16, 2), "the weight W"), (1, (2, 16, 3), "the weight W"),
-        (2, (1, 16, 5), "the recurrent weight R"), (3, (1, 16), "the bias B"), (4, (3,), "sequence lengths"), (5, (2, 2, 4), "an initial state"),
-        (6, (1, 2, 5), "an initial state"), (7, (1, 16), "the peephole weight P")]),
-    ("GRU", [(5, 2, 3), (2, 12, 3), (2, 12, 4), (2, 24), (2,), (2, 2, 4)], BOTH, [
-        (1, (1, 12, 3), "the weight W"), (2, (2, 16, 4), "the recurrent weight R"), (3, (2, 12), "the bias B"), (5, (2, 3, 4), "an initial state")]),
-    ("RNN", [(5, 2, 3), (1, 4, 3), (1, 4, 4), (1, 8), (2,), (1, 2, 4)], LSTM, [
-        (1, (1, 4, 2), "the weight W"), (2, (1, 8, 4), "the recurrent weight R"), (3, (2, 8), "the bias B"), (5, (1, 2, 5), "an initial state")]),
+    ("LayerNormalization", [(2, 3, 4), (4,), (4,)], {}, [(1, (5,),
+    "the scale has the shape [5], must spread over [2, 3, 4]"), (2, (3,), "the bias")]),
+    ("LayerNormalization", [(2, 3, 4), (3, 4), (1, 4)], {"axis": 1}, [(1, (12,), "the scale"), (2,
+    (4, 3), "the bias"), (1, (1, 2, 3, 4), "the scale")]), ("RMSNormalization", [(2, 3, 4), (4,)],
+    {}, [(1, (5,), "the scale"), (1, (3, 5), "the scale")]), ("SimplifiedLayerNormalization", [(2,
+    3, 4), (4,)], {}, [(1, (5,), "the scale")]), ("BatchNormalization", [(2, 3, 4), (3,), (3,),
+    (3,), (3,)], {}, [(1, (2,), "the scale has the shape [2], must have [3]"), (2, (2,),
+    "the bias"), (3, (1,), "the mean"), (4, (4,), "the variance"), (1, (3, 1), "the scale")]),
+    ("InstanceNormalization", [(2, 3, 4), (3,), (3,)], {}, [(1, (2,), "the scale"), (2, (4,),
+    "the bias"), (1, (1,), "the scale"), (0, (2, 3), "rank 3 and more")]), ("GroupNormalization",
+    [(2, 4, 4), (4,), (4,)], {"num_groups": 2}, [(1, (3,), "the scale of 2 groups"), (2, (3,),
+    "the bias"), (0, (2, 5, 4), "the groups must divide")]), ("Conv", [(1, 4, 8, 8), (6, 2, 3, 3),
+    (6,)], {"group": 2}, [(2, (5,), "the bias has the shape [5], must have [6]"), (2, (1,),
+    "the bias"), (2, (6, 1), "the bias"), (1, (5, 2, 3, 3),
+    "conv in 2 groups: they must divide the 5 outputs")]), ("ConvTranspose", [(1, 4, 8, 8), (4, 3,
+    3, 3), (6,)], {"group": 2}, [(2, (3,), "the bias"), (1, (3, 3, 3, 3), "4 channels, needs 3"),
+    (1, (4, 3, 3), "ranks must agree")]), ("LSTM", [(5, 2, 3), (1, 16, 3), (1, 16, 4), (1, 32),
+    (2,), (1, 2, 4), (1, 2, 4), (1, 12)], LSTM, [(1, (1, 17, 3),
+    "the weight W has the shape [1, 17, 3], must have [1, 16, 3]"), (1, (1, 16, 2), "the weight W"),
+    (1, (2, 16, 3), "the weight W"), (2, (1, 16, 5), "the recurrent weight R"), (3, (1, 16),
+    "the bias B"), (4, (3,), "sequence lengths"), (5, (2, 2, 4), "an initial state"), (6, (1, 2, 5),
+    "an initial state"), (7, (1, 16), "the peephole weight P")]), ("GRU", [(5, 2, 3), (2, 12, 3),
+    (2, 12, 4), (2, 24), (2,), (2, 2, 4)], BOTH, [(1, (1, 12, 3), "the weight W"), (2, (2, 16, 4),
+    "the recurrent weight R"), (3, (2, 12), "the bias B"), (5, (2, 3, 4), "an initial state")]),
+    ("RNN", [(5, 2, 3), (1, 4, 3), (1, 4, 4), (1, 8), (2,), (1, 2, 4)], LSTM, [(1, (1, 4, 2),
+    "the weight W"), (2, (1, 8, 4), "the recurrent weight R"), (3, (2, 8), "the bias B"), (5, (1, 2,
+    5), "an initial state")]),
 ]  # fmt: skip
 FALSE = [(*case[:3], *wrong) for case in CASES for wrong in case[3]]
 
 
 def model(op: str, shapes: list[Any], attrs: dict[str, Any]) -> tuple[onnx.ModelProto, list[str]]:
-    inputs = {f"i{k}": (np.int32 if k == 4 and op in ("LSTM", "GRU", "RNN") else np.float32, s) for k, s in enumerate(shapes)}
-    return model_of([helper.make_node(op, list(inputs), ["y"], name="here", **attrs)], inputs, ["y"], opset=23), list(inputs)
+    inputs = {
+        f"i{k}": (np.int32 if k == 4 and op in ("LSTM", "GRU", "RNN") else np.float32, s)
+        for k, s in enumerate(shapes)
+    }
+    return model_of(
+        [helper.make_node(op, list(inputs), ["y"], name="here", **attrs)], inputs, ["y"], opset=23
+    ), list(inputs)
 
 
 def content(shapes: list[Any], names: list[str], op: str) -> dict[str, Array]:
@@ -58,13 +73,21 @@ def content(shapes: list[Any], names: list[str], op: str) -> dict[str, Array]:
     return feeds
 
 
-@pytest.mark.parametrize(("op", "shapes", "attrs"), [c[:3] for c in CASES], ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("op", "shapes", "attrs"),
+    [c[:3] for c in CASES],
+    ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)],
+)
 def test_what_agrees_is_accepted(op: str, shapes: list[Any], attrs: dict[str, Any]) -> None:
     made, names = model(op, shapes, attrs)
     check_against_runtime(made, content(shapes, names, op))
 
 
-@pytest.mark.parametrize(("op", "shapes", "attrs", "at", "wrong", "message"), FALSE, ids=[f"{f[0]}-{f[3]}-{f[4]}" for f in FALSE])
+@pytest.mark.parametrize(
+    ("op", "shapes", "attrs", "at", "wrong", "message"),
+    FALSE,
+    ids=[f"{f[0]}-{f[3]}-{f[4]}" for f in FALSE],
+)
 def test_what_contradicts_is_refused(
     op: str, shapes: list[Any], attrs: dict[str, Any], at: int, wrong: tuple[int, ...], message: str
 ) -> None:
@@ -82,7 +105,13 @@ def test_what_contradicts_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("op", "attrs"), [("Conv", {"group": 0}), ("Conv", {"group": -1}), ("ConvTranspose", {"group": 3}), ("ConvTranspose", {"group": 0})]
+    ("op", "attrs"),
+    [
+        ("Conv", {"group": 0}),
+        ("Conv", {"group": -1}),
+        ("ConvTranspose", {"group": 3}),
+        ("ConvTranspose", {"group": 0}),
+    ],
 )
 def test_groups_that_do_not_divide(op: str, attrs: dict[str, Any]) -> None:
     shapes = [(1, 4, 8, 8), (4, 4, 3, 3)]
@@ -97,13 +126,22 @@ def test_groups_that_do_not_divide(op: str, attrs: dict[str, Any]) -> None:
 def test_bias_of_a_quantised_convolution(size: int) -> None:
     def made(count: int) -> onnx.ModelProto:
         one = np.float32(0.1)
-        weights = {"s": one, "z": np.uint8(1), "w": np.ones((6, 2, 3, 3), np.uint8), "b": np.ones(count, np.int32)}
-        node = helper.make_node("QLinearConv", ["x", "s", "z", "w", "s", "z", "s", "z", "b"], ["y"], name="here")
+        weights = {
+            "s": one,
+            "z": np.uint8(1),
+            "w": np.ones((6, 2, 3, 3), np.uint8),
+            "b": np.ones(count, np.int32),
+        }
+        node = helper.make_node(
+            "QLinearConv", ["x", "s", "z", "w", "s", "z", "s", "z", "b"], ["y"], name="here"
+        )
         return model_of([node], {"x": (np.uint8, (1, 2, 5, 5))}, ["y"], weights)
 
     x = {"x": np.ones((1, 2, 5, 5), np.uint8)}
     check_against_runtime(made(6), x)
-    with pytest.raises(ModelError, match=rf"node 'here': QLinearConv of 6 outputs has a bias of shape \[{size}\]"):
+    with pytest.raises(
+        ModelError, match=rf"node 'here': QLinearConv of 6 outputs has a bias of shape \[{size}\]"
+    ):
         imported(made(size))
     if size == 1:  # ONNX Runtime itself lets five pass for six
         with pytest.raises(Exception, match="bias shape invalid"):
@@ -114,12 +152,19 @@ def test_bias_of_a_quantised_convolution(size: int) -> None:
 @pytest.mark.parametrize("opset", [11, 13])
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax", "LpNormalization"])
 def test_axes_of_softmax(op: str, opset: int, axis: int) -> None:
-    made = model_of([helper.make_node(op, ["x"], ["y"], axis=axis, name="here")], {"x": (np.float32, [2, 3, 4])}, ["y"], opset=opset)
+    made = model_of(
+        [helper.make_node(op, ["x"], ["y"], axis=axis, name="here")],
+        {"x": (np.float32, [2, 3, 4])},
+        ["y"],
+        opset=opset,
+    )
     x = {"x": RNG.standard_normal((2, 3, 4)).astype(np.float32)}
     if -3 <= axis < 3:
         check_against_runtime(made, x)
         return
-    with pytest.raises(ModelError, match=rf"node 'here' .*axis {axis} is outside a tensor of rank 3"):
+    with pytest.raises(
+        ModelError, match=rf"node 'here' .*axis {axis} is outside a tensor of rank 3"
+    ):
         imported(made)
     with pytest.raises(Exception, match="(?i)axis"):
         runtime(made, x)
@@ -128,8 +173,14 @@ def test_axes_of_softmax(op: str, opset: int, axis: int) -> None:
 @pytest.mark.parametrize("index", [-4, -3, 0, 2, 3])
 @pytest.mark.parametrize("op", ["Gather", "GatherElements", "GatherND"])
 def test_indices_that_are_known(op: str, index: int) -> None:
-    """Within, negative, and one beyond at either end; where the extent has a name, nothing is said."""
-    places = {"Gather": [[0, index]], "GatherElements": [[[0], [index]]], "GatherND": [[1, 0], [1, index]]}[op]
+    """Within, negative, and one beyond at either end; where the extent has a name, nothing is
+    said.
+    """
+    places = {
+        "Gather": [[0, index]],
+        "GatherElements": [[[0], [index]]],
+        "GatherND": [[1, 0], [1, index]],
+    }[op]
     axis = {} if op == "GatherND" else {"axis": 1}
 
     def made(extent: Any) -> onnx.ModelProto:
@@ -141,7 +192,9 @@ def test_indices_that_are_known(op: str, index: int) -> None:
     if -3 <= index < 3:
         check_against_runtime(made(3), x)
         return
-    with pytest.raises(ModelError, match=rf"node 'here' .*index {index} is outside an axis of extent 3"):
+    with pytest.raises(
+        ModelError, match=rf"node 'here' .*index {index} is outside an axis of extent 3"
+    ):
         imported(made(3))
     with pytest.raises(Exception, match="(?i)ind"):
         runtime(made(3), x)
@@ -149,9 +202,13 @@ def test_indices_that_are_known(op: str, index: int) -> None:
 
 def test_more_indices_than_axes() -> None:
     made = model_of(
-        [helper.make_node("GatherND", ["x", "i"], ["y"], name="here")], {"x": (np.float32, [3, 3]), "i": (np.int64, [1, 3])}, ["y"]
+        [helper.make_node("GatherND", ["x", "i"], ["y"], name="here")],
+        {"x": (np.float32, [3, 3]), "i": (np.int64, [1, 3])},
+        ["y"],
     )
-    with pytest.raises(ModelError, match="node 'here' .*indices of 3 axes after 0 of the batch: the data has 2"):
+    with pytest.raises(
+        ModelError, match="node 'here' .*indices of 3 axes after 0 of the batch: the data has 2"
+    ):
         imported(made)
     with pytest.raises(Exception, match="GatherND"):
         runtime(made, {"x": np.ones((3, 3), np.float32), "i": np.zeros((1, 3), np.int64)})

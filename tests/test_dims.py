@@ -1,4 +1,6 @@
-"""Symbolic dimensions against plain ints: what an expression says after substitution is what the ints say."""
+"""Symbolic dimensions against plain ints: what an expression says after substitution is what the
+ints say.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,12 @@ POSITIVE = st.integers(1, 24)
 
 
 def linear(symbols: str = "abc") -> st.SearchStrategy[d.Dim]:
-    """k + sum of multiples of symbols, positive for every size: what shape arithmetic makes of extents."""
-    terms = st.lists(st.tuples(st.sampled_from(symbols), st.integers(1, 12)), min_size=1, max_size=3)
+    """k + sum of multiples of symbols, positive for every size: what shape arithmetic makes of
+    extents.
+    """
+    terms = st.lists(
+        st.tuples(st.sampled_from(symbols), st.integers(1, 12)), min_size=1, max_size=3
+    )
     return st.tuples(st.integers(0, 30), terms).map(lambda p: _sum(p[0], p[1]))
 
 
@@ -38,7 +44,9 @@ def at(dim: d.Dim, sizes: dict[str, int]) -> int:
 
 @given(linear(), POSITIVE, st.integers(-40, 40), SIZES)
 def test_division_by_a_number(x: d.Dim, by: int, shift: int, sizes: dict[str, int]) -> None:
-    """Also where the dividend may be negative, as in the extent of a convolution that has no room."""
+    """Also where the dividend may be negative, as in the extent of a convolution that has no
+    room.
+    """
     moved = d.add(x, shift)
     plain = at(x, sizes) + shift
     assert at(d.floordiv(moved, by), sizes) == math.floor(plain / by)
@@ -52,12 +60,18 @@ def test_division_by_an_expression(x: d.Dim, y: d.Dim, sizes: dict[str, int]) ->
 
 
 @given(linear(), POSITIVE, POSITIVE, SIZES)
-def test_a_multiple_divides_without_a_floor(x: d.Dim, by: int, times: int, sizes: dict[str, int]) -> None:
+def test_a_multiple_divides_without_a_floor(
+    x: d.Dim, by: int, times: int, sizes: dict[str, int]
+) -> None:
     assert d.floordiv(d.mul(x, by), by) == x == d.ceildiv(d.mul(x, by), by)
     assert at(d.floordiv(d.mul(x, by * times), by), sizes) == times * at(x, sizes)
 
 
-@given(st.lists(st.one_of(linear(), st.integers(-5, 90)), min_size=1, max_size=5), SIZES, st.sampled_from(["maximum", "minimum"]))
+@given(
+    st.lists(st.one_of(linear(), st.integers(-5, 90)), min_size=1, max_size=5),
+    SIZES,
+    st.sampled_from(["maximum", "minimum"]),
+)
 def test_extremes_of_many(parts: list[d.Dim], sizes: dict[str, int], name: str) -> None:
     step, plain = (d.maximum, max) if name == "maximum" else (d.minimum, min)
     total, backwards = parts[0], parts[-1]
@@ -71,13 +85,28 @@ def test_extremes_of_many(parts: list[d.Dim], sizes: dict[str, int], name: str) 
 @pytest.mark.parametrize(
     ("got", "want"),
     [
-        (d.maximum(A, 1), A), (d.maximum(0, A), A), (d.maximum(A, A), A), (d.minimum(A, 1), 1), (d.minimum(A, A), A),
-        (d.maximum(d.maximum(A, B), A), d.maximum(B, A)), (d.sub(d.add(A, B), B), A), (d.sub(A, A), 0), (d.mul(A, 0), 0),
-        (d.floordiv(d.add(d.mul(6, A), 4), 2), d.add(d.mul(3, A), 2)), (d.floordiv(d.mul(A, B), B), A), (d.prod(()), 1), (d.prod((2, A, 3)), d.mul(6, A)),
-        (d.mul(d.add(A, 1), d.add(A, 1)), d.add(d.add(d.mul(A, A), d.mul(2, A)), 1)), (d.substitute(d.add(A, B), {"a": 3}), d.add(3, B)),
-        (d.evaluate(d.add(A, B), {"a": 3}), None), (d.evaluate(7, {}), 7), (d.ceildiv(-7, 2), -3), (d.floordiv(-7, 2), -4), (d.elements(()), 1),
+        (d.maximum(A, 1), A),
+        (d.maximum(0, A), A),
+        (d.maximum(A, A), A),
+        (d.minimum(A, 1), 1),
+        (d.minimum(A, A), A),
+        (d.maximum(d.maximum(A, B), A), d.maximum(B, A)),
+        (d.sub(d.add(A, B), B), A),
+        (d.sub(A, A), 0),
+        (d.mul(A, 0), 0),
+        (d.floordiv(d.add(d.mul(6, A), 4), 2), d.add(d.mul(3, A), 2)),
+        (d.floordiv(d.mul(A, B), B), A),
+        (d.prod(()), 1),
+        (d.prod((2, A, 3)), d.mul(6, A)),
+        (d.mul(d.add(A, 1), d.add(A, 1)), d.add(d.add(d.mul(A, A), d.mul(2, A)), 1)),
+        (d.substitute(d.add(A, B), {"a": 3}), d.add(3, B)),
+        (d.evaluate(d.add(A, B), {"a": 3}), None),
+        (d.evaluate(7, {}), 7),
+        (d.ceildiv(-7, 2), -3),
+        (d.floordiv(-7, 2), -4),
+        (d.elements(()), 1),
     ],
-)  # fmt: skip
+)
 def test_equal_dimensions_compare_equal(got: Any, want: Any) -> None:
     assert got == want
     assert type(got) is type(want)
@@ -103,7 +132,25 @@ def test_text_parses_back(x: d.Dim, y: d.Dim, by: int, sizes: dict[str, int]) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["N", "S", "E", "I", "Q", "O", "beta", "gamma", "zeta", "pi", "batch_size", "u0_nonzero", "seq", "T", "re", "oo"]
+    "name",
+    [
+        "N",
+        "S",
+        "E",
+        "I",
+        "Q",
+        "O",
+        "beta",
+        "gamma",
+        "zeta",
+        "pi",
+        "batch_size",
+        "u0_nonzero",
+        "seq",
+        "T",
+        "re",
+        "oo",
+    ],
 )
 def test_names_that_sympy_uses_itself_are_symbols(name: str) -> None:
     dim = d.add(d.mul(2, d.symbol(name)), 1)
@@ -117,7 +164,7 @@ def test_ints_print_and_parse_as_ints(n: int) -> None:
     assert d.is_static(d.parse(d.text(n)))
 
 
-# --- expressions of expressions ----------------------------------------------------------------------------
+# --- expressions of expressions ---------------------------------------------------------
 
 NESTED_NAMES = ("n", "seq", "h")
 NESTED_SIZES = st.fixed_dictionaries(dict.fromkeys(NESTED_NAMES, st.integers(1, 40)))
@@ -147,7 +194,9 @@ BINARY: dict[str, tuple[Callable[[d.Dim, d.Dim], d.Dim], Callable[[int, int], in
 
 
 @given(expressions, expressions, NESTED_SIZES, st.sampled_from(sorted(BINARY)))
-def test_symbolic_arithmetic_is_that_of_numbers(a: d.Dim, b: d.Dim, at: dict[str, int], name: str) -> None:
+def test_symbolic_arithmetic_is_that_of_numbers(
+    a: d.Dim, b: d.Dim, at: dict[str, int], name: str
+) -> None:
     symbolic, plain = BINARY[name]
     x, y = d.substitute(a, at), d.substitute(b, at)
     assert isinstance(x, int)
@@ -168,9 +217,11 @@ def test_a_dimension_prints_and_parses_back(a: d.Dim) -> None:
     assert d.parse(d.text(a)) == a
 
 
-# --- broadcasting ------------------------------------------------------------------------------------------
+# --- broadcasting -----------------------------------------------------------------------
 
-extents = st.lists(st.tuples(st.sampled_from([1, 2, 3, 5]), st.booleans(), st.booleans()), max_size=4)
+extents = st.lists(
+    st.tuples(st.sampled_from([1, 2, 3, 5]), st.booleans(), st.booleans()), max_size=4
+)
 
 
 @given(extents, st.integers(0, 2))
@@ -183,7 +234,9 @@ def test_broadcasting_is_that_of_numpy(axes: list[tuple[int, bool, bool]], short
     right = [1 if one else n for n, _, one in axes][min(shorter, len(axes)) :]
     got = d.broadcast([tuple(left), tuple(right)])
     assert d.broadcast([tuple(right), tuple(left)]) == got
-    assert tuple(at(g, names) for g in got) == np.broadcast_shapes(tuple(n for n, _, _ in axes), tuple(right))
+    assert tuple(at(g, names) for g in got) == np.broadcast_shapes(
+        tuple(n for n, _, _ in axes), tuple(right)
+    )
 
 
 def test_broadcasting_names() -> None:

@@ -1,4 +1,6 @@
-"""What is not run rots: the README's commands and code run, its picture and the pages are current."""
+"""What is not run rots: the README's commands and code run, its picture and the pages are
+current.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", README, re.S)
 
 
-COMMANDS = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in blocks("console")
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -30,7 +37,11 @@ def test_readme_commands(command: str, tmp_path: Path) -> None:
     assert words[0] == "tenfold"
     code = "from tenfold.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code, *words[1:]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -13,7 +13,9 @@ from tenfold.estimate import Estimate
 
 SIZES = st.floats(0, 1e9, allow_subnormal=False)
 FACTORS = st.floats(0, 1e3, allow_subnormal=False)
-estimates = st.lists(SIZES, min_size=3, max_size=3).map(sorted).map(lambda v: Estimate(v[1], v[0], v[2]))
+estimates = (
+    st.lists(SIZES, min_size=3, max_size=3).map(sorted).map(lambda v: Estimate(v[1], v[0], v[2]))
+)
 
 
 def ends(e: Estimate) -> tuple[float, float, float]:
@@ -65,7 +67,9 @@ def test_exact_has_no_width(value: float) -> None:
     assert Estimate.within(value, 0.0) == Estimate.exact(value)
 
 
-@pytest.mark.parametrize("bad", [(1, 2, 3), (3, 1, 2), (1, 3, 0), (math.nan, 0, 1), (1, math.nan, 2), (1, 0, math.nan)])
+@pytest.mark.parametrize(
+    "bad", [(1, 2, 3), (3, 1, 2), (1, 3, 0), (math.nan, 0, 1), (1, math.nan, 2), (1, 0, math.nan)]
+)
 def test_what_is_no_interval(bad: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="needs low <= value <= high"):
         Estimate(*bad)

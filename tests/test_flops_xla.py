@@ -1,4 +1,6 @@
-"""Contraction FLOPs equal XLA's cost analysis: dots and convolutions exactly, with its valid-taps rule."""
+"""Contraction FLOPs equal XLA's cost analysis: dots and convolutions exactly, with its valid-taps
+rule.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,30 @@ pytestmark = pytest.mark.jax
 
 
 @lru_cache(maxsize=512)
-def xla_conv(x: tuple[int, ...], w: tuple[int, ...], strides: tuple[int, ...], pads: tuple[tuple[int, int], ...], dilations: tuple[int, ...],
-             base: tuple[int, ...], groups: int) -> int:  # fmt: skip
+def xla_conv(
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+    dilations: tuple[int, ...],
+    base: tuple[int, ...],
+    groups: int,
+) -> int:
     """XLA's flops of one convolution alone."""
     spatial = "DHW"[-len(strides) :]
     numbers = ("NC" + spatial, "OI" + spatial, "NC" + spatial)
 
     def f(a: Any, b: Any) -> Any:
-        return jax.lax.conv_general_dilated(a, b, strides, pads, lhs_dilation=base, rhs_dilation=dilations, dimension_numbers=numbers,
-                                            feature_group_count=groups)  # fmt: skip
+        return jax.lax.conv_general_dilated(
+            a,
+            b,
+            strides,
+            pads,
+            lhs_dilation=base,
+            rhs_dilation=dilations,
+            dimension_numbers=numbers,
+            feature_group_count=groups,
+        )
 
     return flops(f, x, w)
 
@@ -56,7 +73,15 @@ def xla_of(graph: Graph, op: Op) -> int:
     strides: Any = op.attrs.get("strides") or ones
     dilations: Any = op.attrs.get("dilations") or ones
     groups: Any = op.attrs.get("group", 1)
-    return xla_conv(shapes[0], shapes[1], tuple(strides), tuple(zip(flat[:rank], flat[rank:], strict=True)), tuple(dilations), ones, groups)
+    return xla_conv(
+        shapes[0],
+        shapes[1],
+        tuple(strides),
+        tuple(zip(flat[:rank], flat[rank:], strict=True)),
+        tuple(dilations),
+        ones,
+        groups,
+    )
 
 
 def check_all(graph: Graph) -> int:
@@ -73,7 +98,9 @@ def check_all(graph: Graph) -> int:
 
 @pytest.mark.parametrize("batch", [1, 8])
 def test_resnet50(batch: int) -> None:
-    graph = bind(import_model(real_model("light/light_resnet50.onnx"), "resnet50"), {"batch": batch})
+    graph = bind(
+        import_model(real_model("light/light_resnet50.onnx"), "resnet50"), {"batch": batch}
+    )
     total = check_all(graph)
     assert total == batch * check_all(bind(graph, {})) // batch
     assert 7.2e9 < total / batch < 8.2e9
@@ -90,7 +117,12 @@ def transformer_block() -> Graph:
         nodes += [
             helper.make_node("MatMul", ["x", f"w{name}"], [f"{name}0"]),
             helper.make_node("Reshape", [f"{name}0", "split"], [f"{name}1"]),
-            helper.make_node("Transpose", [f"{name}1"], [f"{name}2"], perm=[0, 2, 3, 1] if name == "k" else [0, 2, 1, 3]),
+            helper.make_node(
+                "Transpose",
+                [f"{name}1"],
+                [f"{name}2"],
+                perm=[0, 2, 3, 1] if name == "k" else [0, 2, 1, 3],
+            ),
         ]
     nodes += [
         helper.make_node("MatMul", ["q2", "k2"], ["scores"]),
@@ -105,9 +137,14 @@ def transformer_block() -> Graph:
         helper.make_node("MatMul", ["f1", "w2"], ["f2"]),
         helper.make_node("Add", ["r", "f2"], ["y"]),
     ]
-    weights = {f"w{n}": (np.float32, (d, d)) for n in "qkvo"} | {"w1": (np.float32, (d, f)), "w2": (np.float32, (f, d))}
+    weights = {f"w{n}": (np.float32, (d, d)) for n in "qkvo"} | {
+        "w1": (np.float32, (d, f)),
+        "w2": (np.float32, (f, d)),
+    }
     constants = {"split": np.array([0, 0, h, d // h]), "join": np.array([0, 0, d])}
-    return bind(imported(model_of(nodes, {"x": (np.float32, (b, s, d)), **weights}, ["y"], constants)), {})
+    return bind(
+        imported(model_of(nodes, {"x": (np.float32, (b, s, d)), **weights}, ["y"], constants)), {}
+    )
 
 
 def test_transformer_block() -> None:
@@ -142,8 +179,12 @@ CONVS = [
 @pytest.mark.parametrize("case", CONVS)
 def test_convolution(case: tuple[Any, ...]) -> None:
     x, w, strides, pads, dilations, group = case
-    node = helper.make_node("Conv", ["x", "w"], ["y"], strides=strides, pads=pads, dilations=dilations, group=group)
-    graph = bind(imported(model_of([node], {"x": (np.float32, x), "w": (np.float32, w)}, ["y"])), {})
+    node = helper.make_node(
+        "Conv", ["x", "w"], ["y"], strides=strides, pads=pads, dilations=dilations, group=group
+    )
+    graph = bind(
+        imported(model_of([node], {"x": (np.float32, x), "w": (np.float32, w)}, ["y"])), {}
+    )
     assert check_all(graph) > 0
 
 
@@ -158,8 +199,18 @@ TRANSPOSED = [
 def test_transposed_convolution(case: tuple[Any, ...]) -> None:
     """As XLA sees it: a convolution of the input dilated by the stride with the flipped kernel."""
     x, w, strides, pads, dilations, extra = case
-    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=strides, pads=pads, dilations=dilations, output_padding=extra)
-    graph = bind(imported(model_of([node], {"x": (np.float32, x), "w": (np.float32, w)}, ["y"])), {})
+    node = helper.make_node(
+        "ConvTranspose",
+        ["x", "w"],
+        ["y"],
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        output_padding=extra,
+    )
+    graph = bind(
+        imported(model_of([node], {"x": (np.float32, x), "w": (np.float32, w)}, ["y"])), {}
+    )
     rank = len(strides)
     reach = [(w[2 + i] - 1) * dilations[i] for i in range(rank)]
     around = tuple((reach[i] - pads[i], reach[i] - pads[i + rank] + extra[i]) for i in range(rank))

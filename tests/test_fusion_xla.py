@@ -26,9 +26,14 @@ def _conv(op: Op, x: Any, w: Any, *bias: Any) -> Any:
     pads: Any = op.attrs.get("pads") or (0,) * 2 * rank
     ones = (1,) * rank
     y = jax.lax.conv_general_dilated(
-        x, w, op.attrs.get("strides") or ones, list(zip(pads[:rank], pads[rank:], strict=True)), rhs_dilation=op.attrs.get("dilations") or ones,
-        feature_group_count=op.attrs.get("group", 1), dimension_numbers=("NCHW", "OIHW", "NCHW"),
-    )  # fmt: skip
+        x,
+        w,
+        op.attrs.get("strides") or ones,
+        list(zip(pads[:rank], pads[rank:], strict=True)),
+        rhs_dilation=op.attrs.get("dilations") or ones,
+        feature_group_count=op.attrs.get("group", 1),
+        dimension_numbers=("NCHW", "OIHW", "NCHW"),
+    )
     return y + bias[0].reshape(1, -1, 1, 1) if bias else y
 
 
@@ -50,24 +55,25 @@ def _attention(op: Op, q: Any, k: Any, v: Any) -> Any:
 
 def _layer_norm(op: Op, x: Any, scale: Any, bias: Any) -> Any:
     centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + op.attrs["epsilon"]) * scale + bias
+    return (
+        centred
+        * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + op.attrs["epsilon"])
+        * scale
+        + bias
+    )
 
 
 JAX: dict[str, Callable[..., Any]] = {
-    "conv": _conv,
-    "relu": lambda op, x: numpy.maximum(x, 0),
-    "add": lambda op, a, b: a + b,
-    "split": lambda op, x, sizes: numpy.split(x, np.cumsum(sizes)[:-1].tolist(), axis=op.attrs["axis"]),
-    "tanh": lambda op, x: numpy.tanh(x),
-    "gelu": lambda op, x: jax.nn.gelu(x, approximate=False),
-    "softmax": lambda op, x: jax.nn.softmax(x, axis=op.attrs["axis"]),
-    "max_pool": lambda op, x: _pool(op, x, -np.inf, jax.lax.max),
-    "average_pool": lambda op, x: _pool(op, x, 0.0, jax.lax.add) / np.prod(op.attrs["kernel_shape"]),
-    "reshape": lambda op, x, shape: x.reshape([int(d) for d in shape]),
-    "gather": lambda op, x, i: numpy.take(x, i, axis=op.attrs.get("axis", 0)),
+    "conv": _conv, "relu": lambda op, x: numpy.maximum(x, 0), "add": lambda op, a, b: a + b,
+    "split": lambda op, x, sizes: numpy.split(x, np.cumsum(sizes)[:-1].tolist(),
+    axis=op.attrs["axis"]), "tanh": lambda op, x: numpy.tanh(x), "gelu": lambda op,
+    x: jax.nn.gelu(x, approximate=False), "softmax": lambda op, x: jax.nn.softmax(x,
+    axis=op.attrs["axis"]), "max_pool": lambda op, x: _pool(op, x, -np.inf, jax.lax.max),
+    "average_pool": lambda op, x: _pool(op, x, 0.0, jax.lax.add) /
+    np.prod(op.attrs["kernel_shape"]), "reshape": lambda op, x, shape: x.reshape([int(d) for d in
+    shape]), "gather": lambda op, x, i: numpy.take(x, i, axis=op.attrs.get("axis", 0)),
     "matmul": lambda op, a, b: a @ (b.swapaxes(-1, -2) if op.attrs.get("transpose_b") else b),
-    "attention": _attention,
-    "layer_norm": _layer_norm,
+    "attention": _attention, "layer_norm": _layer_norm,
 }  # fmt: skip
 
 
@@ -77,26 +83,50 @@ def xla_bytes(graph: Graph) -> float:
     known = {n: a for n, a in graph.constants.items() if n not in weights}
 
     def run(inputs: list[Any], values: list[Any]) -> list[Any]:
-        live = {**known, **dict(zip(graph.inputs, inputs, strict=True)), **dict(zip(weights, values, strict=True))}
+        live = {
+            **known,
+            **dict(zip(graph.inputs, inputs, strict=True)),
+            **dict(zip(weights, values, strict=True)),
+        }
         for op in graph.ops:
             made = JAX[op.kind](op, *(live[n] for n in op.inputs if n))
-            live |= dict(zip(op.outputs, made if isinstance(made, list | tuple) else [made], strict=True))
+            live |= dict(
+                zip(op.outputs, made if isinstance(made, list | tuple) else [made], strict=True)
+            )
         return [live[n] for n in graph.outputs]
 
     def shapes(names: Any) -> list[Any]:
-        return [jax.ShapeDtypeStruct(graph.values[n].dims, np.int32 if graph.values[n].dtype.is_integer else np.float32) for n in names]
+        return [
+            jax.ShapeDtypeStruct(
+                graph.values[n].dims, np.int32 if graph.values[n].dtype.is_integer else np.float32
+            )
+            for n in names
+        ]
 
-    return float(jax.jit(run).lower(shapes(graph.inputs), shapes(weights)).compile().cost_analysis()["bytes accessed"])
+    return float(
+        jax.jit(run)
+        .lower(shapes(graph.inputs), shapes(weights))
+        .compile()
+        .cost_analysis()["bytes accessed"]
+    )
 
 
 @pytest.mark.models
 @pytest.mark.parametrize(("name", "seq"), [("resnet50", None), ("bert-large", 384)])
-def test_fusion_removes_half_and_leaves_no_more_than_xla(name: str, seq: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fusion_removes_half_and_leaves_no_more_than_xla(
+    name: str, seq: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fusion as a GPU allows it, whatever one operator at a time would do on a processor."""
-    monkeypatch.setattr(pipeline, "rules_of", lambda chip: Rules(row_elements=128, vector_prologue=False))
+    monkeypatch.setattr(
+        pipeline, "rules_of", lambda chip: Rules(row_elements=128, vector_prologue=False)
+    )
     monkeypatch.setattr(pipeline, "cut", lambda made, *rest: made)
     monkeypatch.setattr(pipeline, "lay_out", lambda made, *rest: made)
-    monkeypatch.setattr(pipeline, "run_passes", lambda graph, without, observe, single_ops: run_passes(graph, without, observe))
+    monkeypatch.setattr(
+        pipeline,
+        "run_passes",
+        lambda graph, without, observe, single_ops: run_passes(graph, without, observe),
+    )
     assert name != "resnet50" or model_path("light/light_resnet50.onnx").is_file()
     graph = prepare(load(name), Sizes(batch=8, seq=seq)).graph
     record = chip("epyc-9654")

@@ -1,4 +1,6 @@
-"""What each step of the compiler is worth on every real model: a golden table, so that nothing gets slower silently."""
+"""What each step of the compiler is worth on every real model: a golden table, so that nothing gets
+slower silently.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,15 @@ def rows(name: str) -> list[str]:
     lines = []
     for c in CHIPS:
         record = chip(c)
-        times = {step: simulate(build(graph, record, record.storage(None), BATCH, Options(without))).time_s.value * 1e6
-                 for step, without in [("all", ()), *((s, (s,)) for s in STEPS), ("none", tuple(STEPS))]}  # fmt: skip
+        times = {
+            step: (
+                simulate(
+                    build(graph, record, record.storage(None), BATCH, Options(without))
+                ).time_s.value
+                * 1e6
+            )
+            for step, without in [("all", ()), *((s, (s,)) for s in STEPS), ("none", tuple(STEPS))]
+        }
         for step, time in times.items():
             assert times["all"] <= time * SLACK, f"{name} on {c} is faster without {step}"
         lines.append(f"{name} {c} " + " ".join(f"{s}={t:.4g}" for s, t in times.items()))
@@ -38,4 +47,6 @@ def rows(name: str) -> list[str]:
 @pytest.mark.models
 @pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
 def test_no_step_makes_a_model_slower(name: str, golden: Callable[[str, str], None]) -> None:
-    golden(f"steps/{name.replace('/', '-').removesuffix('.onnx')}.txt", "\n".join(rows(name)) + "\n")
+    golden(
+        f"steps/{name.replace('/', '-').removesuffix('.onnx')}.txt", "\n".join(rows(name)) + "\n"
+    )

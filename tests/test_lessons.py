@@ -1,4 +1,6 @@
-"""The lessons: every row is computed or says not yet; the page in docs is the one the product writes."""
+"""The lessons: every row is computed or says not yet; the page in docs is the one the product
+writes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,17 @@ def test_a_row_is_computed_or_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize(
     ("which", "bar"),
-    [("1", 0.03), ("5", 0.0), ("6", 0.05), ("8", 0.15), ("8b", 0.15), ("carbon", 0.015), ("moe", 0.05), ("moeb", 0.1), ("envelope", 0.05)],
+    [
+        ("1", 0.03),
+        ("5", 0.0),
+        ("6", 0.05),
+        ("8", 0.15),
+        ("8b", 0.15),
+        ("carbon", 0.015),
+        ("moe", 0.05),
+        ("moeb", 0.1),
+        ("envelope", 0.05),
+    ],
 )
 def test_ours_is_near_the_published_number(which: str, bar: float) -> None:
     row = lessons(which)[0]
@@ -37,7 +49,9 @@ def test_ours_is_near_the_published_number(which: str, bar: float) -> None:
 
 @pytest.mark.parametrize(("which", "least"), [("6b", 1.2), ("9", 1.4)])
 def test_what_is_on_the_chip_and_what_is_fused_pay(which: str, least: float) -> None:
-    """Ours stay below the published numbers, whose applications are not public: the page says by how much."""
+    """Ours stay below the published numbers, whose applications are not public: the page says by
+    how much.
+    """
     ours = {r.id: r.ours for r in lessons()}[which]
     assert ours is not None
     assert ours > least

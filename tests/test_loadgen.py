@@ -29,10 +29,17 @@ from tenfold.serving import (
 TARGET_S = 2.0  # so far away that only what is held back on purpose is late
 
 
-def server_run(folder: Path, queries: int, late: int, qps: float = 4000.0, seed: int = 7) -> tuple[str, list[float]]:
-    """LoadGen's summary, and when it scheduled its queries, of a run in which ``late`` of ``queries`` are over the latency."""
+def server_run(
+    folder: Path, queries: int, late: int, qps: float = 4000.0, seed: int = 7
+) -> tuple[str, list[float]]:
+    """LoadGen's summary, and when it scheduled its queries, of a run in which ``late`` of
+    ``queries`` are over the latency.
+    """
     held: list[int] = []
-    release = threading.Timer(TARGET_S * 1.2, lambda: lg.QuerySamplesComplete([lg.QuerySampleResponse(i, 0, 0) for i in held]))
+    release = threading.Timer(
+        TARGET_S * 1.2,
+        lambda: lg.QuerySamplesComplete([lg.QuerySampleResponse(i, 0, 0) for i in held]),
+    )
 
     def issue(samples: list[Any]) -> None:
         for s in samples:
@@ -43,12 +50,19 @@ def server_run(folder: Path, queries: int, late: int, qps: float = 4000.0, seed:
             else:
                 lg.QuerySamplesComplete([lg.QuerySampleResponse(s.id, 0, 0)])
 
-    sut, qsl = lg.ConstructSUT(issue, lambda: None), lg.ConstructQSL(64, 64, lambda x: None, lambda x: None)
+    sut, qsl = (
+        lg.ConstructSUT(issue, lambda: None),
+        lg.ConstructQSL(64, 64, lambda x: None, lambda x: None),
+    )
     settings = lg.TestSettings()
     settings.scenario, settings.mode = lg.TestScenario.Server, lg.TestMode.PerformanceOnly
     settings.server_target_qps, settings.server_target_latency_ns = qps, int(TARGET_S * 1e9)
     settings.server_target_latency_percentile = 0.99
-    settings.min_duration_ms, settings.min_query_count, settings.max_query_count = 0, queries, queries
+    settings.min_duration_ms, settings.min_query_count, settings.max_query_count = (
+        0,
+        queries,
+        queries,
+    )
     settings.schedule_rng_seed = seed
     output, log = lg.LogOutputSettings(), lg.LogSettings()
     output.outdir, output.copy_summary_to_stdout = str(folder), False
@@ -57,11 +71,16 @@ def server_run(folder: Path, queries: int, late: int, qps: float = 4000.0, seed:
     lg.DestroyQSL(qsl)
     lg.DestroySUT(sut)
     trace = (folder / "mlperf_log_trace.json").read_text()  # not quite JSON
-    scheduled = [float(t) * 1e-6 for t in re.findall(r'"name":"Sample","cat":"default","ph":"b".*?"ts":([0-9.]+)', trace)]
+    scheduled = [
+        float(t) * 1e-6
+        for t in re.findall(r'"name":"Sample","cat":"default","ph":"b".*?"ts":([0-9.]+)', trace)
+    ]
     return (folder / "mlperf_log_summary.txt").read_text(), scheduled
 
 
-@pytest.mark.parametrize(("queries", "late"), [(458, 0), (459, 0), (661, 1), (662, 1), (837, 2), (838, 2)])
+@pytest.mark.parametrize(
+    ("queries", "late"), [(458, 0), (459, 0), (661, 1), (662, 1), (837, 2), (838, 2)]
+)
 def test_verdicts_are_loadgens_own(tmp_path: Path, queries: int, late: int) -> None:
     summary, _ = server_run(tmp_path, queries, late)
     latencies = [TARGET_S * 2] * late + [0.0] * (queries - late)
@@ -88,7 +107,13 @@ def test_early_stopping_that_cannot_be(arguments: tuple[float, ...]) -> None:
 
 
 def test_a_verdict_says_what_is_missing() -> None:
-    verdict = server_verdict([0.001] * 100 + [math.inf] * 5, 0.01, duration_s=1.0, least_duration_s=2.0, least_queries=662)
+    verdict = server_verdict(
+        [0.001] * 100 + [math.inf] * 5,
+        0.01,
+        duration_s=1.0,
+        least_duration_s=2.0,
+        least_queries=662,
+    )
     assert not verdict.valid
     assert verdict.misses == 5
     assert [r.split()[0] for r in verdict.reasons] == ["p99", "it", "105", "105"]
@@ -104,5 +129,8 @@ def test_one_query_after_the_other(samples: int) -> None:
     assert len(log.requests) == 50 * samples
     sent = sorted({r.arrival_s for r in log.requests})
     assert len(sent) == 50
-    done = [max(f for r, f in zip(log.requests, log.finish_s.tolist(), strict=True) if r.arrival_s == t) for t in sent]
+    done = [
+        max(f for r, f in zip(log.requests, log.finish_s.tolist(), strict=True) if r.arrival_s == t)
+        for t in sent
+    ]
     assert sent[1:] == done[:-1]

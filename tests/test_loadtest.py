@@ -1,4 +1,6 @@
-"""The policy on the real clock: ONNX Runtime, threads, LoadGen; and the recording that replays to the same decisions."""
+"""The policy on the real clock: ONNX Runtime, threads, LoadGen; and the recording that replays to
+the same decisions.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +37,23 @@ SLO_S = 0.5  # far away: these tests are of the machinery, not of this machine's
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
-    weights = [numpy_helper.from_array(rng.standard_normal((256, 256)).astype(np.float32) / 16, f"w{i}") for i in range(3)]
+    weights = [
+        numpy_helper.from_array(rng.standard_normal((256, 256)).astype(np.float32) / 16, f"w{i}")
+        for i in range(3)
+    ]
     nodes, x = [], "x"
     for i in range(3):
-        nodes += [helper.make_node("MatMul", [x, f"w{i}"], [f"m{i}"]), helper.make_node("Relu", [f"m{i}"], [f"r{i}"])]
+        nodes += [
+            helper.make_node("MatMul", [x, f"w{i}"], [f"m{i}"]),
+            helper.make_node("Relu", [f"m{i}"], [f"r{i}"]),
+        ]
         x = f"r{i}"
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 256]) for n in ("x", x)]
     graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], weights)
     file = tmp_path_factory.mktemp("models") / "small.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file
+    )
     return file
 
 
@@ -57,12 +67,19 @@ def times(session: Session) -> dict[int, list[float]]:
     return profile_batches(session, SLO_S, 8)
 
 
-def decided(decisions: list[tuple[float, Decision]]) -> list[tuple[float, tuple[int, ...], str, tuple[tuple[int, str], ...]]]:
+def decided(
+    decisions: list[tuple[float, Decision]],
+) -> list[tuple[float, tuple[int, ...], str, tuple[tuple[int, str], ...]]]:
     return [
-        (now, tuple(r.id for r in d.start.requests) if d.start else (), str(d.start.why) if d.start else "",
-         tuple((r.request.id, str(r.why)) for r in d.refused))
-        for now, d in decisions if d.start or d.refused
-    ]  # fmt: skip
+        (
+            now,
+            tuple(r.id for r in d.start.requests) if d.start else (),
+            str(d.start.why) if d.start else "",
+            tuple((r.request.id, str(r.why)) for r in d.refused),
+        )
+        for now, d in decisions
+        if d.start or d.refused
+    ]
 
 
 def replayed(measured: Measured, policy: Policy) -> None:
@@ -70,7 +87,10 @@ def replayed(measured: Measured, policy: Policy) -> None:
     replay = Replay(measured.recording)
     log = simulate(policy, replay, replay, listener=lambda now, d: decisions.append((now, d)))
     end = measured.recording.drained_s
-    mine, theirs = ([x for x in decided(list(d)) if x[0] < end and x[2] != Why.DRAIN] for d in (decisions, measured.recording.decisions))
+    mine, theirs = (
+        [x for x in decided(list(d)) if x[0] < end and x[2] != Why.DRAIN]
+        for d in (decisions, measured.recording.decisions)
+    )
     assert mine == theirs
     assert len(mine) > 20
     early = measured.log.finish_s < measured.recording.requests[-1].arrival_s
@@ -111,7 +131,9 @@ def test_loadgen_is_answered_in_full(session: Session, times: dict[int, list[flo
     assert sum(ran) >= 200
 
 
-def test_a_model_that_fails_leaves_nobody_waiting(session: Session, times: dict[int, list[float]]) -> None:
+def test_a_model_that_fails_leaves_nobody_waiting(
+    session: Session, times: dict[int, list[float]]
+) -> None:
     class Broken:
         name = session.name
 
@@ -122,14 +144,18 @@ def test_a_model_that_fails_leaves_nobody_waiting(session: Session, times: dict[
         loadgen_server(Broken(), slo_policy(session.name, times), 0.05, 3000.0, 0.1)  # type: ignore[arg-type]
 
 
-def test_refused_queries_count_as_late_for_loadgen(session: Session, times: dict[int, list[float]]) -> None:
+def test_refused_queries_count_as_late_for_loadgen(
+    session: Session, times: dict[int, list[float]]
+) -> None:
     """An SLO that nothing can hold: everything is refused, and LoadGen must say so."""
     measured = loadgen_server(session, slo_policy(session.name, times), 1e-6, 2000.0, 0.1)
     assert measured.result.total.in_time == 0
     assert measured.loadgen is False
 
 
-def test_the_simulation_knows_the_same_host(session: Session, times: dict[int, list[float]]) -> None:
+def test_the_simulation_knows_the_same_host(
+    session: Session, times: dict[int, list[float]]
+) -> None:
     ratios = served_ratios(session, times, SLO_S, 300.0, 0.3)
     assert min(ratios) > 0
     found = simulated(session.name, times, ratios, SLO_S, 300.0, 5.0)
@@ -146,10 +172,26 @@ def test_items_are_stacked_on_the_axis_of_the_batch(session: Session) -> None:
 def test_the_verb(path: Path) -> None:
     for arrivals in ("--own", "--loadgen"):
         done = runner.invoke(
-            app, ["loadtest", str(path), "--slo", "2s", "--rate", "700", "--seconds", "0.5", "--largest", "4", arrivals, "--json"]
+            app,
+            [
+                "loadtest",
+                str(path),
+                "--slo",
+                "2s",
+                "--rate",
+                "700",
+                "--seconds",
+                "0.5",
+                "--largest",
+                "4",
+                arrivals,
+                "--json",
+            ],
         )
         document = json.loads(done.stdout)
-        assert {"p50_s", "p99_s", "goodput_per_s", "valid", "simulated", "service_s"} <= set(document)
+        assert {"p50_s", "p99_s", "goodput_per_s", "valid", "simulated", "service_s"} <= set(
+            document
+        )
         assert {"p50_s", "p99_s", "goodput_per_s"} <= set(document["simulated"])
         assert done.exit_code == (0 if document["valid"] else 1)
         assert document["arrivals"] == ("poisson" if arrivals == "--own" else "loadgen")

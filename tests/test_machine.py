@@ -16,20 +16,33 @@ from tenfold.errors import DoesNotFit, InputError, MissingFigure
 from tenfold.ir.table import Lowering
 from tenfold.machine import Counters, Kernel, Product, Traffic, simulate, time_kernel
 from tenfold.machine.energy import at_node, energy_model, energy_table
-from tenfold.machine.maxplus import DURATIONS, Repeat, apply, closed_form, event_loop, matrix_of, walk
+from tenfold.machine.maxplus import (
+    DURATIONS,
+    Repeat,
+    apply,
+    closed_form,
+    event_loop,
+    matrix_of,
+    walk,
+)
 from tenfold.machine.step import STATES, Drain, Instruction, Launch, Tile
 from tenfold.machine.systolic import Bytes, array_of, best_program
 
 durations = st.integers(0, 50)
 tiles = st.builds(
-    Tile, **dict.fromkeys(DURATIONS, durations), new_weights=st.booleans(), weights_near=st.booleans(), weights_early=st.booleans(),
-    first_k=st.booleans(), last_k=st.booleans(), both=st.booleans(),
+    Tile, **dict.fromkeys(DURATIONS, durations), new_weights=st.booleans(),
+    weights_near=st.booleans(), weights_early=st.booleans(), first_k=st.booleans(),
+    last_k=st.booleans(), both=st.booleans(),
 )  # fmt: skip
-instructions = st.one_of(tiles, st.builds(Launch, durations, durations), st.builds(Drain, durations, durations))
+instructions = st.one_of(
+    tiles, st.builds(Launch, durations, durations), st.builds(Drain, durations, durations)
+)
 programs = st.recursive(
     st.builds(lambda t, n: Repeat((t,), n), tiles, st.integers(1, 7)),
     lambda inner: st.builds(
-        lambda parts, n: Repeat(tuple(parts), n), st.lists(st.one_of(instructions, inner), min_size=1, max_size=4), st.integers(1, 4)
+        lambda parts, n: Repeat(tuple(parts), n),
+        st.lists(st.one_of(instructions, inner), min_size=1, max_size=4),
+        st.integers(1, 4),
     ),
     max_leaves=8,
 )
@@ -41,7 +54,9 @@ def test_closed_form_equals_event_loop(program: Repeat, start: list[int]) -> Non
 
 
 @given(programs, st.sets(st.sampled_from(DURATIONS)))
-def test_a_relaxed_variant_is_the_program_with_those_durations_at_zero(program: Repeat, gone: set[str]) -> None:
+def test_a_relaxed_variant_is_the_program_with_those_durations_at_zero(
+    program: Repeat, gone: set[str]
+) -> None:
     variants = (frozenset[str](), frozenset(gone))
     state = apply(matrix_of(program, variants), np.zeros((2, STATES), dtype=np.int64))
     assert state[0].tolist() == event_loop(program)
@@ -57,7 +72,9 @@ def without(program: Repeat, gone: set[str]) -> Repeat:
         if isinstance(p, Launch):
             return replace(p, prefetch=0 if "prefetch" in gone else p.prefetch)
         if isinstance(p, Drain):
-            return Drain(0 if "weight_dma" in gone else p.weights, 0 if "act_dma" in gone else p.rest)
+            return Drain(
+                0 if "weight_dma" in gone else p.weights, 0 if "act_dma" in gone else p.rest
+            )
         return p
 
     done = one(program)
@@ -72,16 +89,29 @@ def test_tile_kinds_count_every_tile(program: Repeat) -> None:
 
 
 def test_a_billion_tiles_are_exact() -> None:
-    tile = Tile(weight_dma=3, weight_load=8, act_dma=5, matrix=11, vector=2, out_dma=1, new_weights=True)
+    tile = Tile(
+        weight_dma=3, weight_load=8, act_dma=5, matrix=11, vector=2, out_dma=1, new_weights=True
+    )
     count = 10**9
     small, large = (max(closed_form(Repeat((tile,), n))) for n in (1000, count))
-    assert large - small == (count - 1000) * 11  # steady state: the busiest unit's cycles for each tile
+    # steady state: the busiest unit's cycles for each tile
+    assert large - small == (count - 1000) * 11
 
 
-def _product_kernel(m: int, n: int, k: int, precision: MatrixPrecision = MatrixPrecision.BF16, bits: int = 16) -> Kernel:
+def _product_kernel(
+    m: int, n: int, k: int, precision: MatrixPrecision = MatrixPrecision.BF16, bits: int = 16
+) -> Kernel:
     width = bits // 8
-    return Kernel("k", ("matmul",), Lowering.MATRIX, precision, (Product(1, m, n, k),), 2 * m * n * k,
-                  traffic=Traffic(k * n * width, m * k * width, m * n * width), operand_bits=bits)  # fmt: skip
+    return Kernel(
+        "k",
+        ("matmul",),
+        Lowering.MATRIX,
+        precision,
+        (Product(1, m, n, k),),
+        2 * m * n * k,
+        traffic=Traffic(k * n * width, m * k * width, m * n * width),
+        operand_bits=bits,
+    )
 
 
 MODELLED = [n for n in names() if chip(n).kind != "listed"]
@@ -96,7 +126,9 @@ def test_counters_and_energy_add_up_on_every_chip(name: str) -> None:
     assert all(p >= 0 for p in parts)
     assert sum(parts) == pytest.approx(c.cycles, rel=1e-9)
     assert c.cycles / chip(name).clock("time") == pytest.approx(run.time_s.value, rel=1e-9)
-    assert run.time_s.value == pytest.approx(run.launch_s + sum(k.time_s * k.kernel.repeat for k in run.kernels), rel=1e-9)
+    assert run.time_s.value == pytest.approx(
+        run.launch_s + sum(k.time_s * k.kernel.repeat for k in run.kernels), rel=1e-9
+    )
     for f in fields(Counters):
         if f.name not in ("cycles", "idle"):
             total = sum(getattr(k.counters, f.name) * k.kernel.repeat for k in run.kernels)
@@ -111,34 +143,54 @@ def test_counters_and_energy_add_up_on_every_chip(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELLED)
 def test_power_stays_near_what_was_published(name: str) -> None:
-    """At full load the modelled power is the measured or rated one within a third; never below idle."""
+    """At full load the modelled power is the measured or rated one within a third; never below
+    idle.
+    """
     record = chip(name)
     precision = record.storage(None)
     model = energy_model(record, precision)
     large = _product_kernel(8192, 8192, 8192, precision, record.bits(precision))
     timed = time_kernel(record, large)
     watts = model.static_w.value + model.mac_j.value * timed.counters.macs_useful / timed.time_s
-    watts += model.memory_byte_j.value * (timed.counters.memory_read_bytes + timed.counters.memory_write_bytes) / timed.time_s
+    watts += (
+        model.memory_byte_j.value
+        * (timed.counters.memory_read_bytes + timed.counters.memory_write_bytes)
+        / timed.time_s
+    )
     published = record.figures.get("tdp")
     assert watts > model.static_w.value
     if published is not None:
         assert watts < published.value * 1.35
 
 
-@pytest.mark.parametrize("name", ["tpu-v1", "tpu-v4i", "tpu-v6e", "a100-sxm-80", "h100-sxm", "epyc-9654"])
+@pytest.mark.parametrize(
+    "name", ["tpu-v1", "tpu-v4i", "tpu-v6e", "a100-sxm-80", "h100-sxm", "epyc-9654"]
+)
 def test_time_never_beats_the_roofline(name: str) -> None:
     record = chip(name)
     precision = record.storage(None)
-    for m, n, k in ((1, 1, 1), (8, 4096, 4096), (4096, 4096, 8), (333, 777, 555), (8192, 8192, 8192)):
+    for m, n, k in (
+        (1, 1, 1),
+        (8, 4096, 4096),
+        (4096, 4096, 8),
+        (333, 777, 555),
+        (8192, 8192, 8192),
+    ):
         kernel = _product_kernel(m, n, k, precision, record.bits(precision))
-        floor = max(kernel.flops / record.peak_flops[precision], kernel.traffic.total / (record.memory_bytes_per_s or math.inf))
+        floor = max(
+            kernel.flops / record.peak_flops[precision],
+            kernel.traffic.total / (record.memory_bytes_per_s or math.inf),
+        )
         assert time_kernel(record, kernel).time_s >= floor
 
 
 @pytest.mark.parametrize("name", ["tpu-v4", "a100-sxm-80", "epyc-9654"])
 def test_more_work_takes_longer(name: str) -> None:
     record = chip(name)
-    times = [time_kernel(record, _product_kernel(s, s, s, record.storage(None))).time_s for s in (512, 1024, 2048, 4096)]
+    times = [
+        time_kernel(record, _product_kernel(s, s, s, record.storage(None))).time_s
+        for s in (512, 1024, 2048, 4096)
+    ]
     assert times == sorted(times)
 
 
@@ -151,14 +203,18 @@ def test_either_operand_may_be_stationary() -> None:
 
 
 def test_rows_that_fill_the_accumulators_are_one_chunk_where_nothing_keeps_weights() -> None:
-    """TPU v1 holds 4,096 rows of sums: 2,888 rows fetch their weights once, and drain when all are done; 5,000 do not fit."""
+    """TPU v1 holds 4,096 rows of sums: 2,888 rows fetch their weights once, and drain when all are
+    done; 5,000 do not fit.
+    """
     v1 = chip("tpu-v1")
     array = array_of(v1, MatrixPrecision.INT8, 8)
     assert array.one_pass_rows == 4096
 
     def tiles(m: int) -> list[tuple[Tile, int]]:
         product = Product(1, m, 256, 2304)
-        program = best_program(product, array, Bytes(0, product.k * product.n, 0), 2, weights_stationary=True)
+        program = best_program(
+            product, array, Bytes(0, product.k * product.n, 0), 2, weights_stationary=True
+        )
         return list(program.kinds())
 
     once = tiles(2888)
@@ -172,7 +228,10 @@ def test_rows_that_fill_the_accumulators_are_one_chunk_where_nothing_keeps_weigh
 
 def test_weights_that_are_fetched_once_cost_less_with_batch() -> None:
     v1 = chip("tpu-v1")
-    per_row = [time_kernel(v1, _product_kernel(b, 2048, 2048, MatrixPrecision.INT8, 8)).time_s / b for b in (1, 8, 64)]
+    per_row = [
+        time_kernel(v1, _product_kernel(b, 2048, 2048, MatrixPrecision.INT8, 8)).time_s / b
+        for b in (1, 8, 64)
+    ]
     assert per_row[0] > per_row[1] > per_row[2]
 
 
@@ -193,7 +252,9 @@ def test_missing_figures_are_named_only_where_needed() -> None:
     assert "tdp" not in v5e.figures
     model = energy_model(v5e, MatrixPrecision.BF16)
     assert model.static_w.high > 2 * model.static_w.low  # relatives: a wide interval
-    without = replace(v5e, figures={k: q for k, q in v5e.figures.items() if k != "clock"}, relatives=())
+    without = replace(
+        v5e, figures={k: q for k, q in v5e.figures.items() if k != "clock"}, relatives=()
+    )
     with pytest.raises(MissingFigure, match="needs 'clock'"):
         time_kernel(without, _product_kernel(8, 8, 8))
     with pytest.raises(MissingFigure, match="needs 'tdp' or 'busy_power'"):
@@ -212,5 +273,6 @@ def test_reduced_precision_is_faster_where_the_chip_says_so() -> None:
     graph = tenfold.load("vgg19").bind({"batch": 8})
     v6e = chip("tpu-v6e")
     assert (
-        simulate(tenfold.compile(graph, v6e, dtype="int8")).time_s.value < simulate(tenfold.compile(graph, v6e, dtype="bf16")).time_s.value
+        simulate(tenfold.compile(graph, v6e, dtype="int8")).time_s.value
+        < simulate(tenfold.compile(graph, v6e, dtype="bf16")).time_s.value
     )

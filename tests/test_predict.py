@@ -1,4 +1,6 @@
-"""``predict``: every operator on every chip, bad rows by line and column, and measured data where it is at hand."""
+"""``predict``: every operator on every chip, bad rows by line and column, and measured data where
+it is at hand.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ from tenfold.predict import predict, predict_all, read_requests
 
 ROWS = {
     "matmul": "m,n,k\nmatmul,{d},512,1024,256",
-    "attention_prefill": "batch,q_len,heads,kv_heads,head_dim,causal\nattention_prefill,{d},2,256,8,2,64,1",
+    "attention_prefill": (
+        "batch,q_len,heads,kv_heads,head_dim,causal\nattention_prefill,{d},2,256,8,2,64,1"
+    ),
     "attention_decode": "batch,kv_len,heads,kv_heads,head_dim\nattention_decode,{d},4,1024,8,2,64",
-    "moe": "tokens,hidden,inter,topk,experts,tp,ep,distribution\nmoe,{d},64,512,256,2,8,1,2,power_law_1.2",
+    "moe": (
+        "tokens,hidden,inter,topk,experts,tp,ep,distribution\nmoe,{d},64,512,256,2,8,1,2,power_law_1.2"
+    ),
     "softmax": "rows,cols\nsoftmax,{d},128,1024",
     "layernorm": "rows,cols\nlayernorm,{d},128,1024",
     "gelu": "rows,cols\ngelu,{d},128,1024",
@@ -54,7 +60,10 @@ def test_every_operator_on_every_chip(name: str, op: str) -> None:
         ("op,dtype,m,n,k\nmatmul,bf16,1,1,1,9", "line 2 has more fields"),
         ("op,dtype,rows\nsoftmax,bf16,3", "line 2, column 'cols'"),
         ("op,dtype,m,n,k\nmatmul,bf16,99999999999999,1,1", "beyond any machine"),
-        ("op,dtype,batch,kv_len,heads,kv_heads,head_dim\nattention_decode,bf16,1,8,7,2,64", "do not divide"),
+        (
+            "op,dtype,batch,kv_len,heads,kv_heads,head_dim\nattention_decode,bf16,1,8,7,2,64",
+            "do not divide",
+        ),
     ],
 )
 def test_bad_rows_are_named(text: str, message: str) -> None:
@@ -76,23 +85,31 @@ def test_dtype_the_chip_lacks_is_named_with_its_line() -> None:
 
 
 def test_imbalance_grows_with_the_exponent() -> None:
-    heaviest = [sum(expert_counts(512, 64, 2, 8, d, 0)) for d in ("balanced", "power_law_0.5", "power_law_1.2")]
+    heaviest = [
+        sum(expert_counts(512, 64, 2, 8, d, 0))
+        for d in ("balanced", "power_law_0.5", "power_law_1.2")
+    ]
     assert heaviest[0] == 512 * 2 / 8
     assert heaviest == sorted(heaviest)
     for distribution in ("balanced", "power_law_1", "power_law_1.2", "power_law_3"):
         counts = expert_counts(100, 64, 6, 1, distribution, 0)
-        assert sum(counts) == 600  # every choice goes to one expert, and no expert gets a token twice
+        # every choice goes to one expert, and no expert gets a token twice
+        assert sum(counts) == 600
         assert max(counts) <= 100
         assert len(counts) == 64
 
 
 def test_parts_of_one_call_on_a_tpu_are_all_counted() -> None:
-    """A softmax moves its rows three times; attention computes every score, causal or not, as in whole models."""
+    """A softmax moves its rows three times; attention computes every score, causal or not, as in
+    whole models.
+    """
     record = chip("tpu-v6e")
     text = "op,dtype,rows,cols\nsoftmax,bf16,65536,4096\ngelu,bf16,65536,4096"
     softmax, gelu = predict_all(read_requests(text)[1], record)
     assert softmax.time_s.value > 1.3 * gelu.time_s.value
-    head = "op,dtype,batch,q_len,heads,kv_heads,head_dim,causal\nattention_prefill,bf16,2,1024,8,8,64,"
+    head = (
+        "op,dtype,batch,q_len,heads,kv_heads,head_dim,causal\nattention_prefill,bf16,2,1024,8,8,64,"
+    )
     causal, full = (predict(read_requests(head + c)[1][0], record).time_s.value for c in "10")
     assert causal == full
 
@@ -100,8 +117,12 @@ def test_parts_of_one_call_on_a_tpu_are_all_counted() -> None:
 def test_what_a_source_measures_beside_a_kernel() -> None:
     _, requests = read_requests("op,dtype,m,n,k\nmatmul,bf16,64,64,64")
     record = chip("a100-sxm-80")
-    times = {s: predict(requests[0], record, s).time_s.value for s in (None, *record.measuring_sources)}
-    assert times["llmcompass-matmul"] - times["vidur"] == pytest.approx(record.offset("llmcompass-matmul") - record.offset("vidur"))
+    times = {
+        s: predict(requests[0], record, s).time_s.value for s in (None, *record.measuring_sources)
+    }
+    assert times["llmcompass-matmul"] - times["vidur"] == pytest.approx(
+        record.offset("llmcompass-matmul") - record.offset("vidur")
+    )
     assert times[None] == pytest.approx(min(times["aiconfigurator"], times["vidur"]))
     with pytest.raises(UnknownName, match="did you mean vidur"):
         predict(requests[0], record, "vidor")
@@ -110,14 +131,24 @@ def test_what_a_source_measures_beside_a_kernel() -> None:
 def _errors(rows: list[tuple[int, int, int, float]], record: Chip, dtype: str) -> np.ndarray:
     text = "op,dtype,m,n,k\n" + "\n".join(f"matmul,{dtype},{m},{n},{k}" for m, n, k, _ in rows)
     _, requests = read_requests(text)
-    return np.array([p.time_s.value / t - 1 for p, (*_, t) in zip(predict_all(requests, record), rows, strict=True)])
+    return np.array(
+        [
+            p.time_s.value / t - 1
+            for p, (*_, t) in zip(predict_all(requests, record), rows, strict=True)
+        ]
+    )
 
 
 @measured
 def test_tpu_v6e_matmul_no_worse_than_the_first_try() -> None:
-    """Rows that were not fitted on (the other half of a seeded permutation): 20 % mean was the first try."""
+    """Rows that were not fitted on (the other half of a seeded permutation): 20 % mean was the
+    first try.
+    """
     with (VALIDATION / "tpu" / "gemm_v6e.csv").open() as file:
-        rows = [(int(r["m"]), int(r["n"]), int(r["k"]), float(r["device_us"]) * 1e-6) for r in csv.DictReader(file)]
+        rows = [
+            (int(r["m"]), int(r["n"]), int(r["k"]), float(r["device_us"]) * 1e-6)
+            for r in csv.DictReader(file)
+        ]
     order = np.random.default_rng(0).permutation(len(rows))
     errors = np.abs(_errors([rows[i] for i in order[1::2]], chip("tpu-v6e"), "bf16"))
     assert errors.mean() < 0.15
@@ -130,7 +161,9 @@ def _vidur(device: str, *, fitted: bool) -> list[tuple[int, int, int, float]]:
         for r in csv.DictReader(file):
             if r["device"] != device or ("Llama-2-7b" in r["model"]) != fitted:
                 continue
-            heads, kv, embd, ffn = (int(r[c]) for c in ("n_head", "n_kv_head", "n_embd", "n_expanded_embd"))
+            heads, kv, embd, ffn = (
+                int(r[c]) for c in ("n_head", "n_kv_head", "n_embd", "n_expanded_embd")
+            )
             tp, m = int(r["num_tensor_parallel_workers"]), int(r["num_tokens"])
             dim, gates = embd // heads, 2 if r["use_gated_mlp"] == "True" else 1
             shapes = (
@@ -144,8 +177,12 @@ def _vidur(device: str, *, fitted: bool) -> list[tuple[int, int, int, float]]:
 
 
 @measured
-@pytest.mark.parametrize(("device", "name", "bar"), [("a100", "a100-sxm-80", 0.07), ("h100", "h100-sxm", 0.09)])
-def test_gpu_matmul_in_models_no_worse_than_the_first_try(device: str, name: str, bar: float) -> None:
+@pytest.mark.parametrize(
+    ("device", "name", "bar"), [("a100", "a100-sxm-80", 0.07), ("h100", "h100-sxm", 0.09)]
+)
+def test_gpu_matmul_in_models_no_worse_than_the_first_try(
+    device: str, name: str, bar: float
+) -> None:
     """Fitted on Llama-2-7B, scored on the other models."""
     rows = _vidur(device, fitted=False)
     assert len(rows) > 200

@@ -53,8 +53,12 @@ def test_roles_of_free_dimensions(name: str, wanted: list[str]) -> None:
         (["batch_frames", 80], {"batch_frames": "batch"}),
     ],
 )
-def test_a_first_axis_named_after_time_is_no_batch(shape: list[str | int], wanted: dict[str, str]) -> None:
-    graph = imported(model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (np.float32, shape)}, ["y"]))
+def test_a_first_axis_named_after_time_is_no_batch(
+    shape: list[str | int], wanted: dict[str, str]
+) -> None:
+    graph = imported(
+        model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (np.float32, shape)}, ["y"])
+    )
     assert roles(graph) == wanted
     if "batch" not in wanted.values():
         with pytest.raises(InputError, match="the model's batch is fixed"):
@@ -78,5 +82,7 @@ def test_sizes_that_the_user_gives_are_kept() -> None:
 def test_a_larger_batch_takes_longer_and_less_per_item() -> None:
     graph = load("resnet50")
     for c in ("tpu-v4i", "a100-sxm-80", "epyc-9654"):
-        one, eight = (profile_bound(prepare(graph, Sizes(batch=b)), c).run.time_s.value for b in (1, 8))
+        one, eight = (
+            profile_bound(prepare(graph, Sizes(batch=b)), c).run.time_s.value for b in (1, 8)
+        )
         assert one < eight < 8 * one

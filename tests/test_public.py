@@ -11,8 +11,10 @@ import tenfold
 from support import model_path
 
 DOOR = {
-    "Chip", "Envelope", "Estimate", "Footprint", "Graph", "InputError", "MissingFigure", "ModelError", "Profile", "Plan", "Program", "Rent", "Run",
-    "Sizes", "TenfoldError", "chip", "compile", "envelope", "footprint", "lessons", "load", "plan", "predict", "profile", "rent", "simulate",
+    "Chip", "Envelope", "Estimate", "Footprint", "Graph", "InputError", "MissingFigure",
+    "ModelError", "Profile", "Plan", "Program", "Rent", "Run", "Sizes", "TenfoldError", "chip",
+    "compile", "envelope", "footprint", "lessons", "load", "plan", "predict", "profile", "rent",
+    "simulate",
 }  # fmt: skip
 
 
@@ -38,7 +40,9 @@ def test_importing_is_light() -> None:
     """sympy, onnx and rich cost time: they come only when needed."""
     heavy = "sympy", "onnx", "rich", "typer", "onnxruntime", "jax"
     code = f"import sys, tenfold; print([m for m in {heavy!r} if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == "['onnx']" or out.strip() == "[]"
 
 

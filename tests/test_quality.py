@@ -47,7 +47,9 @@ def test_bf16_is_nearly_free_and_int8_is_not() -> None:
 
 @pytest.mark.models
 def test_dynamic_int8_is_onnx_runtimes(tmp_path: Path) -> None:
-    """The same scheme (products with constant weights, a scale a channel) by ONNX Runtime's own tool, on the same inputs."""
+    """The same scheme (products with constant weights, a scale a channel) by ONNX Runtime's own
+    tool, on the same inputs.
+    """
     from onnxruntime import InferenceSession
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -56,13 +58,23 @@ def test_dynamic_int8_is_onnx_runtimes(tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        quantize_dynamic(model_path(MINILM), path, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
-    want = InferenceSession(str(model_path(MINILM)), providers=["CPUExecutionProvider"]).run(None, feeds)
+        quantize_dynamic(
+            model_path(MINILM),
+            path,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+    want = InferenceSession(str(model_path(MINILM)), providers=["CPUExecutionProvider"]).run(
+        None, feeds
+    )
     got = InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)
     cosines = []
     for a, b in zip(want, got, strict=True):
         x, y = a.reshape(a.shape[0], -1).astype(float), b.reshape(a.shape[0], -1).astype(float)
-        cosines.append(((x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)).min())
+        cosines.append(
+            ((x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)).min()
+        )
     ours = by_scheme(quality(graph, chip("t4"), "int8"))["int8 dynamic"]
     assert ours.cosine == pytest.approx(min(cosines), abs=0.005)
 
@@ -74,7 +86,11 @@ def test_rounding_is_to_the_nearest_step() -> None:
     y = activation(x, (low, high))
     assert np.abs(x - y).max() <= (high - low) / 255 * 0.501
     assert len(np.unique(y)) <= 256
-    assert activation(np.zeros(3, np.float32), extent(np.zeros(3, np.float32))).tolist() == [0, 0, 0]
+    assert activation(np.zeros(3, np.float32), extent(np.zeros(3, np.float32))).tolist() == [
+        0,
+        0,
+        0,
+    ]
     w = weight(x, -1)
     step = np.abs(x).max(axis=0) / 127
     assert (np.abs(x - w) <= step * 0.501).all()
@@ -88,13 +104,25 @@ def test_a_product_in_bf16_is_the_product_of_rounded_operands() -> None:
 
     rng = np.random.default_rng(1)
     w = rng.standard_normal((64, 32)).astype(np.float32)
-    graph = bind(imported(model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": (np.float32, (16, 64))}, ["y"], {"w": w})), {})
+    graph = bind(
+        imported(
+            model_of(
+                [helper.make_node("MatMul", ["x", "w"], ["y"])],
+                {"x": (np.float32, (16, 64))},
+                ["y"],
+                {"w": w},
+            )
+        ),
+        {},
+    )
     x = seeded_inputs(graph, 2026)["x"]
     (found,) = quality(graph, chip("tpu-v4"), None)
     narrow = [a.astype(ml_dtypes.bfloat16).astype(np.float32) for a in (x, w)]
     y = (narrow[0] @ narrow[1]).astype(ml_dtypes.bfloat16).astype(np.float64)
     exact = (x @ w).astype(np.float64)
-    assert found.sqnr_db == pytest.approx(10 * np.log10((exact**2).sum() / ((exact - y) ** 2).sum()), abs=0.01)
+    assert found.sqnr_db == pytest.approx(
+        10 * np.log10((exact**2).sum() / ((exact - y) ** 2).sum()), abs=0.01
+    )
     assert found.covered == 1
 
 
@@ -123,7 +151,15 @@ def test_static_ranges_come_from_the_users_inputs_and_bad_ones_are_refused(tmp_p
     rng = np.random.default_rng(1)
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     graph = bind(
-        imported(model_of([node], {"x": (np.float32, (16, 64))}, ["y"], {"w": rng.standard_normal((64, 8)).astype(np.float32)})), {}
+        imported(
+            model_of(
+                [node],
+                {"x": (np.float32, (16, 64))},
+                ["y"],
+                {"w": rng.standard_normal((64, 8)).astype(np.float32)},
+            )
+        ),
+        {},
     )
     large = {"x": (rng.standard_normal((16, 64)) * 100).astype(np.float32)}
     found = by_scheme(quality(graph, chip("t4"), "int8", large))
@@ -149,7 +185,9 @@ def test_what_cannot_be_checked_says_why() -> None:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", ["light/light_squeezenet.onnx", "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx"])
+@pytest.mark.parametrize(
+    "name", ["light/light_squeezenet.onnx", "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx"]
+)
 def test_convolutions_are_checked_too(name: str) -> None:
     model: onnx.ModelProto = real_model(name)
     graph = prepare(imported(model), Sizes(height=64, width=64) if "det" in name else Sizes()).graph

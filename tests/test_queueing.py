@@ -1,4 +1,6 @@
-"""Queueing truth: simulated waits against closed forms, conservation and Little's law at every instant."""
+"""Queueing truth: simulated waits against closed forms, conservation and Little's law at every
+instant.
+"""
 
 import math
 
@@ -63,26 +65,36 @@ def test_mm1(rho):
 
 @pytest.mark.parametrize("rho", [0.5, 0.8, 0.9])
 def test_md1(rho):
-    mean, error = mean_stay(MaxDelay(one_model({1: 1.0}), 1, 0.0), rho, Spread({"model": [1.0, 1.0]}))
+    mean, error = mean_stay(
+        MaxDelay(one_model({1: 1.0}), 1, 0.0), rho, Spread({"model": [1.0, 1.0]})
+    )
     assert abs(mean - (1 + rho / (2 * (1 - rho)))) < 3 * error
 
 
 @pytest.mark.parametrize("rho", [0.5, 0.8, 0.9])
 def test_mg1_is_pollaczek_khinchine(rho):
     cv = 0.7
-    mean, error = mean_stay(MaxDelay(one_model({1: 1.0}), 1, 0.0), rho, Spread({"model": [1.0, 1.0]}, {"model": cv}, seed=2))
+    mean, error = mean_stay(
+        MaxDelay(one_model({1: 1.0}), 1, 0.0),
+        rho,
+        Spread({"model": [1.0, 1.0]}, {"model": cv}, seed=2),
+    )
     assert abs(mean - (1 + rho * (1 + cv**2) / (2 * (1 - rho)))) < 3 * error
 
 
 def mdc_stay(rate, servers, size=600):
-    """M/D/c: the number in the system at t and t + 1, with Poisson arrivals between (Crommelin 1932)."""
+    """M/D/c: the number in the system at t and t + 1, with Poisson arrivals between (Crommelin
+    1932).
+    """
     arrivals = poisson.pmf(np.arange(size), rate)
     chain = np.zeros((size, size))
     for n in range(size):
         left = max(n - servers, 0)
         chain[n, left:] = arrivals[: size - left]
         chain[n, -1] += 1 - chain[n].sum()
-    state = np.linalg.solve([*(chain.T - np.eye(size))[:-1].tolist(), [1.0] * size], [0.0] * (size - 1) + [1.0])
+    state = np.linalg.solve(
+        [*(chain.T - np.eye(size))[:-1].tolist(), [1.0] * size], [0.0] * (size - 1) + [1.0]
+    )
     return float(state @ np.arange(size)) / rate
 
 
@@ -95,14 +107,18 @@ def test_mdc(rho, servers):
 
 
 def batch_service_stay(rate, most, time, size=600):
-    """Batches of all that wait, up to ``most``, each of ``time``: the chain at the ends of service (Bailey 1954), then Little."""
+    """Batches of all that wait, up to ``most``, each of ``time``: the chain at the ends of service
+    (Bailey 1954), then Little.
+    """
     arrivals = poisson.pmf(np.arange(size), rate * time)
     chain = np.zeros((size, size))
     for n in range(size):
         left = n - min(n, most) if n else 0
         chain[n, left:] = arrivals[: size - left]
         chain[n, -1] += 1 - chain[n].sum()
-    state = np.linalg.solve([*(chain.T - np.eye(size))[:-1].tolist(), [1.0] * size], [0.0] * (size - 1) + [1.0])
+    state = np.linalg.solve(
+        [*(chain.T - np.eye(size))[:-1].tolist(), [1.0] * size], [0.0] * (size - 1) + [1.0]
+    )
     n = np.arange(size)
     length = time + np.where(n == 0, 1 / rate, 0.0)
     present = np.where(n == 0, 1, n) * time + rate * time**2 / 2
@@ -113,7 +129,9 @@ def batch_service_stay(rate, most, time, size=600):
 @pytest.mark.parametrize("rho", [0.5, 0.8, 0.9])
 def test_batch_service(rho, most):
     times = {1: 1.0, most: 1.0}
-    mean, error = mean_stay(MaxDelay(one_model(times), most, 0.0), rho * most, Spread({"model": curve(times)}))
+    mean, error = mean_stay(
+        MaxDelay(one_model(times), most, 0.0), rho * most, Spread({"model": curve(times)})
+    )
     assert abs(mean - batch_service_stay(rho * most, most, 1.0)) < 3 * error
 
 
@@ -141,12 +159,22 @@ def test_every_request_is_somewhere_at_every_instant_and_little_holds(name, work
         area += inside * (at.now_s - last)
         last, inside = at.now_s, at.waiting + at.serving
 
-    source = Open([(Stream("tenant", "model", 0.02), Gamma(900.0 * workers, 2.0).times_s(4.0, np.random.default_rng(3)))])
+    source = Open(
+        [
+            (
+                Stream("tenant", "model", 0.02),
+                Gamma(900.0 * workers, 2.0).times_s(4.0, np.random.default_rng(3)),
+            )
+        ]
+    )
     service = Spread({"model": curve(times)}, {"model": 0.3}, seed=4)
-    log = simulate(POLICIES[name](one_model(times)), source, service, workers=workers, observer=observe)
+    log = simulate(
+        POLICIES[name](one_model(times)), source, service, workers=workers, observer=observe
+    )
     stays = float(np.sum(log.finish_s - np.array([r.arrival_s for r in log.requests])))
     assert not np.isnan(log.finish_s).any()
-    assert area == pytest.approx(stays, rel=1e-9)  # Little: what was inside over time is the sum of the stays
+    # Little: what was inside over time is the sum of the stays
+    assert area == pytest.approx(stays, rel=1e-9)
     served = [r.id for b in log.batches for r in b.start.requests]
     refused = [r.request.id for r in log.refusals]
     assert sorted(served + refused) == [r.id for r in log.requests]
@@ -162,20 +190,27 @@ def test_closed_loop_is_the_interactive_response_time_law():
 
 
 # Jouppi et al., ISCA 2017, table 4: MLP0 within 7 ms; batch, p99 in ms, items a second
-TABLE4 = [("CPU", 16, 7.2, 5_482), ("CPU", 64, 21.3, 13_194), ("GPU", 16, 6.7, 13_461), ("GPU", 64, 8.3, 36_465),
-          ("TPU", 200, 7.0, 225_000), ("TPU", 250, 10.0, 280_000)]  # fmt: skip
+TABLE4 = [
+    ("CPU", 16, 7.2, 5_482), ("CPU", 64, 21.3, 13_194), ("GPU", 16, 6.7, 13_461), ("GPU", 64, 8.3,
+    36_465), ("TPU", 200, 7.0, 225_000), ("TPU", 250, 10.0, 280_000),
+]  # fmt: skip
 
 
 def md1_wait_within(x, rate, time):
     """P(wait <= x) of M/D/1 (Erlang 1909)."""
-    terms = (((-rate * (x - k * time)) ** k / math.factorial(k)) * math.exp(rate * (x - k * time)) for k in range(int(x / time) + 1))
+    terms = (
+        ((-rate * (x - k * time)) ** k / math.factorial(k)) * math.exp(rate * (x - k * time))
+        for k in range(int(x / time) + 1)
+    )
     return (1 - rate * time) * math.fsum(terms)
 
 
 @pytest.mark.parametrize(("kind", "batch", "p99_ms", "items"), TABLE4)
 def test_the_six_points_of_table_4_are_whole_batches_in_a_queue(kind, batch, p99_ms, items):
-    """At the published rate there is one service time with which M/D/1 has the published p99; the simulation finds the same p99 with it,
-    p99 is many batch times, and on the TPU that service time is the machine model's own."""
+    """At the published rate there is one service time with which M/D/1 has the published p99; the
+    simulation finds the same p99 with it, p99 is many batch times, and on the TPU that service time
+    is the machine model's own.
+    """
     rate, p99 = items / batch, p99_ms * 1e-3
     low, high = 1e-5, 1 / rate * 0.999
     for _ in range(60):
@@ -185,5 +220,7 @@ def test_the_six_points_of_table_4_are_whole_batches_in_a_queue(kind, batch, p99
     assert p99 / time > 4
     if kind == "TPU":
         assert 7 < p99 * rate < 12  # in the paper's batch times (batch over items a second)
-        machine = profile_bound(prepare(load("tpu-v1-mlp0"), Sizes(batch)), "tpu-v1").run.time_s.value
+        machine = profile_bound(
+            prepare(load("tpu-v1-mlp0"), Sizes(batch)), "tpu-v1"
+        ).run.time_s.value
         assert machine == pytest.approx(time, rel=0.1)

@@ -1,6 +1,7 @@
 """Real published models against ONNX Runtime, from import to numbers.
 
-Tolerances, by the type the arithmetic is in (``max`` is the largest magnitude of the expected tensor):
+Tolerances, by the type the arithmetic is in (``max`` is the largest magnitude of the expected
+tensor):
 
     what                                   relative   absolute        other
     fp32, end to end                       1e-3       1e-4 x max, and 1e-6: ONNX Runtime's sigmoid is off by 1e-7
@@ -10,8 +11,8 @@ Tolerances, by the type the arithmetic is in (``max`` is the largest magnitude o
     dynamic int8 LSTM node, batch 1        1e-3       1e-4 x max      over the first steps, before a flip can grow
 
 Models that quantise on the fly are not compared end to end: a value on the edge between two quanta
-falls to either side by the last bit of a sum, and the layers behind amplify that. Each of their nodes is
-fed ONNX Runtime's own inputs instead.
+falls to either side by the last bit of a sum, and the layers behind amplify that. Each of their
+nodes is fed ONNX Runtime's own inputs instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,17 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from support import FETCHED, LIGHTS, MODELS, check_declared, imported, real_model, runtime, seeded_feeds, session
+from support import (
+    FETCHED,
+    LIGHTS,
+    MODELS,
+    check_declared,
+    imported,
+    real_model,
+    runtime,
+    seeded_feeds,
+    session,
+)
 from tenfold.importers import load_onnx
 from tenfold.importers.onnx import import_model
 from tenfold.ir import Graph, bind, graph_totals, interpret, parse_text, to_text, verify
@@ -109,7 +120,9 @@ def test_the_file_on_disk_imports_like_the_parsed_model(name: str) -> None:
     assert to_text(graph) == to_text(import_model(onnx.load(model_path(name)), graph.name))
 
 
-@pytest.mark.parametrize(("name", "batch"), [(n, b) for n in FP32 for b in ((1, 2) if n in TWO_BATCHES else (1,))])
+@pytest.mark.parametrize(
+    ("name", "batch"), [(n, b) for n in FP32 for b in ((1, 2) if n in TWO_BATCHES else (1,))]
+)
 def test_fp32_model_equals_onnx_runtime_unbound_and_bound(name: str, batch: int) -> None:
     model, graph = _load(name)
     bound = bind(graph, _sizes(name, graph, batch))
@@ -133,7 +146,7 @@ def test_dynamic_int8_model_gives_the_same_bound_and_unbound(name: str) -> None:
         check_declared(bound, output, again)
 
 
-# --- node by node ------------------------------------------------------------------------------------------
+# --- node by node -----------------------------------------------------------------------
 
 
 def _exposed(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -146,7 +159,9 @@ def _exposed(model: onnx.ModelProto) -> onnx.ModelProto:
     return wide
 
 
-def _single_nodes(model: onnx.ModelProto, tensors: dict[str, Array]) -> Iterator[tuple[onnx.NodeProto, onnx.ModelProto]]:
+def _single_nodes(
+    model: onnx.ModelProto, tensors: dict[str, Array]
+) -> Iterator[tuple[onnx.NodeProto, onnx.ModelProto]]:
     """Each node as a model of its own; weights stay constants, the rest are inputs."""
     weights = {t.name: t for t in model.graph.initializer}
     for node in model.graph.node:
@@ -154,13 +169,24 @@ def _single_nodes(model: onnx.ModelProto, tensors: dict[str, Array]) -> Iterator
             continue
         read = list(dict.fromkeys(i for i in node.input if i))
         infos = [
-            helper.make_tensor_value_info(i, helper.np_dtype_to_tensor_dtype(tensors[i].dtype), tensors[i].shape)
+            helper.make_tensor_value_info(
+                i, helper.np_dtype_to_tensor_dtype(tensors[i].dtype), tensors[i].shape
+            )
             for i in read
             if i not in weights
         ]
         outputs = [helper.make_empty_tensor_value_info(o) for o in node.output if o]
-        graph = helper.make_graph([node], "one", infos, outputs, [weights[i] for i in read if i in weights])
-        yield node, helper.make_model(graph, opset_imports=list({o.domain: o for o in model.opset_import}.values()), ir_version=10)
+        graph = helper.make_graph(
+            [node], "one", infos, outputs, [weights[i] for i in read if i in weights]
+        )
+        yield (
+            node,
+            helper.make_model(
+                graph,
+                opset_imports=list({o.domain: o for o in model.opset_import}.values()),
+                ir_version=10,
+            ),
+        )
 
 
 def _check_node(node: onnx.NodeProto, got: Array, want: Array) -> None:
@@ -173,8 +199,11 @@ def _check_node(node: onnx.NodeProto, got: Array, want: Array) -> None:
     elif want.dtype.kind == "f":
         most = float(np.abs(want[np.isfinite(want)]).max(initial=0.0))
         if node.op_type == "DynamicQuantizeLSTM":
-            first = slice(0, FIRST_STEPS) if want.ndim == 4 else slice(0, 0)  # final states come after the flips
-            np.testing.assert_allclose(got[first], want[first], rtol=1e-3, atol=1e-4 * most, err_msg=what)
+            # final states come after the flips
+            first = slice(0, FIRST_STEPS) if want.ndim == 4 else slice(0, 0)
+            np.testing.assert_allclose(
+                got[first], want[first], rtol=1e-3, atol=1e-4 * most, err_msg=what
+            )
         else:
             np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 * most, err_msg=what)
     else:
@@ -187,7 +216,9 @@ def test_dynamic_int8_model_equals_onnx_runtime_node_by_node(name: str) -> None:
     feeds = seeded_feeds(bind(graph, _sizes(name, graph, 1)))
     wide = _exposed(model)
     running = session(wide, optimise=False)
-    tensors = dict(feeds) | dict(zip([o.name for o in running.get_outputs()], running.run(None, feeds), strict=True))
+    tensors = dict(feeds) | dict(
+        zip([o.name for o in running.get_outputs()], running.run(None, feeds), strict=True)
+    )
     checked = 0
     for node, single in _single_nodes(model, tensors):
         one = imported(single)
@@ -218,7 +249,9 @@ def test_dynamic_quantize_lstm_of_a_short_sequence(length: int) -> None:
         "z": np.zeros(1, np.int8),
     }
     names = ["x", "w", "r", "b", "", "", "", "", "s", "z", "s", "z"]
-    node = helper.make_node("DynamicQuantizeLSTM", names, ["y", "h", "c"], domain="com.microsoft", hidden_size=hidden)
+    node = helper.make_node(
+        "DynamicQuantizeLSTM", names, ["y", "h", "c"], domain="com.microsoft", hidden_size=hidden
+    )
     graph = helper.make_graph(
         [node],
         "g",
@@ -234,7 +267,7 @@ def test_dynamic_quantize_lstm_of_a_short_sequence(length: int) -> None:
         np.testing.assert_allclose(results[output], want, rtol=0, atol=1e-5)
 
 
-# --- batches ---------------------------------------------------------------------------------------------------
+# --- batches ----------------------------------------------------------------------------
 
 
 def test_resnet50_made_for_one_image_runs_four_like_four_single_runs() -> None:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from support import VALIDATION, measured
 from tenfold.errors import InputError
-from tenfold.scalesim import Config, Dataflow, Layer, compute_report, read_config, read_topology, report, run
+from tenfold.scalesim import (
+    Config,
+    Dataflow,
+    Layer,
+    compute_report,
+    read_config,
+    read_topology,
+    report,
+    run,
+)
 
 CONFIG = """[general]
 run_name = test
@@ -24,7 +33,9 @@ Bandwidth : 10
 
 
 def test_the_formula_by_hand() -> None:
-    """Weight stationary: ceil(K/R) ceil(N/C) folds of 2R + C + M - 2 cycles, and the last index is one less."""
+    """Weight stationary: ceil(K/R) ceil(N/C) folds of 2R + C + M - 2 cycles, and the last index is
+    one less.
+    """
     row = report(Config(32, 16, Dataflow.WS), [Layer("a", m=10, n=17, k=33)])[0]
     assert row.total_cycles == 2 * 2 * (2 * 32 + 16 + 10 - 2) - 1
     assert row.mapping_efficiency == pytest.approx(100 * 33 * 17 / (4 * 32 * 16))
@@ -40,13 +51,22 @@ def test_no_layer_beats_the_array(m: int, n: int, k: int, side: int, flow: Dataf
 def test_a_folder_of_files(tmp_path: Path) -> None:
     (tmp_path / "a.cfg").write_text(CONFIG)
     (tmp_path / "t.csv").write_text(
-        "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\nC1, 8, 8, 3, 3, 4, 5, 1,\n"
+        "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter,"
+        " Strides,\nC1, 8, 8, 3, 3, 4, 5, 1,\n"
     )
     rows = run(tmp_path / "a.cfg", tmp_path / "t.csv")
     assert len(rows) == 1
-    assert rows[0].total_cycles == report(read_config(CONFIG), [Layer("C1", 36, 5, 36)])[0].total_cycles
+    assert (
+        rows[0].total_cycles
+        == report(read_config(CONFIG), [Layer("C1", 36, 5, 36)])[0].total_cycles
+    )
     lines = list(csv.reader(compute_report(rows).splitlines()))
-    assert [c.strip() for c in lines[0][:4]] == ["LayerID", "Total Cycles (incl. prefetch)", "Total Cycles", "Stall Cycles"]
+    assert [c.strip() for c in lines[0][:4]] == [
+        "LayerID",
+        "Total Cycles (incl. prefetch)",
+        "Total Cycles",
+        "Stall Cycles",
+    ]
     assert int(lines[1][2]) == rows[0].total_cycles
 
 
@@ -69,7 +89,10 @@ def test_faulty_configurations(text: str, said: str) -> None:
     [
         ("", "empty"),
         ("Layer,M,N,K,\n", "no layers"),
-        ("Layer,M,N,K,\na,1,2,\n", "line 2 of the topology, K: needs a whole number above 0, found ''"),
+        (
+            "Layer,M,N,K,\na,1,2,\n",
+            "line 2 of the topology, K: needs a whole number above 0, found ''",
+        ),
         ("Layer,M,N,K,\na,1,2,x,\n", "line 2 of the topology, K:"),
         ("name,h,w,r,s,c,k,st,\na,2,2,3,3,1,1,1,\n", "does not fit"),
     ],
@@ -81,10 +104,14 @@ def test_faulty_topologies(text: str, said: str) -> None:
 
 @measured
 def test_its_own_golden_report() -> None:
-    """The one of its repository that is without stalls: AlexNet's first layer on 32 x 32, weights stationary."""
+    """The one of its repository that is without stalls: AlexNet's first layer on 32 x 32, weights
+    stationary.
+    """
     with (VALIDATION / "scalesim" / "golden" / "calc" / "COMPUTE_REPORT.csv").open() as file:
         line = [c.strip() for c in list(csv.reader(file))[1]]
     layers = read_topology("n,h,w,r,s,c,k,st\nConv1,224,224,11,11,3,96,4,\n")
     ours = report(Config(32, 32, Dataflow.WS), layers)[0]
     assert ours.total_cycles == int(line[2])
-    assert [ours.overall_util, ours.mapping_efficiency, ours.compute_util] == pytest.approx([float(c) for c in line[4:7]])
+    assert [ours.overall_util, ours.mapping_efficiency, ours.compute_util] == pytest.approx(
+        [float(c) for c in line[4:7]]
+    )

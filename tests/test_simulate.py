@@ -45,7 +45,9 @@ def document(*words: str) -> Any:
 
 def test_the_keys_that_scripts_rely_on(tmp_path: Path) -> None:
     found = document(str(written(tmp_path)))
-    assert {"name", "p50_s", "p99_s", "goodput_per_s", "rejected", "mean_batch"} <= set(found["tenants"][0])
+    assert {"name", "p50_s", "p99_s", "goodput_per_s", "rejected", "mean_batch"} <= set(
+        found["tenants"][0]
+    )
     assert 0 < found["utilisation"] < 1
     assert found["total"]["offered"] == found["total"]["answered"] + found["total"]["rejected"]
     assert "energy_j" not in found  # times without a chip have no joules
@@ -85,21 +87,31 @@ def test_energy_is_batches_and_idle_time() -> None:
 
 
 def test_traces_are_read_beside_the_scenario(tmp_path: Path) -> None:
-    (tmp_path / "trace.csv").write_text("arrival_s\n" + "\n".join(f"{0.01 * i:.3f}" for i in range(100)))
-    text = BASE.replace('{ kind = "poisson", rate = "300 /s" }', '{ kind = "trace", file = "trace.csv" }')
+    (tmp_path / "trace.csv").write_text(
+        "arrival_s\n" + "\n".join(f"{0.01 * i:.3f}" for i in range(100))
+    )
+    text = BASE.replace(
+        '{ kind = "poisson", rate = "300 /s" }', '{ kind = "trace", file = "trace.csv" }'
+    )
     assert document(str(written(tmp_path, text)))["total"]["offered"] == 100
 
 
 def test_versions_and_shadows(tmp_path: Path) -> None:
-    text = BASE.replace("[[tenant]]", '[[model]]\nname = "n"\ntimes = { 1 = "1 ms" }\n[[version]]\nof = "live"\nmodel = "m"\nshare = 0.8\n'
-                        '[[version]]\nof = "live"\nmodel = "n"\nshare = 0.2\n[[tenant]]', 1).replace('model = "m"\nslo', 'model = "live"\nslo')  # fmt: skip
+    text = BASE.replace(
+        "[[tenant]]",
+        '[[model]]\nname = "n"\ntimes = { 1 = "1 ms" }\n[[version]]\nof = "live"\nmodel ='
+        ' "m"\nshare = 0.8\n[[version]]\nof = "live"\nmodel = "n"\nshare = 0.2\n[[tenant]]',
+        1,
+    ).replace('model = "m"\nslo', 'model = "live"\nslo')
     found = document(str(written(tmp_path, text)))
     assert found["total"]["in_time"] == found["total"]["offered"]
 
 
 def test_the_page_is_whole(tmp_path: Path) -> None:
     page = tmp_path / "run.html"
-    assert runner.invoke(app, ["simulate", str(written(tmp_path)), "--html", str(page)]).exit_code == 0
+    assert (
+        runner.invoke(app, ["simulate", str(written(tmp_path)), "--html", str(page)]).exit_code == 0
+    )
     text = page.read_text()
     assert text.count("<svg") == 4
     assert "all that were waiting" in text
@@ -107,41 +119,50 @@ def test_the_page_is_whole(tmp_path: Path) -> None:
 
 def test_a_comparison_has_every_policy(tmp_path: Path) -> None:
     found = document(str(written(tmp_path)), "--compare")
-    assert [s["policy"] for s in found["compared"]] == ["slo", "fixed", "delay", "aimd", "clockwork"]
+    assert [s["policy"] for s in found["compared"]] == [
+        "slo",
+        "fixed",
+        "delay",
+        "aimd",
+        "clockwork",
+    ]
     assert all(s["goodput_per_s"] > 0 for s in found["compared"])
 
 
 def test_a_closed_loop_that_is_refused_waits_before_it_tries_again(tmp_path: Path) -> None:
-    text = BASE.replace('{ kind = "poisson", rate = "300 /s" }', '{ kind = "closed", clients = 64 }').replace('"20 ms"', '"5 ms"')
+    text = BASE.replace(
+        '{ kind = "poisson", rate = "300 /s" }', '{ kind = "closed", clients = 64 }'
+    ).replace('"20 ms"', '"5 ms"')
     found = document(str(written(tmp_path, text)))
     assert found["total"]["answered"] > 1000
     assert found["total"]["offered"] < 64 * 2 / 1e-3 + 64
 
 
 CANNOT = [
-    ("[[tenant]]", '[[version]]\nof = "x"\nmodel = "m"\nshare = 1\nshadow = true\n[[tenant]]', "with a sum above 0"),
-    ('duration = "2 s"', 'duration = "2 s"\nseed = -1', "a seed is 0 or more"),
-    ('rate = "300 /s"', 'rate = "0 /s"', "rate must be above 0, got 0"),
+    ("[[tenant]]", '[[version]]\nof = "x"\nmodel = "m"\nshare = 1\nshadow = true\n[[tenant]]',
+    "with a sum above 0"), ('duration = "2 s"', 'duration = "2 s"\nseed = -1',
+    "a seed is 0 or more"), ('rate = "300 /s"', 'rate = "0 /s"', "rate must be above 0, got 0"),
     ('rate = "300 /s"', 'rate = "1e30 /s"', "more than the 100,000,000 requests"),
-    ('kind = "poisson"', 'kind = "on-off"', "on-off arrivals need how long"),
-    ("[[tenant]]", '[policy]\nkind = "delay"\nqueue = -1\n[[tenant]]', "a queue holds at least one, got -1"),
-    ('rate = "300 /s"', 'rate = "-3 /s"', "rate must be above 0, got -3"),
-    ('rate = "300 /s"', 'rate = "300"', "tenant 't': '300' has no unit"),
-    ('slo = "20 ms"', 'slo = "0.5 ms"', "the least possible SLO is 1 ms"),
-    ('slo = "20 ms"', 'slo = "0 ms"', "an SLO is above 0"),
-    ('model = "m"', 'model = "n"', "unknown model 'n'"),
-    ('name = "t"\n', 'name = "t"\nweight = 0\n', "needs a weight above 0 and finite, got 0"),
-    ("[[tenant]]", '[[tenant]]\nname = "t"\n[[tenant.stream]]\nmodel = "m"\nslo = "20 ms"\n'
-     'arrivals = { kind = "poisson", rate = "1 /s" }\n[[tenant]]', "tenant 't' is there 2 times"),
-    ("[[tenant]]", '[[version]]\nof = "x"\nmodel = "m"\nshare = 0\n[[tenant]]', "with a sum above 0"),
-    ('kind = "poisson"', 'kind = "possion"', "Invalid enum value 'possion'"),
-    ('kind = "poisson", rate = "300 /s"', 'kind = "trace", file = "none.csv"', "cannot read the trace"),
-    ('kind = "poisson", rate = "300 /s"', 'kind = "closed"', "at least one of clients"),
-    ('duration = "2 s"', 'duration = "2 s"\nwarm_up = "3 s"', "lasts longer than its warm-up"),
-    ('duration = "2 s"', 'duration = "2 s"\nspeed = 3', "unknown field `speed`"),
-    ('times = { 1 = "1 ms", 8 = "3 ms" }', 'times = { 1 = "1 ms" }\nnetwork = "resnet50"', "either a network or times"),
+    ('kind = "poisson"', 'kind = "on-off"', "on-off arrivals need how long"), ("[[tenant]]",
+    '[policy]\nkind = "delay"\nqueue = -1\n[[tenant]]', "a queue holds at least one, got -1"),
+    ('rate = "300 /s"', 'rate = "-3 /s"', "rate must be above 0, got -3"), ('rate = "300 /s"',
+    'rate = "300"', "tenant 't': '300' has no unit"), ('slo = "20 ms"', 'slo = "0.5 ms"',
+    "the least possible SLO is 1 ms"), ('slo = "20 ms"', 'slo = "0 ms"', "an SLO is above 0"),
+    ('model = "m"', 'model = "n"', "unknown model 'n'"), ('name = "t"\n',
+    'name = "t"\nweight = 0\n', "needs a weight above 0 and finite, got 0"), ("[[tenant]]",
+    '[[tenant]]\nname = "t"\n[[tenant.stream]]\nmodel = "m"\nslo = "20 ms"\n'
+    'arrivals = { kind = "poisson", rate = "1 /s" }\n[[tenant]]', "tenant 't' is there 2 times"),
+    ("[[tenant]]", '[[version]]\nof = "x"\nmodel = "m"\nshare = 0\n[[tenant]]',
+    "with a sum above 0"), ('kind = "poisson"', 'kind = "possion"', "Invalid enum value 'possion'"),
+    ('kind = "poisson", rate = "300 /s"', 'kind = "trace", file = "none.csv"',
+    "cannot read the trace"), ('kind = "poisson", rate = "300 /s"', 'kind = "closed"',
+    "at least one of clients"), ('duration = "2 s"', 'duration = "2 s"\nwarm_up = "3 s"',
+    "lasts longer than its warm-up"), ('duration = "2 s"', 'duration = "2 s"\nspeed = 3',
+    "unknown field `speed`"), ('times = { 1 = "1 ms", 8 = "3 ms" }',
+    'times = { 1 = "1 ms" }\nnetwork = "resnet50"', "either a network or times"),
     ('times = { 1 = "1 ms", 8 = "3 ms" }', 'network = "resnet50"', "needs a chip"),
-    ('times = { 1 = "1 ms", 8 = "3 ms" }', 'times = { 0 = "1 ms" }', "a whole number of at least 1, got '0'"),
+    ('times = { 1 = "1 ms", 8 = "3 ms" }', 'times = { 0 = "1 ms" }',
+    "a whole number of at least 1, got '0'"),
 ]  # fmt: skip
 
 
@@ -155,7 +176,9 @@ def test_what_cannot_be_is_one_clear_line(tmp_path: Path, old: str, new: str, me
 
 
 def test_a_model_over_the_budget(tmp_path: Path) -> None:
-    text = BASE.replace("[[model]]", 'memory = "1 MB"\n[[model]]', 1).replace('8 = "3 ms" }', '8 = "3 ms" }\nweights = "2 MB"')
+    text = BASE.replace("[[model]]", 'memory = "1 MB"\n[[model]]', 1).replace(
+        '8 = "3 ms" }', '8 = "3 ms" }\nweights = "2 MB"'
+    )
     with pytest.raises(InputError, match=r"takes 2 MB, more than the memory budget of 1 MB"):
         run(ready(read_scenario(written(tmp_path, text))))
 

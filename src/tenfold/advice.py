@@ -1,4 +1,6 @@
-"""What holds a model back on a chip, found by making one unit infinitely fast, and what to do about it, each with its gain."""
+"""What holds a model back on a chip, found by making one unit infinitely fast, and what to do about
+it, each with its gain.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def bottleneck(program: Program, chip: Chip) -> list[Relaxed]:
     before = simulate(program, chip).time_s.value
     if not before:
         return []
-    found = [Relaxed(unit, 1 - simulate(program, faster).time_s.value / before) for unit, faster in _relaxed(chip)]
+    found = [
+        Relaxed(unit, 1 - simulate(program, faster).time_s.value / before)
+        for unit, faster in _relaxed(chip)
+    ]
     return sorted(found, key=lambda r: -r.gain)
 
 
@@ -48,18 +53,27 @@ def _relaxed(chip: Chip) -> Iterator[tuple[str, Chip]]:
     assert chip.memory_bytes_per_s is not None
     yield "off-chip memory", replace(chip, memory_bytes_per_s=chip.memory_bytes_per_s * FAST)
     yield "matrix unit", replace(chip, peak_flops={p: v * FAST for p, v in chip.peak_flops.items()})
-    yield "vector unit", replace(chip, vector_ops_per_cycle=(chip.vector_ops_per_cycle or 1.0) * FAST)
+    yield (
+        "vector unit",
+        replace(chip, vector_ops_per_cycle=(chip.vector_ops_per_cycle or 1.0) * FAST),
+    )
     yield "launches", replace(chip, figures=_without(chip.figures))
 
 
 def _without(figures: Mapping[str, Quantity]) -> dict[str, Quantity]:
     """The figures with every fixed cost of a launch at zero."""
     gone = {f"calibration.{n}" for n in _LAUNCHES}
-    return {n: replace(q, value=0.0, low=0.0, high=0.0) if n in gone else q for n, q in figures.items()}
+    return {
+        n: replace(q, value=0.0, low=0.0, high=0.0) if n in gone else q for n, q in figures.items()
+    }
 
 
-def advise(graph: Graph, sizes: Sizes, chip: Chip, precision: MatrixPrecision, options: Options = DEFAULT) -> list[Advice]:
-    """What would take time off an item, by trying it: larger batches, other dtypes, steps left out, more on-chip memory."""
+def advise(
+    graph: Graph, sizes: Sizes, chip: Chip, precision: MatrixPrecision, options: Options = DEFAULT
+) -> list[Advice]:
+    """What would take time off an item, by trying it: larger batches, other dtypes, steps left out,
+    more on-chip memory.
+    """
 
     def per_item(batch: int, on: Chip, dtype: MatrixPrecision, chosen: Options) -> float:
         bound = prepare(graph, replace(sizes, batch=batch))
@@ -82,15 +96,31 @@ def advise(graph: Graph, sizes: Sizes, chip: Chip, precision: MatrixPrecision, o
 def _trials(
     sizes: Sizes, chip: Chip, precision: MatrixPrecision, options: Options
 ) -> Iterator[tuple[str, str, int, Chip, MatrixPrecision, Options]]:
-    yield f"batch {sizes.batch * 2}", "a batch takes longer to gather", sizes.batch * 2, chip, precision, options
+    yield (
+        f"batch {sizes.batch * 2}",
+        "a batch takes longer to gather",
+        sizes.batch * 2,
+        chip,
+        precision,
+        options,
+    )
     for other in (MatrixPrecision.INT8, MatrixPrecision.FP8):
         if other in chip.peak_flops and chip.bits(other) < chip.bits(precision):
-            yield other.value, "if quality holds: check with --quality", sizes.batch, chip, other, options
+            yield (
+                other.value,
+                "if quality holds: check with --quality",
+                sizes.batch,
+                chip,
+                other,
+                options,
+            )
             break
     for step in options.without:
         left = replace(options, without=tuple(s for s in options.without if s != step))
         yield f"the compiler step '{step}'", "", sizes.batch, chip, precision, left
     near = chip.near
     if near is not None:
-        larger = replace(chip, sram=tuple(replace(s, bytes=s.bytes * 2) if s == near else s for s in chip.sram))
+        larger = replace(
+            chip, sram=tuple(replace(s, bytes=s.bytes * 2) if s == near else s for s in chip.sram)
+        )
         yield f"twice the {near.name}", "another chip", sizes.batch, larger, precision, options

@@ -22,11 +22,17 @@ LONGEST_MESSAGE = 600
 
 
 class TenfoldError(Exception):
-    """Base of all errors that Tenfold raises on purpose. The message is one line, whatever names it quotes."""
+    """Base of all errors that Tenfold raises on purpose. The message is one line, whatever names it
+    quotes.
+    """
 
     def __init__(self, message: str) -> None:
         line = " ".join(message.split())
-        super().__init__(line if len(line) <= LONGEST_MESSAGE else f"{line[: LONGEST_MESSAGE - 20]} … {line[-17:]}")
+        super().__init__(
+            line
+            if len(line) <= LONGEST_MESSAGE
+            else f"{line[: LONGEST_MESSAGE - 20]} … {line[-17:]}"
+        )
 
 
 class InputError(TenfoldError):
@@ -39,9 +45,15 @@ class UnknownName(InputError):
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
         by_lower = {n.lower(): n for n in names}
-        near = [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)]
+        near = [
+            by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)
+        ]
         more = f" … and {len(names) - 12} more" if len(names) > 12 else ""
-        meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:12])}{more}"
+        meant = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"known: {', '.join(names[:12])}{more}"
+        )
         super().__init__(f"unknown {what} '{name}': {meant}{' ' + hint if hint else ''}")
         self.name = name
         self.nearest = tuple(near)
@@ -68,8 +80,9 @@ class DoesNotFit(InputError):
 
     def __init__(self, model: str, needed_bytes: float, chip: str, have_bytes: float) -> None:
         super().__init__(
-            f"{model} needs {needed_bytes / 1e9:.3f} GB (weights and largest live activations), "
-            f"{chip} has {have_bytes / 1e9:.3f} GB: use a smaller batch, a narrower dtype or another chip"
+            f"{model} needs {needed_bytes / 1e9:.3f} GB (weights and largest live activations),"
+            f" {chip} has {have_bytes / 1e9:.3f} GB: use a smaller batch, a narrower dtype or"
+            " another chip"
         )
         self.needed_bytes = needed_bytes
         self.have_bytes = have_bytes

@@ -20,7 +20,9 @@ class Estimate:
 
     def __post_init__(self) -> None:
         if not self.low <= self.value <= self.high:
-            raise ValueError(f"an estimate needs low <= value <= high, got {self.low}, {self.value}, {self.high}")
+            raise ValueError(
+                f"an estimate needs low <= value <= high, got {self.low}, {self.value}, {self.high}"
+            )
 
     @staticmethod
     def exact(value: float) -> Estimate:

@@ -1,4 +1,6 @@
-"""Single operators as kernels: what a row of a request asks for, with its operands in off-chip memory."""
+"""Single operators as kernels: what a row of a request asks for, with its operands in off-chip
+memory.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +30,21 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "gelu": ("rows", "cols"),
 }
 DTYPES: Mapping[str, DType] = {
-    "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8, "tf32": DType.F32,
+    "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8,
+    "tf32": DType.F32,
 }  # fmt: skip
 
-# Measured decode kernels of grouped attention (ai-dynamo/aiconfigurator, A100 and H100) end 1.7 to 1.9 times sooner than
-# off-chip memory could deliver all keys and values; as if half of them were read. Whole models count every byte.
+# Measured decode kernels of grouped attention (ai-dynamo/aiconfigurator, A100 and H100) end 1.7 to
+# 1.9 times sooner than off-chip memory could deliver all keys and values; as if half of them were
+# read. Whole models count every byte.
 GROUPED_CACHE_READ = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row: what to run, in which dtype, with which extents; ``line`` is its line in the file."""
+    """One row: what to run, in which dtype, with which extents; ``line`` is its line in the
+    file.
+    """
 
     line: int
     op: str
@@ -48,15 +54,18 @@ class Request:
 
 
 def kernel_of(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
-    """The kernel of one call, as a whole. Raises InputError for extents that contradict each other."""
+    """The kernel of one call, as a whole. Raises InputError for extents that contradict each
+    other.
+    """
     return _KERNELS[r.op](r, chip, precision)
 
 
 def parts_of(kernel: Kernel, r: Request, chip: Chip) -> tuple[Kernel, ...]:
     """The kernels that the call of ``kernel`` runs as: itself on a GPU or processor.
 
-    On a software-scheduled chip attention and softmax run in parts, and a product on its own has no neighbour to overlap
-    with: operands that fit are fetched whole, then used, and a result that fits stays for its consumer.
+    On a software-scheduled chip attention and softmax run in parts, and a product on its own has no
+    neighbour to overlap with: operands that fit are fetched whole, then used, and a result that
+    fits stays for its consumer.
     """
     if chip.kind != "systolic":
         return (kernel,)
@@ -65,7 +74,9 @@ def parts_of(kernel: Kernel, r: Request, chip: Chip) -> tuple[Kernel, ...]:
     return twice(kernel) if r.op == "softmax" else _alone(kernel, chip)
 
 
-def _graph(kind: str, dtype: DType, shapes: Sequence[tuple[int, ...]], attrs: Mapping[str, Attr]) -> Graph:
+def _graph(
+    kind: str, dtype: DType, shapes: Sequence[tuple[int, ...]], attrs: Mapping[str, Attr]
+) -> Graph:
     """A graph of one op."""
     scope = Scope()
     names = tuple(f"x{i}" for i in range(len(shapes)))
@@ -76,7 +87,12 @@ def _graph(kind: str, dtype: DType, shapes: Sequence[tuple[int, ...]], attrs: Ma
 
 
 def _single(
-    kind: str, chip: Chip, precision: MatrixPrecision, dtype: DType, shapes: list[tuple[int, ...]], attrs: Mapping[str, Attr]
+    kind: str,
+    chip: Chip,
+    precision: MatrixPrecision,
+    dtype: DType,
+    shapes: list[tuple[int, ...]],
+    attrs: Mapping[str, Attr],
 ) -> Kernel:
     """The kernel that the op table and the lowering make of one op."""
     graph = _graph(kind, dtype, shapes, attrs)
@@ -88,7 +104,8 @@ def _single(
 def _matmul(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     """Either operand may be the stationary one: the second counts as weights.
 
-    On a GPU an fp8 product comes and goes in 16 bits, as in serving: its activations are quantized first.
+    On a GPU an fp8 product comes and goes in 16 bits, as in serving: its activations are quantized
+    first.
     """
     e, width = r.extents, chip.bits(precision) / 8
     m, n, k = e["m"], e["n"], e["k"]
@@ -108,7 +125,9 @@ def _matmul(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     )
 
 
-def _row_wise(kind: str, attrs: Mapping[str, Attr], affine: bool) -> Callable[[Request, Chip, MatrixPrecision], Kernel]:
+def _row_wise(
+    kind: str, attrs: Mapping[str, Attr], affine: bool
+) -> Callable[[Request, Chip, MatrixPrecision], Kernel]:
     def kernel(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
         rows, cols = r.extents["rows"], r.extents["cols"]
         shapes: list[tuple[int, ...]] = [(rows, cols)] + ([(cols,), (cols,)] if affine else [])
@@ -126,7 +145,9 @@ def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     batch, heads, kv_heads, dim = e["batch"], e["heads"], e["kv_heads"], e["head_dim"]
     group = heads // kv_heads
     read = GROUPED_CACHE_READ if decode and group > 1 and chip.kind == "gpu" else 1.0
-    attention = Attention(batch, heads, kv_heads, q_len, kv_len, dim, causal, writes_cache=not decode, cache_read=read)
+    attention = Attention(
+        batch, heads, kv_heads, q_len, kv_len, dim, causal, writes_cache=not decode, cache_read=read
+    )
     keys = math.ceil(kv_len * attention.computed)
     kv = 2 * batch * kv_len * kv_heads * dim * width * read
     q = batch * q_len * heads * dim * width
@@ -136,7 +157,10 @@ def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
         ops=("attention",),
         kind=Lowering.MATRIX,
         precision=precision,
-        products=(Product(batch * kv_heads, q_len * group, keys, dim), Product(batch * kv_heads, q_len * group, dim, keys)),
+        products=(
+            Product(batch * kv_heads, q_len * group, keys, dim),
+            Product(batch * kv_heads, q_len * group, dim, keys),
+        ),
         flops=4 * scores * dim,
         vector_ops=4 * scores,
         transcendentals=scores,
@@ -152,17 +176,24 @@ def _attention_graph(r: Request, chip: Chip, precision: MatrixPrecision) -> tupl
     decode = r.op == "attention_decode"
     batch, heads, kv_heads, dim = e["batch"], e["heads"], e["kv_heads"], e["head_dim"]
     queries, keys = (1, e["kv_len"]) if decode else (e["q_len"], e["q_len"])
-    shapes = [(batch, heads, queries, dim), (batch, kv_heads, keys, dim), (batch, kv_heads, keys, dim)]
+    shapes = [
+        (batch, heads, queries, dim),
+        (batch, kv_heads, keys, dim),
+        (batch, kv_heads, keys, dim),
+    ]
     attrs: dict[str, Attr] = {"is_causal": int(not decode and bool(e["causal"]))}
     return build(_graph("attention", DTYPES[r.dtype], shapes, attrs), chip, precision, 1).kernels
 
 
 def _moe(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
-    """Experts of the most loaded rank: two products for each expert that has tokens (Shazeer et al. 2017, section 2)."""
+    """Experts of the most loaded rank: two products for each expert that has tokens (Shazeer et al.
+    2017, section 2).
+    """
     e = r.extents
     if e["experts"] % e["ep"] or e["topk"] > e["experts"]:
         raise InputError(
-            f"{e['experts']} experts with top-{e['topk']} over {e['ep']} ranks: experts must divide by ep and topk not exceed them"
+            f"{e['experts']} experts with top-{e['topk']} over {e['ep']} ranks: experts must divide"
+            " by ep and topk not exceed them"
         )
     gates = 2 if e["gated"] else 1
     counts = expert_counts(e["tokens"], e["experts"], e["topk"], e["ep"], r.distribution, r.line)
@@ -192,11 +223,14 @@ _DEALS = 9  # ways in which experts are dealt to ranks, of which the median is t
 
 
 @lru_cache(maxsize=4096)
-def expert_counts(tokens: int, experts: int, top_k: int, ranks: int, distribution: str, line: int) -> tuple[int, ...]:
+def expert_counts(
+    tokens: int, experts: int, top_k: int, ranks: int, distribution: str, line: int
+) -> tuple[int, ...]:
     """Tokens of each expert on the most loaded of ``ranks``.
 
-    ``balanced``, or ``power_law_ALPHA``: the popularity of experts are the quantiles of a density that falls with the power
-    ALPHA between one token and 80 % of all (the distribution of aiconfigurator's measurements), dealt to ranks at random.
+    ``balanced``, or ``power_law_ALPHA``: the popularity of experts are the quantiles of a density
+    that falls with the power ALPHA between one token and 80 % of all (the distribution of
+    aiconfigurator's measurements), dealt to ranks at random.
     """
     routed = tokens * top_k
     if distribution == "balanced":
@@ -207,13 +241,18 @@ def expert_counts(tokens: int, experts: int, top_k: int, ranks: int, distributio
     counts = np.floor(wanted)
     missing = round(routed - counts.sum())
     while missing > 0:  # the largest remainders first, nobody above all tokens
-        order = np.argsort(-(wanted - counts) + (counts >= tokens) * tokens, kind="stable")[:missing]
+        order = np.argsort(-(wanted - counts) + (counts >= tokens) * tokens, kind="stable")[
+            :missing
+        ]
         counts[order] += 1
         wanted, missing = np.maximum(wanted, counts), round(routed - counts.sum())
     if ranks == 1:
         return tuple(int(c) for c in counts)
     rng = np.random.default_rng(0)
-    deals = [max(rng.permutation(counts).reshape(ranks, -1), key=lambda rank: float(rank.sum())) for _ in range(_DEALS)]
+    deals = [
+        max(rng.permutation(counts).reshape(ranks, -1), key=lambda rank: float(rank.sum()))
+        for _ in range(_DEALS)
+    ]
     return tuple(int(c) for c in sorted(deals, key=lambda rank: float(rank.sum()))[_DEALS // 2])
 
 
@@ -232,7 +271,10 @@ def _exponent(distribution: str, line: int) -> float:
     except ValueError:
         alpha = math.nan
     if name != "power_law" or not 0 < alpha < 100:
-        raise InputError(f"line {line}, column 'distribution': found '{distribution}', allowed are balanced and power_law_ALPHA")
+        raise InputError(
+            f"line {line}, column 'distribution': found '{distribution}', allowed are balanced and"
+            " power_law_ALPHA"
+        )
     return alpha
 
 
@@ -252,8 +294,26 @@ def _alone(kernel: Kernel, chip: Chip) -> tuple[Kernel, ...]:
     if not kernel.products or not chip.near_bytes:
         return (kernel,)
     if t.total > chip.near_bytes or chip.activation_level:
-        return (replace(kernel, traffic=replace(t, outputs=0)) if t.outputs <= chip.near_bytes else kernel,)
-    fetch = replace(kernel, name="fetch", ops=("copy",), kind=Lowering.MOVE, products=(), flops=0, vector_ops=0, transcendentals=0,
-                    traffic=Traffic(inputs=t.reads))  # fmt: skip
-    use = replace(kernel, traffic=Traffic(near_weights=t.weights, near_inputs=t.inputs, near_outputs=t.outputs))
+        return (
+            (
+                replace(kernel, traffic=replace(t, outputs=0))
+                if t.outputs <= chip.near_bytes
+                else kernel
+            ),
+        )
+    fetch = replace(
+        kernel,
+        name="fetch",
+        ops=("copy",),
+        kind=Lowering.MOVE,
+        products=(),
+        flops=0,
+        vector_ops=0,
+        transcendentals=0,
+        traffic=Traffic(inputs=t.reads),
+    )
+    use = replace(
+        kernel,
+        traffic=Traffic(near_weights=t.weights, near_inputs=t.inputs, near_outputs=t.outputs),
+    )
     return fetch, use

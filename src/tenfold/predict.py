@@ -19,7 +19,14 @@ RESULT_COLUMNS = ("time_s", "bound", "energy_j")
 _DEFAULTS = {"tp": "1", "ep": "1", "gated": "1", "causal": "1"}
 _FLAGS = ("causal", "gated")
 LONGEST_NUMBER = 18  # digits
-_LARGEST = {"q_len": 2**24, "kv_len": 2**30, "experts": 2**16, "topk": 2**16, "ep": 2**16, "tp": 2**16}
+_LARGEST = {
+    "q_len": 2**24,
+    "kv_len": 2**30,
+    "experts": 2**16,
+    "topk": 2**16,
+    "ep": 2**16,
+    "tp": 2**16,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,9 @@ def request_of(line: int, row: Mapping[str, str]) -> Request:
         raise InputError(f"line {line}: unknown op '{op}': known are {', '.join(COLUMNS)}")
     dtype = row["dtype"].strip()
     if dtype not in DTYPES:
-        raise InputError(f"line {line}, column 'dtype': unknown dtype '{dtype}': known are {', '.join(DTYPES)}")
+        raise InputError(
+            f"line {line}, column 'dtype': unknown dtype '{dtype}': known are {', '.join(DTYPES)}"
+        )
     extents: dict[str, int] = {}
     for name in COLUMNS[op]:
         if name == "distribution":
@@ -89,22 +98,29 @@ def request_of(line: int, row: Mapping[str, str]) -> Request:
         if len(text) > LONGEST_NUMBER:
             raise InputError(f"line {line}, column '{name}': {text[:12]}… is beyond any machine")
         if not (text.isdecimal() and text.isascii()) or (int(text) == 0 and name not in _FLAGS):
-            raise InputError(f"line {line}, column '{name}': {op} needs a whole number above 0, found '{text}'")
+            raise InputError(
+                f"line {line}, column '{name}': {op} needs a whole number above 0, found '{text}'"
+            )
         limit = _LARGEST.get(name, 2**40)
         if int(text) > limit:
-            raise InputError(f"line {line}, column '{name}': {text} is beyond any machine (limit {limit})")
+            raise InputError(
+                f"line {line}, column '{name}': {text} is beyond any machine (limit {limit})"
+            )
         extents[name] = int(text)
     if op.startswith("attention") and extents["heads"] % extents["kv_heads"]:
-        raise InputError(f"line {line}: {extents['heads']} heads do not divide by {extents['kv_heads']} kv_heads")
+        raise InputError(
+            f"line {line}: {extents['heads']} heads do not divide by {extents['kv_heads']} kv_heads"
+        )
     return Request(line, op, dtype, extents, (row.get("distribution") or "").strip() or "balanced")
 
 
 def predict(request: Request, chip: Chip, source: str | None = None) -> Prediction:
-    """Time and energy of ``request`` on ``chip``, operands in off-chip memory, everything else idle.
+    """Time and energy of ``request`` on ``chip``, operands in off-chip memory, everything else
+    idle.
 
-    ``source`` names who measured: what one call costs beside the kernel differs from one to the other. Without it a
-    kernel in a graph of kernels is meant.
-    Raises InputError with the line for a dtype that the chip has not.
+    ``source`` names who measured: what one call costs beside the kernel differs from one to the
+    other. Without it a kernel in a graph of kernels is meant. Raises InputError with the line for a
+    dtype that the chip has not.
     """
     require_model(chip)
     try:
@@ -113,8 +129,12 @@ def predict(request: Request, chip: Chip, source: str | None = None) -> Predicti
         kernels = parts_of(kernel, request, chip)
         timed, counters = time_kernels(chip, kernels)
     except TenfoldError as error:
-        raise type(error)(f"line {request.line}: {error}") if isinstance(error, InputError) else error from error
-    seconds = sum(t.time_s for t in timed) - fetched_with(chip, kernels) + beside(chip, kernel, source)
+        raise (
+            type(error)(f"line {request.line}: {error}") if isinstance(error, InputError) else error
+        ) from error
+    seconds = (
+        sum(t.time_s for t in timed) - fetched_with(chip, kernels) + beside(chip, kernel, source)
+    )
     time = Estimate.within(seconds, chip.error(kernel.family))
     parts = dynamic_energy(chip, precision, counters)
     energy = Estimate.total(e.energy_j for e in parts) + static_power(chip, precision) * time
@@ -122,22 +142,34 @@ def predict(request: Request, chip: Chip, source: str | None = None) -> Predicti
 
 
 def fetched_with(chip: Chip, kernels: Sequence[Kernel]) -> float:
-    """Seconds counted twice where operands are fetched in a step of their own: that starts with the product."""
-    return chip.constant("kernel_s") if chip.kind == "systolic" and kernels[0].name == "fetch" else 0.0
+    """Seconds counted twice where operands are fetched in a step of their own: that starts with the
+    product.
+    """
+    return (
+        chip.constant("kernel_s") if chip.kind == "systolic" and kernels[0].name == "fetch" else 0.0
+    )
 
 
 def beside(chip: Chip, kernel: Kernel, source: str | None) -> float:
-    """Seconds that ``source`` measures beside the kernel, over what the kernel's own launch takes in a graph.
+    """Seconds that ``source`` measures beside the kernel, over what the kernel's own launch takes
+    in a graph.
 
-    Attention, experts and quantized products were fitted with a launch of their own, and have no offset.
+    Attention, experts and quantized products were fitted with a launch of their own, and have no
+    offset.
     """
     if source is None:
         return 0.0
     offset = chip.offset(source)
-    return offset - chip.constant("launch_s") if chip.kind == "gpu" and kernel.family in WITH_OFFSET else 0.0
+    return (
+        offset - chip.constant("launch_s")
+        if chip.kind == "gpu" and kernel.family in WITH_OFFSET
+        else 0.0
+    )
 
 
-def predict_all(requests: Sequence[Request], chip: Chip, source: str | None = None) -> Iterator[Prediction]:
+def predict_all(
+    requests: Sequence[Request], chip: Chip, source: str | None = None
+) -> Iterator[Prediction]:
     """Predictions in order; equal rows are computed once."""
     seen: dict[tuple[object, ...], Prediction] = {}
     for r in requests:

@@ -28,7 +28,9 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the user wants of the free dimensions; None means the first default that the model accepts."""
+    """What the user wants of the free dimensions; None means the first default that the model
+    accepts.
+    """
 
     batch: int = 1
     seq: int | None = None
@@ -39,7 +41,9 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One run of the main job on ``chip``. ``rent`` and ``footprint`` are for a million items; None where not asked or no price."""
+    """One run of the main job on ``chip``. ``rent`` and ``footprint`` are for a million items; None
+    where not asked or no price.
+    """
 
     run: Run
     chip: Chip
@@ -50,45 +54,66 @@ class Profile:
 
 
 def load(model: str | Path, phase: str | None = None) -> Graph:
-    """The graph of an ONNX file, of a Hugging Face ``config.json`` (or the folder it is in), or of a zoo model.
+    """The graph of an ONNX file, of a Hugging Face ``config.json`` (or the folder it is in), or of
+    a zoo model.
 
-    ``phase`` is forward, prefill or decode, for networks that generate token by token.
-    Raises UnknownName for a name that is none of them, ModelError for a broken file, InputError for a phase that it does not have.
+    ``phase`` is forward, prefill or decode, for networks that generate token by token. Raises
+    UnknownName for a name that is none of them, ModelError for a broken file, InputError for a
+    phase that it does not have.
     """
     path = Path(model)
     if len(str(model)) > 1024:
-        raise InputError(f"'{str(model)[:60]}…' is no path and no name of a model: it has {len(str(model)):,} characters")
+        raise InputError(
+            f"'{str(model)[:60]}…' is no path and no name of a model: it has {len(str(model)):,}"
+            " characters"
+        )
     if path.is_dir() and (path / "config.json").is_file():
         path = path / "config.json"
     if path.suffix not in (".onnx", ".json") and not path.exists():
         return zoo.model(str(model)).graph(phase)
     if path.is_dir():
-        raise InputError(f"the folder '{model}' holds no config.json: give an .onnx file, a config.json or a name from `tenfold models`")
+        raise InputError(
+            f"the folder '{model}' holds no config.json: give an .onnx file, a config.json or a"
+            " name from `tenfold models`"
+        )
     if not path.is_file():
-        raise InputError(f"there is no file '{model}': give the path of an .onnx file or a config.json, or a name from `tenfold models`")
+        raise InputError(
+            f"there is no file '{model}': give the path of an .onnx file or a config.json, or a"
+            " name from `tenfold models`"
+        )
     if path.suffix == ".json":
         return load_config(path, phase)
     if phase not in (None, "forward"):
-        raise InputError(f"an ONNX file has no phase '{phase}', only forward: what it computes is what is in it")
+        raise InputError(
+            f"an ONNX file has no phase '{phase}', only forward: what it computes is what is in it"
+        )
     return load_onnx(path)
 
 
 def roles(graph: Graph) -> dict[str, str]:
     """What each free dimension of the inputs is: batch, seq, height, width, or other.
 
-    The first axis is the batch, unless it is named after length or time; the spatial axes of a rank-4 float input are
-    height and width; an axis named after length or time, or the second one, is the sequence.
+    The first axis is the batch, unless it is named after length or time; the spatial axes of a
+    rank-4 float input are height and width; an axis named after length or time, or the second one,
+    is the sequence.
     """
     found: dict[str, str] = {}
     for name in graph.inputs:
         value = graph.values[name]
         shape = value.shape or ()
         image = len(shape) == 4 and value.dtype.is_float
-        last = len(shape) == 4 and isinstance(shape[3], int) and shape[3] in (1, 3, 4) and not isinstance(shape[1], int)
+        last = (
+            len(shape) == 4
+            and isinstance(shape[3], int)
+            and shape[3] in (1, 3, 4)
+            and not isinstance(shape[1], int)
+        )
         state = len(shape) == 3 and name.lower() in STATES
         for axis, d in enumerate(shape):
             for s in symbols_of(d):
-                found.setdefault(s, "batch" if state and axis == 1 else _role(s, axis, image, channels_last=last))
+                found.setdefault(
+                    s, "batch" if state and axis == 1 else _role(s, axis, image, channels_last=last)
+                )
     return found
 
 
@@ -111,17 +136,28 @@ def candidates(graph: Graph, wanted: Sizes) -> Iterator[dict[str, int]]:
 
     Raises InputError for a size below 1, or one that the model has no dimension for.
     """
-    for name, size in (("batch", wanted.batch), ("seq", wanted.seq), ("height", wanted.height), ("width", wanted.width)):
+    for name, size in (
+        ("batch", wanted.batch),
+        ("seq", wanted.seq),
+        ("height", wanted.height),
+        ("width", wanted.width),
+    ):
         if size is not None and size < 1:
             raise InputError(f"{name} must be at least 1, got {size}")
     kinds = roles(graph)
     for name in ("seq", "height", "width"):
         if getattr(wanted, name) is not None and name not in kinds.values():
-            raise InputError(f"the model has no free {name}: its free dimensions are {', '.join(graph.symbols) or 'none'}")
+            raise InputError(
+                f"the model has no free {name}: its free dimensions are"
+                f" {', '.join(graph.symbols) or 'none'}"
+            )
     named = dict(wanted.named)
     unknown = sorted(set(named) - set(kinds))
     if unknown:
-        raise InputError(f"the model has no free dimension '{unknown[0]}': it has {', '.join(graph.symbols) or 'none'}")
+        raise InputError(
+            f"the model has no free dimension '{unknown[0]}': it has"
+            f" {', '.join(graph.symbols) or 'none'}"
+        )
     seen: list[dict[str, int]] = []
     for height, width in IMAGES:
         for seq in SEQUENCES:
@@ -150,7 +186,8 @@ class Bound:
 
 
 def prepare(graph: Graph, wanted: Sizes) -> Bound:
-    """``graph`` bound to what the user wants, open sizes at the first defaults that the model accepts.
+    """``graph`` bound to what the user wants, open sizes at the first defaults that the model
+    accepts.
 
     Raises InputError for sizes the model has not, ModelError where it accepts none.
     """
@@ -164,17 +201,25 @@ def prepare(graph: Graph, wanted: Sizes) -> Bound:
     raise first
 
 
-def profile(graph: Graph, chip: str, sizes: Sizes, *, dtype: str | None = None, region: str | None = None) -> Profile:
-    """``graph`` on ``chip``: time, energy and, with ``region``, money and carbon for a million items.
+def profile(
+    graph: Graph, chip: str, sizes: Sizes, *, dtype: str | None = None, region: str | None = None
+) -> Profile:
+    """``graph`` on ``chip``: time, energy and, with ``region``, money and carbon for a million
+    items.
 
-    Raises InputError (UnknownName, UnsupportedDType, DoesNotFit …) for what cannot be, MissingFigure for
-    a figure that nobody published.
+    Raises InputError (UnknownName, UnsupportedDType, DoesNotFit …) for what cannot be,
+    MissingFigure for a figure that nobody published.
     """
     return profile_bound(prepare(graph, sizes), chip, dtype=dtype, region=region)
 
 
 def profile_bound(
-    bound: Bound, chip: str | Chip, *, dtype: str | None = None, region: str | None = None, options: Options = DEFAULT
+    bound: Bound,
+    chip: str | Chip,
+    *,
+    dtype: str | None = None,
+    region: str | None = None,
+    options: Options = DEFAULT,
 ) -> Profile:
     """As ``profile``, for a graph that is bound already, on a chip by name or as a record."""
     record = chip_named(chip) if isinstance(chip, str) else chip
@@ -184,4 +229,11 @@ def profile_bound(
         return Profile(run, record, bound.batch, bound.sizes)
     seconds = run.time_s * (MILLION / bound.batch)
     joules = run.energy_j * (MILLION / bound.batch)
-    return Profile(run, record, bound.batch, bound.sizes, rent(record, seconds, region), footprint(record, joules, region))
+    return Profile(
+        run,
+        record,
+        bound.batch,
+        bound.sizes,
+        rent(record, seconds, region),
+        footprint(record, joules, region),
+    )

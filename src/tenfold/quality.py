@@ -32,9 +32,10 @@ SEED = 2026
 class Quality:
     """A precision against the file's own, on the same inputs.
 
-    ``cosine`` is the least over items and outputs, ``sqnr_db`` signal over rounding noise of all outputs together, ``top1``
-    the share of rows whose largest entry is the same. ``worst`` is the op whose own rounding is the loudest against its
-    result, ``covered`` the share of contraction arithmetic that runs in the precision.
+    ``cosine`` is the least over items and outputs, ``sqnr_db`` signal over rounding noise of all
+    outputs together, ``top1`` the share of rows whose largest entry is the same. ``worst`` is the
+    op whose own rounding is the loudest against its result, ``covered`` the share of contraction
+    arithmetic that runs in the precision.
     """
 
     scheme: str
@@ -48,18 +49,25 @@ class Quality:
 
 
 def inputs_from(path: Path, graph: Graph) -> dict[str, Array]:
-    """The arrays of an .npz file, by the names of the model's inputs. Raises InputError for what is missing or no array file."""
+    """The arrays of an .npz file, by the names of the model's inputs. Raises InputError for what is
+    missing or no array file.
+    """
     try:
         with path.open("rb") as stream:
             file = np.load(stream, allow_pickle=False)
             arrays = {n: file[n] for n in file.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path}: inputs come as an .npz file with one array for each of {', '.join(graph.inputs)}") from error
+        raise InputError(
+            f"cannot read {path}: inputs come as an .npz file with one array for each of"
+            f" {', '.join(graph.inputs)}"
+        ) from error
     return arrays
 
 
 def seeded_inputs(graph: Graph, seed: int) -> dict[str, Array]:
-    """Inputs when the user has none: normal floats, whole numbers within the tables that they look up, masks of ones."""
+    """Inputs when the user has none: normal floats, whole numbers within the tables that they look
+    up, masks of ones.
+    """
     rng = np.random.default_rng(seed)
     limits = _limits(graph)
     feeds: dict[str, Array] = {}
@@ -80,7 +88,10 @@ def _limits(graph: Graph) -> dict[str, int]:
     source = {n: n for n in graph.inputs}
     limits: dict[str, int] = {}
     for op in graph.ops:
-        if op.kind in ("cast", "reshape", "unsqueeze", "squeeze", "identity", "transpose") and op.inputs[0] in source:
+        if (
+            op.kind in ("cast", "reshape", "unsqueeze", "squeeze", "identity", "transpose")
+            and op.inputs[0] in source
+        ):
             source[op.outputs[0]] = source[op.inputs[0]]
         if op.kind == "gather" and op.inputs[1] in source:
             table = graph.values[op.inputs[0]].dims
@@ -97,17 +108,26 @@ CHECKED = (MatrixPrecision.BF16, MatrixPrecision.FP16, MatrixPrecision.INT8)
 def checkable(precision: MatrixPrecision) -> None:
     """Raises InputError for a precision whose numerics are not modelled."""
     if precision not in CHECKED:
-        raise InputError(f"there is nothing to check in {precision.value}: quality is checked for {', '.join(CHECKED)}")
+        raise InputError(
+            f"there is nothing to check in {precision.value}: quality is checked for"
+            f" {', '.join(CHECKED)}"
+        )
 
 
-def quality(graph: Graph, chip: Chip, dtype: str | None, inputs: Mapping[str, Array] | None = None) -> list[Quality]:
-    """The quality of ``dtype`` (the chip's best by default) for a bound ``graph``: int8 both with dynamic and with calibrated ranges.
+def quality(
+    graph: Graph, chip: Chip, dtype: str | None, inputs: Mapping[str, Array] | None = None
+) -> list[Quality]:
+    """The quality of ``dtype`` (the chip's best by default) for a bound ``graph``: int8 both with
+    dynamic and with calibrated ranges.
 
     Raises InputError for a model without weights, or a dtype whose numerics are those of the file.
     """
     missing = [n for n, a in graph.constants.items() if a is None]
     if missing:
-        raise InputError(f"quality needs the weights, and {graph.name} has none ('{missing[0]}' …): give an ONNX file")
+        raise InputError(
+            f"quality needs the weights, and {graph.name} has none ('{missing[0]}' …): give an ONNX"
+            " file"
+        )
     precision = chip.storage(dtype)
     checkable(precision)
     program = build(graph, chip, precision, 1, Options(keep_weights=True))
@@ -116,12 +136,23 @@ def quality(graph: Graph, chip: Chip, dtype: str | None, inputs: Mapping[str, Ar
     try:
         exact = run_program(program, feeds)
     except (IndexError, ValueError, TypeError, ArithmeticError) as error:
-        raise InputError(f"{graph.name} cannot be run on {given}: {error}: give others with --inputs") from error
-    ranges = [feeds] if inputs is not None else [seeded_inputs(graph, SEED + 1 + run) for run in range(CALIBRATION_RUNS)]
-    return [_compare(program, name, n, feeds, exact, given) for name, n in _schemes(program, precision, ranges)]
+        raise InputError(
+            f"{graph.name} cannot be run on {given}: {error}: give others with --inputs"
+        ) from error
+    ranges = (
+        [feeds]
+        if inputs is not None
+        else [seeded_inputs(graph, SEED + 1 + run) for run in range(CALIBRATION_RUNS)]
+    )
+    return [
+        _compare(program, name, n, feeds, exact, given)
+        for name, n in _schemes(program, precision, ranges)
+    ]
 
 
-def _schemes(program: Program, precision: MatrixPrecision, calibration: list[dict[str, Array]]) -> list[tuple[str, Numerics]]:
+def _schemes(
+    program: Program, precision: MatrixPrecision, calibration: list[dict[str, Array]]
+) -> list[tuple[str, Numerics]]:
     if precision is MatrixPrecision.BF16:
         return [("bf16", Narrow(np.dtype(ml_dtypes.bfloat16)))]
     if precision is MatrixPrecision.FP16:
@@ -133,7 +164,12 @@ def _schemes(program: Program, precision: MatrixPrecision, calibration: list[dic
 
 
 def _compare(
-    program: Program, name: str, numerics: Numerics, feeds: Mapping[str, Array], exact: Mapping[str, Array], given: str
+    program: Program,
+    name: str,
+    numerics: Numerics,
+    feeds: Mapping[str, Array],
+    exact: Mapping[str, Array],
+    given: str,
 ) -> Quality:
     got = run_program(program, feeds, numerics=numerics)
     floats = [n for n, a in exact.items() if a.dtype.kind == "f" and a.size]
@@ -166,7 +202,10 @@ def _cosine(a: Array, b: Array) -> float:
 def _sqnr(want: list[Array], got: list[Array]) -> float:
     """10 log10 of signal over noise power, in dB; infinite where nothing differs."""
     signal = sum(float((w.astype(np.float64) ** 2).sum()) for w in want)
-    noise = sum(float(((w.astype(np.float64) - g.astype(np.float64)) ** 2).sum()) for w, g in zip(want, got, strict=True))
+    noise = sum(
+        float(((w.astype(np.float64) - g.astype(np.float64)) ** 2).sum())
+        for w, g in zip(want, got, strict=True)
+    )
     if not math.isfinite(noise):
         return -math.inf
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
@@ -182,7 +221,9 @@ def _covered(program: Program, numerics: Numerics) -> float:
     for op in program.graph.ops:
         flops = int(op_work(program.graph, op).contraction_flops)
         total += flops
-        done += flops if not isinstance(numerics, Integer) or _is_quantised(program.graph, op) else 0
+        done += (
+            flops if not isinstance(numerics, Integer) or _is_quantised(program.graph, op) else 0
+        )
     return done / total if total else 1.0
 
 
@@ -192,7 +233,9 @@ def _is_quantised(graph: Graph, op: Op) -> bool:
 
 
 def _loudest(program: Program, numerics: Numerics, feeds: Mapping[str, Array]) -> tuple[str, float]:
-    """The op with the least SQNR when only its own operands are rounded, everything before it exact."""
+    """The op with the least SQNR when only its own operands are rounded, everything before it
+    exact.
+    """
     graph = program.graph
     live: dict[str, Array | None] = {**graph.constants, **feeds}
     rng = np.random.default_rng(0)

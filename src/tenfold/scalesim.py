@@ -1,8 +1,10 @@
-"""SCALE-Sim's cycle counts, exactly, from its own files (Samajdar et al., ISPASS 2020; SCALE-Sim v3).
+"""SCALE-Sim's cycle counts, exactly, from its own files (Samajdar et al., ISPASS 2020; SCALE-Sim
+v3).
 
-A layer is a product Sr x T by T x Sc on an array of R x C cells, in one of three dataflows. Weights or activations are
-loaded, streamed and drained one fold after the other, with nothing overlapped; the count is that of the last cycle's index, so one less
-than the length. Stalls, which depend on the order of prefetches, are left out: these are the cycles without them.
+A layer is a product Sr x T by T x Sc on an array of R x C cells, in one of three dataflows. Weights
+or activations are loaded, streamed and drained one fold after the other, with nothing overlapped;
+the count is that of the last cycle's index, so one less than the length. Stalls, which depend on
+the order of prefetches, are left out: these are the cycles without them.
 """
 
 from __future__ import annotations
@@ -58,19 +60,29 @@ class Report:
     compute_util: float
 
 
-HEADER = "LayerID, Total Cycles (incl. prefetch), Total Cycles, Stall Cycles, Overall Util %, Mapping Efficiency %, Compute Util %,"
+HEADER = (
+    "LayerID, Total Cycles (incl. prefetch), Total Cycles, Stall Cycles, Overall Util %, Mapping"
+    " Efficiency %, Compute Util %,"
+)
 
 
 def read_config(text: str) -> Config:
-    """The array and dataflow of a SCALE-Sim configuration. Raises InputError naming the option that is missing or wrong."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None, inline_comment_prefixes=("#", ";"))
+    """The array and dataflow of a SCALE-Sim configuration. Raises InputError naming the option that
+    is missing or wrong.
+    """
+    parser = configparser.ConfigParser(
+        strict=False, interpolation=None, inline_comment_prefixes=("#", ";")
+    )
     try:
         parser.read_string(text)
     except configparser.Error as error:
         raise InputError(f"not a SCALE-Sim configuration: {str(error).splitlines()[0]}") from error
     section = "architecture_presets"
     if not parser.has_section(section):
-        raise InputError(f"the configuration has no section [{section}]: found {', '.join(parser.sections()) or 'none'}")
+        raise InputError(
+            f"the configuration has no section [{section}]: found"
+            f" {', '.join(parser.sections()) or 'none'}"
+        )
 
     def option(name: str) -> str:
         if not parser.has_option(section, name):
@@ -80,7 +92,11 @@ def read_config(text: str) -> Config:
     flow = option("Dataflow").lower()
     if flow not in list(Dataflow):
         raise InputError(f"Dataflow is '{flow}': allowed are {', '.join(Dataflow)}")
-    return Config(_size(option("ArrayHeight"), "ArrayHeight"), _size(option("ArrayWidth"), "ArrayWidth"), Dataflow(flow))
+    return Config(
+        _size(option("ArrayHeight"), "ArrayHeight"),
+        _size(option("ArrayWidth"), "ArrayWidth"),
+        Dataflow(flow),
+    )
 
 
 def _size(text: str, where: str) -> int:
@@ -89,11 +105,20 @@ def _size(text: str, where: str) -> int:
     return int(text)
 
 
-_CONV = ("IFMAP height", "IFMAP width", "filter height", "filter width", "channels", "filters", "strides")
+_CONV = (
+    "IFMAP height",
+    "IFMAP width",
+    "filter height",
+    "filter width",
+    "channels",
+    "filters",
+    "strides",
+)
 
 
 def read_topology(text: str) -> list[Layer]:
-    """The layers of a topology: convolutions, or matrix products where the first line names M, N and K.
+    """The layers of a topology: convolutions, or matrix products where the first line names M, N
+    and K.
 
     Raises InputError with the line for missing fields, or sizes that are no whole numbers above 0.
     """
@@ -101,20 +126,30 @@ def read_topology(text: str) -> list[Layer]:
         numbered = enumerate(list(csv.reader(io.StringIO(text))), 1)
     except csv.Error as error:
         raise InputError(f"the topology is no CSV: {error}") from error
-    lines = [(i, [c.strip() for c in row]) for i, row in numbered if any(c.strip() for c in row) and not row[0].lstrip().startswith("#")]
+    lines = [
+        (i, [c.strip() for c in row])
+        for i, row in numbered
+        if any(c.strip() for c in row) and not row[0].lstrip().startswith("#")
+    ]
     if not lines:
         raise InputError("the topology is empty")
     header = [c.lower() for c in lines[0][1] if c]
     gemm = header[1:4] == ["m", "n", "k"]
     if len(header) == 4 and not gemm:
-        raise InputError(f"the first line of a topology of products must be Layer, M, N, K, found {', '.join(header)}")
+        raise InputError(
+            "the first line of a topology of products must be Layer, M, N, K, found"
+            f" {', '.join(header)}"
+        )
     needed = 4 if gemm else 8
     layers = []
     for number, row in lines[1:]:
         if len(row) < needed:
             raise InputError(f"line {number} of the topology has {len(row)} fields, needs {needed}")
         names = ("M", "N", "K") if gemm else _CONV
-        sizes = [_size(c, f"line {number} of the topology, {n}:") for c, n in zip(row[1:needed], names, strict=True)]
+        sizes = [
+            _size(c, f"line {number} of the topology, {n}:")
+            for c, n in zip(row[1:needed], names, strict=True)
+        ]
         layers.append(Layer(row[0], *sizes) if gemm else _convolution(number, row[0], *sizes))
     if not layers:
         raise InputError("the topology has no layers after its first line")
@@ -125,8 +160,14 @@ def _convolution(line: int, name: str, *sizes: int) -> Layer:
     """Lowered to a product by im2col, without padding, batch 1."""
     height, width, filter_height, filter_width, channels, filters, stride = sizes
     if filter_height > height or filter_width > width:
-        raise InputError(f"line {line} of the topology: a filter of {filter_height} x {filter_width} does not fit {height} x {width}")
-    out = [-(-(size - f + stride) // stride) for size, f in ((height, filter_height), (width, filter_width))]
+        raise InputError(
+            f"line {line} of the topology: a filter of {filter_height} x {filter_width} does not"
+            f" fit {height} x {width}"
+        )
+    out = [
+        -(-(size - f + stride) // stride)
+        for size, f in ((height, filter_height), (width, filter_width))
+    ]
     return Layer(name, out[0] * out[1], filters, filter_height * filter_width * channels)
 
 
@@ -157,10 +198,14 @@ def _layer(c: Config, number: int, layer: Layer) -> Report:
 
 
 def compute_report(rows: Sequence[Report]) -> str:
-    """COMPUTE_REPORT.csv in SCALE-Sim's form; the column with prefetch, an estimate there, repeats the cycles."""
+    """COMPUTE_REPORT.csv in SCALE-Sim's form; the column with prefetch, an estimate there, repeats
+    the cycles.
+    """
     lines = [HEADER]
     lines += [
-        f"{r.layer}, {r.total_cycles}, {r.total_cycles}, 0, {r.overall_util}, {r.mapping_efficiency}, {r.compute_util}," for r in rows
+        f"{r.layer}, {r.total_cycles}, {r.total_cycles}, 0, {r.overall_util},"
+        f" {r.mapping_efficiency}, {r.compute_util},"
+        for r in rows
     ]
     return "\n".join(lines) + "\n"
 
@@ -172,7 +217,9 @@ def run(config: Path, topology: Path) -> list[Report]:
         try:
             read.append(reader(path.read_text(encoding="utf-8-sig")))
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+            raise InputError(
+                f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}"
+            ) from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     return report(read[0], read[1])  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Quantities with units, parsed once at the border into SI floats.
 
-``parse("28 MiB", "bytes")`` is 29360128.0.  Decimal and binary prefixes are never confused:
-GB is 1e9 bytes, GiB is 2**30.  Inside Tenfold a quantity is a plain float whose name carries the unit.
+``parse("28 MiB", "bytes")`` is 29360128.0.  Decimal and binary prefixes are never confused: GB is
+1e9 bytes, GiB is 2**30.  Inside Tenfold a quantity is a plain float whose name carries the unit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,19 @@ import re
 
 from tenfold.errors import UnitError
 
-_SI = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_SI = {
+    "": 1.0,
+    "n": 1e-9,
+    "u": 1e-6,
+    "µ": 1e-6,
+    "m": 1e-3,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "E": 1e18,
+}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
 
@@ -23,14 +35,35 @@ def _prefixed(symbol: str, prefixes: str, *, binary: bool = False) -> dict[str, 
 
 
 _TABLES: dict[str, dict[str, float]] = {
-    "time_s": _prefixed("s", "nuµm") | {"min": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0, "days": 86400.0, "years": 31557600.0},
+    "time_s": (
+        _prefixed("s", "nuµm")
+        | {
+            "min": 60.0,
+            "h": 3600.0,
+            "hours": 3600.0,
+            "d": 86400.0,
+            "days": 86400.0,
+            "years": 31557600.0,
+        }
+    ),
     "bytes": _prefixed("B", "kMGTPE", binary=True) | {"bytes": 1.0},
-    "bytes_per_s": {f"{u}/s": f for u, f in _prefixed("B", "kMGTPE", binary=True).items()}
-    | {f"{p}bit/s": f / 8 for p, f in _SI.items() if p and p in "kMGTPE"},
+    "bytes_per_s": (
+        {f"{u}/s": f for u, f in _prefixed("B", "kMGTPE", binary=True).items()}
+        | {f"{p}bit/s": f / 8 for p, f in _SI.items() if p and p in "kMGTPE"}
+    ),
     "frequency_hz": _prefixed("Hz", "kMGT"),
-    "flops_per_s": {f"{p}{u}": f for p, f in _SI.items() if p and p in "GTPE" for u in ("FLOPS", "OPS", "FLOP/s", "OP/s")},
+    "flops_per_s": {
+        f"{p}{u}": f
+        for p, f in _SI.items()
+        if p and p in "GTPE"
+        for u in ("FLOPS", "OPS", "FLOP/s", "OP/s")
+    },
     "power_w": _prefixed("W", "mkMG"),
-    "energy_j": _prefixed("J", "numkMG") | {"pJ": 1e-12} | {f"{p}Wh": f * 3600 for p, f in _SI.items() if p in "kMGT"},
+    "energy_j": (
+        _prefixed("J", "numkMG")
+        | {"pJ": 1e-12}
+        | {f"{p}Wh": f * 3600 for p, f in _SI.items() if p in "kMGT"}
+    ),
     "area_m2": {"mm2": 1e-6, "cm2": 1e-4},
     "length_m": {"nm": 1e-9},
     "usd": {"USD": 1.0, "$": 1.0},
@@ -38,7 +71,12 @@ _TABLES: dict[str, dict[str, float]] = {
     "usd_per_w": {"USD/W": 1.0},
     "usd_per_w_s": {"USD/W/year": 1 / 31557600.0, "USD/W/month": 12 / 31557600.0},
     "usd_per_j": {"USD/kWh": 1 / 3.6e6},
-    "kgco2e_per_j": {"kg/kWh": 1 / 3.6e6, "g/kWh": 1e-3 / 3.6e6, "gCO2e/kWh": 1e-3 / 3.6e6, "kgCO2e/kWh": 1 / 3.6e6},
+    "kgco2e_per_j": {
+        "kg/kWh": 1 / 3.6e6,
+        "g/kWh": 1e-3 / 3.6e6,
+        "gCO2e/kWh": 1e-3 / 3.6e6,
+        "kgCO2e/kWh": 1 / 3.6e6,
+    },
     "rate_per_s": {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600},
     "fraction": {"": 1.0, "%": 0.01},
     "count": {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9},
@@ -56,12 +94,18 @@ def parse(text: str, dimension: str) -> float:
     match = _QUANTITY.match(text)
     allowed = ", ".join(sorted(u for u in table if u))
     if not match:
-        raise UnitError(f"'{text}' is not a number with a unit: write for example '10 {next(iter(table))}' (units: {allowed})")
+        raise UnitError(
+            f"'{text}' is not a number with a unit: write for example '10 {next(iter(table))}'"
+            f" (units: {allowed})"
+        )
     number, unit = match.groups()
     if unit not in table:
         found = f"has the unknown unit '{unit}'" if unit else "has no unit"
         like = next((u for u in ("ms", "GB", "W") if u in table), next(iter(table)))
-        raise UnitError(f"'{text}' {found} for {dimension}: write for example '{number}{like}' (allowed are {allowed})")
+        raise UnitError(
+            f"'{text}' {found} for {dimension}: write for example '{number}{like}' (allowed are"
+            f" {allowed})"
+        )
     value = float(number) * table[unit]
     if not math.isfinite(value):
         raise UnitError(f"'{text}' is beyond what can be computed with")
@@ -84,7 +128,9 @@ _STEPS = (
 
 
 def show(value: float, unit: str, digits: int = 3) -> str:
-    """``value`` in SI with a decimal prefix and ``digits`` significant digits: ``show(0.0123, 's')`` is '12.3 ms'."""
+    """``value`` in SI with a decimal prefix and ``digits`` significant digits:
+    ``show(0.0123, 's')`` is '12.3 ms'.
+    """
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}"
     rounded = float(f"{value:.{digits - 1}e}")

@@ -1,4 +1,6 @@
-"""Measured times: rows of a CSV, checked at the border so that nothing is fitted to a faulty file."""
+"""Measured times: rows of a CSV, checked at the border so that nothing is fitted to a faulty
+file.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was run, how long it took, who measured it, and the group with which it is fitted on or held out.
+    """What was run, how long it took, who measured it, and the group with which it is fitted on or
+    held out.
 
     ``power_w`` is the mean power while it ran in a loop, where that was measured.
     """
@@ -46,27 +49,44 @@ class Measured:
 def read_measured(text: str) -> list[Measured]:
     """The rows of a CSV with the columns of ``tenfold predict`` and a time.
 
-    The time is in one of ``time_s``, ``time_ms``, ``time_us``, or in ``time`` with a unit. Optional columns: ``source`` says who
-    measured, ``power_w`` the mean power while the row ran in a loop. Raises InputError with line and column for whatever is
-    missing, unknown, not positive, or in mixed units.
+    The time is in one of ``time_s``, ``time_ms``, ``time_us``, or in ``time`` with a unit. Optional
+    columns: ``source`` says who measured, ``power_w`` the mean power while the row ran in a loop.
+    Raises InputError with line and column for whatever is missing, unknown, not positive, or in
+    mixed units.
     """
     reader = rows_of(text)
     names = list(reader.fieldnames or ())
     for needed in ("op", "dtype"):
         if needed not in names:
-            raise InputError(f"line 1: there is no column '{needed}': needed are op, dtype, the extents and a time")
+            raise InputError(
+                f"line 1: there is no column '{needed}': needed are op, dtype, the extents and a"
+                " time"
+            )
     timed = [n for n in names if n in TIME_COLUMNS or n == "time"]
     if len(timed) != 1:
-        found = f"found {', '.join(timed)} (mixed units)" if timed else f"found none among {', '.join(names)}"
-        raise InputError(f"line 1: needs exactly one column of time - {', '.join(TIME_COLUMNS)}, or time with a unit in each row - {found}")
+        found = (
+            f"found {', '.join(timed)} (mixed units)"
+            if timed
+            else f"found none among {', '.join(names)}"
+        )
+        raise InputError(
+            f"line 1: needs exactly one column of time - {', '.join(TIME_COLUMNS)}, or time with a"
+            f" unit in each row - {found}"
+        )
     rows, seen_unit = [], ""
     for row in each(reader):
         line = reader.line_num
         if None in row or any(v is None for v in row.values()):
-            raise InputError(f"line {line} has {'more' if None in row else 'fewer'} fields than the first line names")
+            raise InputError(
+                f"line {line} has {'more' if None in row else 'fewer'} fields than the first line"
+                " names"
+            )
         seconds, unit = _time(line, timed[0], row[timed[0]].strip())
         if seen_unit and unit != seen_unit:
-            raise InputError(f"line {line}, column 'time': found the unit '{unit}' after '{seen_unit}': one unit for all rows")
+            raise InputError(
+                f"line {line}, column 'time': found the unit '{unit}' after '{seen_unit}': one unit"
+                " for all rows"
+            )
         seen_unit = unit
         rows.append(_row(line, row, seconds))
     if not rows:
@@ -85,7 +105,9 @@ def _time(line: int, column: str, text: str) -> tuple[float, str]:
         try:
             seconds, unit = float(text) * TIME_COLUMNS[column], column
         except ValueError:
-            raise InputError(f"line {line}, column '{column}': needs a number above 0, found '{text}'") from None
+            raise InputError(
+                f"line {line}, column '{column}': needs a number above 0, found '{text}'"
+            ) from None
     if not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"line {line}, column '{column}': a time must be above 0, found '{text}'")
     return seconds, unit
@@ -94,18 +116,35 @@ def _time(line: int, column: str, text: str) -> tuple[float, str]:
 def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
     source = (row.get("source") or "").strip() or DEFAULT_SOURCE
     if not source.isprintable() or len(source) > LONGEST_SOURCE:
-        raise InputError(f"line {line}, column 'source': needs a name of at most {LONGEST_SOURCE} printable characters")
+        raise InputError(
+            f"line {line}, column 'source': needs a name of at most {LONGEST_SOURCE} printable"
+            " characters"
+        )
     op = row["op"].strip()
     if op == FORWARD:
         dtype = row["dtype"].strip()
         if dtype not in DTYPES:
-            raise InputError(f"line {line}, column 'dtype': unknown dtype '{dtype}': known are {', '.join(DTYPES)}")
-        what = Forward(_text(line, row, "model"), _whole(line, row, "batch"), _whole(line, row, "seq"), dtype)
+            raise InputError(
+                f"line {line}, column 'dtype': unknown dtype '{dtype}': known are"
+                f" {', '.join(DTYPES)}"
+            )
+        what = Forward(
+            _text(line, row, "model"), _whole(line, row, "batch"), _whole(line, row, "seq"), dtype
+        )
         return Measured(what, seconds, source, f"{FORWARD} {what.model}")
     if op not in COLUMNS:
-        raise InputError(f"line {line}, column 'op': unknown operator '{op}': known are {', '.join((*COLUMNS, FORWARD))}")
+        raise InputError(
+            f"line {line}, column 'op': unknown operator '{op}': known are"
+            f" {', '.join((*COLUMNS, FORWARD))}"
+        )
     request = request_of(line, row)
-    return Measured(request, seconds, source, group_of(request), _power(line, (row.get("power_w") or "").strip()))
+    return Measured(
+        request,
+        seconds,
+        source,
+        group_of(request),
+        _power(line, (row.get("power_w") or "").strip()),
+    )
 
 
 def _power(line: int, text: str) -> float | None:
@@ -116,7 +155,9 @@ def _power(line: int, text: str) -> float | None:
     except ValueError:
         power = math.nan
     if not (math.isfinite(power) and power > 0):
-        raise InputError(f"line {line}, column 'power_w': needs a number of watts above 0, found '{text}'")
+        raise InputError(
+            f"line {line}, column 'power_w': needs a number of watts above 0, found '{text}'"
+        )
     return power
 
 
@@ -129,8 +170,16 @@ def _text(line: int, row: Mapping[str, str], column: str) -> str:
 
 def _whole(line: int, row: Mapping[str, str], column: str) -> int:
     text = _text(line, row, column)
-    if not (text.isdecimal() and text.isascii() and len(text) <= LONGEST_NUMBER and 0 < int(text) <= 2**30):
-        raise InputError(f"line {line}, column '{column}': {FORWARD} needs a whole number from 1 to 2**30, found '{text[:20]}'")
+    if not (
+        text.isdecimal()
+        and text.isascii()
+        and len(text) <= LONGEST_NUMBER
+        and 0 < int(text) <= 2**30
+    ):
+        raise InputError(
+            f"line {line}, column '{column}': {FORWARD} needs a whole number from 1 to 2**30, found"
+            f" '{text[:20]}'"
+        )
     return int(text)
 
 
@@ -146,20 +195,30 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 
 
 def group_of(r: Request) -> str:
-    """Rows of one group are fitted on or held out together: neighbours of a row must not be fitted on when it is scored."""
+    """Rows of one group are fitted on or held out together: neighbours of a row must not be fitted
+    on when it is scored.
+    """
     return " ".join((r.op, r.dtype, *(str(r.extents[n]) for n in _GROUPS[r.op])))
 
 
 def split(rows: Sequence[Measured], every: int = 3) -> tuple[list[Measured], list[Measured]]:
-    """Rows to fit on, and every ``every``-th group of each operator, in the order of its name's digest, to score.
+    """Rows to fit on, and every ``every``-th group of each operator, in the order of its name's
+    digest, to score.
 
     An operator of few rows keeps them all to fit on.
     """
     groups: dict[str, set[str]] = {}
     for m in rows:
         groups.setdefault(m.group.split()[0], set()).add(m.group)
-    enough = {op for op in groups if sum(m.group.split()[0] == op for m in rows) >= ENOUGH_TO_HOLD_OUT}
-    held = {g for op, names in groups.items() for g in sorted(names, key=_digest)[::every] if len(names) > 1 and op in enough}
+    enough = {
+        op for op in groups if sum(m.group.split()[0] == op for m in rows) >= ENOUGH_TO_HOLD_OUT
+    }
+    held = {
+        g
+        for op, names in groups.items()
+        for g in sorted(names, key=_digest)[::every]
+        if len(names) > 1 and op in enough
+    }
     return [m for m in rows if m.group not in held], [m for m in rows if m.group in held]
 
 

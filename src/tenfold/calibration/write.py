@@ -24,25 +24,41 @@ def chip_text(name: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+        raise InputError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}"
+        ) from error
 
 
 def with_constants(text: str, c: Calibration, key: str, source: str) -> str:
-    """``text`` of a chip file with the constants and errors of ``c``, whose provenance is ``source`` under the name ``key``.
+    """``text`` of a chip file with the constants and errors of ``c``, whose provenance is
+    ``source`` under the name ``key``.
 
     Where the file has another source of that name, the name is numbered.
     """
     known = text
-    key = next(k for k in (key, *(f"{key}_{i}" for i in range(2, 10_000))) if not re.search(rf"^\s*{k}\s*=", known, re.M))
+    key = next(
+        k
+        for k in (key, *(f"{key}_{i}" for i in range(2, 10_000)))
+        if not re.search(rf"^\s*{k}\s*=", known, re.M)
+    )
     constants, offsets = entries(c)
     lines = text.rstrip("\n").split("\n")
     lines = _put(lines, "sources", {key: text_of(source)})
-    lines = _put(lines, "calibration", {n: _figure(v, key, note) for n, (v, note) in constants.items()})
-    return "\n".join(_put(lines, "offsets", {n: _figure(v, key, note) for n, (v, note) in offsets.items()})) + "\n"
+    lines = _put(
+        lines, "calibration", {n: _figure(v, key, note) for n, (v, note) in constants.items()}
+    )
+    return (
+        "\n".join(
+            _put(lines, "offsets", {n: _figure(v, key, note) for n, (v, note) in offsets.items()})
+        )
+        + "\n"
+    )
 
 
 def entries(c: Calibration) -> tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]:
-    """Constants and offsets by name, each as a value with its unit and a note of how it came out."""
+    """Constants and offsets by name, each as a value with its unit and a note of how it came
+    out.
+    """
     constants: dict[str, tuple[str, str]] = {}
     offsets: dict[str, tuple[str, str]] = {}
     for f in c.families:
@@ -52,13 +68,20 @@ def entries(c: Calibration) -> tuple[dict[str, tuple[str, str]], dict[str, tuple
         for name, value in f.offsets.items():
             offsets[name] = (_valued("_s", value), "")
         for name in f.covers:
-            constants[f"{name}_error"] = (f"{f.interval:.3f}", f"nine of ten of the rows fitted on; {note}")
+            constants[f"{name}_error"] = (
+                f"{f.interval:.3f}",
+                f"nine of ten of the rows fitted on; {note}",
+            )
     return constants, offsets
 
 
 def _score(fitted_on: tuple[float, ...], held_out: tuple[float, ...]) -> str:
     def mean(errors: tuple[float, ...]) -> str:
-        return f"{sum(map(abs, errors)) / len(errors):.1%} on {len(errors)} rows" if errors else "no rows"
+        return (
+            f"{sum(map(abs, errors)) / len(errors):.1%} on {len(errors)} rows"
+            if errors
+            else "no rows"
+        )
 
     return f"mean error {mean(fitted_on)} fitted on, {mean(held_out)} held out"
 
@@ -70,7 +93,11 @@ def _valued(name: str, value: float) -> str:
 
 
 def _figure(value: str, key: str, note: str) -> str:
-    return f'{{ value = "{value}", status = "fitted", source = "{key}"' + (f", note = {text_of(note)}" if note else "") + " }"
+    return (
+        f'{{ value = "{value}", status = "fitted", source = "{key}"'
+        + (f", note = {text_of(note)}" if note else "")
+        + " }"
+    )
 
 
 def _key(name: str) -> str:
@@ -81,7 +108,9 @@ def _put(lines: list[str], section: str, values: Mapping[str, str]) -> list[str]
     """Lines in which ``section`` has these keys, those that were there replaced."""
     if not values:
         return lines
-    starts = [i for i, line in enumerate(lines) if (m := _SECTION.match(line)) and m.group(1) == section]
+    starts = [
+        i for i, line in enumerate(lines) if (m := _SECTION.match(line)) and m.group(1) == section
+    ]
     if not starts:
         return [*lines, "", f"[{section}]", *(f"{_key(k)} = {v}" for k, v in values.items())]
     first = starts[0] + 1
@@ -97,19 +126,28 @@ def _put(lines: list[str], section: str, values: Mapping[str, str]) -> list[str]
 
 
 def writable(path: Path, *, force: bool, stem: str | None = None) -> None:
-    """Raises InputError, before anything is measured or fitted, where a chip file cannot be written to ``path``."""
+    """Raises InputError, before anything is measured or fitted, where a chip file cannot be written
+    to ``path``.
+    """
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}")
     if path.exists() and not force:
-        raise InputError(f"{path} is there already: give --force to replace it, or another --output")
+        raise InputError(
+            f"{path} is there already: give --force to replace it, or another --output"
+        )
     if stem is not None and path.name != f"{stem}.toml":
-        raise InputError(f"the file of a chip is named after it: --output must end in {stem}.toml, found {path.name}")
+        raise InputError(
+            f"the file of a chip is named after it: --output must end in {stem}.toml, found"
+            f" {path.name}"
+        )
 
 
 def write_chip(path: Path, text: str, *, force: bool) -> None:
-    """Write a chip file and read it back. Raises InputError where it is there already and ``force`` is not given."""
+    """Write a chip file and read it back. Raises InputError where it is there already and ``force``
+    is not given.
+    """
     writable(path, force=force)
     before = path.read_bytes() if path.exists() else None
     try:

@@ -47,7 +47,9 @@ class _Overhead(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A place with its grid's annual mean intensity in kgCO2e a joule; ``source`` names the year."""
+    """A place with its grid's annual mean intensity in kgCO2e a joule; ``source`` names the
+    year.
+    """
 
     name: str
     location: str
@@ -78,7 +80,13 @@ def regions() -> Mapping[str, Region]:
     except msgspec.MsgspecError as error:
         raise DataFileError(f"{path.name}: {error}") from error
     return {
-        name: Region(name, r.location, units.parse(r.grid, "kgco2e_per_j"), r.carbon_free_share, f"{file.source}, {file.year}")
+        name: Region(
+            name,
+            r.location,
+            units.parse(r.grid, "kgco2e_per_j"),
+            r.carbon_free_share,
+            f"{file.source}, {file.year}",
+        )
         for name, r in file.region.items()
     }
 
@@ -109,16 +117,20 @@ def assumption(name: str) -> Estimate:
 def footprint(chip: Chip, chip_energy_j: Estimate, region: str) -> Footprint:
     """Operational carbon of ``chip_energy_j`` joules drawn by ``chip`` in ``region``.
 
-    energy = chip x system share x PUE (Patterson et al. 2021, section 2.5); carbon = energy x grid intensity,
-    location-based annual mean. The system share is the chip's published system power over its TDP where there
-    are both, else a measured general ratio.
+    energy = chip x system share x PUE (Patterson et al. 2021, section 2.5); carbon = energy x grid
+    intensity, location-based annual mean. The system share is the chip's published system power
+    over its TDP where there are both, else a measured general ratio.
     """
     place = region_named(region)
     share = system_share(chip)
     pue = assumption("pue")
     host = _times(chip_energy_j, share, 1.0)
     facility = _times(chip_energy_j + host, pue, 1.0)
-    entries = (("chip", chip_energy_j), ("host and board", host), ("cooling and power delivery", facility))
+    entries = (
+        ("chip", chip_energy_j),
+        ("host and board", host),
+        ("cooling and power delivery", facility),
+    )
     total = Estimate.total(e for _, e in entries)
     return Footprint(entries, total * place.kgco2e_per_j, place)
 
@@ -129,11 +141,17 @@ def _times(energy: Estimate, factor: Estimate, less: float) -> Estimate:
 
 
 def system_share(chip: Chip) -> Estimate:
-    """Power of the chip with its board and share of the host over the chip's own: published powers, else a measured general ratio."""
+    """Power of the chip with its board and share of the host over the chip's own: published powers,
+    else a measured general ratio.
+    """
     if "system_power" in chip.figures and "tdp" in chip.figures:
         ratio = chip.figures["system_power"].value / chip.figures["tdp"].value
         if ratio >= 1:
-            return Estimate(ratio, min(ratio, assumption("system_over_chip").low), max(ratio, assumption("system_over_chip").high))
+            return Estimate(
+                ratio,
+                min(ratio, assumption("system_over_chip").low),
+                max(ratio, assumption("system_over_chip").high),
+            )
     return assumption("system_over_chip")
 
 
@@ -151,7 +169,8 @@ class Envelope:
 def envelope(power_w: float, time_s: float, region: str | None) -> Envelope:
     """``power_w`` for ``time_s``: energy, carbon and how far an electric car would drive on it.
 
-    Without a region the grid is the US average of 2020. Raises InputError for a power or time that is not positive.
+    Without a region the grid is the US average of 2020. Raises InputError for a power or time that
+    is not positive.
     """
     if power_w <= 0 or time_s <= 0:
         raise InputError(f"power and time must be above 0, got {power_w:g} W for {time_s:g} s")
@@ -163,4 +182,10 @@ def envelope(power_w: float, time_s: float, region: str | None) -> Envelope:
         rate, grid = place.kgco2e_per_j, f"{place.name} ({place.location}), mean of 2024"
     per_mile = assumption("ev_kwh_per_mile")
     kwh = energy / J_PER_KWH
-    return Envelope(energy, energy * rate, rate, grid, Estimate(kwh / per_mile.value, kwh / per_mile.high, kwh / per_mile.low))
+    return Envelope(
+        energy,
+        energy * rate,
+        rate,
+        grid,
+        Estimate(kwh / per_mile.value, kwh / per_mile.high, kwh / per_mile.low),
+    )

@@ -20,7 +20,8 @@ def names() -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def chip(name: str) -> Chip:
-    """The chip called ``name`` in the catalogue, a path to a chip file, or ``host`` for this machine.
+    """The chip called ``name`` in the catalogue, a path to a chip file, or ``host`` for this
+    machine.
 
     Raises UnknownName with the nearest names, DataFileError for a faulty file.
     """
@@ -40,8 +41,25 @@ def chip(name: str) -> Chip:
 
 
 def _calibrated(record: Chip) -> Chip:
-    """The chip with the constants of the relative that its file names, where it has none of its own."""
-    return record.with_calibration_of(chip(record.calibration_from)) if record.calibration_from else record
+    """The chip with the constants of the relative that its file names, where it has none of its
+    own.
+    """
+    return (
+        record.with_calibration_of(chip(record.calibration_from))
+        if record.calibration_from
+        else record
+    )
 
 
-__all__ = ["CATALOGUE", "Chip", "Matrix", "MatrixPrecision", "Quantity", "Sram", "chip", "names", "read_chip", "what_if"]
+__all__ = [
+    "CATALOGUE",
+    "Chip",
+    "Matrix",
+    "MatrixPrecision",
+    "Quantity",
+    "Sram",
+    "chip",
+    "names",
+    "read_chip",
+    "what_if",
+]

@@ -12,18 +12,31 @@ from tenfold.chips.record import Chip, MatrixPrecision, Quantity, Sram
 # fp32 operations a cycle and core: two fused multiply-add units of the vector width (assumed)
 _LANES = {"avx512f": 64, "avx2": 32, "avx": 16}
 _VECTORS = {"avx512f": 512, "avx": 256}  # bits of a register; 128 without
-_NARROW = {"avx512_vnni": (MatrixPrecision.INT8, 4.0), "avx_vnni": (MatrixPrecision.INT8, 4.0), "avx512_bf16": (MatrixPrecision.BF16, 2.0)}
-_MEMORY_PER_CORE = 10e9  # bytes a second that one core can draw (assumed; `calibrate host` measures it)
+_NARROW = {
+    "avx512_vnni": (MatrixPrecision.INT8, 4.0),
+    "avx_vnni": (MatrixPrecision.INT8, 4.0),
+    "avx512_bf16": (MatrixPrecision.BF16, 2.0),
+}
+_MEMORY_PER_CORE = (
+    10e9  # bytes a second that one core can draw (assumed; `calibrate host` measures it)
+)
 
 
 def host_chip() -> Chip:
     """This machine: cores, vector width and clock from /proc/cpuinfo, memory bandwidth assumed."""
     info = _read("/proc/cpuinfo")
     flags = set((re.search(r"^flags\s*:\s*(.*)$", info, re.M) or ["", ""])[1].split())
-    model = (re.search(r"^model name\s*:\s*(.*)$", info, re.M) or ["", platform.processor() or "unknown processor"])[1]
+    model = (
+        re.search(r"^model name\s*:\s*(.*)$", info, re.M)
+        or ["", platform.processor() or "unknown processor"]
+    )[1]
     mhz = float((re.search(r"^cpu MHz\s*:\s*([\d.]+)$", info, re.M) or ["", "2500"])[1])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory_kib = float((re.search(r"^MemTotal:\s*(\d+)", _read("/proc/meminfo"), re.M) or ["", "8388608"])[1])
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    memory_kib = float(
+        (re.search(r"^MemTotal:\s*(\d+)", _read("/proc/meminfo"), re.M) or ["", "8388608"])[1]
+    )
     lanes = next((n for flag, n in _LANES.items() if flag in flags), 8)
     clock = mhz * 1e6
     peak = {MatrixPrecision.FP32: lanes * cores * clock}
@@ -34,10 +47,21 @@ def host_chip() -> Chip:
             "clock": _figure(clock, "verified", "cpuinfo"),
             "units": _figure(cores, "verified", "cpuinfo"),
             "vector_ops_per_cycle": _figure(lanes * cores, "derived", "cpuinfo"),
-            "vector_bits": _figure(next((b for flag, b in _VECTORS.items() if flag in flags), 128), "derived", "cpuinfo"),
+            "vector_bits": _figure(
+                next((b for flag, b in _VECTORS.items() if flag in flags), 128),
+                "derived",
+                "cpuinfo",
+            ),
             "memory.capacity": _figure(memory_kib * 1024, "verified", "meminfo"),
             "memory.bandwidth": _figure(cores * _MEMORY_PER_CORE, "assumed", "tenfold"),
-            "tdp": Quantity(cores * 4.0, cores * 1.0, cores * 10.0, "assumed", "tenfold", "watts per core, a share of a server"),
+            "tdp": Quantity(
+                cores * 4.0,
+                cores * 1.0,
+                cores * 10.0,
+                "assumed",
+                "tenfold",
+                "watts per core, a share of a server",
+            ),
         }
         | {f"sram.{s.name}.capacity": _figure(s.bytes, "verified", "sysfs") for s in sram}
         | {f"peak.{p.value}": _figure(v, "derived", "cpuinfo") for p, v in peak.items()}
@@ -78,8 +102,15 @@ def _caches(cores: int) -> tuple[Sram, ...]:
     """Data caches of level 2 and up: a level that one core has to itself counts once a core."""
     found: dict[str, float] = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size, shared = (_read(str(folder / n)).strip() for n in ("level", "type", "size", "shared_cpu_list"))
-        if kind in ("Data", "Unified") and level.isdecimal() and int(level) >= 2 and size.endswith("K"):
+        level, kind, size, shared = (
+            _read(str(folder / n)).strip() for n in ("level", "type", "size", "shared_cpu_list")
+        )
+        if (
+            kind in ("Data", "Unified")
+            and level.isdecimal()
+            and int(level) >= 2
+            and size.endswith("K")
+        ):
             alone = not any(c in shared for c in ",-")
             found[f"L{level}"] = float(size[:-1]) * 1024 * (cores if alone else 1)
     return tuple(Sram(n, b, None, None) for n, b in found.items())

@@ -1,8 +1,8 @@
 """The Chip record and the strict reader of its data file.
 
-A chip file gives each figure as ``{ value = "175 W", status = "verified", source = "key" }``; sources are
-spelled out once in ``[sources]``. Reading converts to SI, and the record checks itself: the peak must be
-arrays x rows x columns x clock x 2 within 2 % unless the file gives a reason.
+A chip file gives each figure as ``{ value = "175 W", status = "verified", source = "key" }``;
+sources are spelled out once in ``[sources]``. Reading converts to SI, and the record checks itself:
+the peak must be arrays x rows x columns x clock x 2 within 2 % unless the file gives a reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ Status = Literal["verified", "second-hand", "recalled", "derived", "assumed", "f
 Kind = Literal["systolic", "gpu", "host", "listed"]
 
 
-RELATIVE_ERROR_FACTOR = 2.0  # how much wider the interval is where constants come from a relative (assumed)
+RELATIVE_ERROR_FACTOR = (
+    2.0  # how much wider the interval is where constants come from a relative (assumed)
+)
 
 
 class MatrixPrecision(StrEnum):
@@ -39,7 +41,9 @@ class MatrixPrecision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One figure in SI with where it comes from. ``low`` and ``high`` bound it where sources disagree."""
+    """One figure in SI with where it comes from. ``low`` and ``high`` bound it where sources
+    disagree.
+    """
 
     value: float
     low: float
@@ -150,10 +154,10 @@ class Sram:
 class Chip:
     """One accelerator die or package as rented or bought; every number in SI.
 
-    ``activation_level`` names the on-chip memory that activations live in where they never go off chip.
-    ``whole_weight_tiles`` says that weights are stored and fetched in tiles of the array, padding included.
-    ``figures`` holds the Quantity (with status and source) behind each number by its path in the file,
-    for example ``memory.bandwidth`` or ``peak.bf16``.
+    ``activation_level`` names the on-chip memory that activations live in where they never go off
+    chip. ``whole_weight_tiles`` says that weights are stored and fetched in tiles of the array,
+    padding included. ``figures`` holds the Quantity (with status and source) behind each number by
+    its path in the file, for example ``memory.bandwidth`` or ``peak.bf16``.
     """
 
     name: str
@@ -178,11 +182,15 @@ class Chip:
     activation_level: str
     whole_weight_tiles: bool
     sources: Mapping[str, str]
-    base: Chip | None = None  # the chip of which figures were changed: energies an event stay its own
+    base: Chip | None = (
+        None  # the chip of which figures were changed: energies an event stay its own
+    )
 
     @property
     def achieved_share(self) -> float | None:
-        """What the best 16-bit matmul of many reached, over the peak; None where nobody has published it."""
+        """What the best 16-bit matmul of many reached, over the peak; None where nobody has
+        published it.
+        """
         figure = self.figures.get("achieved_matmul")
         peak = self.peak_flops.get(MatrixPrecision.BF16)
         return figure.value / peak if figure is not None and peak else None
@@ -198,13 +206,17 @@ class Chip:
 
     @property
     def host_bytes_per_s(self) -> float | None:
-        """Rate of the link to the host, where inputs and results of each pass cross it before and after."""
+        """Rate of the link to the host, where inputs and results of each pass cross it before and
+        after.
+        """
         link = self.figures.get("host.bandwidth")
         return link.value if link is not None and self.activation_level else None
 
     @property
     def near(self) -> Sram | None:
-        """The on-chip memory in which a compiler can keep buffers between kernels; None where hardware decides (caches)."""
+        """The on-chip memory in which a compiler can keep buffers between kernels; None where
+        hardware decides (caches).
+        """
         if self.kind != "systolic":
             return None
         named = {s.name: s for s in self.sram}
@@ -212,12 +224,20 @@ class Chip:
 
     @property
     def vector_lanes(self) -> int:
-        """fp32 numbers in one vector register of a processor; 256 bits where its file does not say."""
-        return max(1, int(self.figures["vector_bits"].value) // 32) if "vector_bits" in self.figures else 8
+        """fp32 numbers in one vector register of a processor; 256 bits where its file does not
+        say.
+        """
+        return (
+            max(1, int(self.figures["vector_bits"].value) // 32)
+            if "vector_bits" in self.figures
+            else 8
+        )
 
     @property
     def near_bytes(self) -> float:
-        """How much of ``near`` is free for that: half where the working buffers of the kernel that runs are in it too."""
+        """How much of ``near`` is free for that: half where the working buffers of the kernel that
+        runs are in it too.
+        """
         near = self.near
         if near is None:
             return 0.0
@@ -227,7 +247,8 @@ class Chip:
         """The figure at ``path``. Raises MissingFigure naming the ``result`` that needs it."""
         if path not in self.figures:
             raise MissingFigure(
-                f"{result} on {self.name} needs '{path}', which nobody has published: give it in the chip file, or choose another chip"
+                f"{result} on {self.name} needs '{path}', which nobody has published: give it in"
+                " the chip file, or choose another chip"
             )
         return self.figures[path]
 
@@ -235,16 +256,20 @@ class Chip:
         return self.figure("clock", result).value
 
     def constant(self, name: str) -> float:
-        """A fitted or assumed constant of the machine model. Raises MissingFigure where the file lacks it."""
+        """A fitted or assumed constant of the machine model. Raises MissingFigure where the file
+        lacks it.
+        """
         if self.kind == "host" and f"calibration.{name}" not in self.figures:
             raise MissingFigure(
-                f"time on {self.name} needs 'calibration.{name}', which its file lacks, as those of earlier versions do: "
-                "measure that machine again with `tenfold calibrate host`"
+                f"time on {self.name} needs 'calibration.{name}', which its file lacks, as those of"
+                " earlier versions do: measure that machine again with `tenfold calibrate host`"
             )
         return self.figure(f"calibration.{name}", "time").value
 
     def offset(self, source: str) -> float:
-        """Seconds that the calls of a measuring source take beside the kernel. Raises UnknownName for another one."""
+        """Seconds that the calls of a measuring source take beside the kernel. Raises UnknownName
+        for another one.
+        """
         path = f"offsets.{source}"
         if path not in self.figures:
             raise UnknownName("measuring source", source, self.measuring_sources)
@@ -255,20 +280,28 @@ class Chip:
         return tuple(n.removeprefix("offsets.") for n in self.figures if n.startswith("offsets."))
 
     def error(self, family: str) -> float:
-        """Factor less 1 within which nine of ten kernels of a family are expected: its own, or that of all kernels."""
+        """Factor less 1 within which nine of ten kernels of a family are expected: its own, or that
+        of all kernels.
+        """
         own = self.figures.get(f"calibration.{family}_error")
         return own.value if own is not None else self.constant("time_error")
 
-    def with_constants(self, values: Mapping[str, float], status: Status = "fitted", source: str = "given") -> Chip:
-        """This chip with these constants (``calibration.…`` or ``offsets.…`` by their path) in place of its own."""
+    def with_constants(
+        self, values: Mapping[str, float], status: Status = "fitted", source: str = "given"
+    ) -> Chip:
+        """This chip with these constants (``calibration.…`` or ``offsets.…`` by their path) in
+        place of its own.
+        """
         changed = {path: Quantity(v, v, v, status, source) for path, v in values.items()}
         return replace(self, figures={**self.figures, **changed})
 
     def with_calibration_of(self, relative: Chip) -> Chip:
-        """This chip with the constants that it lacks taken from ``relative``, marked so, and wider errors.
+        """This chip with the constants that it lacks taken from ``relative``, marked so, and wider
+        errors.
 
-        Fractions and factors carry over; seconds are cycles of the relative, at this chip's clock where both are published.
-        Where what the best matmul achieves is published of both, shares of the matrix peak are scaled by it.
+        Fractions and factors carry over; seconds are cycles of the relative, at this chip's clock
+        where both are published. Where what the best matmul achieves is published of both, shares
+        of the matrix peak are scaled by it.
         """
         figures = dict(self.figures)
         cycles = relative.clock_hz / self.clock_hz if relative.clock_hz and self.clock_hz else 1.0
@@ -282,17 +315,25 @@ class Chip:
             if name.endswith("_error"):
                 value = min(1.0, q.value * RELATIVE_ERROR_FACTOR)
             else:
-                value = q.value * cycles if name.endswith("_s") or name.startswith("offsets.") else q.value
+                value = (
+                    q.value * cycles
+                    if name.endswith("_s") or name.startswith("offsets.")
+                    else q.value
+                )
             if name in _SHARES_OF_PEAK:
                 value = min(1.0, value * achieves)
-            figures[name] = Quantity(value, value, value, "assumed", q.source, f"taken from {relative.name}")
+            figures[name] = Quantity(
+                value, value, value, "assumed", q.source, f"taken from {relative.name}"
+            )
         return replace(self, figures=figures, sources={**relative.sources, **self.sources})
 
     def storage(self, asked: str | None) -> MatrixPrecision:
-        """The dtype to compute in: the one asked for, else the best precision that the chip runs fast.
+        """The dtype to compute in: the one asked for, else the best precision that the chip runs
+        fast.
 
         Best precision is the fastest 16-bit float, else int8, else fp32: bf16 and fp16 keep quality
-        without a check, int8 must be asked for wherever the chip has a choice. A processor runs fp32.
+        without a check, int8 must be asked for wherever the chip has a choice. A processor runs
+        fp32.
 
         Raises UnsupportedDType with what the chip has.
         """
@@ -301,36 +342,54 @@ class Chip:
             try:
                 precision = MatrixPrecision(asked)
             except ValueError as error:
-                raise UnsupportedDType(f"unknown dtype '{asked}': allowed are {', '.join(MatrixPrecision)}") from error
+                raise UnsupportedDType(
+                    f"unknown dtype '{asked}': allowed are {', '.join(MatrixPrecision)}"
+                ) from error
             if precision not in have:
-                raise UnsupportedDType(f"{self.name} has no {asked} arithmetic: it has {', '.join(have)}")
+                raise UnsupportedDType(
+                    f"{self.name} has no {asked} arithmetic: it has {', '.join(have)}"
+                )
             return precision
-        order = [MatrixPrecision.BF16, MatrixPrecision.FP16, MatrixPrecision.INT8, MatrixPrecision.FP32]
+        order = [
+            MatrixPrecision.BF16,
+            MatrixPrecision.FP16,
+            MatrixPrecision.INT8,
+            MatrixPrecision.FP32,
+        ]
         for choice in reversed(order) if self.kind == "host" else order:
             if choice in have:
                 return choice
         raise UnsupportedDType(f"{self.name} publishes no arithmetic peak")
 
     def bits(self, precision: MatrixPrecision) -> int:
-        return {"int8": 8, "fp8": 8, "fp4": 4, "bf16": 16, "fp16": 16, "tf32": 32, "fp32": 32}[precision]
+        return {"int8": 8, "fp8": 8, "fp4": 4, "bf16": 16, "fp16": 16, "tf32": 32, "fp32": 32}[
+            precision
+        ]
 
 
 _DIMENSIONS = {
     "process": "length_m", "die_area": "area_m2", "transistors": "count", "clock": "frequency_hz",
-    "sustained_clock": "frequency_hz", "units": "count",
-    "vector_ops_per_cycle": "count", "vector_bits": "count", "tdp": "power_w", "idle_power": "power_w", "busy_power": "power_w",
+    "sustained_clock": "frequency_hz", "units": "count", "vector_ops_per_cycle": "count",
+    "vector_bits": "count", "tdp": "power_w", "idle_power": "power_w", "busy_power": "power_w",
     "system_power": "power_w", "achieved_matmul": "flops_per_s",
 }  # fmt: skip
 
-_SHARES_OF_PEAK = ("calibration.matrix_fraction", "calibration.attention_fraction", "calibration.moe_matrix_fraction")
+_SHARES_OF_PEAK = (
+    "calibration.matrix_fraction",
+    "calibration.attention_fraction",
+    "calibration.moe_matrix_fraction",
+)
 
-_CALIBRATION_UNITS = {"_s": "time_s", "_fraction": "fraction", "_rows": "count", "_share": "fraction", "_error": "fraction",
-                      "_factor": "fraction"}  # fmt: skip
+_CALIBRATION_UNITS = {
+    "_s": "time_s", "_fraction": "fraction", "_rows": "count", "_share": "fraction",
+    "_error": "fraction", "_factor": "fraction",
+}  # fmt: skip
 
 
 _PARTS = {
-    "capacity": "bytes", "bandwidth": "bytes_per_s", "read_bandwidth": "bytes_per_s", "write_bandwidth": "bytes_per_s",
-    "bandwidth_one_way": "bytes_per_s", "arrays": "count", "rows": "count", "columns": "count", "count": "count",
+    "capacity": "bytes", "bandwidth": "bytes_per_s", "read_bandwidth": "bytes_per_s",
+    "write_bandwidth": "bytes_per_s", "bandwidth_one_way": "bytes_per_s", "arrays": "count",
+    "rows": "count", "columns": "count", "count": "count",
 }  # fmt: skip
 
 
@@ -347,7 +406,8 @@ def dimension_of(path: str) -> str:
 def read_chip(path: Path) -> Chip:
     """The chip that the TOML file at ``path`` describes.
 
-    Raises DataFileError for an unknown field, a wrong type or unit, a missing source, or a failed self-check.
+    Raises DataFileError for an unknown field, a wrong type or unit, a missing source, or a failed
+    self-check.
     """
     try:
         file = msgspec.toml.decode(path.read_bytes(), type=_File)
@@ -374,7 +434,8 @@ def _quantity(figure: _Figure, dimension: str, where: str) -> Quantity:
         raise UnitError(f"{where}: {error}") from error
     if not low <= value <= high:
         raise UnitError(
-            f"{where}: needs low <= value <= high, got {figure.low or figure.value}, {figure.value}, {figure.high or figure.value}"
+            f"{where}: needs low <= value <= high, got {figure.low or figure.value},"
+            f" {figure.value}, {figure.high or figure.value}"
         )
     return Quantity(value, low, high, figure.status, figure.source, figure.note)
 
@@ -406,9 +467,13 @@ def _figures(file: _File) -> dict[str, Quantity]:
     if file.host:
         put("host.bandwidth", file.host.bandwidth, "bytes_per_s")
     for name, figure in file.calibration.items():
-        dimension = next((d for suffix, d in _CALIBRATION_UNITS.items() if name.endswith(suffix)), "")
+        dimension = next(
+            (d for suffix, d in _CALIBRATION_UNITS.items() if name.endswith(suffix)), ""
+        )
         if not dimension:
-            raise UnitError(f"calibration.{name}: the name must end in one of {', '.join(_CALIBRATION_UNITS)}")
+            raise UnitError(
+                f"calibration.{name}: the name must end in one of {', '.join(_CALIBRATION_UNITS)}"
+            )
         put(f"calibration.{name}", figure, dimension)
     for name, figure in file.offsets.items():
         put(f"offsets.{name}", figure, "time_s")
@@ -433,7 +498,11 @@ def _assemble(file: _File, figures: Mapping[str, Quantity]) -> Chip:
         units=whole("units") if "units" in figures else None,
         vector_ops_per_cycle=number("vector_ops_per_cycle"),
         peak_flops={p: figures[f"peak.{p.value}"].value for p in file.peak},
-        matrix=Matrix(whole("matrix.arrays"), whole("matrix.rows"), whole("matrix.columns")) if file.matrix else None,
+        matrix=(
+            Matrix(whole("matrix.arrays"), whole("matrix.rows"), whole("matrix.columns"))
+            if file.matrix
+            else None
+        ),
         memory_kind=file.memory.kind if file.memory else "",
         memory_bytes=number("memory.capacity"),
         memory_bytes_per_s=number("memory.bandwidth"),
@@ -460,18 +529,31 @@ PEAK_TOLERANCE = 0.02
 
 
 def _self_check(file: _File, chip: Chip, path: Path) -> None:
-    """The file's name is the chip's; peak = arrays x rows x columns x clock x 2 for the widest-used dtype."""
+    """The file's name is the chip's; peak = arrays x rows x columns x clock x 2 for the widest-used
+    dtype.
+    """
     if path.stem != chip.name:
-        raise DataFileError(f"{path.name}: the chip is named '{chip.name}', the file must be '{chip.name}.toml'")
-    if chip.kind != "listed" and (chip.memory_bytes is None or chip.memory_bytes_per_s is None or not chip.peak_flops):
-        raise DataFileError(f"{path.name}: a modelled chip needs memory capacity, memory bandwidth and a peak")
+        raise DataFileError(
+            f"{path.name}: the chip is named '{chip.name}', the file must be '{chip.name}.toml'"
+        )
+    if chip.kind != "listed" and (
+        chip.memory_bytes is None or chip.memory_bytes_per_s is None or not chip.peak_flops
+    ):
+        raise DataFileError(
+            f"{path.name}: a modelled chip needs memory capacity, memory bandwidth and a peak"
+        )
     if chip.matrix is None or chip.clock_hz is None or file.peak_reason:
         return
     made = chip.matrix.macs_per_cycle * chip.clock_hz * 2
-    claims = {p: v for p, v in chip.peak_flops.items() if p in (MatrixPrecision.BF16, MatrixPrecision.INT8)}
+    claims = {
+        p: v
+        for p, v in chip.peak_flops.items()
+        if p in (MatrixPrecision.BF16, MatrixPrecision.INT8)
+    }
     base = claims.get(MatrixPrecision.BF16, claims.get(MatrixPrecision.INT8))
     if base is not None and abs(base / made - 1) > PEAK_TOLERANCE:
         raise DataFileError(
-            f"{path.name}: peak {base / 1e12:.1f} T differs from arrays x rows x columns x clock x 2 = {made / 1e12:.1f} T by more than "
-            f"{PEAK_TOLERANCE:.0%}: correct a figure or state peak_reason"
+            f"{path.name}: peak {base / 1e12:.1f} T differs from arrays x rows x columns x clock x"
+            f" 2 = {made / 1e12:.1f} T by more than {PEAK_TOLERANCE:.0%}: correct a figure or state"
+            " peak_reason"
         )

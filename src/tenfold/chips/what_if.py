@@ -1,6 +1,8 @@
-"""A chip with some figures changed: ``memory.bytes_per_s=2x``, ``matrix.rows=256``, ``clock=1.2 GHz``.
+"""A chip with some figures changed: ``memory.bytes_per_s=2x``, ``matrix.rows=256``,
+``clock=1.2 GHz``.
 
-What follows from a changed figure follows: peaks scale with arrays, multiprocessors and clock unless they are set themselves.
+What follows from a changed figure follows: peaks scale with arrays, multiprocessors and clock
+unless they are set themselves.
 """
 
 from __future__ import annotations
@@ -14,29 +16,47 @@ from tenfold import units
 from tenfold.chips.record import Chip, Matrix, Quantity, dimension_of
 from tenfold.errors import InputError, UnitError, UnknownName
 
-_ALIASES = {"memory.bytes_per_s": "memory.bandwidth", "memory.bytes": "memory.capacity", "clock_hz": "clock", "tdp_w": "tdp"}
+_ALIASES = {
+    "memory.bytes_per_s": "memory.bandwidth",
+    "memory.bytes": "memory.capacity",
+    "clock_hz": "clock",
+    "tdp_w": "tdp",
+}
 _FACTOR = re.compile(r"^\s*(\d+\.?\d*|\.\d+)\s*[xX]\s*$")
 _BARE = re.compile(r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
 SOURCE = "set"
 FURTHEST = 1e6
 _NEED_UNITS = {"length_m": "7 nm", "area_m2": "600 mm2"}
-_POWER = ("process", "tdp", "busy_power", "idle_power", "calibration.busy_fraction", "calibration.mac_energy_factor")
+_POWER = (
+    "process",
+    "tdp",
+    "busy_power",
+    "idle_power",
+    "calibration.busy_fraction",
+    "calibration.mac_energy_factor",
+)
 
 
 def what_if(chip: Chip, settings: Sequence[str]) -> Chip:
-    """``chip`` with each of ``settings``, ``FIELD=VALUE``: a value with its unit, a bare number in SI, or a factor such as ``2x``.
+    """``chip`` with each of ``settings``, ``FIELD=VALUE``: a value with its unit, a bare number in
+    SI, or a factor such as ``2x``.
 
-    Raises InputError for what is no setting or no value, UnknownName with the nearest fields of this chip.
+    Raises InputError for what is no setting or no value, UnknownName with the nearest fields of
+    this chip.
     """
     changed: dict[str, float] = {}
     for text in settings:
         name, equals, value = text.partition("=")
         path = _ALIASES.get(name.strip(), name.strip())
         if not equals or not value.strip():
-            raise InputError(f"--set takes FIELD=VALUE, such as memory.bytes_per_s=2x, found '{text}'")
+            raise InputError(
+                f"--set takes FIELD=VALUE, such as memory.bytes_per_s=2x, found '{text}'"
+            )
         if path not in chip.figures:
             raise UnknownName(
-                f"field of {chip.name}", name.strip(), [*chip.figures, *(a for a, p in _ALIASES.items() if p in chip.figures)]
+                f"field of {chip.name}",
+                name.strip(),
+                [*chip.figures, *(a for a, p in _ALIASES.items() if p in chip.figures)],
             )
         changed[path] = _value(chip, path, value)
     return _changed(chip, changed) if changed else chip
@@ -54,11 +74,23 @@ def _value(chip: Chip, path: str, text: str) -> float:
             raise InputError(f"--set {path}: {error}, or give a factor such as 2x") from error
     if _BARE.match(text) and dimension_of(path) in _NEED_UNITS:
         example = _NEED_UNITS[dimension_of(path)]
-        raise InputError(f"--set {path}: needs a unit, such as {example}, or a factor such as 2x, found '{text.strip()}'")
+        raise InputError(
+            f"--set {path}: needs a unit, such as {example}, or a factor such as 2x, found"
+            f" '{text.strip()}'"
+        )
     old = chip.figures[path].value
     if old > 0 and value > 0 and not 1 / FURTHEST <= value / old <= FURTHEST:
-        raise InputError(f"--set {path}: {text.strip()} is more than {FURTHEST:g} times from {old:g}, which no machine is")
-    whole = path in ("units", "matrix.arrays", "matrix.rows", "matrix.columns", "calibration.minimum_rows")
+        raise InputError(
+            f"--set {path}: {text.strip()} is more than {FURTHEST:g} times from {old:g}, which no"
+            " machine is"
+        )
+    whole = path in (
+        "units",
+        "matrix.arrays",
+        "matrix.rows",
+        "matrix.columns",
+        "calibration.minimum_rows",
+    )
     may_be_none = path.startswith("calibration.") and path.endswith("_s")
     if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_none):
         raise InputError(f"--set {path}: needs a number above 0, found '{text.strip()}'")
@@ -69,10 +101,18 @@ def _value(chip: Chip, path: str, text: str) -> float:
 
 def _changed(chip: Chip, changed: Mapping[str, float]) -> Chip:
     values = {p: q.value for p, q in chip.figures.items()} | dict(changed)
-    scale = _natural(values, chip.kind) / _natural({p: q.value for p, q in chip.figures.items()}, chip.kind)
-    follow = {f"peak.{p}": v * scale for p, v in chip.peak_flops.items() if f"peak.{p}" not in changed} if scale != 1 else {}
+    scale = _natural(values, chip.kind) / _natural(
+        {p: q.value for p, q in chip.figures.items()}, chip.kind
+    )
+    follow = (
+        {f"peak.{p}": v * scale for p, v in chip.peak_flops.items() if f"peak.{p}" not in changed}
+        if scale != 1
+        else {}
+    )
     if "clock" in changed and "sustained_clock" in values and "sustained_clock" not in changed:
-        follow["sustained_clock"] = values["sustained_clock"] * changed["clock"] / chip.figures["clock"].value
+        follow["sustained_clock"] = (
+            values["sustained_clock"] * changed["clock"] / chip.figures["clock"].value
+        )
     values |= follow
     figures = dict(chip.figures)
     for path in (*changed, *follow):
@@ -87,7 +127,11 @@ def _changed(chip: Chip, changed: Mapping[str, float]) -> Chip:
         )
         for s in chip.sram
     )
-    size = tuple(round(values[f"matrix.{n}"]) for n in ("arrays", "rows", "columns")) if chip.matrix else ()
+    size = (
+        tuple(round(values[f"matrix.{n}"]) for n in ("arrays", "rows", "columns"))
+        if chip.matrix
+        else ()
+    )
     return replace(
         chip,
         clock_hz=number("clock"),
@@ -101,7 +145,10 @@ def _changed(chip: Chip, changed: Mapping[str, float]) -> Chip:
         tdp_w=number("tdp"),
         figures=figures,
         base=None if any(p in changed for p in _POWER) else chip.base or chip,
-        sources={**chip.sources, SOURCE: f"set by hand: {', '.join(f'{p} = {v:.6g}' for p, v in changed.items())}"},
+        sources={
+            **chip.sources,
+            SOURCE: f"set by hand: {', '.join(f'{p} = {v:.6g}' for p, v in changed.items())}",
+        },
     )
 
 

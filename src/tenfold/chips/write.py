@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping
 from tenfold.chips.record import Chip, Quantity, dimension_of
 
 _UNITS = {
-    "time_s": " s", "bytes": " B", "bytes_per_s": " B/s", "frequency_hz": " Hz", "flops_per_s": " GFLOPS", "power_w": " W",
-    "area_m2": " mm2", "length_m": " nm", "fraction": "", "count": "",
+    "time_s": " s", "bytes": " B", "bytes_per_s": " B/s", "frequency_hz": " Hz",
+    "flops_per_s": " GFLOPS", "power_w": " W", "area_m2": " mm2", "length_m": " nm", "fraction": "",
+    "count": "",
 }  # fmt: skip
 _SCALES = {"flops_per_s": 1e9, "area_m2": 1e-6, "length_m": 1e-9}
 
 
 def chip_file(chip: Chip) -> str:
-    """The file of ``chip``, which reads back as the same record but for links, the host link and offsets, which are left out."""
+    """The file of ``chip``, which reads back as the same record but for links, the host link and
+    offsets, which are left out.
+    """
     own = [p for p in chip.figures if "." not in p]
     lines = [
         f"name = {text_of(chip.name)}",
@@ -24,7 +27,13 @@ def chip_file(chip: Chip) -> str:
         f'kind = "{chip.kind}"',
     ]
     lines += [
-        f"{n} = {text_of(v)}" for n, v in (("cooling", chip.cooling), ("note", chip.note), ("calibration_from", chip.calibration_from)) if v
+        f"{n} = {text_of(v)}"
+        for n, v in (
+            ("cooling", chip.cooling),
+            ("note", chip.note),
+            ("calibration_from", chip.calibration_from),
+        )
+        if v
     ]
     lines += [f"{p} = {_figure(p, chip.figures[p])}" for p in own]
     lines += ["", *_section("peak", chip.figures)]
@@ -32,7 +41,12 @@ def chip_file(chip: Chip) -> str:
         lines += ["", *_section("matrix", chip.figures)]
     lines += ["", "[memory]", f"kind = {text_of(chip.memory_kind)}", *_keys("memory", chip.figures)]
     for level in chip.sram:
-        lines += ["", "[[sram]]", f"name = {text_of(level.name)}", *_keys(f"sram.{level.name}", chip.figures)]
+        lines += [
+            "",
+            "[[sram]]",
+            f"name = {text_of(level.name)}",
+            *_keys(f"sram.{level.name}", chip.figures),
+        ]
     lines += ["", "[sources]", *(f"{text_of(k)} = {text_of(v)}" for k, v in chip.sources.items())]
     lines += ["", *_section("calibration", chip.figures)]
     return "\n".join(lines) + "\n"
@@ -57,7 +71,9 @@ def _figure(path: str, q: Quantity) -> str:
 
     parts = [f"value = {written(q.value)}"]
     parts += [f"{n} = {written(v)}" for n, v in (("low", q.low), ("high", q.high)) if v != q.value]
-    parts += [f'status = "{q.status}"', f"source = {text_of(q.source)}"] + ([f"note = {text_of(q.note)}"] if q.note else [])
+    parts += [f'status = "{q.status}"', f"source = {text_of(q.source)}"] + (
+        [f"note = {text_of(q.note)}"] if q.note else []
+    )
     return "{ " + ", ".join(parts) + " }"
 
 

@@ -1,6 +1,7 @@
 """The command line: ``tenfold VERB``.
 
-Exit 0 done, 1 the answer is no, 2 bad input. Tables and JSON go to stdout, everything else to stderr.
+Exit 0 done, 1 the answer is no, 2 bad input. Tables and JSON go to stdout, everything else to
+stderr.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from tenfold.cli import trust as trust_verbs
 from tenfold.cli.common import app
 from tenfold.errors import TenfoldError
 
-__all__ = ["app", "compiler_verbs", "load_verb", "main", "plan_verb", "profile_verb", "serve_verbs", "trust_verbs", "verbs"]
+__all__ = [
+    "app",
+    "compiler_verbs",
+    "load_verb",
+    "main",
+    "plan_verb",
+    "profile_verb",
+    "serve_verbs",
+    "trust_verbs",
+    "verbs",
+]
 
 
 def main() -> None:

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 @app.command()
 def chips(
     name: Annotated[
-        str | None, typer.Argument(help="One chip: all its figures with status and source.", autocompletion=complete_chip)
+        str | None,
+        typer.Argument(
+            help="One chip: all its figures with status and source.", autocompletion=complete_chip
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -58,10 +61,14 @@ def chips(
 
 @app.command()
 def models(
-    name: Annotated[str | None, typer.Argument(help="One model.", autocompletion=complete_model)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One model.", autocompletion=complete_model)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """The models that can be named instead of a file, with their sizes as counted and as published."""
+    """The models that can be named instead of a file, with their sizes as counted and as
+    published.
+    """
     from tenfold.report.document import model_document
     from tenfold.report.tables import models_table
     from tenfold.zoo import NAMES, model
@@ -80,14 +87,26 @@ def models(
 @app.command()
 def predict(
     ops: Annotated[Path, typer.Argument(help="CSV with columns op, dtype and the op's extents.")],
-    chip: Annotated[str, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a CSV instead of printing a table.")] = None,
+    chip: Annotated[
+        str, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write a CSV instead of printing a table.")
+    ] = None,
     source: Annotated[
-        str | None, typer.Option(help="Whose way of measuring is meant, where the chip's file tells (default: kernels in a graph).")
+        str | None,
+        typer.Option(
+            help=(
+                "Whose way of measuring is meant, where the chip's file tells (default: kernels in"
+                " a graph)."
+            )
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Times for a list of operators: matmul, attention_prefill, attention_decode, moe, softmax, layernorm, gelu."""
+    """Times for a list of operators: matmul, attention_prefill, attention_decode, moe, softmax,
+    layernorm, gelu.
+    """
     from tenfold.chips import chip as chip_named
     from tenfold.predict import RESULT_COLUMNS, predict_all, read_requests
 
@@ -95,12 +114,16 @@ def predict(
     try:
         text = ops.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {ops}: {getattr(error, 'strerror', None) or 'not text'}") from error
+        raise InputError(
+            f"cannot read {ops}: {getattr(error, 'strerror', None) or 'not text'}"
+        ) from error
     raw, requests = read_requests(text)
     rows = []
     with progress("predicting", len(requests)) as advance:
         for given, p in zip(raw, predict_all(requests, record, source), strict=True):
-            rows.append({**given, "time_s": p.time_s.value, "bound": p.bound, "energy_j": p.energy_j.value})
+            rows.append(
+                {**given, "time_s": p.time_s.value, "bound": p.bound, "energy_j": p.energy_j.value}
+            )
             advance()
     if as_json:
         emit({"chip": record.name, "rows": rows})
@@ -126,11 +149,20 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table("op", "dtype", "extents", "time", "bound", "energy", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        "op", "dtype", "extents", "time", "bound", "energy", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     skip = {"op", "dtype", "time_s", "bound", "energy_j"}
     for r in rows:
         extents = " ".join(f"{k}={v}" for k, v in r.items() if k not in skip and v)
-        table.add_row(r["op"], r["dtype"], extents, units.show(r["time_s"], "s"), r["bound"], units.show(r["energy_j"], "J"))
+        table.add_row(
+            r["op"],
+            r["dtype"],
+            extents,
+            units.show(r["time_s"], "s"),
+            r["bound"],
+            units.show(r["energy_j"], "J"),
+        )
     terminal().print(table)
 
 
@@ -139,7 +171,10 @@ def estimate(
     power: Annotated[str, typer.Option(help="Power with a unit, such as 1.2kW.")],
     hours: Annotated[float, typer.Option(help="Hours at that power.")],
     region: Annotated[
-        str | None, typer.Option(help="Region of the grid (default: US average of 2020).", autocompletion=complete_region)
+        str | None,
+        typer.Option(
+            help="Region of the grid (default: US average of 2020).", autocompletion=complete_region
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -157,11 +192,17 @@ def estimate(
 
 @app.command()
 def lessons(
-    number: Annotated[str | None, typer.Argument(help="One lesson: 1 to 10, carbon, moe or envelope.")] = None,
-    write: Annotated[Path | None, typer.Option(help="Write the page docs/lessons.md to this path.")] = None,
+    number: Annotated[
+        str | None, typer.Argument(help="One lesson: 1 to 10, carbon, moe or envelope.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the page docs/lessons.md to this path.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """The ten lessons, carbon, mixture of experts and the envelope: claim, published number, ours, error."""
+    """The ten lessons, carbon, mixture of experts and the envelope: claim, published number, ours,
+    error.
+    """
     from tenfold.lessons import document, markdown
     from tenfold.lessons import lessons as rows_of
     from tenfold.report.tables import lessons_table

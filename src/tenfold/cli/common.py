@@ -16,7 +16,10 @@ from tenfold.errors import InputError
 
 app = typer.Typer(
     name="tenfold",
-    help="What running a neural network will take - milliseconds, joules, dollars, grams of CO2 - on any accelerator.",
+    help=(
+        "What running a neural network will take - milliseconds, joules, dollars, grams of CO2 - on"
+        " any accelerator."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,7 +33,9 @@ def emit(document: Any) -> None:
 
 
 def terminal() -> Any:
-    """A console as wide as the terminal; 150 columns where there is none, so that tables are not cut."""
+    """A console as wide as the terminal; 150 columns where there is none, so that tables are not
+    cut.
+    """
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150
@@ -44,8 +49,15 @@ def progress(what: str, total: int) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 
@@ -85,7 +97,9 @@ def complete_step(incomplete: str) -> list[str]:
 def complete_model(incomplete: str) -> list[str]:
     from tenfold.zoo import NAMES
 
-    return [n for n in NAMES if n.startswith(incomplete)] + [str(p) for p in Path().glob(f"{incomplete}*.onnx")]
+    return [n for n in NAMES if n.startswith(incomplete)] + [
+        str(p) for p in Path().glob(f"{incomplete}*.onnx")
+    ]
 
 
 def named_sizes(pairs: Sequence[str]) -> tuple[tuple[str, int], ...]:

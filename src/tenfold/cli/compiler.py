@@ -8,26 +8,64 @@ from typing import Annotated
 
 import typer
 
-from tenfold.cli.common import Json, app, complete_chip, complete_model, complete_step, emit, named_sizes, terminal, words, write_text
+from tenfold.cli.common import (
+    Json,
+    app,
+    complete_chip,
+    complete_model,
+    complete_step,
+    emit,
+    named_sizes,
+    terminal,
+    words,
+    write_text,
+)
 from tenfold.errors import InputError
 
 
 @app.command()
 def compile(
     model: Annotated[
-        str | None, typer.Argument(help="An .onnx file, a config.json, or a name from `tenfold models`.", autocompletion=complete_model)
+        str | None,
+        typer.Argument(
+            help="An .onnx file, a config.json, or a name from `tenfold models`.",
+            autocompletion=complete_model,
+        ),
     ] = None,
-    chip: Annotated[str | None, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)] = None,
+    chip: Annotated[
+        str | None, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Batch size.")] = 1,
-    seq: Annotated[int | None, typer.Option(help="Sequence length, where the model leaves it open.")] = None,
-    height: Annotated[int | None, typer.Option(help="Image height, where the model leaves it open.")] = None,
-    width: Annotated[int | None, typer.Option(help="Image width, where the model leaves it open.")] = None,
-    size: Annotated[list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")] = None,
-    phase: Annotated[str | None, typer.Option(help="forward, prefill or decode, for networks that generate.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="int8, fp8, bf16, fp16, tf32 or fp32 (default: the chip's best precision).")] = None,
-    without: Annotated[list[str] | None, typer.Option(help="Steps to leave out.", autocompletion=complete_step)] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the program as text to a file.")] = None,
-    steps: Annotated[bool, typer.Option("--steps", help="List the compiler's steps and end.")] = False,
+    seq: Annotated[
+        int | None, typer.Option(help="Sequence length, where the model leaves it open.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Image height, where the model leaves it open.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Image width, where the model leaves it open.")
+    ] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")
+    ] = None,
+    phase: Annotated[
+        str | None, typer.Option(help="forward, prefill or decode, for networks that generate.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="int8, fp8, bf16, fp16, tf32 or fp32 (default: the chip's best precision)."
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Steps to leave out.", autocompletion=complete_step)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the program as text to a file.")
+    ] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="List the compiler's steps and end.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """The program as text, the ops that run as one kernel and why, and the memory plan."""
@@ -46,12 +84,16 @@ def compile(
             terminal().print(steps_table(STEPS))
         return
     if model is None or chip is None:
-        raise InputError("compile takes a model and a chip: tenfold compile resnet50 --chip tpu-v4i")
+        raise InputError(
+            "compile takes a model and a chip: tenfold compile resnet50 --chip tpu-v4i"
+        )
     record = chip_named(chip)
     require_model(record)
     options = Options(tuple(dict.fromkeys(words(without or ()))))
     sizes = Sizes(batch, seq, height, width, named_sizes(size or ()))
-    program = build(prepare(load(model, phase), sizes).graph, record, record.storage(dtype), batch, options)
+    program = build(
+        prepare(load(model, phase), sizes).graph, record, record.storage(dtype), batch, options
+    )
     text = program_text(program, record)
     if output is not None:
         write_text(output, text)

@@ -23,22 +23,53 @@ LONGEST_PROFILE = 64
 def loadtest(
     model: Annotated[str, typer.Argument(help="An .onnx file.")],
     slo: Annotated[str, typer.Option(help="99 of 100 answers within this, such as 20ms.")],
-    rate: Annotated[str | None, typer.Option(help="Items a second (default: the highest that holds is searched).")] = None,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of each run, longer where 662 requests take longer.")] = 5.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of ONNX Runtime (default: all cores but one).")] = None,
-    largest: Annotated[int, typer.Option(min=1, help="The largest batch to consider.")] = LONGEST_PROFILE,
-    seq: Annotated[int | None, typer.Option(help="Sequence length, where the model leaves it open (default 128).")] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Items a second (default: the highest that holds is searched)."),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.5, help="Length of each run, longer where 662 requests take longer."),
+    ] = 5.0,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of ONNX Runtime (default: all cores but one)."),
+    ] = None,
+    largest: Annotated[
+        int, typer.Option(min=1, help="The largest batch to consider.")
+    ] = LONGEST_PROFILE,
+    seq: Annotated[
+        int | None,
+        typer.Option(help="Sequence length, where the model leaves it open (default 128)."),
+    ] = None,
     loadgen: Annotated[
         bool | None,
         typer.Option(
-            "--loadgen/--own", help="MLPerf LoadGen's Server scenario, or our own Poisson arrivals (default: LoadGen if installed)."
+            "--loadgen/--own",
+            help=(
+                "MLPerf LoadGen's Server scenario, or our own Poisson arrivals (default: LoadGen if"
+                " installed)."
+            ),
         ),
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="LoadGen's Offline scenario too: all at once, none is late.")] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline", help="LoadGen's Offline scenario too: all at once, none is late."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """The same policy as in `simulate`, on the real clock: ONNX Runtime on this machine, beside what the simulation says of it."""
-    from tenfold.loadtest import Session, loadgen_offline, profile_batches, slo_policy, spare_threads
+    """The same policy as in `simulate`, on the real clock: ONNX Runtime on this machine, beside
+    what the simulation says of it.
+    """
+    from tenfold.loadtest import (
+        Session,
+        loadgen_offline,
+        profile_batches,
+        slo_policy,
+        spare_threads,
+    )
 
     slo_s = units.parse(slo, "time_s")
     per_s = _rate(rate)
@@ -51,11 +82,18 @@ def loadtest(
         advance()
     least = sorted(times[1])[len(times[1]) // 2]
     if least > slo_s:
-        raise InputError(f"an SLO of {slo} cannot be held: one item alone takes {least * 1e3:.4g} ms here, the least possible")
+        raise InputError(
+            f"an SLO of {slo} cannot be held: one item alone takes {least * 1e3:.4g} ms here, the"
+            " least possible"
+        )
     tried, best = _trials(session, times, slo_s, per_s, seconds, use_loadgen=use_loadgen)
     shown = best or tried[-1]
     told = _simulated(session, times, slo_s, shown.rate_per_s, seconds)
-    samples = loadgen_offline(session, slo_policy(session.name, times), max(64, int(seconds / least))) if offline else None
+    samples = (
+        loadgen_offline(session, slo_policy(session.name, times), max(64, int(seconds / least)))
+        if offline
+        else None
+    )
     if as_json:
         document = _document(session, times, slo_s, shown, tried, told, samples)
         emit(document | {"arrivals": "loadgen" if use_loadgen else "poisson"})
@@ -89,9 +127,17 @@ def _loadgen(asked: bool | None, *, offline: bool) -> bool:
 
 
 def _trials(
-    session: Session, times: Mapping[int, Sequence[float]], slo_s: float, rate: float | None, seconds: float, *, use_loadgen: bool
+    session: Session,
+    times: Mapping[int, Sequence[float]],
+    slo_s: float,
+    rate: float | None,
+    seconds: float,
+    *,
+    use_loadgen: bool,
 ) -> tuple[list[Measured], Measured | None]:
-    """The run at the rate, or the search for the highest that holds; the one to report is None where none held."""
+    """The run at the rate, or the search for the highest that holds; the one to report is None
+    where none held.
+    """
     from tenfold.loadtest import capacity, drive, highest, loadgen_server, slo_policy, valid
     from tenfold.loadtest.search import STEPS
 
@@ -110,7 +156,13 @@ def _trials(
     return tried, best
 
 
-def _simulated(session: Session, times: Mapping[int, Sequence[float]], slo_s: float, rate: float, seconds: float) -> Result:
+def _simulated(
+    session: Session,
+    times: Mapping[int, Sequence[float]],
+    slo_s: float,
+    rate: float,
+    seconds: float,
+) -> Result:
     from tenfold.loadtest import served_ratios, simulated
 
     ratios = served_ratios(session, times, slo_s, rate, max(1.0, min(seconds, 200 / rate)))
@@ -122,28 +174,49 @@ def _run_document(m: Measured) -> dict[str, Any]:
 
     total = m.result.total
     document: dict[str, Any] = {
-        "rate_per_s": m.rate_per_s, "goodput_per_s": total.goodput_per_s, "offered": total.offered, "rejected": total.refused,
-        "mean_batch": total.mean_batch, "valid": valid(m), "misses": m.verdict.misses, "reasons": list(m.verdict.reasons),
-    }  # fmt: skip
+        "rate_per_s": m.rate_per_s,
+        "goodput_per_s": total.goodput_per_s,
+        "offered": total.offered,
+        "rejected": total.refused,
+        "mean_batch": total.mean_batch,
+        "valid": valid(m),
+        "misses": m.verdict.misses,
+        "reasons": list(m.verdict.reasons),
+    }
     return document | ({"p50_s": total.p50_s, "p99_s": total.p99_s} if total.answered else {})
 
 
 def _document(
-    session: Session, times: Mapping[int, Sequence[float]], slo_s: float, shown: Measured, tried: Sequence[Measured], told: Result,
+    session: Session,
+    times: Mapping[int, Sequence[float]],
+    slo_s: float,
+    shown: Measured,
+    tried: Sequence[Measured],
+    told: Result,
     samples: float | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     document = {"model": session.name, "slo_s": slo_s} | _run_document(shown)
-    times_told = {"p50_s": told.total.p50_s, "p99_s": told.total.p99_s} if told.total.answered else {}
-    document["simulated"] = {"goodput_per_s": told.total.goodput_per_s, "mean_batch": told.total.mean_batch} | times_told
+    times_told = (
+        {"p50_s": told.total.p50_s, "p99_s": told.total.p99_s} if told.total.answered else {}
+    )
+    document["simulated"] = {
+        "goodput_per_s": told.total.goodput_per_s,
+        "mean_batch": told.total.mean_batch,
+    } | times_told
     document["service_s"] = {str(b): sorted(t)[len(t) // 2] for b, t in times.items()}
     document["runs"] = [_run_document(m) for m in tried]
     return document | ({"offline_per_s": samples} if samples is not None else {})
 
 
 def _print(
-    session: Session, times: Mapping[int, Sequence[float]], slo_s: float, shown: Measured, tried: Sequence[Measured], told: Result,
+    session: Session,
+    times: Mapping[int, Sequence[float]],
+    slo_s: float,
+    shown: Measured,
+    tried: Sequence[Measured],
+    told: Result,
     samples: float | None,
-) -> None:  # fmt: skip
+) -> None:
     from rich import box
     from rich.table import Table
 
@@ -152,8 +225,25 @@ def _print(
 
     console = terminal()
     service = ", ".join(f"{b}: {units.show(sorted(t)[len(t) // 2], 's')}" for b, t in times.items())
-    console.print(heading(session.name, f"99 of 100 within {units.show(slo_s, 's')}; medians by batch here: {service}"), soft_wrap=True)
-    table = Table("", "rate", "goodput", "refused", "p50", "p99", "mean batch", "verdict", box=box.SIMPLE_HEAD, pad_edge=False)
+    console.print(
+        heading(
+            session.name,
+            f"99 of 100 within {units.show(slo_s, 's')}; medians by batch here: {service}",
+        ),
+        soft_wrap=True,
+    )
+    table = Table(
+        "",
+        "rate",
+        "goodput",
+        "refused",
+        "p50",
+        "p99",
+        "mean batch",
+        "verdict",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for m in tried:
         verdict = "valid" if valid(m) else "; ".join(m.verdict.reasons) or "invalid"
         table.add_row("measured", *_cells(m.rate_per_s, m.result), verdict)
@@ -168,4 +258,10 @@ def _print(
 def _cells(rate: float, r: Result) -> list[str]:
     t = r.total
     times = [units.show(x, "s") if math.isfinite(x) else "-" for x in (t.p50_s, t.p99_s)]
-    return [f"{rate:,.0f}/s", f"{t.goodput_per_s:,.0f}/s", f"{t.refused / max(t.offered, 1):.2%}", *times, f"{t.mean_batch:.1f}"]
+    return [
+        f"{rate:,.0f}/s",
+        f"{t.goodput_per_s:,.0f}/s",
+        f"{t.refused / max(t.offered, 1):.2%}",
+        *times,
+        f"{t.mean_batch:.1f}",
+    ]

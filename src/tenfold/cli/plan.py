@@ -35,29 +35,67 @@ def plan(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="An .onnx file, a config.json, or a name from `tenfold models`; not with --mix.", autocompletion=complete_model
+            help="An .onnx file, a config.json, or a name from `tenfold models`; not with --mix.",
+            autocompletion=complete_model,
         ),
     ] = None,
-    slo: Annotated[str | None, typer.Option(help="99 of 100 answers within this, such as 10ms.")] = None,
+    slo: Annotated[
+        str | None, typer.Option(help="99 of 100 answers within this, such as 10ms.")
+    ] = None,
     rate: Annotated[str | None, typer.Option(help="Items a second, such as 1000.")] = None,
-    region: Annotated[str | None, typer.Option(help="Adds carbon.", autocompletion=complete_region)] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Adds carbon.", autocompletion=complete_region)
+    ] = None,
     chip: Annotated[
         list[str] | None,
-        typer.Option("--chip", "-c", help="Only these chips (default: the whole catalogue).", autocompletion=complete_chip),
+        typer.Option(
+            "--chip",
+            "-c",
+            help="Only these chips (default: the whole catalogue).",
+            autocompletion=complete_chip,
+        ),
     ] = None,
-    mix: Annotated[Path | None, typer.Option(help="Many models and tenants: a scenario file, as for `tenfold simulate`.")] = None,
-    cooling: Annotated[str | None, typer.Option(help="air: only chips that an air-cooled site can hold.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision).")] = None,
-    seq: Annotated[int | None, typer.Option(help="Sequence length, where the model leaves it open (default 128).")] = None,
-    height: Annotated[int | None, typer.Option(help="Image height, where the model leaves it open (default 224).")] = None,
-    width: Annotated[int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")] = None,
-    phase: Annotated[str | None, typer.Option(help="forward, prefill or decode, for networks that generate token by token.")] = None,
-    size: Annotated[list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the plan as a page with a Pareto chart.")] = None,
-    sources: Annotated[bool, typer.Option("--sources", help="List where prices, ownership and the grid come from.")] = False,
+    mix: Annotated[
+        Path | None,
+        typer.Option(help="Many models and tenants: a scenario file, as for `tenfold simulate`."),
+    ] = None,
+    cooling: Annotated[
+        str | None, typer.Option(help="air: only chips that an air-cooled site can hold.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision)."
+        ),
+    ] = None,
+    seq: Annotated[
+        int | None,
+        typer.Option(help="Sequence length, where the model leaves it open (default 128)."),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Image height, where the model leaves it open (default 224).")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")
+    ] = None,
+    phase: Annotated[
+        str | None,
+        typer.Option(help="forward, prefill or decode, for networks that generate token by token."),
+    ] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the plan as a page with a Pareto chart.")
+    ] = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="List where prices, ownership and the grid come from.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Which chip, which batch, how many, at which p99, for what money and carbon; and why not the others."""
+    """Which chip, which batch, how many, at which p99, for what money and carbon; and why not the
+    others.
+    """
     from tenfold.planner import FINALISTS, planned
     from tenfold.profile import Sizes
     from tenfold.report.plan import headroom_lines, plan_document, plan_page, source_lines
@@ -76,7 +114,10 @@ def plan(
     if html is not None:
         write_text(html, plan_page(found, lines))
     if as_json:
-        emit(plan_document(found, grown, mixed, left) | ({"sources": source_lines(found)} if sources else {}))
+        emit(
+            plan_document(found, grown, mixed, left)
+            | ({"sources": source_lines(found)} if sources else {})
+        )
     else:
         _print(found, [*lines, *source_lines(found)] if sources else lines)
     if not found.options:
@@ -101,15 +142,30 @@ def _ask(
     region, dtype, air = common
     if mix is not None:
         if model is not None or slo is not None or rate is not None:
-            raise InputError("--mix has the models, SLOs and rates in its file: leave MODEL, --slo and --rate out")
+            raise InputError(
+                "--mix has the models, SLOs and rates in its file: leave MODEL, --slo and"
+                " --rate out"
+            )
         return ask_mix(read_scenario(mix), region=region, dtype=dtype, air_only=air)
     if model is None or slo is None or rate is None:
-        raise InputError("a plan needs MODEL, --slo and --rate (such as: tenfold plan resnet50 --slo 15ms --rate 1000), or --mix FILE")
+        raise InputError(
+            "a plan needs MODEL, --slo and --rate (such as: tenfold plan resnet50 --slo 15ms --rate"
+            " 1000), or --mix FILE"
+        )
     slo_s = units.parse(slo, "time_s")
     per_s = units.parse(f"{rate} /s" if _bare(rate) else rate, "rate_per_s")
     if slo_s <= 0 or per_s <= 0:
         raise InputError(f"--slo and --rate must be above 0, got {slo} and {rate}")
-    return ask_one(model, slo_s=slo_s, rate_per_s=per_s, region=region, sizes=sizes, dtype=dtype, air_only=air, phase=phase)
+    return ask_one(
+        model,
+        slo_s=slo_s,
+        rate_per_s=per_s,
+        region=region,
+        sizes=sizes,
+        dtype=dtype,
+        air_only=air,
+        phase=phase,
+    )
 
 
 def _bare(text: str) -> bool:
@@ -127,7 +183,11 @@ def _headroom(found: Plan) -> tuple[dict[str, Growth], tuple[Mixed, ...], tuple[
     if not found.options:
         return {}, (), ()
     first = found.options[:2]
-    return {o.chip.name: growth(o, found) for o in first[:1]}, mixes([o.chip for o in first]), overfit(found)
+    return (
+        {o.chip.name: growth(o, found) for o in first[:1]},
+        mixes([o.chip for o in first]),
+        overfit(found),
+    )
 
 
 def _print(found: Plan, headroom: list[str]) -> None:
@@ -136,7 +196,9 @@ def _print(found: Plan, headroom: list[str]) -> None:
 
     console = terminal()
     for d in found.ask.demands:
-        console.print(heading(d.name, f"{d.rate_per_s:,.6g}/s within {units.show(d.slo_s, 's')}, {d.tenant}"))
+        console.print(
+            heading(d.name, f"{d.rate_per_s:,.6g}/s within {units.show(d.slo_s, 's')}, {d.tenant}")
+        )
     if found.options:
         for table in plan_tables(found):
             console.print(table)

@@ -17,15 +17,34 @@ if TYPE_CHECKING:
 
 @app.command()
 def simulate(
-    file: Annotated[str, typer.Argument(help="A scenario file, or the name of one that ships (see --list).", show_default=False)] = "",
-    policy: Annotated[str | None, typer.Option(help="slo, fixed, delay, aimd or clockwork (default: the file's).")] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Beside every baseline with its knobs tuned by grid search.")] = False,
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="A scenario file, or the name of one that ships (see --list).", show_default=False
+        ),
+    ] = "",
+    policy: Annotated[
+        str | None, typer.Option(help="slo, fixed, delay, aimd or clockwork (default: the file's).")
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Beside every baseline with its knobs tuned by grid search."
+        ),
+    ] = False,
     explain: Annotated[int, typer.Option(min=0, help="Batches to explain, from the first.")] = 0,
-    html: Annotated[Path | None, typer.Option(help="Write a page: latencies against SLOs, queue and batch over time.")] = None,
-    list_them: Annotated[bool, typer.Option("--list", help="The scenarios that come with Tenfold.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page: latencies against SLOs, queue and batch over time."),
+    ] = None,
+    list_them: Annotated[
+        bool, typer.Option("--list", help="The scenarios that come with Tenfold.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Tenants, models and arrivals on one chip on a simulated clock: p99, goodput, batches and why."""
+    """Tenants, models and arrivals on one chip on a simulated clock: p99, goodput, batches and
+    why.
+    """
     from tenfold.report.serving import serving_document, serving_page
     from tenfold.scenario import SHIPPED, energy_j, ready, shipped
 
@@ -38,7 +57,10 @@ def simulate(
                 terminal().print(heading(n, note), soft_wrap=True)
         return
     if not file:
-        raise InputError("simulate needs a scenario file, or the name of one that comes with Tenfold: see `tenfold simulate --list`")
+        raise InputError(
+            "simulate needs a scenario file, or the name of one that comes with Tenfold: see"
+            " `tenfold simulate --list`"
+        )
     scenario = _scenario(file)
     with progress("compiling", 1) as advance:
         given = ready(scenario)
@@ -100,13 +122,16 @@ def _compare(given: Ready) -> list[Score]:
     return [score_of(given, PolicySpec()), *best]
 
 
-def _print(scenario: Scenario, policy: str, log: Log, result: Result, scores: list[Score], explain: int) -> None:
+def _print(
+    scenario: Scenario, policy: str, log: Log, result: Result, scores: list[Score], explain: int
+) -> None:
     from tenfold.report.serving import compare_table, reason_lines, release_lines, tenant_table
 
     console = terminal()
     console.print(heading(scenario.name, scenario.note), soft_wrap=True)
     console.print(
-        f"policy {policy}; {len(log.requests):,} requests in {log.ended_s:.4g} s; the chip was busy {result.utilisation:.1%} of the time"
+        f"policy {policy}; {len(log.requests):,} requests in {log.ended_s:.4g} s; the chip was busy"
+        f" {result.utilisation:.1%} of the time"
     )
     console.print(tenant_table(result))
     for line in reason_lines(result):

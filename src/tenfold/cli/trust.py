@@ -1,4 +1,6 @@
-"""`tenfold validate`, `calibrate` and `scalesim`: how far to trust the numbers, and what they rest on."""
+"""`tenfold validate`, `calibrate` and `scalesim`: how far to trust the numbers, and what they rest
+on.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,26 @@ if TYPE_CHECKING:
 
 @app.command()
 def validate(
-    area: Annotated[str | None, typer.Argument(help="One comparison (default: all): see the table's first column.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of measured sets; without it only what is published is compared.")] = None,
-    write: Annotated[Path | None, typer.Option(help="Write the page docs/fidelity.md with its charts to this path.")] = None,
+    area: Annotated[
+        str | None,
+        typer.Argument(help="One comparison (default: all): see the table's first column."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of measured sets; without it only what is published is compared."
+        ),
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Write the page docs/fidelity.md with its charts to this path."),
+    ] = None,
     cases: Annotated[int, typer.Option(min=0, help="Worst cases to list for each area.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Predictions against published tables and measured data: errors by area, on rows that nothing was fitted to."""
+    """Predictions against published tables and measured data: errors by area, on rows that nothing
+    was fitted to.
+    """
     from tenfold.report.fidelity import fidelity_page, summary_table, worst_table
     from tenfold.validation import MEASURED, NAMES, compare, data_folder, summaries
 
@@ -38,14 +53,21 @@ def validate(
             advance()
     skipped = [n for n in names if n in MEASURED and folder is None]
     if skipped:
-        sys.stderr.write(f"tenfold: skipped for want of measured data (--data DIR): {', '.join(skipped)}\n")
+        sys.stderr.write(
+            f"tenfold: skipped for want of measured data (--data DIR): {', '.join(skipped)}\n"
+        )
     if not rows:
         where = f"'{folder}' holds none of the sets of '{area}'" if folder else "give --data DIR"
         raise InputError(f"there is nothing to compare: {where}")
     if write is not None:
         fidelity_page(write, rows)
     if as_json:
-        emit({"rows": [_row(r) for r in rows], "summary": {a: _summary(s) for a, s in summaries(rows).items()}})
+        emit(
+            {
+                "rows": [_row(r) for r in rows],
+                "summary": {a: _summary(s) for a, s in summaries(rows).items()},
+            }
+        )
         return
     terminal().print(summary_table(rows))
     if cases:
@@ -55,32 +77,69 @@ def validate(
 def _row(r: Row) -> dict[str, Any]:
     known = {} if r.inside is None else {"inside": r.inside}
     return {
-        "area": r.area, "case": r.case, "predicted": r.predicted, "reference": r.reference, "unit": r.unit, "error": r.error,
-        "source": r.source, "fitted_on": r.seen,
-    } | known  # fmt: skip
+        "area": r.area,
+        "case": r.case,
+        "predicted": r.predicted,
+        "reference": r.reference,
+        "unit": r.unit,
+        "error": r.error,
+        "source": r.source,
+        "fitted_on": r.seen,
+    } | known
 
 
 def _summary(s: Any) -> dict[str, Any]:
     known = {} if s.inside is None else {"inside": s.inside}
     return {
-        "n": s.n, "mape": s.mape, "median": s.median, "p90": s.p90, "worst": s.worst, "worst_case": s.worst_case, "bias": s.bias,
+        "n": s.n,
+        "mape": s.mape,
+        "median": s.median,
+        "p90": s.p90,
+        "worst": s.worst,
+        "worst_case": s.worst_case,
+        "bias": s.bias,
         "fitted_on": s.seen,
-    } | known  # fmt: skip
+    } | known
 
 
 @app.command()
 def calibrate(
-    chip: Annotated[str, typer.Argument(help="A chip of the catalogue, a chip file, or host.", autocompletion=complete_chip)],
+    chip: Annotated[
+        str,
+        typer.Argument(
+            help="A chip of the catalogue, a chip file, or host.", autocompletion=complete_chip
+        ),
+    ],
     measured: Annotated[
-        Path | None, typer.Argument(help="CSV with the columns of `predict` and a time (time_s, time_ms or time_us); not for host.")
+        Path | None,
+        typer.Argument(
+            help=(
+                "CSV with the columns of `predict` and a time (time_s, time_ms or time_us); not for"
+                " host."
+            )
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The chip file to write (default: CHIP.toml here).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The chip file to write (default: CHIP.toml here)."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file if it is there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fit a chip's constants to measured times, score them on rows held out, and write a chip file."""
+    """Fit a chip's constants to measured times, score them on rows held out, and write a chip
+    file.
+    """
     from tenfold.calibration import calibrate as fit
-    from tenfold.calibration import chip_text, read_measured, split, with_constants, writable, write_chip
+    from tenfold.calibration import (
+        chip_text,
+        read_measured,
+        split,
+        with_constants,
+        writable,
+        write_chip,
+    )
     from tenfold.chips import chip as chip_named
 
     if chip == "host":
@@ -89,7 +148,9 @@ def calibrate(
         _host(output or Path("host.toml"), force=force, as_json=as_json)
         return
     if measured is None:
-        raise InputError("calibrate needs a CSV of measured times: tenfold calibrate CHIP MEASURED.csv")
+        raise InputError(
+            "calibrate needs a CSV of measured times: tenfold calibrate CHIP MEASURED.csv"
+        )
     record = chip_named(chip)
     target = output or Path(f"{record.name}.toml")
     writable(target, force=force, stem=record.name)
@@ -98,10 +159,15 @@ def calibrate(
     with progress(f"fitting {len(rows)} rows", 1) as advance:
         result = fit(record, fitted_on, held_out)
         advance()
-    source = f"fitted on {measured.name}: {len(fitted_on)} rows fitted on, {len(held_out)} held out by shape (tenfold calibrate)"
+    source = (
+        f"fitted on {measured.name}: {len(fitted_on)} rows fitted on, {len(held_out)} held out by"
+        " shape (tenfold calibrate)"
+    )
     write_chip(target, with_constants(chip_text(chip), result, "fit_own", source), force=force)
     if result.too_few:
-        sys.stderr.write(f"tenfold: too few rows to fit, constants kept: {', '.join(result.too_few)}\n")
+        sys.stderr.write(
+            f"tenfold: too few rows to fit, constants kept: {', '.join(result.too_few)}\n"
+        )
     if as_json:
         emit(_calibration(result, target))
     else:
@@ -112,7 +178,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+        raise InputError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}"
+        ) from error
 
 
 def _calibration(c: Calibration, target: Path) -> dict[str, Any]:
@@ -121,17 +189,25 @@ def _calibration(c: Calibration, target: Path) -> dict[str, Any]:
 
     families = {
         f.family: {
-            "constants": dict(f.constants), "offsets_s": dict(f.offsets), "rows": {"train": len(f.fitted_on), "test": len(f.held_out)},
-            "error": {"train": mean(f.fitted_on), "test": mean(f.held_out)}, "interval": f.interval,
+            "constants": dict(f.constants),
+            "offsets_s": dict(f.offsets),
+            "rows": {"train": len(f.fitted_on), "test": len(f.held_out)},
+            "error": {"train": mean(f.fitted_on), "test": mean(f.held_out)},
+            "interval": f.interval,
         }
         for f in c.families
-    }  # fmt: skip
+    }
     constants = {n: v for f in c.families for n, v in f.constants.items()}
-    fitted, held = ([e for f in c.families for e in getattr(f, n)] for n in ("fitted_on", "held_out"))
+    fitted, held = (
+        [e for f in c.families for e in getattr(f, n)] for n in ("fitted_on", "held_out")
+    )
     return {
-        "chip": c.chip.name, "file": str(target), "constants": constants, "error": {"train": mean(fitted), "test": mean(held)},
+        "chip": c.chip.name,
+        "file": str(target),
+        "constants": constants,
+        "error": {"train": mean(fitted), "test": mean(held)},
         "families": families,
-    }  # fmt: skip
+    }
 
 
 def _print_calibration(c: Calibration, target: Path) -> None:
@@ -140,12 +216,32 @@ def _print_calibration(c: Calibration, target: Path) -> None:
 
     from tenfold import units
 
-    table = Table("kernels", "constants", "rows", "error fitted on", "error held out", "90 % within", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        "kernels",
+        "constants",
+        "rows",
+        "error fitted on",
+        "error held out",
+        "90 % within",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for f in c.families:
-        shown = [f"{n} {units.show(v, 's') if n.endswith('_s') else f'{v:.4g}'}" for n, v in f.constants.items()]
+        shown = [
+            f"{n} {units.show(v, 's') if n.endswith('_s') else f'{v:.4g}'}"
+            for n, v in f.constants.items()
+        ]
         shown += [f"beside ({s}) {units.show(v, 's')}" for s, v in f.offsets.items()]
-        errors = [f"{sum(map(abs, e)) / len(e):.1%}" if e else "-" for e in (f.fitted_on, f.held_out)]
-        table.add_row(f.family, "\n".join(shown), f"{len(f.fitted_on)} + {len(f.held_out)}", *errors, f"{f.interval:.1%}")
+        errors = [
+            f"{sum(map(abs, e)) / len(e):.1%}" if e else "-" for e in (f.fitted_on, f.held_out)
+        ]
+        table.add_row(
+            f.family,
+            "\n".join(shown),
+            f"{len(f.fitted_on)} + {len(f.held_out)}",
+            *errors,
+            f"{f.interval:.1%}",
+        )
     terminal().print(table)
     terminal().print(f"Written to {target}: use it as --chip {target}", soft_wrap=True)
 
@@ -167,8 +263,18 @@ def _host(target: Path, *, force: bool, as_json: bool) -> None:
 @app.command()
 def scalesim(
     config: Annotated[Path, typer.Argument(help="SCALE-Sim's configuration (.cfg).")],
-    topology: Annotated[Path, typer.Argument(help="SCALE-Sim's topology (.csv): convolutions, or products with M, N and K.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for COMPUTE_REPORT.csv; made if it is not there.")] = Path(),
+    topology: Annotated[
+        Path,
+        typer.Argument(
+            help="SCALE-Sim's topology (.csv): convolutions, or products with M, N and K."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for COMPUTE_REPORT.csv; made if it is not there."
+        ),
+    ] = Path(),
     as_json: Json = False,
 ) -> None:
     """SCALE-Sim's cycles from its own files, exactly, in no time; stalls are left out."""
@@ -183,10 +289,20 @@ def scalesim(
     write_text(path, compute_report(rows))
     if as_json:
         layers = [
-            {"layer": r.layer, "total_cycles": r.total_cycles, "overall_util_percent": r.overall_util,
-             "mapping_efficiency_percent": r.mapping_efficiency, "compute_util_percent": r.compute_util}
+            {
+                "layer": r.layer,
+                "total_cycles": r.total_cycles,
+                "overall_util_percent": r.overall_util,
+                "mapping_efficiency_percent": r.mapping_efficiency,
+                "compute_util_percent": r.compute_util,
+            }
             for r in rows
-        ]  # fmt: skip
-        emit({"file": str(path), "total_cycles": sum(r.total_cycles for r in rows), "layers": layers})
+        ]
+        emit(
+            {"file": str(path), "total_cycles": sum(r.total_cycles for r in rows), "layers": layers}
+        )
         return
-    terminal().print(f"{len(rows)} layers, {sum(r.total_cycles for r in rows):,} cycles, written to {path}", soft_wrap=True)
+    terminal().print(
+        f"{len(rows)} layers, {sum(r.total_cycles for r in rows):,} cycles, written to {path}",
+        soft_wrap=True,
+    )

@@ -1,9 +1,10 @@
 """Fusion: ops that run as one kernel, so that what passes between them never leaves the chip.
 
-Region growing over the ops in order (the kinds and the cycle test follow TVM Relax's FuseOps and XLA's instruction
-fusion): pointwise < row-wise < anchor, where an anchor is a contraction and a kernel has at most one. An op
-joins the kernel of one of its producers, other anchorless producers may be drawn in with it, and nothing is
-fused that would make the kernels wait for each other in a circle. Every op says why it is where it is.
+Region growing over the ops in order (the kinds and the cycle test follow TVM Relax's FuseOps and
+XLA's instruction fusion): pointwise < row-wise < anchor, where an anchor is a contraction and a
+kernel has at most one. An op joins the kernel of one of its producers, other anchorless producers
+may be drawn in with it, and nothing is fused that would make the kernels wait for each other in a
+circle. Every op says why it is where it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from tenfold.ir.table import Access, Lowering, OpRow
 from tenfold.ir.views import roots
 from tenfold.machine.kernel import Group
 
-_FUNCTIONS = frozenset({"relu", "clip", "sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"})  # that ONNX Runtime fuses
+# that ONNX Runtime fuses
+_FUNCTIONS = frozenset(
+    {"relu", "clip", "sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"}
+)
 SOFTMAX = frozenset({"softmax", "log_softmax"})
 LARGEST = 256  # ops in one kernel (TVM's limit)
 _ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE})
@@ -30,10 +34,11 @@ _ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE})
 class Rules:
     """What a chip can run as one kernel.
 
-    ``row_elements``: the longest row of a product's result that can be reduced before it leaves the chip;
-    ``vector_prologue``: whether element-wise work can feed the matrix unit, or only layout changes can. ``alone``: whether a
-    kernel is a contraction with at most a sum and one simple function behind it, and every other op a kernel of its own.
-    ``softmax_apart``: whether a softmax, which needs its rows twice, is never joined to the contraction that makes them.
+    ``row_elements``: the longest row of a product's result that can be reduced before it leaves the
+    chip; ``vector_prologue``: whether element-wise work can feed the matrix unit, or only layout
+    changes can. ``alone``: whether a kernel is a contraction with at most a sum and one simple
+    function behind it, and every other op a kernel of its own. ``softmax_apart``: whether a
+    softmax, which needs its rows twice, is never joined to the contraction that makes them.
     """
 
     row_elements: int
@@ -43,7 +48,8 @@ class Rules:
 
 
 def rules_of(chip: Chip) -> Rules:
-    """Software-scheduled chips hold whole rows of accumulators; a GPU's thread block sees one tile of columns.
+    """Software-scheduled chips hold whole rows of accumulators; a GPU's thread block sees one tile
+    of columns.
 
     On a processor ONNX Runtime is meant, which fuses little.
     """
@@ -87,7 +93,7 @@ class _Grower:
         assert isinstance(size, int)
         return size
 
-    # --- who waits for whom ------------------------------------------------------------------------------
+    # --- who waits for whom --------------------------------------------------------------
 
     def producers(self, i: int) -> dict[_Region, str]:
         """Regions that op ``i`` reads from, with the largest value read from each."""
@@ -146,7 +152,9 @@ class _Grower:
         if into is other or len(into.ops) + len(other.ops) > LARGEST:
             return into is other
         inside = ~(into.bits | other.bits)
-        if (into.waited_by & other.waits_for & inside) or (other.waited_by & into.waits_for & inside):
+        if (into.waited_by & other.waits_for & inside) or (
+            other.waited_by & into.waits_for & inside
+        ):
             return False
         for i in other.ops:
             self.of[i] = into
@@ -165,7 +173,7 @@ class _Grower:
             region.waits_for |= into.waits_for | into.bits
         return True
 
-    # --- what may join -----------------------------------------------------------------------------------
+    # --- what may join -------------------------------------------------------------------
 
     def reduced(self, i: int) -> tuple[object, ...]:
         """What a row-wise op reduces over: the extent of its rows and the number of them."""
@@ -175,18 +183,26 @@ class _Grower:
         if out != elements:
             last = self.graph.values[next(o for o in op.outputs if o)].dims[-1:] != shape[-1:]
             return last, elements // max(out, 1), elements
-        if not shape or "axis" not in self.rows[i].attrs:  # instance and group norms: whole pictures
+        # instance and group norms: whole pictures
+        if not shape or "axis" not in self.rows[i].attrs:
             return False, op.kind, elements
         axis = op.attrs.get("axis", -1)
         at = axis % len(shape) if isinstance(axis, int) else 0
-        whole = op.kind in ("layer_norm", "rms_norm")  # from the axis on; softmax and its like along it alone
+        # from the axis on; softmax and its like along it alone
+        whole = op.kind in (
+            "layer_norm",
+            "rms_norm",
+        )
         return whole or at == len(shape) - 1, _product(shape[at:]) if whole else shape[at], elements
 
     def refusal(self, region: _Region, i: int, value: str) -> str:
         """Why op ``i``, which reads ``value``, may not join ``region``; "" where it may."""
         row = self.rows[i]
         if self.rules.alone and not self._simple_end(region, i):
-            return "a runtime of single operators fuses only a sum and one function behind a contraction"
+            return (
+                "a runtime of single operators fuses only a sum and one function behind a"
+                " contraction"
+            )
         if region.alone or len(region.ops) >= LARGEST:
             return "runs alone" if region.alone else f"kernels end at {LARGEST} ops"
         position = self.graph.ops[i].inputs.index(value)
@@ -194,7 +210,11 @@ class _Grower:
         if row.lowering is Lowering.VECTOR:
             if access in (Access.POINT, Access.VIEW):
                 return ""
-            return "" if access is Access.BROADCAST and region.anchor is None else f"reads {access} what the kernel before makes"
+            return (
+                ""
+                if access is Access.BROADCAST and region.anchor is None
+                else f"reads {access} what the kernel before makes"
+            )
         if row.lowering is Lowering.REDUCE:
             return self._refusal_of_row(region, i, access)
         if row.lowering is Lowering.MOVE:
@@ -204,35 +224,54 @@ class _Grower:
         return "contractions, look-ups and control flow start a kernel"
 
     def _simple_end(self, region: _Region, i: int) -> bool:
-        """Whether op ``i`` is what a runtime of single operators takes into a contraction: a sum, then a function."""
+        """Whether op ``i`` is what a runtime of single operators takes into a contraction: a sum,
+        then a function.
+        """
         op = self.graph.ops[i]
-        ended = [self.graph.ops[j].kind for j in region.ops if self.rows[j].lowering is Lowering.VECTOR]
+        ended = [
+            self.graph.ops[j].kind for j in region.ops if self.rows[j].lowering is Lowering.VECTOR
+        ]
         if region.anchor is None or any(k in _FUNCTIONS for k in ended):
             return False
         if self.graph.ops[region.anchor].kind == "matmul_integer":
             return self._scales_back(region, op, ended)
-        if self.graph.ops[region.anchor].kind == "matmul" and len(self.graph.values[op.outputs[0]].dims) > 2:
+        if (
+            self.graph.ops[region.anchor].kind == "matmul"
+            and len(self.graph.values[op.outputs[0]].dims) > 2
+        ):
             return False  # ONNX Runtime has a bias for matrices alone
-        return op.kind in _FUNCTIONS or (op.kind == "add" and "add" not in ended and self._sums_in_place(region, op))
+        return op.kind in _FUNCTIONS or (
+            op.kind == "add" and "add" not in ended and self._sums_in_place(region, op)
+        )
 
     def _scales_back(self, region: _Region, op: Op, ended: list[str]) -> bool:
-        """What makes floats of an integer product: a cast, a scale for all or one a column, a bias."""
+        """What makes floats of an integer product: a cast, a scale for all or one a column, a
+        bias.
+        """
         if op.kind == "cast":
             return not ended
         if op.kind == "mul" and ended == ["cast"]:
             columns = self.graph.values[op.outputs[0]].dims[-1]
-            return all(self.size(n) in (1, columns) for n in op.inputs if self.of.get(self.maker.get(n, -1)) is not region)
+            return all(
+                self.size(n) in (1, columns)
+                for n in op.inputs
+                if self.of.get(self.maker.get(n, -1)) is not region
+            )
         return op.kind == "add" and ended == ["cast", "mul"] and self._sums_in_place(region, op)
 
     def _sums_in_place(self, region: _Region, op: Op) -> bool:
-        """A bias of one number a column or channel; behind a convolution also another result of the same shape."""
+        """A bias of one number a column or channel; behind a convolution also another result of the
+        same shape.
+        """
         assert region.anchor is not None
         conv = self.graph.ops[region.anchor].kind == "conv"
         shape = self.graph.values[op.outputs[0]].dims
         columns = shape[1 if conv else -1] if shape else 1
         others = [n for n in op.inputs if n and self.of.get(self.maker.get(n, -1)) is not region]
         bias = all(n in self.graph.constants and self.size(n) == columns for n in others)
-        return bias or (conv and all(n in self.maker and self.graph.values[n].dims == shape for n in others))
+        return bias or (
+            conv and all(n in self.maker and self.graph.values[n].dims == shape for n in others)
+        )
 
     def _refusal_of_row(self, region: _Region, i: int, access: Access) -> str:
         if access is not Access.ROW:
@@ -244,7 +283,12 @@ class _Grower:
             kind = self.graph.ops[region.anchor].kind
             if self.rules.softmax_apart and self.graph.ops[i].kind in SOFTMAX:
                 return "needs its rows twice"
-            if not last or kind != "matmul" or not isinstance(width, int) or width > self.rules.row_elements:
+            if (
+                not last
+                or kind != "matmul"
+                or not isinstance(width, int)
+                or width > self.rules.row_elements
+            ):
                 return f"needs whole rows of {width}, which the tiles of {kind} do not hold"
         return ""
 
@@ -260,7 +304,9 @@ class _Grower:
                 self._prologue(region, other, i)
             return
         refused = []
-        order = sorted(producers, key=lambda r: (r.anchor is None, -self.size(producers[r]), -r.ops[-1]))
+        order = sorted(
+            producers, key=lambda r: (r.anchor is None, -self.size(producers[r]), -r.ops[-1])
+        )
         for region in order:
             why = self.refusal(region, i, producers[region])
             if not why and self.would_circle(region, self._needs(i)):
@@ -268,7 +314,12 @@ class _Grower:
             if why:
                 refused.append(why)
                 continue
-            self.add(region, i, _JOINS.get(row.lowering, "joins") + f" of {self.graph.ops[self.maker[producers[region]]].kind}")
+            self.add(
+                region,
+                i,
+                _JOINS.get(row.lowering, "joins")
+                + f" of {self.graph.ops[self.maker[producers[region]]].kind}",
+            )
             for other in order:
                 if other is not region:
                     self._draw_in(region, other, i, producers[other])
@@ -280,12 +331,16 @@ class _Grower:
         outputs = set(self.graph.outputs)
         for j in region.ops:
             for o in self.graph.ops[j].outputs:
-                if o in outputs or any(self.of.get(r) is not region and r != i for r in self.readers.get(o, ())):
+                if o in outputs or any(
+                    self.of.get(r) is not region and r != i for r in self.readers.get(o, ())
+                ):
                     return False
         return True
 
     def _draw_in(self, region: _Region, other: _Region, i: int, value: str) -> None:
-        """Anchorless work that feeds op ``i`` too: into the same kernel where that needs no other rows."""
+        """Anchorless work that feeds op ``i`` too: into the same kernel where that needs no other
+        rows.
+        """
         if other.anchor is not None and region.anchor is not None:
             return
         main, extra = (other, region) if other.anchor is not None else (region, other)
@@ -303,19 +358,36 @@ class _Grower:
         assert isinstance(perm, tuple)
         straight = tuple(range(len(perm)))
         kinds = self.graph.ops[j].kind, self.graph.ops[i].kind
-        return kinds == ("transpose", "matmul") and len(perm) > 1 and perm == (*straight[:-2], straight[-1], straight[-2])
+        return (
+            kinds == ("transpose", "matmul")
+            and len(perm) > 1
+            and perm == (*straight[:-2], straight[-1], straight[-2])
+        )
 
     def _prologue(self, region: _Region, other: _Region, i: int) -> None:
-        """Layout changes, and where the chip can element-wise work, done as a contraction reads its operands."""
-        if other.anchor is not None or other.alone or other.reduces is not None or not self._only_for(other, i):
+        """Layout changes, and where the chip can element-wise work, done as a contraction reads its
+        operands.
+        """
+        if (
+            other.anchor is not None
+            or other.alone
+            or other.reduces is not None
+            or not self._only_for(other, i)
+        ):
             return
-        allowed = {Lowering.MOVE, Lowering.VIEW} | ({Lowering.VECTOR} if self.rules.vector_prologue else set())
+        allowed = {Lowering.MOVE, Lowering.VIEW} | (
+            {Lowering.VECTOR} if self.rules.vector_prologue else set()
+        )
         light = {"cast", "dequantize"}
-        if self.rules.alone:  # a runtime of single operators puts padding into convolutions, and swaps what a product reads
+        # a runtime of single operators puts padding into convolutions, and swaps what a product
+        # reads
+        if self.rules.alone:
             allowed = {Lowering.VIEW}
             light |= {"pad"} if self.graph.ops[i].kind == "conv" else set()
         if all(
-            self.rows[j].lowering in allowed or self.graph.ops[j].kind in light or (self.rules.alone and self._swaps(j, i))
+            self.rows[j].lowering in allowed
+            or self.graph.ops[j].kind in light
+            or (self.rules.alone and self._swaps(j, i))
             for j in other.ops
         ):
             for j in other.ops:
@@ -323,8 +395,10 @@ class _Grower:
             self.merge(region, other)
 
 
-_JOINS = {Lowering.VECTOR: "element by element on the result", Lowering.REDUCE: "row by row on the result",
-          Lowering.MOVE: "changes the layout of the result"}  # fmt: skip
+_JOINS = {
+    Lowering.VECTOR: "element by element on the result",
+    Lowering.REDUCE: "row by row on the result", Lowering.MOVE: "changes the layout of the result",
+}  # fmt: skip
 
 
 def _numbers(bits: int) -> Iterator[int]:
@@ -350,7 +424,9 @@ def _access(graph: Graph, op: Op) -> tuple[Access, ...]:
 
 
 def fuse(graph: Graph, rules: Rules) -> tuple[Group, ...]:
-    """The ops of a static ``graph`` as groups, one kernel each, in an order in which they can run."""
+    """The ops of a static ``graph`` as groups, one kernel each, in an order in which they can
+    run.
+    """
     grower = _Grower(graph, rules)
     for i in range(len(graph.ops)):
         grower.visit(i)

@@ -1,10 +1,13 @@
-"""How a processor's runtime lays tensors out: channels in blocks of a vector for convolutions, and copies between layouts.
+"""How a processor's runtime lays tensors out: channels in blocks of a vector for convolutions, and
+copies between layouts.
 
-Direct convolutions want blocked channels (Georganas et al. 2018, "Anatomy of high-performance deep learning convolutions on SIMD
-architectures"); pooling, element-wise work and concatenation follow them in that layout, everything else wants tensors as the
-model has them, and whoever changes layout is a kernel of its own. A convolution that cannot be blocked is a product over gathered
-windows, one for each item and group, with the positions of the result along the vector (Chellapilla et al. 2006). The rules
-follow ONNX Runtime 1.32, which a processor's kernels mean; what they leave out is in docs/calibration.md.
+Direct convolutions want blocked channels (Georganas et al. 2018, "Anatomy of high-performance deep
+learning convolutions on SIMD architectures"); pooling, element-wise work and concatenation follow
+them in that layout, everything else wants tensors as the model has them, and whoever changes layout
+is a kernel of its own. A convolution that cannot be blocked is a product over gathered windows, one
+for each item and group, with the positions of the result along the vector (Chellapilla et al.
+2006). The rules follow ONNX Runtime 1.32, which a processor's kernels mean; what they leave out is
+in docs/calibration.md.
 """
 
 from __future__ import annotations
@@ -23,9 +26,22 @@ from tenfold.machine import Group, Kernel, Operand, Product, Role
 from tenfold.machine.kernel import REORDER, REORDERED, off_chip
 
 _FOLLOW = frozenset(
-    {"max_pool", "average_pool", "relu", "sigmoid", "tanh", "gelu", "swish", "hard_sigmoid", "hard_swish", "batch_norm", "resize"}
+    {
+        "max_pool",
+        "average_pool",
+        "relu",
+        "sigmoid",
+        "tanh",
+        "gelu",
+        "swish",
+        "hard_sigmoid",
+        "hard_swish",
+        "batch_norm",
+        "resize",
+    }
 )
-_AFTERWARDS = frozenset({"sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"})  # done on results that went to the caches
+# done on results that went to the caches
+_AFTERWARDS = frozenset({"sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"})
 _WHOLE_PICTURE = frozenset({"reduce_mean", "reduce_max"})  # global pools, which keep extents of 1
 _TOGETHER = frozenset({"add", "mul", "concat"})
 _TRANSPOSED = "conv_transpose"
@@ -48,9 +64,16 @@ class _Layouts:
 
 
 def lay_out(
-    made: Iterable[Kernel], groups: Sequence[Group], graph: Graph, root: Mapping[str, str], size: Callable[[str], int], chip: Chip
+    made: Iterable[Kernel],
+    groups: Sequence[Group],
+    graph: Graph,
+    root: Mapping[str, str],
+    size: Callable[[str], int],
+    chip: Chip,
 ) -> Iterator[Kernel]:
-    """The kernels of a processor with changes of layout between them; of any other chip as they are. ``size``: bytes of a buffer."""
+    """The kernels of a processor with changes of layout between them; of any other chip as they
+    are. ``size``: bytes of a buffer.
+    """
     if chip.kind != "host":
         yield from made
         return
@@ -71,15 +94,25 @@ def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
     narrow = kernel.precision is MatrixPrecision.INT8
     if anchor is not None and anchor.kind == "conv" and not narrow and _direct(anchor, layouts):
         channels, block = _dims(layouts, anchor.inputs[1])[1], layouts.block
-        want, given = {o.name for o in kernel.operands if o.role is Role.INPUT}, layouts.root.get(anchor.inputs[0], anchor.inputs[0])
-        as_it_lies = (channels < block and not _depthwise(anchor, layouts)) or given != anchor.inputs[0]  # few channels, or a view
+        want, given = (
+            {o.name for o in kernel.operands if o.role is Role.INPUT},
+            layouts.root.get(anchor.inputs[0], anchor.inputs[0]),
+        )
+        as_it_lies = (
+            channels < block and not _depthwise(anchor, layouts)
+        ) or given != anchor.inputs[0]  # few channels, or a view
         plain = want & {given} if as_it_lies else set()
         *copies, last = _converted(kernel, layouts, blocked=want - plain, plain=plain)
         yield from copies
         passes = _passes(anchor, layouts) + any(o.kind in _AFTERWARDS for o in group.ops)
         products = tuple(replace(_padded(p, channels, block), passes=passes) for p in last.products)
-        items, filters = _dims(layouts, anchor.inputs[0])[0], math.prod(_dims(layouts, anchor.inputs[1]))
-        yield replace(last, products=products, cached_bytes=(items - 1) * filters * kernel.operand_bits // 8)
+        items, filters = (
+            _dims(layouts, anchor.inputs[0])[0],
+            math.prod(_dims(layouts, anchor.inputs[1])),
+        )
+        yield replace(
+            last, products=products, cached_bytes=(items - 1) * filters * kernel.operand_bits // 8
+        )
         layouts.blocked.update(group.outputs)
         return
     if _follows(group, layouts):
@@ -89,7 +122,12 @@ def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
     inputs = {o.name for o in kernel.operands if o.role is Role.INPUT}
     *copies, last = _converted(kernel, layouts, plain=inputs)
     yield from copies
-    if anchor is not None and anchor.kind in ("conv", _TRANSPOSED) and not narrow and _constant(anchor, layouts):
+    if (
+        anchor is not None
+        and anchor.kind in ("conv", _TRANSPOSED)
+        and not narrow
+        and _constant(anchor, layouts)
+    ):
         yield _gathered(last, anchor, layouts)
     else:
         yield last
@@ -109,7 +147,9 @@ def _depthwise(op: Op, layouts: _Layouts) -> bool:
 
 
 def _passes(op: Op, layouts: _Layouts) -> int:
-    """Parts in which a direct convolution sums its inputs: single channels as they lie, blocks, or many where it only weighs them."""
+    """Parts in which a direct convolution sums its inputs: single channels as they lie, blocks, or
+    many where it only weighs them.
+    """
     channels, *window = _dims(layouts, op.inputs[1])[1:]
     if _depthwise(op, layouts):
         return 1
@@ -120,14 +160,20 @@ def _passes(op: Op, layouts: _Layouts) -> int:
 
 
 def _direct(op: Op, layouts: _Layouts) -> bool:
-    """Whether a convolution runs in blocks: two dimensions, constant filters, and channels that fill blocks where groups cut them."""
+    """Whether a convolution runs in blocks: two dimensions, constant filters, and channels that
+    fill blocks where groups cut them.
+    """
     weights = op.inputs[1]
     shape, block = _dims(layouts, weights), layouts.block
     if len(shape) != 4 or not _constant(op, layouts):
         return False
     groups = _groups(op)
     filters, channels = shape[:2]
-    return groups == 1 or _depthwise(op, layouts) or (channels % block == 0 and (filters // groups) % block == 0)
+    return (
+        groups == 1
+        or _depthwise(op, layouts)
+        or (channels % block == 0 and (filters // groups) % block == 0)
+    )
 
 
 def _constant(op: Op, layouts: _Layouts) -> bool:
@@ -137,15 +183,22 @@ def _constant(op: Op, layouts: _Layouts) -> bool:
 
 
 def _follows(group: Group, layouts: _Layouts) -> bool:
-    """Whether a kernel takes blocked tensors as they are: its op must, and all of its inputs be blocked and of four dimensions."""
+    """Whether a kernel takes blocked tensors as they are: its op must, and all of its inputs be
+    blocked and of four dimensions.
+    """
     op = group.ops[0]
-    if len([o for o in group.ops if row_of(o).lowering is not Lowering.VIEW]) > 1 or op.kind not in _FOLLOW | _TOGETHER | _WHOLE_PICTURE:
+    if (
+        len([o for o in group.ops if row_of(o).lowering is not Lowering.VIEW]) > 1
+        or op.kind not in _FOLLOW | _TOGETHER | _WHOLE_PICTURE
+    ):
         return False
     inputs = [n for n in op.inputs[: None if op.kind in _TOGETHER else 1] if n]
     shapes = [_dims(layouts, n) for n in inputs]
     if any(len(s) != 4 or layouts.root.get(n, n) != n for n, s in zip(inputs, shapes, strict=True)):
         return False
-    if not all(n in layouts.blocked for n in inputs) or (op.kind == "max_pool" and len([o for o in op.outputs if o]) > 1):
+    if not all(n in layouts.blocked for n in inputs) or (
+        op.kind == "max_pool" and len([o for o in op.outputs if o]) > 1
+    ):
         return False
     if op.kind in _WHOLE_PICTURE:
         return _dims(layouts, op.outputs[0])[1:] == (shapes[0][1], 1, 1)
@@ -155,23 +208,34 @@ def _follows(group: Group, layouts: _Layouts) -> bool:
 
 
 def _padded(p: Product, channels: int, block: int) -> Product:
-    """The product as executed: whole blocks of channels go in, and out of a convolution of every channel on its own."""
+    """The product as executed: whole blocks of channels go in, and out of a convolution of every
+    channel on its own.
+    """
     up = -(-channels // block) * block
     if p.batch > 1:
         return replace(p, batch=-(-p.batch // block) * block) if channels == 1 else p
     return replace(p, k=p.k // channels * up) if channels >= block else p
 
 
-def _converted(kernel: Kernel, layouts: _Layouts, blocked: Collection[str] = (), plain: Collection[str] = ()) -> Iterator[Kernel]:
-    """Copies of inputs into the layout that the kernel wants, each made once, and the kernel that reads them."""
-    wrong = [n for n in sorted(blocked) if n not in layouts.blocked] + [n for n in sorted(plain) if n in layouts.blocked]
+def _converted(
+    kernel: Kernel, layouts: _Layouts, blocked: Collection[str] = (), plain: Collection[str] = ()
+) -> Iterator[Kernel]:
+    """Copies of inputs into the layout that the kernel wants, each made once, and the kernel that
+    reads them.
+    """
+    wrong = [n for n in sorted(blocked) if n not in layouts.blocked] + [
+        n for n in sorted(plain) if n in layouts.blocked
+    ]
     for name in wrong:
         if name not in layouts.copies:
             yield _reorder(name, layouts, kernel.group)
     if not wrong:
         yield kernel
         return
-    operands = tuple(replace(o, name=layouts.copies[o.name]) if o.name in wrong and o.role is Role.INPUT else o for o in kernel.operands)
+    operands = tuple(
+        replace(o, name=layouts.copies[o.name]) if o.name in wrong and o.role is Role.INPUT else o
+        for o in kernel.operands
+    )
     yield replace(kernel, operands=operands)
 
 
@@ -197,7 +261,9 @@ def _moving(name: str, op: str, operands: tuple[Operand, ...], group: int) -> Ke
 
 
 def _gathered(kernel: Kernel, op: Op, layouts: _Layouts) -> Kernel:
-    """A convolution as a product over gathered windows; a transposed one as a product whose result is scattered into windows."""
+    """A convolution as a product over gathered windows; a transposed one as a product whose result
+    is scattered into windows.
+    """
     x, w, y = (_dims(layouts, n) for n in (op.inputs[0], op.inputs[1], op.outputs[0]))
     groups = _groups(op)
     window, narrow = math.prod(w[2:]), x if op.kind == _TRANSPOSED else y
@@ -207,6 +273,9 @@ def _gathered(kernel: Kernel, op: Op, layouts: _Layouts) -> Kernel:
         product = Product(x[0] * groups, w[1] * window, positions, w[0] // groups)
     columns = x[0] * groups * w[1] * window * positions
     as_it_lies = window == 1 and math.prod(x[2:]) == math.prod(y[2:])
-    moved = columns * (1 if as_it_lies else 2) + (x[0] - 1) * math.prod(w)  # windows, then panels of them; filters again
+    # windows, then panels of them; filters again
+    moved = columns * (1 if as_it_lies else 2) + (x[0] - 1) * math.prod(w)
     names = tuple("matmul" if o == op.kind else o for o in kernel.ops)
-    return replace(kernel, ops=names, products=(product,), cached_bytes=moved * kernel.operand_bits // 8)
+    return replace(
+        kernel, ops=names, products=(product,), cached_bytes=moved * kernel.operand_bits // 8
+    )

@@ -19,17 +19,38 @@ from tenfold.ir.ops.experts import touched
 from tenfold.ir.ops.sequence import attention_dims, attention_window
 from tenfold.ir.table import Lowering, Matmul, Work
 from tenfold.ir.views import roots
-from tenfold.machine.kernel import Attention, Experts, Group, Kernel, Operand, Product, Role, off_chip
+from tenfold.machine.kernel import (
+    Attention,
+    Experts,
+    Group,
+    Kernel,
+    Operand,
+    Product,
+    Role,
+    off_chip,
+)
 
 _NARROW_INT = frozenset({DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2})
-_NARROW_FLOAT = frozenset({DType.F8E4M3, DType.F8E5M2, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ, DType.F4E2M1})
-_HALVES = frozenset({DType.F16, DType.BF16})  # a processor runs them as fp32, and so does who asks for it
-_DOMINATES = (Lowering.MATRIX, Lowering.OPAQUE, Lowering.GATHER, Lowering.REDUCE, Lowering.VECTOR, Lowering.MOVE, Lowering.VIEW)
+_NARROW_FLOAT = frozenset(
+    {DType.F8E4M3, DType.F8E5M2, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ, DType.F4E2M1}
+)
+# a processor runs them as fp32, and so does who asks for it
+_HALVES = frozenset({DType.F16, DType.BF16})
+_DOMINATES = (
+    Lowering.MATRIX,
+    Lowering.OPAQUE,
+    Lowering.GATHER,
+    Lowering.REDUCE,
+    Lowering.VECTOR,
+    Lowering.MOVE,
+    Lowering.VIEW,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What lowering a group needs beside it: its graph, the chip, the precision of arithmetic and the width of stored floats.
+    """What lowering a group needs beside it: its graph, the chip, the precision of arithmetic and
+    the width of stored floats.
 
     ``stored_bits`` of None leaves every tensor as it is in the file.
     """
@@ -41,7 +62,9 @@ class Scope:
     root: Mapping[str, str] = field(default_factory=dict)
 
     def width(self, value: Value) -> float:
-        """Bytes an element takes on this chip: floats in the width chosen; what a quantised model stores narrower stays so."""
+        """Bytes an element takes on this chip: floats in the width chosen; what a quantised model
+        stores narrower stays so.
+        """
         bits = value.dtype.bits
         if self.stored_bits is not None and value.dtype.is_float:
             bits = self.stored_bits if value.dtype in _HALVES else min(bits, self.stored_bits)
@@ -52,21 +75,27 @@ class Scope:
         return _ceil(_int(value.elements, name) * self.width(value))
 
 
-def scope_of(graph: Graph, chip: Chip, precision: MatrixPrecision, stored_bits: int | None) -> Scope:
+def scope_of(
+    graph: Graph, chip: Chip, precision: MatrixPrecision, stored_bits: int | None
+) -> Scope:
     return Scope(graph, chip, precision, stored_bits, roots(graph))
 
 
 def _int(dim: object, where: str) -> int:
     if isinstance(dim, int):
         return dim
-    raise ModelError(f"'{where}' has the free dimension {dim}: give {', '.join(sorted(symbols_of(dim)))}")
+    raise ModelError(
+        f"'{where}' has the free dimension {dim}: give {', '.join(sorted(symbols_of(dim)))}"
+    )
 
 
 def _ceil(x: float) -> int:
     return int(-(-x // 1))
 
 
-def kernels(scope: Scope, groups: Sequence[Group], bodies: Mapping[int, tuple[Group, ...]]) -> Iterator[Kernel]:
+def kernels(
+    scope: Scope, groups: Sequence[Group], bodies: Mapping[int, tuple[Group, ...]]
+) -> Iterator[Kernel]:
     """The kernels of ``groups`` in order; all traffic off chip until memory is planned.
 
     ``bodies`` are the groups of the bodies of control flow, by the identity of the body.
@@ -83,7 +112,11 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
     works = [op_work(scope.graph, op) for op in group.ops]
     anchor = group.anchor
     products: tuple[Product, ...] = ()
-    attention = _attention(scope, anchor) if anchor is not None and anchor.kind in ("attention", "cached_attention") else None
+    attention = (
+        _attention(scope, anchor)
+        if anchor is not None and anchor.kind in ("attention", "cached_attention")
+        else None
+    )
     if anchor is not None:
         products = tuple(_product(m, anchor) for m in works[group.ops.index(anchor)].matmuls)
     if attention is not None:
@@ -110,18 +143,29 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
         experts=_experts(scope, anchor) if anchor is not None and anchor.kind == "moe" else None,
         rows=rows,
         row_elements=row_elements,
-    )  # fmt: skip
+    )
 
 
 def _attention(scope: Scope, op: Op) -> Attention:
     call = op_call(scope.graph, op)
     batch, heads, kv_heads, q_len, kv_len, dk, dv = (_int(d, op.name) for d in attention_dims(call))
     causal = op.kind == "cached_attention" or bool(op.attrs.get("is_causal", 0))
-    return Attention(batch, heads, kv_heads, q_len, kv_len, (dk + dv) // 2, causal, window=attention_window(call) or 0)
+    return Attention(
+        batch,
+        heads,
+        kv_heads,
+        q_len,
+        kv_len,
+        (dk + dv) // 2,
+        causal,
+        window=attention_window(call) or 0,
+    )
 
 
 def _experts(scope: Scope, op: Op) -> Experts:
-    """The layer with tokens spread evenly over the experts that are touched (Shazeer et al. 2017, section 2)."""
+    """The layer with tokens spread evenly over the experts that are touched (Shazeer et al. 2017,
+    section 2).
+    """
     x, _, up, down = (scope.graph.values[n].dims for n in op.inputs[:4])
     tokens = 1
     for d in x[:-1]:
@@ -137,7 +181,11 @@ def _experts(scope: Scope, op: Op) -> Experts:
 def _rows(scope: Scope, group: Group) -> tuple[int, int]:
     """How many rows of which length the group reduces along, by its first row-wise op."""
     for op in group.ops:
-        value = scope.graph.value(op.inputs[0]) if op.inputs and row_of(op).lowering is Lowering.REDUCE else None
+        value = (
+            scope.graph.value(op.inputs[0])
+            if op.inputs and row_of(op).lowering is Lowering.REDUCE
+            else None
+        )
         if value is not None and value.dims:
             width = max(1, _int(value.dims[-1], op.name))
             return _int(value.elements, op.name) // width, width
@@ -145,7 +193,9 @@ def _rows(scope: Scope, group: Group) -> tuple[int, int]:
 
 
 def _scores_computed(products: tuple[Product, ...], a: Attention) -> tuple[Product, ...]:
-    """The two products of an attention over the scores that are computed; the queries of a group share keys and values."""
+    """The two products of an attention over the scores that are computed; the queries of a group
+    share keys and values.
+    """
     keys, group = _ceil(a.kv_len * a.computed), max(1, a.heads // a.kv_heads)
     first, second = products
     batch, m = first.batch // group, first.m * group
@@ -165,14 +215,25 @@ def _product(m: Matmul, op: Op) -> Product:
 
 
 def _precision(scope: Scope, op: Op) -> MatrixPrecision:
-    """The precision of a contraction: int8 or fp8 where the model itself is quantised and the chip has it."""
+    """The precision of a contraction: int8 or fp8 where the model itself is quantised and the chip
+    has it.
+    """
     if scope.precision is MatrixPrecision.INT8:
         return scope.precision
-    inputs = op.inputs[1:3] if op.kind == "dynamic_quantize_lstm" else op.inputs[:2]  # which narrows what comes in itself
+    # which narrows what comes in itself
+    inputs = op.inputs[1:3] if op.kind == "dynamic_quantize_lstm" else op.inputs[:2]
     operands = [v.dtype for v in (scope.graph.value(n) for n in inputs) if v is not None]
-    if operands and all(d in _NARROW_INT for d in operands) and MatrixPrecision.INT8 in scope.chip.peak_flops:
+    if (
+        operands
+        and all(d in _NARROW_INT for d in operands)
+        and MatrixPrecision.INT8 in scope.chip.peak_flops
+    ):
         return MatrixPrecision.INT8
-    if operands and all(d in _NARROW_FLOAT for d in operands) and MatrixPrecision.FP8 in scope.chip.peak_flops:
+    if (
+        operands
+        and all(d in _NARROW_FLOAT for d in operands)
+        and MatrixPrecision.FP8 in scope.chip.peak_flops
+    ):
         return MatrixPrecision.FP8
     return scope.precision
 
@@ -190,7 +251,11 @@ def _reads(scope: Scope, group: Group, works: Sequence[Work]) -> list[Operand]:
                 touched[root] = touched.get(root, 0) + scaled
     constants = scope.graph.constants
     return [
-        Operand(n, Role.WEIGHT if n in constants else Role.INPUT, min(t, scope.bytes(n)) if n in scope.graph.values else t)
+        Operand(
+            n,
+            Role.WEIGHT if n in constants else Role.INPUT,
+            min(t, scope.bytes(n)) if n in scope.graph.values else t,
+        )
         for n, t in touched.items()
         if t
     ]
@@ -209,20 +274,28 @@ def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> l
     body = op.bodies[0]
     inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits)
     groups = bodies[id(body)]
-    made = lay_out(kernels(inner, groups, bodies), groups, body, inner.root, inner.bytes, scope.chip)
-    return [replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count, operands=()) for k in made]
+    made = lay_out(
+        kernels(inner, groups, bodies), groups, body, inner.root, inner.bytes, scope.chip
+    )
+    return [
+        replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count, operands=()) for k in made
+    ]
 
 
 def unknown_trips(graph: Graph) -> list[str]:
     """Loops whose number of trips only the data say; each is counted once."""
     loops = (op for op in graph.ops if op.kind in ("loop", "scan"))
-    own = [f"{op.name}.trips" for op in loops if not isinstance(trip_count(op_call(graph, op)), int)]
+    own = [
+        f"{op.name}.trips" for op in loops if not isinstance(trip_count(op_call(graph, op)), int)
+    ]
     return own + [n for op in graph.ops for body in op.bodies for n in unknown_trips(body)]
 
 
 def activation_sizes(scope: Scope, groups: Sequence[Group]) -> dict[str, int]:
     """Bytes of every buffer that a kernel makes or the model is given; weights are always there."""
-    names = dict.fromkeys(n for g in groups for n in (*g.inputs, *g.outputs) if n not in scope.graph.constants)
+    names = dict.fromkeys(
+        n for g in groups for n in (*g.inputs, *g.outputs) if n not in scope.graph.constants
+    )
     return {n: scope.bytes(n) for n in names}
 
 

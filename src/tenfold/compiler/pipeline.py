@@ -20,16 +20,23 @@ from tenfold.machine.kernel import REORDERED
 
 STEPS: Mapping[str, str] = {
     **{p.name: p.does for p in (*PASSES, DCE)},
-    "precision": "tensors are stored in the chip's precision; without it they stay as in the file and only products use it",
+    "precision": (
+        "tensors are stored in the chip's precision; without it they stay as in the file and only"
+        " products use it"
+    ),
     "fuse": "ops that need not go through memory between them run as one kernel",
     "order": "kernels run in the order that keeps least alive, where the graph leaves a choice",
-    "residency": "activations and weights stay in the large on-chip memory, and weights are fetched ahead",
+    "residency": (
+        "activations and weights stay in the large on-chip memory, and weights are fetched ahead"
+    ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the compiler is asked for: steps to leave out, and whether weights keep their contents (to run the program)."""
+    """What the compiler is asked for: steps to leave out, and whether weights keep their contents
+    (to run the program).
+    """
 
     without: tuple[str, ...] = ()
     keep_weights: bool = False
@@ -45,12 +52,18 @@ LARGEST_BUFFER = 1 << 44  # bytes of one tensor
 
 
 def build(
-    graph: Graph, chip: Chip, precision: MatrixPrecision, items: int, options: Options = DEFAULT, observe: Observer | None = None
+    graph: Graph,
+    chip: Chip,
+    precision: MatrixPrecision,
+    items: int,
+    options: Options = DEFAULT,
+    observe: Observer | None = None,
 ) -> Program:
     """The program for ``graph``, which must be bound to static shapes.
 
-    ``items`` is how many inputs one pass handles (the batch). Floats are stored and multiplied in ``precision``.
-    Raises ModelError for a shape that is not static, UnknownName for a step that does not exist.
+    ``items`` is how many inputs one pass handles (the batch). Floats are stored and multiplied in
+    ``precision``. Raises ModelError for a shape that is not static, UnknownName for a step that
+    does not exist.
     """
     known = graph if options.keep_weights else without_weights(graph)
     clean = run_passes(known, options.without, observe, single_ops=chip.kind == "host")
@@ -61,14 +74,24 @@ def build(
     activations = lower.activation_sizes(scope, groups)
     large = max(activations.values(), default=0)
     if large > LARGEST_BUFFER:
-        raise InputError(f"{graph.name} would need a buffer of {large:,} bytes, which is beyond any machine: use a smaller batch or size")
+        raise InputError(
+            f"{graph.name} would need a buffer of {large:,} bytes, which is beyond any machine: use"
+            " a smaller batch or size"
+        )
     if "order" not in options.without:
         groups = ordered(groups, activations, outputs)
     lowered = lower.kernels(scope, groups, bodies)
-    whole = "fuse" in options.without and chip.kind != "host"  # where a runtime has no kernel for an attention anyway
-    apart = lowered if whole else cut(lowered, groups, scope.root, chip, rules_of(chip).row_elements)
+    # where a runtime has no kernel for an attention anyway
+    whole = "fuse" in options.without and chip.kind != "host"
+    apart = (
+        lowered if whole else cut(lowered, groups, scope.root, chip, rules_of(chip).row_elements)
+    )
     made = tuple(lay_out(apart, groups, clean, scope.root, scope.bytes, chip))
-    sizes = {o.name: scope.bytes(o.name) if o.name in clean.values else o.bytes for k in made for o in k.operands}
+    sizes = {
+        o.name: scope.bytes(o.name) if o.name in clean.values else o.bytes
+        for k in made
+        for o in k.operands
+    }
     resident = chip.kind == "systolic" and "residency" not in options.without
     balances = [balance(chip, k) for k in made] if resident else ()
     kept = outputs | {f"{o}{REORDERED}" for o in outputs}
@@ -85,12 +108,17 @@ def build(
         graph=clean,
         groups=groups,
         memory=memory,
-        assumed=(*((n, b) for n, b in graph.bounds.items() if isinstance(b, int)), *((n, 1) for n in lower.unknown_trips(clean))),
+        assumed=(
+            *((n, b) for n, b in graph.bounds.items() if isinstance(b, int)),
+            *((n, 1) for n in lower.unknown_trips(clean)),
+        ),
         without=tuple(options.without),
     )
 
 
-def _groups(graph: Graph, chip: Chip, without: Collection[str]) -> tuple[tuple[Group, ...], dict[int, tuple[Group, ...]]]:
+def _groups(
+    graph: Graph, chip: Chip, without: Collection[str]
+) -> tuple[tuple[Group, ...], dict[int, tuple[Group, ...]]]:
     """Groups of the graph, and those of each body of control flow in it."""
     bodies: dict[int, tuple[Group, ...]] = {}
 
@@ -103,15 +131,25 @@ def _groups(graph: Graph, chip: Chip, without: Collection[str]) -> tuple[tuple[G
     return grouped(graph), bodies
 
 
-def compile(graph: Graph, chip: Chip, *, dtype: str | None = None, items: int | None = None, options: Options = DEFAULT) -> Program:
-    """The program of a bound ``graph`` for ``chip`` in ``dtype`` (the chip's best precision by default).
+def compile(
+    graph: Graph,
+    chip: Chip,
+    *,
+    dtype: str | None = None,
+    items: int | None = None,
+    options: Options = DEFAULT,
+) -> Program:
+    """The program of a bound ``graph`` for ``chip`` in ``dtype`` (the chip's best precision by
+    default).
 
     Extents that depend on data are set to their upper bound. ``items`` is what one pass handles, by
-    default the first extent of the first input.
-    Raises InputError for a graph with free dimensions, UnsupportedDType for a dtype the chip has not.
+    default the first extent of the first input. Raises InputError for a graph with free dimensions,
+    UnsupportedDType for a dtype the chip has not.
     """
     if graph.symbols:
-        raise InputError(f"the graph still has free dimensions ({', '.join(graph.symbols)}): bind them first")
+        raise InputError(
+            f"the graph still has free dimensions ({', '.join(graph.symbols)}): bind them first"
+        )
     precision = chip.storage(dtype)
     if items is None:
         first = next((graph.values[n].shape for n in graph.inputs if graph.values[n].shape), None)

@@ -11,7 +11,17 @@ import msgspec
 from tenfold import units
 from tenfold.chips import Chip
 from tenfold.chips.record import Status
-from tenfold.economics.own import YEAR_S, Purchase, Tco, dispatch, idle_power, ownership, ownership_sources, purchase, tco
+from tenfold.economics.own import (
+    YEAR_S,
+    Purchase,
+    Tco,
+    dispatch,
+    idle_power,
+    ownership,
+    ownership_sources,
+    purchase,
+    tco,
+)
 from tenfold.errors import DataFileError
 from tenfold.estimate import Estimate
 
@@ -68,12 +78,25 @@ def rent_prices() -> tuple[Price, ...]:
         file = msgspec.toml.decode(DATA.read_bytes(), type=_File)
     except msgspec.MsgspecError as error:
         raise DataFileError(f"{DATA.name}: {error}") from error
-    return tuple(Price(r.chip, r.provider, r.location, r.date, units.parse(r.price, "usd_per_s"), r.status, r.source) for r in file.rent)
+    return tuple(
+        Price(
+            r.chip,
+            r.provider,
+            r.location,
+            r.date,
+            units.parse(r.price, "usd_per_s"),
+            r.status,
+            r.source,
+        )
+        for r in file.rent
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Rent:
-    """What it costs to rent the chip for a time: ``price`` is the row used, the interval spans all providers' latest rows."""
+    """What it costs to rent the chip for a time: ``price`` is the row used, the interval spans all
+    providers' latest rows.
+    """
 
     usd: Estimate
     price: Price

@@ -54,8 +54,14 @@ def _figures(name: str) -> tuple[Mapping[str, Estimate], Mapping[str, str]]:
     path = DATA / name
     try:
         file = msgspec.toml.decode(path.read_bytes(), type=_Ownership)
-        figures = {n: Estimate(*(units.parse(t, f.unit) for t in (f.value, f.low, f.high))) for n, f in file.figure.items()}
-        sources = {n: f"{n}: {f.value} ({f.low} to {f.high}), {f.status}, {file.sources[f.source]}" for n, f in file.figure.items()}
+        figures = {
+            n: Estimate(*(units.parse(t, f.unit) for t in (f.value, f.low, f.high)))
+            for n, f in file.figure.items()
+        }
+        sources = {
+            n: f"{n}: {f.value} ({f.low} to {f.high}), {f.status}, {file.sources[f.source]}"
+            for n, f in file.figure.items()
+        }
     except (msgspec.MsgspecError, KeyError, ValueError) as error:
         raise DataFileError(f"{path.name}: {error}") from error
     return figures, sources
@@ -67,7 +73,9 @@ def ownership(name: str) -> Estimate:
 
 
 def dispatch(name: str) -> Estimate:
-    """A figure of ``dispatch.toml`` in SI units, with its interval: what a host takes of a chip's time when single requests come."""
+    """A figure of ``dispatch.toml`` in SI units, with its interval: what a host takes of a chip's
+    time when single requests come.
+    """
     return _figures("dispatch.toml")[0][name]
 
 
@@ -87,7 +95,9 @@ def _purchases() -> tuple[_Purchase, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """What one chip with its share of a server costs, in dollars: the two entries, and where the prices came from."""
+    """What one chip with its share of a server costs, in dollars: the two entries, and where the
+    prices came from.
+    """
 
     chip_usd: Estimate
     server_usd: Estimate
@@ -100,8 +110,10 @@ class Purchase:
 
 
 def purchase(chip: str) -> Purchase | None:
-    """The price of ``chip`` with its share of a server: the median of what was asked, from the lowest to the highest; None for a chip
-    that has no price. An estimate, of a chip that is not sold, may be off by a factor of two."""
+    """The price of ``chip`` with its share of a server: the median of what was asked, from the
+    lowest to the highest; None for a chip that has no price. An estimate, of a chip that is not
+    sold, may be off by a factor of two.
+    """
     rows = [p for p in _purchases() if p.chip == chip]
     if not rows:
         return None
@@ -110,7 +122,10 @@ def purchase(chip: str) -> Purchase | None:
     middle = statistics.median(alone)
     wide = ownership("estimate_factor").value if all(p.basis == "estimate" for p in rows) else 1.0
     price = Estimate(middle, min(alone) / wide, max(alone) * wide)
-    sources = tuple(f"{p.price} on {p.date}{' with server' if p.with_server else ''}, {p.basis}, {p.source}" for p in rows)
+    sources = tuple(
+        f"{p.price} on {p.date}{' with server' if p.with_server else ''}, {p.basis}, {p.source}"
+        for p in rows
+    )
     server = ownership("server_over_chip")
     extra = price * Estimate(server.value - 1, server.low - 1, server.high - 1)
     return Purchase(price, extra, wide > 1, sources)
@@ -138,12 +153,15 @@ class Tco:
 def tco(bought: Purchase, peak_w: Estimate, mean_w: Estimate, pue: Estimate) -> Tco:
     """What owning one chip costs a year.
 
-    price over its life + provisioned watts x price of a data centre's watt over its life + its upkeep + mean watts x PUE x price of
-    electricity (Barroso et al. 2018, chapter 6; no interest). ``peak_w`` and ``mean_w`` are of the chip with its share of the host.
+    price over its life + provisioned watts x price of a data centre's watt over its life + its
+    upkeep + mean watts x PUE x price of electricity (Barroso et al. 2018, chapter 6; no interest).
+    ``peak_w`` and ``mean_w`` are of the chip with its share of the host.
     """
     life, facility_life = ownership("life"), ownership("facility_life")
     per_year = Estimate(YEAR_S / life.value, YEAR_S / life.high, YEAR_S / life.low)
-    facility = Estimate(YEAR_S / facility_life.value, YEAR_S / facility_life.high, YEAR_S / facility_life.low)
+    facility = Estimate(
+        YEAR_S / facility_life.value, YEAR_S / facility_life.high, YEAR_S / facility_life.low
+    )
     return Tco(
         (
             ("chip", bought.chip_usd * per_year),

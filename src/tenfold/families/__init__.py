@@ -14,7 +14,14 @@ from tenfold.families.convolutional import Detector, Plain, detector_graph, plai
 from tenfold.families.decoder import Decoder, Phase, decoder_graph
 from tenfold.families.dense import Recommender, Stack, recommender_graph, stack_graph
 from tenfold.families.encoder import Diffusion, Encoder, diffusion_graph, encoder_graph
-from tenfold.families.recurrent import Cells, Transducer, Translator, cells_graph, transducer_graph, translator_graph
+from tenfold.families.recurrent import (
+    Cells,
+    Transducer,
+    Translator,
+    cells_graph,
+    transducer_graph,
+    translator_graph,
+)
 from tenfold.families.seq2seq import Seq2Seq, seq2seq_graph
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph
@@ -22,7 +29,9 @@ from tenfold.ir.graph import Graph
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A kind of network: its record of shapes, the builder, and whether it generates token by token."""
+    """A kind of network: its record of shapes, the builder, and whether it generates token by
+    token.
+    """
 
     shape: type[msgspec.Struct]
     build: Callable[[str, Any, Phase, DType], Graph]
@@ -61,7 +70,9 @@ def build(name: str, family: str, shape: msgspec.Struct, phase: str | None, dtyp
     except ValueError as error:
         raise InputError(f"unknown phase '{phase}': allowed are {', '.join(Phase)}") from error
     if chosen is not Phase.FORWARD and not f.generates:
-        raise InputError(f"{name} has no phase '{phase}': it does not generate token by token, only forward")
+        raise InputError(
+            f"{name} has no phase '{phase}': it does not generate token by token, only forward"
+        )
     return f.build(name, shape, chosen, dtype)
 
 

@@ -1,4 +1,6 @@
-"""Decoders, from GPT-2 to DeepSeek-V3: dense or mixtures of experts, one record of shapes for them all."""
+"""Decoders, from GPT-2 to DeepSeek-V3: dense or mixtures of experts, one record of shapes for them
+all.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ MOST_LAYERS = 2048
 
 
 class Phase(StrEnum):
-    """What one pass does: all positions, all positions while the cache is filled, or one token against the cache."""
+    """What one pass does: all positions, all positions while the cache is filled, or one token
+    against the cache.
+    """
 
     FORWARD = "forward"
     PREFILL = "prefill"
@@ -29,7 +33,9 @@ class Phase(StrEnum):
 
 
 class Experts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A mixture of experts in place of the feed-forward layer of every ``every``-th layer from ``first`` on."""
+    """A mixture of experts in place of the feed-forward layer of every ``every``-th layer from
+    ``first`` on.
+    """
 
     count: int
     top_k: int
@@ -47,7 +53,8 @@ class Experts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Latent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Multi-head latent attention (DeepSeek-V2, section 2.1): queries, keys and values through narrow projections.
+    """Multi-head latent attention (DeepSeek-V2, section 2.1): queries, keys and values through
+    narrow projections.
 
     With a ``q_rank`` of 0 the queries are projected at once.
     """
@@ -89,7 +96,9 @@ class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     query_scale: float = 0.0  # 0: 1 / sqrt(head_dim)
     experts: Experts | None = None
     latent: Latent | None = None
-    windows: tuple[int, ...] = ()  # of each layer: positions that one attends to at most, itself included; 0: all
+    windows: tuple[
+        int, ...
+    ] = ()  # of each layer: positions that one attends to at most, itself included; 0: all
     local_theta: float = 0.0  # of layers with a window, where they rotate at another rate (Gemma 3)
 
     def window(self, layer: int) -> int:
@@ -109,17 +118,34 @@ def check(d: Decoder, what: str) -> None:
     if d.heads % d.groups:
         raise InputError(f"{what}: {d.heads} heads do not divide by {d.groups} key-value heads")
     if not d.head_dim and d.width % d.heads:
-        raise InputError(f"{what}: a width of {d.width} does not divide by {d.heads} heads, and no head_dim is given")
+        raise InputError(
+            f"{what}: a width of {d.width} does not divide by {d.heads} heads, and no head_dim is"
+            " given"
+        )
     if d.experts and not 1 <= d.experts.top_k <= d.experts.count:
-        raise InputError(f"{what}: top-{d.experts.top_k} of {d.experts.count} experts: top_k must be 1 to {d.experts.count}")
+        raise InputError(
+            f"{what}: top-{d.experts.top_k} of {d.experts.count} experts: top_k must be 1 to"
+            f" {d.experts.count}"
+        )
     turned = d.latent.rope_dim if d.latent else d.per_head
     if d.rope and (turned < 2 or turned % 2):
         raise InputError(f"{what}: rotated heads need an even width of at least 2, got {turned}")
     if d.windows and len(d.windows) != d.layers:
         raise InputError(f"{what}: windows of {len(d.windows)} layers for {d.layers} layers")
     if d.layers > MOST_LAYERS:
-        raise InputError(f"{what}: {d.layers:,} layers are beyond any network (limit {MOST_LAYERS:,})")
-    small = {n: v for n, v in (("layers", d.layers), ("width", d.width), ("heads", d.heads), ("vocabulary", d.vocabulary)) if v < 1}
+        raise InputError(
+            f"{what}: {d.layers:,} layers are beyond any network (limit {MOST_LAYERS:,})"
+        )
+    small = {
+        n: v
+        for n, v in (
+            ("layers", d.layers),
+            ("width", d.width),
+            ("heads", d.heads),
+            ("vocabulary", d.vocabulary),
+        )
+        if v < 1
+    }
     for name, value in small.items():
         raise InputError(f"{what}: {name} must be at least 1, got {value}")
 
@@ -127,9 +153,9 @@ def check(d: Decoder, what: str) -> None:
 def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
     """The graph of a decoder with free ``batch`` and ``seq``.
 
-    In ``decode`` one token a sequence is added to a cache of ``seq`` tokens, or of the last ones that a layer's window
-    reaches. ``prefill`` and ``decode`` also give the new keys and values of every layer. Logits are of every position,
-    as in the published implementations.
+    In ``decode`` one token a sequence is added to a cache of ``seq`` tokens, or of the last ones
+    that a layer's window reaches. ``prefill`` and ``decode`` also give the new keys and values of
+    every layer. Logits are of every position, as in the published implementations.
     """
     check(d, name)
     net = Net(name, dtype)
@@ -144,10 +170,16 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
     if d.positions:
         net.limit("seq", d.positions - (phase is Phase.DECODE))
         table_of_positions = net.weight("positions.weight", d.positions, d.width)
-        learned = net.op("gather", table_of_positions, positions, name="embed.positions", attrs={"axis": 0})
+        learned = net.op(
+            "gather", table_of_positions, positions, name="embed.positions", attrs={"axis": 0}
+        )
         x = net.op("add", x, learned, name="embed.add")
     angles = _angles(net, positions, d, d.rope_theta, "rope") if d.rope else ("", "")
-    local = _angles(net, positions, d, d.local_theta, "rope.local") if d.local_theta and any(d.windows) else angles
+    local = (
+        _angles(net, positions, d, d.local_theta, "rope.local")
+        if d.local_theta and any(d.windows)
+        else angles
+    )
     cache: list[str] = []
     for layer in range(d.layers):
         with net.scope(f"layer.{layer}"):
@@ -161,12 +193,22 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
 
 
 def _angles(net: Net, positions: str, d: Decoder, theta: float, name: str) -> tuple[str, str]:
-    """cos and sin of each position and frequency (Su et al. 2021, RoFormer, section 3.2.2), once for all layers."""
+    """cos and sin of each position and frequency (Su et al. 2021, RoFormer, section 3.2.2), once
+    for all layers.
+    """
     half = (d.latent.rope_dim if d.latent else d.per_head) // 2
-    ends = (net.number(f"{name}.first", 0), net.number(f"{name}.end", half), net.number(f"{name}.step", 1))
+    ends = (
+        net.number(f"{name}.first", 0),
+        net.number(f"{name}.end", half),
+        net.number(f"{name}.step", 1),
+    )
     steps = net.op("range", *ends, name=f"{name}.steps")
     rates = net.op(
-        "exp", net.op("mul", steps, net.number(f"{name}.log", -math.log(theta) / half), name=f"{name}.logs"), name=f"{name}.rates"
+        "exp",
+        net.op(
+            "mul", steps, net.number(f"{name}.log", -math.log(theta) / half), name=f"{name}.logs"
+        ),
+        name=f"{name}.rates",
     )
     floats = net.op("cast", positions, name=f"{name}.at", attrs={"to": net.dtype.value})
     at = net.op("unsqueeze", floats, net.ints(f"{name}.axis", 2), name=f"{name}.column")
@@ -175,10 +217,22 @@ def _angles(net: Net, positions: str, d: Decoder, theta: float, name: str) -> tu
 
 
 def _norm(net: Net, d: Decoder, x: str, name: str) -> str:
-    return net.rms_norm(x, name, d.width, d.epsilon) if d.norm == "rms" else net.layer_norm(x, name, d.width, d.epsilon)
+    return (
+        net.rms_norm(x, name, d.width, d.epsilon)
+        if d.norm == "rms"
+        else net.layer_norm(x, name, d.width, d.epsilon)
+    )
 
 
-def _layer(net: Net, d: Decoder, x: str, angles: tuple[str, str], layer: int, phase: Phase, cache: list[str]) -> str:
+def _layer(
+    net: Net,
+    d: Decoder,
+    x: str,
+    angles: tuple[str, str],
+    layer: int,
+    phase: Phase,
+    cache: list[str],
+) -> str:
     normed = _norm(net, d, x, "attention.norm")
     with net.scope("attention"):
         if d.latent:
@@ -204,7 +258,14 @@ def _feed(net: Net, d: Decoder, x: str, layer: int) -> str:
         y = experts(net, d.experts, x, d.width, d.function)
         if d.experts.shared_inner:
             with net.scope("shared"):
-                shared = net.feed_forward(x, d.width, d.experts.shared_inner, d.function, gated=d.experts.gated, bias=False)
+                shared = net.feed_forward(
+                    x,
+                    d.width,
+                    d.experts.shared_inner,
+                    d.function,
+                    gated=d.experts.gated,
+                    bias=False,
+                )
             y = net.op("add", y, shared, name="add.shared")
         return y
 
@@ -218,8 +279,14 @@ def experts(net: Net, e: Experts, x: str, width: int, function: str) -> str:
     ]
     if e.bias:
         weights.append(net.weight("router.bias", e.count))
-    attrs: dict[str, Attr] = {"top_k": e.top_k, "gated": int(e.gated), "activation": function, "score": e.score,
-                              "renormalise": int(e.top_k > 1), "scale": e.scale}  # fmt: skip
+    attrs: dict[str, Attr] = {
+        "top_k": e.top_k,
+        "gated": int(e.gated),
+        "activation": function,
+        "score": e.score,
+        "renormalise": int(e.top_k > 1),
+        "scale": e.scale,
+    }
     return net.op("moe", x, *weights, name="experts", attrs=attrs)
 
 
@@ -227,15 +294,30 @@ def _rotated(net: Net, x: str, angles: tuple[str, str], name: str, heads: int) -
     return net.op("rotary_embedding", x, *angles, name=name, attrs={"num_heads": heads})
 
 
-def _attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], window: int, phase: Phase, cache: list[str]) -> str:
+def _attention(
+    net: Net,
+    d: Decoder,
+    x: str,
+    angles: tuple[str, str],
+    window: int,
+    phase: Phase,
+    cache: list[str],
+) -> str:
     q = net.linear(x, "q", d.width, d.heads * d.per_head, bias=d.qkv_bias)
     k = net.linear(x, "k", d.width, d.groups * d.per_head, bias=d.qkv_bias)
     v = net.linear(x, "v", d.width, d.groups * d.per_head, bias=d.qkv_bias)
     if d.qk_norm:
         q, k = (_head_norm(net, d, y, n, h) for y, n, h in ((q, "q", d.heads), (k, "k", d.groups)))
     if d.rope:
-        q, k = _rotated(net, q, angles, "q.rope", d.heads), _rotated(net, k, angles, "k.rope", d.groups)
-    attrs: dict[str, Attr] = {"q_num_heads": d.heads, "kv_num_heads": d.groups, "is_causal": int(phase is not Phase.DECODE)}
+        q, k = (
+            _rotated(net, q, angles, "q.rope", d.heads),
+            _rotated(net, k, angles, "k.rope", d.groups),
+        )
+    attrs: dict[str, Attr] = {
+        "q_num_heads": d.heads,
+        "kv_num_heads": d.groups,
+        "is_causal": int(phase is not Phase.DECODE),
+    }
     if d.query_scale:
         attrs["scale"] = d.query_scale
     if d.softcap:
@@ -249,36 +331,78 @@ def _attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], window: in
 def _head_norm(net: Net, d: Decoder, x: str, name: str, heads: int) -> str:
     """RMS norm of each head, one weight for all heads (Qwen3)."""
     split = net.reshape(x, f"{name}.split", 0, 0, heads, d.per_head)
-    return net.reshape(net.rms_norm(split, f"{name}.norm", d.per_head, d.epsilon), f"{name}.join", 0, 0, heads * d.per_head)
+    return net.reshape(
+        net.rms_norm(split, f"{name}.norm", d.per_head, d.epsilon),
+        f"{name}.join",
+        0,
+        0,
+        heads * d.per_head,
+    )
 
 
-def _attend(net: Net, d: Decoder, qkv: tuple[str, str, str], attrs: dict[str, Attr], window: int, phase: Phase, cache: list[str]) -> str:
-    """Attention over what is here, and in decoding over the cache before it; new keys and values are kept."""
+def _attend(
+    net: Net,
+    d: Decoder,
+    qkv: tuple[str, str, str],
+    attrs: dict[str, Attr],
+    window: int,
+    phase: Phase,
+    cache: list[str],
+) -> str:
+    """Attention over what is here, and in decoding over the cache before it; new keys and values
+    are kept.
+    """
     past: tuple[str, ...] = ()
     if phase is Phase.DECODE:
         batch, seq = symbol("batch"), symbol("seq")
         number, kept = len(cache) // 2, minimum(seq, window - 1) if window else seq
-        past = ("", *(net.input(f"cache.{number}.{n}", (batch, d.groups, kept, d.per_head)) for n in "kv"))
+        past = (
+            "",
+            *(net.input(f"cache.{number}.{n}", (batch, d.groups, kept, d.per_head)) for n in "kv"),
+        )
     if phase is not Phase.FORWARD:
         cache += qkv[1:]
     return net.op("attention", *qkv, *past, name="attend", attrs=attrs)
 
 
-def _latent_attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], phase: Phase, cache: list[str]) -> str:
-    """Keys and values are expanded from the latent, or in decoding the queries are brought to it (section 2.1.2)."""
+def _latent_attention(
+    net: Net, d: Decoder, x: str, angles: tuple[str, str], phase: Phase, cache: list[str]
+) -> str:
+    """Keys and values are expanded from the latent, or in decoding the queries are brought to it
+    (section 2.1.2).
+    """
     m = d.latent
     assert m is not None
     query = m.nope_dim + m.rope_dim
     if m.q_rank:
-        low = net.rms_norm(net.linear(x, "q_a", d.width, m.q_rank, bias=d.qkv_bias), "q_a.norm", m.q_rank, d.epsilon)
+        low = net.rms_norm(
+            net.linear(x, "q_a", d.width, m.q_rank, bias=d.qkv_bias),
+            "q_a.norm",
+            m.q_rank,
+            d.epsilon,
+        )
         whole = net.linear(low, "q_b", m.q_rank, d.heads * query, bias=False)
     else:
         whole = net.linear(x, "q", d.width, d.heads * query, bias=False)
     q = net.reshape(whole, "q.split", 0, 0, d.heads, query)
-    q_nope, q_rope = net.ops("split", q, net.ints("q.sizes", m.nope_dim, m.rope_dim), name="q.parts", outputs=2, attrs={"axis": -1})
+    q_nope, q_rope = net.ops(
+        "split",
+        q,
+        net.ints("q.sizes", m.nope_dim, m.rope_dim),
+        name="q.parts",
+        outputs=2,
+        attrs={"axis": -1},
+    )
     q_rope = _rope_heads(net, q_rope, angles, "q.rope", d.heads, m.rope_dim)
     both = net.linear(x, "kv_a", d.width, m.kv_rank + m.rope_dim, bias=d.qkv_bias)
-    latent, k_rope = net.ops("split", both, net.ints("kv.sizes", m.kv_rank, m.rope_dim), name="kv.parts", outputs=2, attrs={"axis": -1})
+    latent, k_rope = net.ops(
+        "split",
+        both,
+        net.ints("kv.sizes", m.kv_rank, m.rope_dim),
+        name="kv.parts",
+        outputs=2,
+        attrs={"axis": -1},
+    )
     latent = net.rms_norm(latent, "kv_a.norm", m.kv_rank, d.epsilon)
     k_rope = _rotated(net, k_rope, angles, "k.rope", 1)
     attrs: dict[str, Attr] = {"scale": query**-0.5, "is_causal": int(phase is not Phase.DECODE)}
@@ -288,7 +412,13 @@ def _latent_attention(net: Net, d: Decoder, x: str, angles: tuple[str, str], pha
     y = (_absorbed if phase is Phase.DECODE else _expanded)(net, m, parts, attrs)
     if phase is not Phase.FORWARD:
         cache += [latent, k_rope]
-    joined = net.reshape(net.op("transpose", y, name="heads.last", attrs={"perm": (0, 2, 1, 3)}), "heads.join", 0, 0, d.heads * m.value_dim)
+    joined = net.reshape(
+        net.op("transpose", y, name="heads.last", attrs={"perm": (0, 2, 1, 3)}),
+        "heads.join",
+        0,
+        0,
+        d.heads * m.value_dim,
+    )
     return net.linear(joined, "out", d.heads * m.value_dim, d.width, bias=d.out_bias)
 
 
@@ -311,7 +441,9 @@ def _heads_first(net: Net, x: str, name: str) -> str:
 
 
 class _Parts(NamedTuple):
-    """What latent attention is made of: values by name, and the weights that lead out of the latent."""
+    """What latent attention is made of: values by name, and the weights that lead out of the
+    latent.
+    """
 
     q_nope: str
     q_rope: str
@@ -329,13 +461,17 @@ def _expanded(net: Net, m: Latent, p: _Parts, attrs: dict[str, Attr]) -> str:
     one = net.op("unsqueeze", p.k_rope, net.ints("k.axis", 1), name="k.one")
     shape = net.op("shape", k_nope, name="k.shape")
     lead = net.op("slice", shape, net.ints("k.from", 0), net.ints("k.to", 3), name="k.lead")
-    target = net.op("concat", lead, net.ints("k.rope_dim", m.rope_dim), name="k.target", attrs={"axis": 0})
+    target = net.op(
+        "concat", lead, net.ints("k.rope_dim", m.rope_dim), name="k.target", attrs={"axis": 0}
+    )
     k = _joined(net, (k_nope, net.op("expand", one, target, name="k.all")), "k.joined")
     return net.op("attention", q, k, v, name="attend", attrs=attrs)
 
 
 def _absorbed(net: Net, m: Latent, p: _Parts, attrs: dict[str, Attr]) -> str:
-    """All heads share one key, the cached latent with its rotated part, and one value, the latent."""
+    """All heads share one key, the cached latent with its rotated part, and one value, the
+    latent.
+    """
     q_latent = _einsum(net, "bshn,hnr->bhsr", p.q_nope, p.keys, "kv_b.q")
     q = _joined(net, (q_latent, _heads_first(net, p.q_rope, "q.rope.first")), "q.joined")
     axis = net.ints("kv.axis", 1)
@@ -351,4 +487,6 @@ def _absorbed(net: Net, m: Latent, p: _Parts, attrs: dict[str, Attr]) -> str:
 def _capped(net: Net, x: str, cap: float) -> str:
     """cap * tanh(x / cap) (Gemma 2)."""
     small = net.op("div", x, net.number("cap.over", cap), name="cap.div")
-    return net.op("mul", net.op("tanh", small, name="cap.tanh"), net.number("cap.times", cap), name="cap.mul")
+    return net.op(
+        "mul", net.op("tanh", small, name="cap.tanh"), net.number("cap.times", cap), name="cap.mul"
+    )

@@ -36,7 +36,9 @@ def _stack(net: Net, x: str, name: str, widths: list[int], *, bias: bool) -> str
 
 
 class Recommender(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """DLRM (Naumov et al. 2019): a stack over dense features, one row of every table, all pairs of dot products, a stack."""
+    """DLRM (Naumov et al. 2019): a stack over dense features, one row of every table, all pairs of
+    dot products, a stack.
+    """
 
     bottom: list[int]
     top: list[int]
@@ -51,7 +53,15 @@ def recommender_graph(name: str, r: Recommender, dtype: DType) -> Graph:
     rows = [net.reshape(x, "dense.row", 0, 1, width)]
     for i, size in enumerate(r.tables):
         index = net.input(f"category.{i}", (batch, 1), DType.I64)
-        rows.append(net.op("gather", net.weight(f"table.{i}", size, width), index, name=f"look.{i}", attrs={"axis": 0}))
+        rows.append(
+            net.op(
+                "gather",
+                net.weight(f"table.{i}", size, width),
+                index,
+                name=f"look.{i}",
+                attrs={"axis": 0},
+            )
+        )
     features = net.op("concat", *rows, name="features", attrs={"axis": 1})
     dots = net.op("matmul", features, features, name="pairs", attrs={"transpose_b": 1})
     flat = net.reshape(dots, "pairs.flat", 0, count * count)
@@ -59,4 +69,6 @@ def recommender_graph(name: str, r: Recommender, dtype: DType) -> Graph:
     chosen = net.op("gather", flat, lower, name="pairs.chosen", attrs={"axis": 1})
     y = net.op("concat", x, chosen, name="interaction", attrs={"axis": -1})
     y = _stack(net, y, "top", [width + count * (count - 1) // 2, *r.top[:-1]], bias=True)
-    return net.graph(net.activation(net.linear(y, "click", r.top[-2], r.top[-1], bias=True), "sigmoid"))
+    return net.graph(
+        net.activation(net.linear(y, "click", r.top[-2], r.top[-1], bias=True), "sigmoid")
+    )

@@ -39,11 +39,15 @@ class Encoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def check(e: Encoder, what: str) -> None:
     """Raises InputError where the shapes contradict each other."""
     if e.positions and e.reserved >= e.positions:
-        raise InputError(f"{what}: {e.reserved} of {e.positions} positions are reserved, which leaves none")
+        raise InputError(
+            f"{what}: {e.reserved} of {e.positions} positions are reserved, which leaves none"
+        )
     if e.width % e.heads:
         raise InputError(f"{what}: a width of {e.width} does not divide by {e.heads} heads")
     if bool(e.vocabulary) == bool(e.image):
-        raise InputError(f"{what}: an encoder reads tokens (vocabulary) or images (image and patch)")
+        raise InputError(
+            f"{what}: an encoder reads tokens (vocabulary) or images (image and patch)"
+        )
     if e.image and (not e.patch or e.image % e.patch):
         raise InputError(f"{what}: an image of {e.image} does not divide by patches of {e.patch}")
 
@@ -73,13 +77,25 @@ def encoder_graph(name: str, e: Encoder, dtype: DType) -> Graph:
 def _tokens(net: Net, e: Encoder) -> str:
     batch, seq = symbol("batch"), symbol("seq")
     tokens = net.input("tokens", (batch, seq), DType.I64)
-    x = net.op("gather", net.weight("embedding", e.vocabulary, e.width), tokens, name="embed", attrs={"axis": 0})
+    x = net.op(
+        "gather",
+        net.weight("embedding", e.vocabulary, e.width),
+        tokens,
+        name="embed",
+        attrs={"axis": 0},
+    )
     if e.positions:
         net.limit("seq", e.positions - e.reserved)
     for what, count in (("types", e.types), ("positions", e.positions)):
         if count:
             ids = net.input(what, (batch, seq), DType.I64)
-            y = net.op("gather", net.weight(f"{what}.weight", count, e.width), ids, name=f"embed.{what}", attrs={"axis": 0})
+            y = net.op(
+                "gather",
+                net.weight(f"{what}.weight", count, e.width),
+                ids,
+                name=f"embed.{what}",
+                attrs={"axis": 0},
+            )
             x = net.op("add", x, y, name=f"embed.{what}.add")
     return net.layer_norm(x, "embed.norm", e.width, e.epsilon)
 
@@ -88,12 +104,23 @@ def _patches(net: Net, e: Encoder) -> str:
     """Patches by a convolution, a class token before them, learned positions."""
     side = e.image // e.patch
     image = net.input("image", (symbol("batch"), e.channels, e.image, e.image))
-    weights = (net.weight("patch.weight", e.width, e.channels, e.patch, e.patch), net.weight("patch.bias", e.width))
+    weights = (
+        net.weight("patch.weight", e.width, e.channels, e.patch, e.patch),
+        net.weight("patch.bias", e.width),
+    )
     y = net.op("conv", image, *weights, name="patch", attrs={"strides": (e.patch, e.patch)})
     flat = net.reshape(y, "patch.flat", 0, e.width, side * side)
     x = net.op("transpose", flat, name="patch.last", attrs={"perm": (0, 2, 1)})
-    batch = net.op("slice", net.op("shape", x, name="batch.shape"), net.ints("batch.from", 0), net.ints("batch.to", 1), name="batch.size")
-    target = net.op("concat", batch, net.ints("class.shape", 1, e.width), name="class.target", attrs={"axis": 0})
+    batch = net.op(
+        "slice",
+        net.op("shape", x, name="batch.shape"),
+        net.ints("batch.from", 0),
+        net.ints("batch.to", 1),
+        name="batch.size",
+    )
+    target = net.op(
+        "concat", batch, net.ints("class.shape", 1, e.width), name="class.target", attrs={"axis": 0}
+    )
     first = net.op("expand", net.weight("class.token", 1, 1, e.width), target, name="class.each")
     x = net.op("concat", first, x, name="embed", attrs={"axis": 1})
     return net.op("add", x, net.weight("positions", 1, side * side + 1, e.width), name="embed.add")
@@ -102,7 +129,11 @@ def _patches(net: Net, e: Encoder) -> str:
 def _layer(net: Net, e: Encoder, x: str) -> str:
     for part in ("attention", "mlp"):
         fed = net.layer_norm(x, f"{part}.norm", e.width, e.epsilon) if e.pre_norm else x
-        y = _feed(net, e, fed) if part == "mlp" else self_attention(net, fed, e.width, e.heads, qkv_bias=e.qkv_bias)
+        y = (
+            _feed(net, e, fed)
+            if part == "mlp"
+            else self_attention(net, fed, e.width, e.heads, qkv_bias=e.qkv_bias)
+        )
         x = net.op("add", x, y, name=f"add.{part}")
         if not e.pre_norm:
             x = net.layer_norm(x, f"{part}.norm", e.width, e.epsilon)
@@ -119,11 +150,15 @@ def self_attention(net: Net, x: str, width: int, heads: int, *, qkv_bias: bool) 
     with net.scope("attention"):
         q, k, v = (net.linear(x, n, width, width, bias=qkv_bias) for n in "qkv")
         attrs: dict[str, Attr] = {"q_num_heads": heads, "kv_num_heads": heads}
-        return net.linear(net.op("attention", q, k, v, name="attend", attrs=attrs), "out", width, width, bias=True)
+        return net.linear(
+            net.op("attention", q, k, v, name="attend", attrs=attrs), "out", width, width, bias=True
+        )
 
 
 class Diffusion(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Shapes of a diffusion transformer (Peebles, Xie 2023) over a latent of ``size`` x ``size`` x ``channels``."""
+    """Shapes of a diffusion transformer (Peebles, Xie 2023) over a latent of ``size`` x ``size`` x
+    ``channels``.
+    """
 
     layers: int
     width: int
@@ -145,12 +180,26 @@ def diffusion_graph(name: str, d: Diffusion, dtype: DType) -> Graph:
     latent = net.input("latent", (batch, d.channels, d.size, d.size))
     waves = net.input("time", (batch, d.frequencies))
     label = net.input("label", (batch,), DType.I64)
-    weights = (net.weight("patch.weight", d.width, d.channels, d.patch, d.patch), net.weight("patch.bias", d.width))
+    weights = (
+        net.weight("patch.weight", d.width, d.channels, d.patch, d.patch),
+        net.weight("patch.bias", d.width),
+    )
     y = net.op("conv", latent, *weights, name="patch", attrs={"strides": (d.patch, d.patch)})
-    x = net.op("transpose", net.reshape(y, "patch.flat", 0, d.width, side * side), name="patch.last", attrs={"perm": (0, 2, 1)})
+    x = net.op(
+        "transpose",
+        net.reshape(y, "patch.flat", 0, d.width, side * side),
+        name="patch.last",
+        attrs={"perm": (0, 2, 1)},
+    )
     time = net.activation(net.linear(waves, "time.in", d.frequencies, d.width, bias=True), "silu")
     time = net.linear(time, "time.out", d.width, d.width, bias=True)
-    kind = net.op("gather", net.weight("label.weight", d.classes + 1, d.width), label, name="label.take", attrs={"axis": 0})
+    kind = net.op(
+        "gather",
+        net.weight("label.weight", d.classes + 1, d.width),
+        label,
+        name="label.take",
+        attrs={"axis": 0},
+    )
     condition = net.activation(net.op("add", time, kind, name="condition"), "silu")
     for layer in range(d.layers):
         with net.scope(f"layer.{layer}"):
@@ -163,20 +212,41 @@ def diffusion_graph(name: str, d: Diffusion, dtype: DType) -> Graph:
 def _modulation(net: Net, d: Diffusion, condition: str, parts: int) -> tuple[str, ...]:
     """Shifts, scales and gates of one block from its condition, each [batch, 1, width]."""
     whole = net.linear(condition, "modulation", d.width, parts * d.width, bias=True)
-    each = net.ops("split", whole, net.ints("modulation.sizes", *[d.width] * parts), name="parts", outputs=parts, attrs={"axis": 1})
-    return tuple(net.op("unsqueeze", p, net.ints(f"part.{i}.axis", 1), name=f"part.{i}") for i, p in enumerate(each))
+    each = net.ops(
+        "split",
+        whole,
+        net.ints("modulation.sizes", *[d.width] * parts),
+        name="parts",
+        outputs=parts,
+        attrs={"axis": 1},
+    )
+    return tuple(
+        net.op("unsqueeze", p, net.ints(f"part.{i}.axis", 1), name=f"part.{i}")
+        for i, p in enumerate(each)
+    )
 
 
 def _modulated(net: Net, x: str, shift: str, scale: str) -> str:
-    grown = net.op("mul", x, net.op("add", scale, net.number("one", 1.0), name="scale"), name="scaled")
+    grown = net.op(
+        "mul", x, net.op("add", scale, net.number("one", 1.0), name="scale"), name="scaled"
+    )
     return net.op("add", grown, shift, name="shifted")
 
 
 def _block(net: Net, d: Diffusion, x: str, condition: str) -> str:
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = _modulation(net, d, condition, 6)
-    y = _modulated(net, net.layer_norm(x, "norm.attention", d.width, 1e-6, affine=False), shift_a, scale_a)
-    x = net.op("add", x, net.op("mul", gate_a, self_attention(net, y, d.width, d.heads, qkv_bias=True), name="gate"), name="add.attention")
-    y = _modulated(net, net.layer_norm(x, "norm.mlp", d.width, 1e-6, affine=False), shift_m, scale_m)
+    y = _modulated(
+        net, net.layer_norm(x, "norm.attention", d.width, 1e-6, affine=False), shift_a, scale_a
+    )
+    x = net.op(
+        "add",
+        x,
+        net.op("mul", gate_a, self_attention(net, y, d.width, d.heads, qkv_bias=True), name="gate"),
+        name="add.attention",
+    )
+    y = _modulated(
+        net, net.layer_norm(x, "norm.mlp", d.width, 1e-6, affine=False), shift_m, scale_m
+    )
     with net.scope("mlp"):
         y = net.feed_forward(y, d.width, d.inner, d.function, gated=False, bias=True)
     return net.op("add", x, net.op("mul", gate_m, y, name="gate"), name="add.mlp")

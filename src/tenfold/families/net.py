@@ -14,7 +14,9 @@ from tenfold.ir.infer import Scope, infer_op
 
 
 class Net:
-    """A graph under construction. Names follow the scopes that are open: ``with net.scope("layer.3"):``."""
+    """A graph under construction. Names follow the scopes that are open:
+    ``with net.scope("layer.3"):``.
+    """
 
     def __init__(self, name: str, dtype: DType) -> None:
         self.name, self.dtype = name, dtype
@@ -68,11 +70,25 @@ class Net:
         self._constants[full] = data
         return full
 
-    def op(self, kind: str, *inputs: str, name: str = "", outputs: int = 1, attrs: dict[str, Attr] | None = None) -> str:
+    def op(
+        self,
+        kind: str,
+        *inputs: str,
+        name: str = "",
+        outputs: int = 1,
+        attrs: dict[str, Attr] | None = None,
+    ) -> str:
         """The first output of a new op."""
         return self.ops(kind, *inputs, name=name, outputs=outputs, attrs=attrs)[0]
 
-    def ops(self, kind: str, *inputs: str, name: str = "", outputs: int = 1, attrs: dict[str, Attr] | None = None) -> tuple[str, ...]:
+    def ops(
+        self,
+        kind: str,
+        *inputs: str,
+        name: str = "",
+        outputs: int = 1,
+        attrs: dict[str, Attr] | None = None,
+    ) -> tuple[str, ...]:
         """All outputs of a new op."""
         full = self._named(name or kind)
         names = (full, *(f"{full}:{i}" for i in range(1, outputs)))
@@ -82,37 +98,65 @@ class Net:
     def graph(self, *outputs: str) -> Graph:
         scope = self._scope
         return Graph(
-            self.name, tuple(self._inputs), outputs, tuple(self._ops), scope.values, self._constants, dict(scope.bounds), self._limits
+            self.name,
+            tuple(self._inputs),
+            outputs,
+            tuple(self._ops),
+            scope.values,
+            self._constants,
+            dict(scope.bounds),
+            self._limits,
         )
 
     def limit(self, dimension: str, most: int) -> None:
         """The network has room for so much of a free dimension."""
         self._limits[dimension] = most
 
-    # --- layers that many families share -------------------------------------------------------------------
+    # --- layers that many families share -------------------------------------------------
 
     def linear(self, x: str, name: str, width_in: int, width_out: int, *, bias: bool) -> str:
         y = self.op("matmul", x, self.weight(f"{name}.weight", width_in, width_out), name=name)
-        return self.op("add", y, self.weight(f"{name}.bias", width_out), name=f"{name}.add") if bias else y
+        return (
+            self.op("add", y, self.weight(f"{name}.bias", width_out), name=f"{name}.add")
+            if bias
+            else y
+        )
 
     def reshape(self, x: str, name: str, *shape: int) -> str:
         """0 copies an extent, -1 takes the rest."""
         return self.op("reshape", x, self.ints(f"{name}.shape", *shape), name=name)
 
-    def layer_norm(self, x: str, name: str, width: int, epsilon: float = 1e-5, *, affine: bool = True) -> str:
-        weights = (self.weight(f"{name}.weight", width), self.weight(f"{name}.bias", width)) if affine else ()
+    def layer_norm(
+        self, x: str, name: str, width: int, epsilon: float = 1e-5, *, affine: bool = True
+    ) -> str:
+        weights = (
+            (self.weight(f"{name}.weight", width), self.weight(f"{name}.bias", width))
+            if affine
+            else ()
+        )
         return self.op("layer_norm", x, *weights, name=name, attrs={"axis": -1, "epsilon": epsilon})
 
     def rms_norm(self, x: str, name: str, width: int, epsilon: float = 1e-6) -> str:
-        return self.op("rms_norm", x, self.weight(f"{name}.weight", width), name=name, attrs={"axis": -1, "epsilon": epsilon})
+        return self.op(
+            "rms_norm",
+            x,
+            self.weight(f"{name}.weight", width),
+            name=name,
+            attrs={"axis": -1, "epsilon": epsilon},
+        )
 
     def activation(self, x: str, function: str) -> str:
         """``silu``, ``relu``, ``gelu``, ``gelu_tanh``, ``tanh`` or ``sigmoid``."""
-        kinds: dict[str, tuple[str, dict[str, Attr]]] = {"silu": ("swish", {}), "gelu_tanh": ("gelu", {"approximate": "tanh"})}
+        kinds: dict[str, tuple[str, dict[str, Attr]]] = {
+            "silu": ("swish", {}),
+            "gelu_tanh": ("gelu", {"approximate": "tanh"}),
+        }
         kind, attrs = kinds.get(function, (function, {}))
         return self.op(kind, x, name=function, attrs=attrs)
 
-    def feed_forward(self, x: str, width: int, inner: int, function: str, *, gated: bool, bias: bool) -> str:
+    def feed_forward(
+        self, x: str, width: int, inner: int, function: str, *, gated: bool, bias: bool
+    ) -> str:
         """Two products with a function between, or three with a gate (Shazeer 2020)."""
         if gated:
             gate = self.activation(self.linear(x, "gate", width, inner, bias=bias), function)

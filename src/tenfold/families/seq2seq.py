@@ -45,8 +45,9 @@ def check(s: Seq2Seq, what: str) -> None:
 def seq2seq_graph(name: str, s: Seq2Seq, phase: Phase, dtype: DType) -> Graph:
     """The graph with free ``batch`` and ``seq``.
 
-    ``forward``: both stacks over ``seq`` tokens. ``prefill``: the encoder, and the keys and values that the decoder
-    will read of it. ``decode``: one token of the decoder against ``seq`` tokens on either side.
+    ``forward``: both stacks over ``seq`` tokens. ``prefill``: the encoder, and the keys and values
+    that the decoder will read of it. ``decode``: one token of the decoder against ``seq`` tokens on
+    either side.
     """
     check(s, name)
     net = Net(name, dtype)
@@ -61,14 +62,22 @@ def seq2seq_graph(name: str, s: Seq2Seq, phase: Phase, dtype: DType) -> Graph:
     if phase is Phase.PREFILL:
         for layer in range(layers):
             with net.scope(f"decoder.layer.{layer}.cross"):
-                outputs += [net.linear(memory, n, s.width, s.heads * s.head_dim, bias=False) for n in "kv"]
+                outputs += [
+                    net.linear(memory, n, s.width, s.heads * s.head_dim, bias=False) for n in "kv"
+                ]
         return net.graph(*outputs)
-    target = net.weight("target.embedding", s.target_vocabulary, s.width) if s.target_vocabulary else source
+    target = (
+        net.weight("target.embedding", s.target_vocabulary, s.width)
+        if s.target_vocabulary
+        else source
+    )
     given = net.input("target", (batch, 1 if phase is Phase.DECODE else seq), DType.I64)
     y = net.op("gather", target, given, name="decoder.embed", attrs={"axis": 0})
     y = _stack(net, s, y, "decoder", layers, phase, memory, outputs)
     if s.tied:
-        return net.graph(net.op("matmul", y, target, name="head", attrs={"transpose_b": 1}), *outputs)
+        return net.graph(
+            net.op("matmul", y, target, name="head", attrs={"transpose_b": 1}), *outputs
+        )
     head = net.weight("head.weight", s.width, s.target_vocabulary or s.vocabulary)
     return net.graph(net.op("matmul", y, head, name="head"), *outputs)
 
@@ -77,7 +86,16 @@ def _norm(net: Net, s: Seq2Seq, x: str, name: str) -> str:
     return net.rms_norm(x, name, s.width) if s.norm == "rms" else net.layer_norm(x, name, s.width)
 
 
-def _stack(net: Net, s: Seq2Seq, x: str, which: str, layers: int, phase: Phase, memory: str = "", cache: list[str] | None = None) -> str:
+def _stack(
+    net: Net,
+    s: Seq2Seq,
+    x: str,
+    which: str,
+    layers: int,
+    phase: Phase,
+    memory: str = "",
+    cache: list[str] | None = None,
+) -> str:
     with net.scope(which):
         positions = _positions(net, s, phase, which)
         for layer in range(layers):
@@ -85,7 +103,11 @@ def _stack(net: Net, s: Seq2Seq, x: str, which: str, layers: int, phase: Phase, 
                 parts = ["attention", *(["cross"] if cache is not None else []), "mlp"]
                 for part in parts:
                     fed = _norm(net, s, x, f"{part}.norm") if s.pre_norm else x
-                    y = _mlp(net, s, fed, layer) if part == "mlp" else _mix(net, s, fed, part, positions, memory, phase, cache)
+                    y = (
+                        _mlp(net, s, fed, layer)
+                        if part == "mlp"
+                        else _mix(net, s, fed, part, positions, memory, phase, cache)
+                    )
                     x = net.op("add", x, y, name=f"add.{part}")
                     if not s.pre_norm:
                         x = _norm(net, s, x, f"{part}.norm")
@@ -93,14 +115,22 @@ def _stack(net: Net, s: Seq2Seq, x: str, which: str, layers: int, phase: Phase, 
 
 
 def _positions(net: Net, s: Seq2Seq, phase: Phase, which: str) -> str:
-    """Relative position bias [1, heads, queries, keys], from one table a stack (Raffel et al. 2020, section 2.1)."""
+    """Relative position bias [1, heads, queries, keys], from one table a stack (Raffel et al. 2020,
+    section 2.1).
+    """
     if not s.buckets:
         return ""
     seq = symbol("seq")
     decoding = phase is Phase.DECODE
     shape = (1, 1) if decoding else (seq, seq)
     index = net.input(f"{which}.buckets", (shape[0], seq + 1 if decoding else seq), DType.I64)
-    table = net.op("gather", net.weight("positions", s.buckets, s.heads), index, name="positions.take", attrs={"axis": 0})
+    table = net.op(
+        "gather",
+        net.weight("positions", s.buckets, s.heads),
+        index,
+        name="positions.take",
+        attrs={"axis": 0},
+    )
     first = net.op("transpose", table, name="positions.heads", attrs={"perm": (2, 0, 1)})
     return net.op("unsqueeze", first, net.ints("positions.axis", 0), name="positions.bias")
 
@@ -112,7 +142,16 @@ def _mlp(net: Net, s: Seq2Seq, x: str, layer: int) -> str:
         return net.feed_forward(x, s.width, s.inner, s.function, gated=s.gated, bias=s.bias)
 
 
-def _mix(net: Net, s: Seq2Seq, x: str, part: str, positions: str, memory: str, phase: Phase, cache: list[str] | None) -> str:
+def _mix(
+    net: Net,
+    s: Seq2Seq,
+    x: str,
+    part: str,
+    positions: str,
+    memory: str,
+    phase: Phase,
+    cache: list[str] | None,
+) -> str:
     """Self-attention, or attention over what the encoder made."""
     wide, seq = s.heads * s.head_dim, symbol("seq")
     attrs: dict[str, Attr] = {"q_num_heads": s.heads, "kv_num_heads": s.heads}
@@ -122,15 +161,24 @@ def _mix(net: Net, s: Seq2Seq, x: str, part: str, positions: str, memory: str, p
         q = net.linear(x, "q", s.width, wide, bias=False)
         decoding = phase is Phase.DECODE
         if part == "cross" and decoding:
-            k, v = (net.input(net.path(n), (symbol("batch"), seq, wide)) for n in ("memory.k", "memory.v"))
+            k, v = (
+                net.input(net.path(n), (symbol("batch"), seq, wide))
+                for n in ("memory.k", "memory.v")
+            )
         else:
-            k, v = (net.linear(memory if part == "cross" else x, n, s.width, wide, bias=False) for n in "kv")
+            k, v = (
+                net.linear(memory if part == "cross" else x, n, s.width, wide, bias=False)
+                for n in "kv"
+            )
         extra: tuple[str, ...] = ()
         if part == "attention":
             attrs["is_causal"] = int(cache is not None and not decoding)
             extra = (positions,) if positions else ()
             if cache is not None and decoding:
-                past = [net.input(net.path(f"cache.{n}"), (symbol("batch"), s.heads, seq, s.head_dim)) for n in "kv"]
+                past = [
+                    net.input(net.path(f"cache.{n}"), (symbol("batch"), s.heads, seq, s.head_dim))
+                    for n in "kv"
+                ]
                 extra = (positions, *past)
                 cache += [k, v]
         y = net.op("attention", q, k, v, *extra, name="attend", attrs=attrs)

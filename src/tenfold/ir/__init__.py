@@ -1,4 +1,6 @@
-"""Intermediate representation: graphs, the op table, inference, interpreter, verifier, text form."""
+"""Intermediate representation: graphs, the op table, inference, interpreter, verifier, text
+form.
+"""
 
 from tenfold.ir.bind import bind
 from tenfold.ir.cost import Totals, active_parameters, graph_totals, op_call, op_work

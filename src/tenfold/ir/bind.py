@@ -15,33 +15,45 @@ from tenfold.ir.rebatch import BATCH, rebatch
 
 
 def bind(graph: Graph, sizes: Mapping[str, int], *, assume_bounds: bool = False) -> Graph:
-    """``graph`` with its symbols replaced by ``sizes``, shape arithmetic folded away and branches decided.
+    """``graph`` with its symbols replaced by ``sizes``, shape arithmetic folded away and branches
+    decided.
 
-    With ``assume_bounds`` extents that depend on data are set to their upper bound, so that the result
-    is static and can be priced.  A size for a symbol that the graph has not is an error, except that
-    ``batch`` may re-batch a graph whose batch was fixed at one.
+    With ``assume_bounds`` extents that depend on data are set to their upper bound, so that the
+    result is static and can be priced.  A size for a symbol that the graph has not is an error,
+    except that ``batch`` may re-batch a graph whose batch was fixed at one.
 
-    Raises InputError for unknown or non-positive sizes, ModelError where a size contradicts the model.
+    Raises InputError for unknown or non-positive sizes, ModelError where a size contradicts the
+    model.
     """
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"{name} must be at least 1, got {size}")
         if size > graph.limits.get(name, size):
-            raise InputError(f"{graph.name} has learned positions for a {name} of at most {graph.limits[name]:,}, got {size:,}")
+            raise InputError(
+                f"{graph.name} has learned positions for a {name} of at most"
+                f" {graph.limits[name]:,}, got {size:,}"
+            )
     if sizes.get(BATCH, 1) != 1 and BATCH not in graph.symbols:
         graph = rebatch(graph)
     unknown = sorted(set(sizes) - set(graph.symbols) - {BATCH})
     if unknown:
-        raise InputError(f"the model has no free dimension '{unknown[0]}': it has {', '.join(graph.symbols) or 'none'}")
+        raise InputError(
+            f"the model has no free dimension '{unknown[0]}': it has"
+            f" {', '.join(graph.symbols) or 'none'}"
+        )
     shapes = {
-        n: None if v.shape is None else tuple(substitute(d, sizes) for d in v.shape) for n in graph.inputs for v in (graph.values[n],)
+        n: None if v.shape is None else tuple(substitute(d, sizes) for d in v.shape)
+        for n in graph.inputs
+        for v in (graph.values[n],)
     }
     bound = _fold(graph, shapes)
     return _assume(_choose_branches(bound)) if assume_bounds else bound
 
 
 def _choose_branches(graph: Graph) -> Graph:
-    """Where a condition depends on data, the dearer branch; the choice is noted among the bounds."""
+    """Where a condition depends on data, the dearer branch; the choice is noted among the
+    bounds.
+    """
     undecided = [op for op in graph.ops if op.kind == "if"]
     if not undecided:
         return graph
@@ -49,7 +61,11 @@ def _choose_branches(graph: Graph) -> Graph:
     notes: dict[str, Dim] = {}
     for op in undecided:
         costs = [_branch_flops(body) for body in op.bodies]
-        dear = 1 if isinstance(costs[0], int) and isinstance(costs[1], int) and costs[1] > costs[0] else 0
+        dear = (
+            1
+            if isinstance(costs[0], int) and isinstance(costs[1], int) and costs[1] > costs[0]
+            else 0
+        )
         known[op.inputs[0]] = np.asarray(dear == 0)
         notes[f"{op.name}.branch"] = dear
     decided = _choose_branches(_inline_branches(graph, known))
@@ -57,7 +73,9 @@ def _choose_branches(graph: Graph) -> Graph:
 
 
 def _branch_flops(body: Graph) -> Dim:
-    """Flops of a branch. An ``if`` inside counts as its dearer branch; only where that has no number is it decided first."""
+    """Flops of a branch. An ``if`` inside counts as its dearer branch; only where that has no
+    number is it decided first.
+    """
     from tenfold.ir.cost import graph_totals
 
     try:
@@ -68,14 +86,22 @@ def _branch_flops(body: Graph) -> Dim:
 
 
 def _fold(graph: Graph, shapes: Mapping[str, Shape | None]) -> Graph:
-    """Infer with the new shapes; what is then known becomes a constant, what nobody needs disappears."""
+    """Infer with the new shapes; what is then known becomes a constant, what nobody needs
+    disappears.
+    """
     inferred, known = infer_graph(graph, shapes)
-    concrete = {n: a for n, a in known.items() if a.dtype != object or inferred.values[n].dtype.value == "string"}
+    concrete = {
+        n: a
+        for n, a in known.items()
+        if a.dtype != object or inferred.values[n].dtype.value == "string"
+    }
     return prune(_inline_branches(inferred, concrete), concrete)
 
 
 def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
-    """Replace every ``if`` whose condition is known, or that has one possible branch, by the branch it takes."""
+    """Replace every ``if`` whose condition is known, or that has one possible branch, by the branch
+    it takes.
+    """
     if not any(op.kind == "if" and _taken(op, known) is not None for op in graph.ops):
         return graph
     ops: list[Op] = []
@@ -96,13 +122,20 @@ def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
         constants |= {names[n]: data for n, data in body.constants.items()}
         ops += [
             replace(
-                b, inputs=tuple(names.get(i, i) for i in b.inputs), outputs=tuple(names.get(o, o) for o in b.outputs), loc=mark + b.name
+                b,
+                inputs=tuple(names.get(i, i) for i in b.inputs),
+                outputs=tuple(names.get(o, o) for o in b.outputs),
+                loc=mark + b.name,
             )
             for b in body.ops
         ]
         renamed |= {o: names[b] for o, b in zip(op.outputs, body.outputs, strict=True) if o}
     outputs = tuple(renamed.get(o, o) for o in graph.outputs)
-    kept = [Op("identity", (o,), (name,), loc=name) for name, o in zip(graph.outputs, outputs, strict=True) if name != o]
+    kept = [
+        Op("identity", (o,), (name,), loc=name)
+        for name, o in zip(graph.outputs, outputs, strict=True)
+        if name != o
+    ]
     flat = replace(graph, ops=(*ops, *kept), values=values, constants=constants)
     flat = prune(flat, {})
     shapes = {n: flat.values[n].shape for n in flat.inputs}
@@ -128,9 +161,15 @@ def prune(graph: Graph, known: Mapping[str, Array]) -> Graph:
         ops.append(op)
         needed.update(i for i in op.inputs if i)
     made = {o for op in ops for o in op.outputs if o}
-    folded = {n: known[n] for n in needed if n in known and n not in made and n not in graph.constants and n not in graph.inputs}
+    folded = {
+        n: known[n]
+        for n in needed
+        if n in known and n not in made and n not in graph.constants and n not in graph.inputs
+    }
     constants = {n: d for n, d in graph.constants.items() if n in needed} | folded
-    values = {n: v for n, v in graph.values.items() if n in made or n in constants or n in graph.inputs}
+    values = {
+        n: v for n, v in graph.values.items() if n in made or n in constants or n in graph.inputs
+    }
     return replace(graph, ops=tuple(reversed(ops)), values=values, constants=constants)
 
 
@@ -139,10 +178,17 @@ def _assume(graph: Graph) -> Graph:
     scope = Scope(prefix="v")
     for name in graph.inputs:
         if graph.values[name].shape is None:
-            raise ModelError(f"input '{name}' declares no shape, not even its rank, so the model cannot be priced")
+            raise ModelError(
+                f"input '{name}' declares no shape, not even its rank, so the model cannot be"
+                " priced"
+            )
         scope.declare(graph.values[name])
     for name, data in graph.constants.items():
-        scope.declare(graph.values[name], data) if data is not None else scope.declare(graph.values[name])
+        (
+            scope.declare(graph.values[name], data)
+            if data is not None
+            else scope.declare(graph.values[name])
+        )
     ops: list[Op] = []
     assumed: dict[str, Dim] = {}
     for op in graph.ops:
@@ -158,7 +204,10 @@ def _assume(graph: Graph) -> Graph:
 
 def _bounded(value: Value, bounds: Mapping[str, Dim], assumed: dict[str, Dim], op: Op) -> Value:
     if value.shape is None:
-        raise ModelError(f"node '{op.name}' ({op.kind}): the shape of its result depends on data, so it cannot be priced")
+        raise ModelError(
+            f"node '{op.name}' ({op.kind}): the shape of its result depends on data, so it cannot"
+            " be priced"
+        )
     dims: list[Dim] = []
     for d in value.shape:
         most: dict[str, int] = {}
@@ -166,7 +215,8 @@ def _bounded(value: Value, bounds: Mapping[str, Dim], assumed: dict[str, Dim], o
             limit = bounds.get(s, -1)
             if not isinstance(limit, int) or limit < 0:
                 raise ModelError(
-                    f"node '{op.name}' ({op.kind}): extent '{s}' depends on data and has no upper bound, so it cannot be priced"
+                    f"node '{op.name}' ({op.kind}): extent '{s}' depends on data and has no upper"
+                    " bound, so it cannot be priced"
                 )
             most[s] = limit
         assumed.update(most)

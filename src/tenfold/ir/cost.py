@@ -14,7 +14,9 @@ from tenfold.ir.table import Call, Lowering, Work
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the ops of a graph. ``opaque_flops`` and ``opaque_bytes`` belong to ops that are not native."""
+    """Sums over the ops of a graph. ``opaque_flops`` and ``opaque_bytes`` belong to ops that are
+    not native.
+    """
 
     contraction_flops: Dim = 0
     vector_flops: Dim = 0
@@ -30,7 +32,9 @@ class Totals:
 
 def op_call(graph: Graph, op: Op) -> Call:
     """``op`` with the types of its operands and results and the contents of constants."""
-    known = {i: data for i, n in enumerate(op.inputs) if (data := graph.constants.get(n)) is not None}
+    known = {
+        i: data for i, n in enumerate(op.inputs) if (data := graph.constants.get(n)) is not None
+    }
     return Call(
         op,
         tuple(graph.value(n) for n in op.inputs),
@@ -40,12 +44,15 @@ def op_call(graph: Graph, op: Op) -> Call:
 
 
 def op_work(graph: Graph, op: Op) -> Work:
-    """The work of one op. Raises ModelError where its operands' shapes are unknown or make no sense."""
+    """The work of one op. Raises ModelError where its operands' shapes are unknown or make no
+    sense.
+    """
     try:
         return row_of(op).work(op_call(graph, op))
     except UnknownShape as error:
         raise ModelError(
-            f"node '{op.name}' ({op.kind}) cannot be priced: the shape of '{error}' is not known before the model runs"
+            f"node '{op.name}' ({op.kind}) cannot be priced: the shape of '{error}' is not known"
+            " before the model runs"
         ) from error
     except (ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError) as error:
         raise ModelError(f"node '{op.name}' ({op.kind}) cannot be priced: {error}") from error
@@ -77,7 +84,9 @@ def _sum(parts: tuple[Dim, ...]) -> Dim:
 
 
 def active_parameters(graph: Graph) -> int:
-    """Weights that one token passes: of a mixture of experts only the experts that it is sent to."""
+    """Weights that one token passes: of a mixture of experts only the experts that it is sent
+    to.
+    """
     idle = 0
     for op in graph.walk():
         if op.kind == "moe":

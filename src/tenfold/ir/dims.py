@@ -118,7 +118,9 @@ def minimum(a: Dim, b: Dim) -> Dim:
 
 @lru_cache(maxsize=65536)
 def _extreme(name: str, a: Any, b: Any) -> Dim:
-    """Max or Min, flattened and in a fixed order, without sympy's search for relations (60 ms a call)."""
+    """Max or Min, flattened and in a fixed order, without sympy's search for relations (60 ms a
+    call).
+    """
     import sympy
 
     kind = getattr(sympy, name)
@@ -146,7 +148,8 @@ def substitute(dim: Dim, values: Mapping[str, int]) -> Dim:
     if isinstance(dim, int):
         return dim
     result = dim.subs({s: values[s.name] for s in dim.free_symbols if s.name in values})
-    return simplify(result if result.free_symbols else result.doit())  # Max and Min are kept unevaluated until then
+    # Max and Min are kept unevaluated until then
+    return simplify(result if result.free_symbols else result.doit())
 
 
 def evaluate(dim: Dim, values: Mapping[str, int]) -> int | None:
@@ -195,7 +198,8 @@ _HIGHEST_POWER = 64
 
 
 def parse(source: str) -> Dim:
-    """The dimension that ``text`` printed: an int, or an expression of + - * / ** floor, ceiling, Mod, Max, Min over names.
+    """The dimension that ``text`` printed: an int, or an expression of + - * / ** floor, ceiling,
+    Mod, Max, Min over names.
 
     Raises ModelError for anything else.
     """
@@ -218,12 +222,15 @@ def _infinities() -> tuple[Any, ...]:
 
 def _no_dimension(source: str) -> ModelError:
     return ModelError(
-        f"'{source[:60]}' is no dimension: allowed are names, whole numbers, floor, ceiling, Mod, Max, Min and + - * / ** ( ) ,"
+        f"'{source[:60]}' is no dimension: allowed are names, whole numbers, floor, ceiling, Mod,"
+        " Max, Min and + - * / ** ( ) ,"
     )
 
 
 class _Parser:
-    """Recursive descent over the tokens of an expression, so that nothing in it is evaluated as code."""
+    """Recursive descent over the tokens of an expression, so that nothing in it is evaluated as
+    code.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source

@@ -24,7 +24,9 @@ NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor: its name, element type and shape. ``shape`` is None where not even the rank is known."""
+    """A tensor: its name, element type and shape. ``shape`` is None where not even the rank is
+    known.
+    """
 
     name: str
     dtype: DType
@@ -78,8 +80,9 @@ class Op:
 class Graph:
     """A network: inputs, outputs, ops in topological order, every value by name, constants' data.
 
-    ``bounds`` maps a data-dependent symbol (how many boxes survive) to the most it can be, ``limits`` a free dimension of the
-    inputs to the largest the network has room for (learned positions).
+    ``bounds`` maps a data-dependent symbol (how many boxes survive) to the most it can be,
+    ``limits`` a free dimension of the inputs to the largest the network has room for (learned
+    positions).
     """
 
     name: str
@@ -106,8 +109,14 @@ class Graph:
 
     @property
     def parameters(self) -> int:
-        """Number of elements in constants of rank 1 and more, those of bodies included; int64 holds shapes and indices, not weights."""
-        weights = (v for v in (self.values[n] for n in self.constants) if v.dims and v.dtype is not DType.I64)
+        """Number of elements in constants of rank 1 and more, those of bodies included; int64 holds
+        shapes and indices, not weights.
+        """
+        weights = (
+            v
+            for v in (self.values[n] for n in self.constants)
+            if v.dims and v.dtype is not DType.I64
+        )
         own = sum(int(prod(v.dims)) for v in weights)
         return own + sum(body.parameters for op in self.ops for body in op.bodies)
 

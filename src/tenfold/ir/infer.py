@@ -1,4 +1,6 @@
-"""Inference: types of every value, and the content of those that are known before the model runs."""
+"""Inference: types of every value, and the content of those that are known before the model
+runs.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,25 @@ from tenfold.ir.ops import TABLE
 from tenfold.ir.table import MAX_RANK, Call, Context, Lowering, OpRow
 
 KNOWN_LIMIT = 4096  # elements; larger tensors are data, not shape arithmetic
-GROWING = frozenset({"full", "expand", "tile", "range", "one_hot", "resize", "pad", "reshape", "window", "mel_weight_matrix"})
-# Attributes of ops that slide windows, sample regions or count n-grams: no shape arithmetic, and dearer than their results are large.
-NEVER_SMALL = frozenset({"kernel_shape", "pads", "pooled_shape", "sampling_ratio", "max_skip_count"})
+GROWING = frozenset(
+    {
+        "full",
+        "expand",
+        "tile",
+        "range",
+        "one_hot",
+        "resize",
+        "pad",
+        "reshape",
+        "window",
+        "mel_weight_matrix",
+    }
+)
+# Attributes of ops that slide windows, sample regions or count n-grams: no shape arithmetic, and
+# dearer than their results are large.
+NEVER_SMALL = frozenset(
+    {"kernel_shape", "pads", "pooled_shape", "sampling_ratio", "max_skip_count"}
+)
 
 
 @dataclass(slots=True)
@@ -47,7 +65,9 @@ class Scope:
 
     def call(self, op: Op, outputs: tuple[Value | None, ...] = ()) -> Call:
         known = {i: self.known[n] for i, n in enumerate(op.inputs) if n in self.known}
-        return Call(op, tuple(self.values[n] if n else None for n in op.inputs), outputs, known, self.fresh)
+        return Call(
+            op, tuple(self.values[n] if n else None for n in op.inputs), outputs, known, self.fresh
+        )
 
 
 def row_of(op: Op) -> OpRow:
@@ -58,7 +78,8 @@ def row_of(op: Op) -> OpRow:
 
 
 def infer_op(scope: Scope, op: Op) -> Op:
-    """Add the outputs of ``op`` to the scope; returns the op, with its bodies inferred for these operands.
+    """Add the outputs of ``op`` to the scope; returns the op, with its bodies inferred for these
+    operands.
 
     Raises ModelError naming the node when its operands contradict each other.
     """
@@ -73,20 +94,39 @@ def infer_op(scope: Scope, op: Op) -> Op:
             call = replace(call, op=op)
         dtypes = list(row.dtypes(call))
         shapes = _shapes(row, call)
-    except (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError, OverflowError) as error:
-        shown = ", ".join(f"{v.dtype}{list(v.shape) if v.shape is not None else '[?]'}" for v in call.inputs if v)
+    except (
+        ValueError,
+        IndexError,
+        TypeError,
+        ZeroDivisionError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+    ) as error:
+        shown = ", ".join(
+            f"{v.dtype}{list(v.shape) if v.shape is not None else '[?]'}" for v in call.inputs if v
+        )
         raise ModelError(f"node '{op.name}' ({op.kind} of {shown}): {error}") from error
     content = _content(row, op, call)
     for i, name in enumerate(op.outputs):
         if not name:
             continue
         shape = shapes[i] if i < len(shapes) else None
-        if shape is not None and not all(isinstance(d, int) or hasattr(d, "free_symbols") for d in shape):
-            raise ModelError(f"node '{op.name}' ({op.kind}): an extent of its result is no whole number: {[str(d) for d in shape]}")
+        if shape is not None and not all(
+            isinstance(d, int) or hasattr(d, "free_symbols") for d in shape
+        ):
+            raise ModelError(
+                f"node '{op.name}' ({op.kind}): an extent of its result is no whole number:"
+                f" {[str(d) for d in shape]}"
+            )
         if shape is not None and any(isinstance(d, int) and d < 0 for d in shape):
-            raise ModelError(f"node '{op.name}' ({op.kind}): negative extent in output shape {list(shape)}")
+            raise ModelError(
+                f"node '{op.name}' ({op.kind}): negative extent in output shape {list(shape)}"
+            )
         if shape is not None and len(shape) > MAX_RANK:
-            raise ModelError(f"node '{op.name}' ({op.kind}): rank {len(shape)} is above the limit of {MAX_RANK}")
+            raise ModelError(
+                f"node '{op.name}' ({op.kind}): rank {len(shape)} is above the limit of {MAX_RANK}"
+            )
         value = content[i] if content is not None and i < len(content) else None
         dtype = dtypes[min(i, len(dtypes) - 1)]
         if value is not None:
@@ -104,7 +144,9 @@ def _shapes(row: OpRow, call: Call) -> list[tuple[Dim, ...] | None]:
 
 
 def _content(row: OpRow, op: Op, call: Call) -> Sequence[Array | None] | None:
-    """The outputs' content where all inputs' contents are known, or the op only looks at a shape."""
+    """The outputs' content where all inputs' contents are known, or the op only looks at a
+    shape.
+    """
     if op.bodies or not row.pure or row.lowering is Lowering.OPAQUE:
         return None
     if op.kind in ("shape", "size"):
@@ -124,10 +166,15 @@ def _content(row: OpRow, op: Op, call: Call) -> Sequence[Array | None] | None:
         with np.errstate(all="ignore"):
             result = row.evaluate(Context(op.attrs, len(op.outputs)), *arrays)
     except Exception:
-        # Folding is an optimisation: what cannot be computed here is computed when the model runs, or
-        # rejected by the shape rule with a message; a value that nobody can compute must not be guessed.
+        # Folding is an optimisation: what cannot be computed here is computed when the model runs,
+        # or rejected by the shape rule with a message; a value that nobody can compute must not be
+        # guessed.
         return None
-    outputs = list(result) if isinstance(result, tuple | list) else [np.asarray(result, dtype=object if symbolic else None)]
+    outputs = (
+        list(result)
+        if isinstance(result, tuple | list)
+        else [np.asarray(result, dtype=object if symbolic else None)]
+    )
     return [_settle(o) if o is not None and o.size <= KNOWN_LIMIT else None for o in outputs]
 
 
@@ -187,7 +234,9 @@ def _settle(a: Array) -> Array:
 
 
 def _infer_bodies(scope: Scope, op: Op) -> tuple[Graph, ...]:
-    """Bodies with the types that the operands give them. What a loop carries may change its shape: then it is unknown."""
+    """Bodies with the types that the operands give them. What a loop carries may change its shape:
+    then it is unknown.
+    """
     operands = [scope.values[n] if n else None for n in op.inputs]
     known = [scope.known.get(n) for n in op.inputs]
     if op.kind == "if":
@@ -211,8 +260,12 @@ def _infer_bodies(scope: Scope, op: Op) -> tuple[Graph, ...]:
 IMPOSSIBLE = "impossible: "  # marks a branch that contradicts its operands, and so is never taken
 
 
-def _infer_branches(scope: Scope, op: Op, operands: list[Value | None], known: list[Array | None]) -> tuple[Graph, ...]:
-    """Both branches; one that contradicts its operands or the condition is marked, two are an error."""
+def _infer_branches(
+    scope: Scope, op: Op, operands: list[Value | None], known: list[Array | None]
+) -> tuple[Graph, ...]:
+    """Both branches; one that contradicts its operands or the condition is marked, two are an
+    error.
+    """
     results: list[Graph] = []
     faults: list[ModelError] = []
     condition = known[0] if known[0] is not None and known[0].dtype != object else None
@@ -229,21 +282,29 @@ def _infer_branches(scope: Scope, op: Op, operands: list[Value | None], known: l
     return tuple(results)
 
 
-def _infer_loop(scope: Scope, op: Op, operands: list[Value | None], known: list[Array | None]) -> Graph:
+def _infer_loop(
+    scope: Scope, op: Op, operands: list[Value | None], known: list[Array | None]
+) -> Graph:
     carried = int(op.attrs["carried"])  # type: ignore[arg-type]
     body = op.bodies[0]
     counter, condition = body.values[body.inputs[0]], body.values[body.inputs[1]]
     state = list(operands[2 : 2 + carried])
     captured, contents = operands[2 + carried :], known[2 + carried :]
     for _ in range(3):
-        inferred = infer_body(scope, body, [counter, condition, *state, *captured], [None] * (2 + carried) + contents)
+        inferred = infer_body(
+            scope, body, [counter, condition, *state, *captured], [None] * (2 + carried) + contents
+        )
         outs = [inferred.values[n] for n in inferred.outputs[1 : 1 + carried]]
         widened = [_widen(scope, a, b) for a, b in zip(state, outs, strict=True)]
         if [w.shape if w else None for w in widened] == [s.shape if s else None for s in state]:
             return inferred
         state = widened
-    return infer_body(scope, body, [counter, condition, *(replace(s, shape=None) if s else None for s in state), *captured],
-                      [None] * (2 + carried) + contents)  # fmt: skip
+    return infer_body(
+        scope,
+        body,
+        [counter, condition, *(replace(s, shape=None) if s else None for s in state), *captured],
+        [None] * (2 + carried) + contents,
+    )
 
 
 def _widen(scope: Scope, before: Value | None, after: Value) -> Value | None:
@@ -253,14 +314,21 @@ def _widen(scope: Scope, before: Value | None, after: Value) -> Value | None:
         return replace(before, shape=None)
     if before.shape == after.shape:
         return before
-    dims = tuple(a if a == b else scope.fresh("carried", None) for a, b in zip(before.shape, after.shape, strict=True))
+    dims = tuple(
+        a if a == b else scope.fresh("carried", None)
+        for a, b in zip(before.shape, after.shape, strict=True)
+    )
     return replace(before, shape=dims)
 
 
-def infer_body(scope: Scope, body: Graph, operands: Sequence[Value | None], known: Sequence[Array | None]) -> Graph:
+def infer_body(
+    scope: Scope, body: Graph, operands: Sequence[Value | None], known: Sequence[Array | None]
+) -> Graph:
     inner = Scope(bounds=scope.bounds, prefix=scope.prefix)
     if len(body.inputs) != len(operands):
-        raise ValueError(f"the body '{body.name}' takes {len(body.inputs)} operands, got {len(operands)}")
+        raise ValueError(
+            f"the body '{body.name}' takes {len(body.inputs)} operands, got {len(operands)}"
+        )
     for name, value, content in zip(body.inputs, operands, known, strict=True):
         declared = body.values[name]
         given = declared if value is None else Value(name, value.dtype, value.shape)
@@ -268,7 +336,9 @@ def infer_body(scope: Scope, body: Graph, operands: Sequence[Value | None], know
     return _walk(inner, body)
 
 
-def infer_graph(graph: Graph, shapes: Mapping[str, tuple[Dim, ...] | None]) -> tuple[Graph, Mapping[str, Array]]:
+def infer_graph(
+    graph: Graph, shapes: Mapping[str, tuple[Dim, ...] | None]
+) -> tuple[Graph, Mapping[str, Array]]:
     """``graph`` inferred again with other input shapes, and the contents known on the way.
 
     Raises ModelError where the shapes contradict the ops.
@@ -287,4 +357,13 @@ def _walk(scope: Scope, graph: Graph, infer: Callable[[Scope, Op], Op] = infer_o
         else:
             scope.declare(graph.values[name])
     ops = tuple(infer(scope, op) for op in graph.ops)
-    return Graph(graph.name, graph.inputs, graph.outputs, ops, scope.values, graph.constants, dict(scope.bounds), graph.limits)
+    return Graph(
+        graph.name,
+        graph.inputs,
+        graph.outputs,
+        ops,
+        scope.values,
+        graph.constants,
+        dict(scope.bounds),
+        graph.limits,
+    )

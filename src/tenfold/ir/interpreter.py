@@ -16,7 +16,8 @@ from tenfold.ir.table import Context
 def interpret(graph: Graph, inputs: Mapping[str, Array], *, seed: int = 0) -> dict[str, Array]:
     """Outputs of ``graph`` by name. ``seed`` serves the random ops.
 
-    Raises InputError for missing, extra or wrongly ranked inputs, ModelError for a weight without data.
+    Raises InputError for missing, extra or wrongly ranked inputs, ModelError for a weight without
+    data.
     """
     arrays = check_inputs(graph, inputs)
     results = run(graph, list(arrays.values()), np.random.default_rng(seed))
@@ -24,7 +25,9 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, seed: int = 0) -> di
 
 
 def check_inputs(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The inputs as arrays, in the graph's order. Raises InputError for missing, extra or wrongly ranked ones."""
+    """The inputs as arrays, in the graph's order. Raises InputError for missing, extra or wrongly
+    ranked ones.
+    """
     missing = [n for n in graph.inputs if n not in inputs]
     extra = sorted(set(inputs) - set(graph.inputs))
     if missing or extra:
@@ -40,16 +43,23 @@ def _check_input(value: Value, array: Array) -> None:
     """Type, rank and fixed extents of an input; raises InputError saying what is wanted."""
     shape = value.shape
     wrong = shape is not None and (
-        len(shape) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(shape, array.shape, strict=True))
+        len(shape) != array.ndim
+        or any(isinstance(d, int) and d != n for d, n in zip(shape, array.shape, strict=True))
     )
-    typed = array.dtype == value.dtype.numpy or (value.dtype is DType.STRING and array.dtype.kind in "OUS")
+    typed = array.dtype == value.dtype.numpy or (
+        value.dtype is DType.STRING and array.dtype.kind in "OUS"
+    )
     if wrong or not typed:
         wanted = f"{value.dtype}[{', '.join(map(str, shape)) if shape is not None else '?'}]"
-        raise InputError(f"input '{value.name}' must be {wanted}, got {array.dtype}{list(array.shape)}")
+        raise InputError(
+            f"input '{value.name}' must be {wanted}, got {array.dtype}{list(array.shape)}"
+        )
 
 
 def run(graph: Graph, arguments: Sequence[Array | None], rng: np.random.Generator) -> list[Array]:
-    """Outputs of ``graph`` for positional ``arguments``. Values are dropped after their last use."""
+    """Outputs of ``graph`` for positional ``arguments``. Values are dropped after their last
+    use.
+    """
     live: dict[str, Array | None] = dict(zip(graph.inputs, arguments, strict=True))
     live |= graph.constants
     last = _last_uses(graph)
@@ -84,7 +94,9 @@ def run_op(graph: Graph, op: Op, live: dict[str, Array | None], rng: np.random.G
     arrays = [live[n] if n else None for n in op.inputs]
     for name, array in zip(op.inputs, arrays, strict=True):
         if name and array is None and not op.bodies:
-            raise ModelError(f"'{name}' is a weight without data: this model can be priced but not run")
+            raise ModelError(
+                f"'{name}' is a weight without data: this model can be priced but not run"
+            )
     declared = tuple(graph.value(o) for o in op.outputs) if op.bodies else ()
     bodies = tuple(_runner(body, rng) for body in op.bodies)
     while arrays and arrays[-1] is None and not op.bodies:
@@ -93,11 +105,16 @@ def run_op(graph: Graph, op: Op, live: dict[str, Array | None], rng: np.random.G
         result = row.evaluate(Context(op.attrs, len(op.outputs), bodies, rng, declared), *arrays)
     outputs = [result] if isinstance(result, np.ndarray | np.generic) else list(result)
     if any(op.outputs[len(outputs) :]):
-        raise ModelError(f"node '{op.name}' ({op.kind}) gives {len(outputs)} results, {len(op.outputs)} are named")
+        raise ModelError(
+            f"node '{op.name}' ({op.kind}) gives {len(outputs)} results, {len(op.outputs)} are"
+            " named"
+        )
     for name, array in zip(op.outputs, outputs, strict=False):
         if name:
             live[name] = np.asarray(array)
 
 
-def _runner(body: Graph, rng: np.random.Generator) -> Callable[[Sequence[Array | None]], list[Array]]:
+def _runner(
+    body: Graph, rng: np.random.Generator
+) -> Callable[[Sequence[Array | None]], list[Array]]:
     return lambda arguments: run(body, list(arguments), rng)

@@ -13,25 +13,55 @@ from tenfold.ir.table import Access, Call, Lowering
 
 BATCH = "batch"
 
-# The axis along which an op works, by its default; rows with an attribute ``axis`` that is not here only name an axis with it.
+# The axis along which an op works, by its default; rows with an attribute ``axis`` that is not here
+# only name an axis with it.
 ALONG = {
-    "softmax": -1, "log_softmax": -1, "hardmax": -1, "lp_normalization": -1, "top_k": -1, "concat": 0, "split": 0, "gather": 0,
-    "gather_elements": 0, "scatter_elements": 0, "compress": 0, "tensor_scatter": -2, "arg_max": 0, "arg_min": 0,
+    "softmax": -1, "log_softmax": -1, "hardmax": -1, "lp_normalization": -1, "top_k": -1,
+    "concat": 0, "split": 0, "gather": 0, "gather_elements": 0, "scatter_elements": 0,
+    "compress": 0, "tensor_scatter": -2, "arg_max": 0, "arg_min": 0,
 }  # fmt: skip
 FROM = ("layer_norm", "rms_norm")  # these work along all axes from theirs on
 RECURRENT = ("lstm", "gru", "rnn", "dynamic_quantize_lstm")
-# Ops that treat every axis alike, or whose bodies are looked at by themselves; all others take the first axis for the batch.
+# Ops that treat every axis alike, or whose bodies are looked at by themselves; all others take the
+# first axis for the batch.
 ANYWHERE = frozenset(
-    {"transpose", "expand", "slice", "tile", "pad", "matmul", "matmul_integer", "einsum", "random", "bernoulli", "if", "loop"}
+    {
+        "transpose",
+        "expand",
+        "slice",
+        "tile",
+        "pad",
+        "matmul",
+        "matmul_integer",
+        "einsum",
+        "random",
+        "bernoulli",
+        "if",
+        "loop",
+    }
 )
 
-COUNTED = ("non_zero", "non_max_suppression")  # as many results as the data says, of all items together
-WRITTEN = ("scatter_elements", "tensor_scatter")  # what is written, and where, must be there for each item
-LOOSE = ("shape", "size", "dynamic_quantize")  # no items in the results, or a scale over all of them by design
+# as many results as the data says, of all items together
+COUNTED = (
+    "non_zero",
+    "non_max_suppression",
+)
+# what is written, and where, must be there for each item
+WRITTEN = (
+    "scatter_elements",
+    "tensor_scatter",
+)
+# no items in the results, or a scale over all of them by design
+LOOSE = (
+    "shape",
+    "size",
+    "dynamic_quantize",
+)
 
 
 def rebatch(graph: Graph) -> Graph:
-    """``graph``, whose inputs all start with extent 1, with that extent turned into the symbol ``batch``.
+    """``graph``, whose inputs all start with extent 1, with that extent turned into the symbol
+    ``batch``.
 
     Raises InputError where the inputs do not, or where an op would mix the items.
     """
@@ -41,7 +71,8 @@ def rebatch(graph: Graph) -> Graph:
         shape = graph.values[name].shape
         if not shape or shape[0] != 1:
             raise InputError(
-                f"the model's batch is fixed: input '{name}' has shape {list(shape or ())}, only a first extent of 1 can be re-batched"
+                f"the model's batch is fixed: input '{name}' has shape {list(shape or ())}, only a"
+                " first extent of 1 can be re-batched"
             )
         shapes[name] = (batch, *shape[1:])
     freed = _free_reshapes(graph)
@@ -49,7 +80,9 @@ def rebatch(graph: Graph) -> Graph:
     try:
         inferred, _ = infer_graph(replace(freed, values=values), shapes)
     except ModelError as error:
-        raise InputError(f"the model's batch is fixed at 1 and cannot be changed: {error}") from error
+        raise InputError(
+            f"the model's batch is fixed at 1 and cannot be changed: {error}"
+        ) from error
     _check_apart(inferred)
     return inferred
 
@@ -60,7 +93,12 @@ def _free_reshapes(graph: Graph) -> Graph:
     ops: list[Op] = []
     for op in graph.ops:
         target = constants.get(op.inputs[1]) if op.kind == "reshape" else None
-        if target is not None and target.size and target.reshape(-1)[0] == 1 and not op.attrs.get("allowzero", 0):
+        if (
+            target is not None
+            and target.size
+            and target.reshape(-1)[0] == 1
+            and not op.attrs.get("allowzero", 0)
+        ):
             name = f"{op.name}/rebatched"
             free = target.copy()
             source = graph.values[op.inputs[0]].shape
@@ -77,7 +115,10 @@ def _check_apart(graph: Graph) -> None:
     for op in graph.ops:
         why = _mixes(op_call(graph, op))
         if why:
-            raise InputError(f"the model's batch is fixed at 1 and cannot be changed: node '{op.name}' ({op.kind}) {why}")
+            raise InputError(
+                f"the model's batch is fixed at 1 and cannot be changed: node '{op.name}'"
+                f" ({op.kind}) {why}"
+            )
         for body in op.bodies:
             _check_apart(body)
 
@@ -111,7 +152,9 @@ def _mixes(call: Call) -> str:
         if value is None or shape is None or (call.op.kind in COUNTED and not axes):
             continue
         place = _place(shape, axes)
-        if place is None or not any(_follows(w, place, row.lowering is Lowering.VIEW) for w in widths):
+        if place is None or not any(
+            _follows(w, place, row.lowering is Lowering.VIEW) for w in widths
+        ):
             return f"mixes the items of a batch: its result is [{', '.join(map(str, shape))}]"
     return ""
 
@@ -121,7 +164,9 @@ def _batch_axes(shape: Shape | None) -> list[int]:
 
 
 def _place(shape: Shape, axes: list[int]) -> tuple[Dim, Dim] | None:
-    """How many elements come before the one axis of the batch, and how many an item has along it; None where that is not so."""
+    """How many elements come before the one axis of the batch, and how many an item has along it;
+    None where that is not so.
+    """
     import sympy
 
     if len(axes) != 1:
@@ -133,18 +178,24 @@ def _place(shape: Shape, axes: list[int]) -> tuple[Dim, Dim] | None:
 
 
 def _follows(before: tuple[Dim, Dim], after: tuple[Dim, Dim], renamed: bool) -> bool:
-    """Whether a result holds the batch as an operand did: a view where it lies in memory, all others as many an item."""
+    """Whether a result holds the batch as an operand did: a view where it lies in memory, all
+    others as many an item.
+    """
     if not renamed:
         return before[1] == after[1]
     (outer, each), (outer_after, each_after) = before, after
     numbers = (outer, each, outer_after, each_after)
     if not all(isinstance(n, int) for n in numbers):
         return True
-    return max(int(outer), int(outer_after)) <= min(int(outer) * int(each), int(outer_after) * int(each_after))
+    return max(int(outer), int(outer_after)) <= min(
+        int(outer) * int(each), int(outer_after) * int(each_after)
+    )
 
 
 def _worked_axes(call: Call, i: int, rank: int) -> range:
-    """The axes of operand ``i`` along which the op brings elements together, beside those that it reduces."""
+    """The axes of operand ``i`` along which the op brings elements together, beside those that it
+    reduces.
+    """
     kind, row = call.op.kind, row_of(call.op)
     if kind in ALONG:
         if i and kind != "concat" and kind != "gather_elements":
@@ -160,18 +211,31 @@ def _worked_axes(call: Call, i: int, rank: int) -> range:
         return range(at, at + 1)
     if kind in ("cum_sum", "cum_prod"):
         known = call.numbers(1)
-        return range(rank) if known is None else range(int(known[0]) % rank, int(known[0]) % rank + 1)
+        return (
+            range(rank) if known is None else range(int(known[0]) % rank, int(known[0]) % rank + 1)
+        )
     if kind in ("gather_nd", "scatter_nd"):
         depth = call.shape(1)[-1]
         first = int(call.attr("batch_dims", 0))
-        return range(first, first + int(depth) if isinstance(depth, int) else rank) if i == 0 else range(0)
+        return (
+            range(first, first + int(depth) if isinstance(depth, int) else rank)
+            if i == 0
+            else range(0)
+        )
     if kind == "scan":
-        states, axes = int(call.attr("states")), call.attr("input_axes") or (0,) * int(call.attr("scanned"))
+        states, axes = (
+            int(call.attr("states")),
+            call.attr("input_axes") or (0,) * int(call.attr("scanned")),
+        )
         at = int(axes[i - states]) % rank if states <= i < states + len(axes) else rank
         return range(at, at + 1)
     if kind in RECURRENT and i == 0 and not call.attr("layout", 0):
         return range(0, rank, 2)
-    pointwise = row.lowering is Lowering.VECTOR and set(row.space(call).access) <= {Access.POINT, Access.BROADCAST, Access.SHAPE}
+    pointwise = row.lowering is Lowering.VECTOR and set(row.space(call).access) <= {
+        Access.POINT,
+        Access.BROADCAST,
+        Access.SHAPE,
+    }
     if kind in ANYWHERE or pointwise or row.lowering is Lowering.VIEW or kind.startswith("reduce_"):
         return range(0)
     if kind in RECURRENT:

@@ -88,10 +88,10 @@ class Matmul:
 class Work:
     """Arithmetic and traffic of one op.
 
-    ``contraction_flops`` counts a multiply-add as two and, for convolutions, only taps that fall inside
-    the input (the rule of XLA's HloCostAnalysis). ``matmuls`` is what a matrix unit executes for them.
-    ``vector_flops`` are other operations on elements, ``transcendentals`` exp, log, tanh, ….
-    ``reads`` are bytes by input, ``writes`` bytes by output.
+    ``contraction_flops`` counts a multiply-add as two and, for convolutions, only taps that fall
+    inside the input (the rule of XLA's HloCostAnalysis). ``matmuls`` is what a matrix unit executes
+    for them. ``vector_flops`` are other operations on elements, ``transcendentals`` exp, log, tanh,
+    …. ``reads`` are bytes by input, ``writes`` bytes by output.
     """
 
     contraction_flops: Dim = 0
@@ -160,7 +160,9 @@ class Call:
         return rank
 
     def unknown_dim(self, what: str, at_most: Dim | None = None) -> Dim:
-        """A new symbol for an extent that depends on data, with an upper bound where there is one."""
+        """A new symbol for an extent that depends on data, with an upper bound where there is
+        one.
+        """
         if self.fresh is None:
             raise UnknownShape(what)
         return self.fresh(what, at_most)
@@ -179,7 +181,8 @@ class Context:
     """What an evaluate function gets beside the arrays.
 
     ``bodies`` run the sub-graphs of control flow; ``outputs`` says how many outputs are asked for;
-    ``rng`` serves the random ops, seeded by the interpreter's caller; ``declared`` are the outputs' types.
+    ``rng`` serves the random ops, seeded by the interpreter's caller; ``declared`` are the outputs'
+    types.
     """
 
     attrs: Mapping[str, Attr]
@@ -218,7 +221,10 @@ class OpRow:
             return f"{op.kind} takes {least} to {most} inputs, got {len(op.inputs)}"
         for name, value in op.attrs.items():
             if name not in self.attrs:
-                return f"{op.kind} has no attribute '{name}' (it has {', '.join(self.attrs) or 'none'})"
+                return (
+                    f"{op.kind} has no attribute '{name}' (it has"
+                    f" {', '.join(self.attrs) or 'none'})"
+                )
             wanted = self.attrs[name]
             if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
                 return f"{op.kind}: attribute '{name}' must be {wanted.__name__}, got {value!r}"

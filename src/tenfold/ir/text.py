@@ -41,7 +41,10 @@ def _lines(graph: Graph, weights: bool, pad: str) -> Iterator[str]:
     for name in graph.inputs:
         yield f"{inner}input {_typed(graph.values[name])}"
     for name in sorted(graph.constants):
-        yield f"{inner}const {_typed(graph.values[name])} = {_constant(graph.constants[name], weights)}"
+        yield (
+            f"{inner}const {_typed(graph.values[name])} ="
+            f" {_constant(graph.constants[name], weights)}"
+        )
     for op in graph.ops:
         yield from _op_lines(graph, op, weights, inner)
     for name, bound in sorted(graph.bounds.items()):
@@ -55,7 +58,11 @@ def _lines(graph: Graph, weights: bool, pad: str) -> Iterator[str]:
 def _op_lines(graph: Graph, op: Op, weights: bool, pad: str) -> Iterator[str]:
     outs = ", ".join(_typed(graph.values[o]) if o else "_" for o in op.outputs)
     args = ", ".join(_name(i) if i else "_" for i in op.inputs)
-    attrs = " {" + ", ".join(f"{k}={_literal(op.attrs[k])}" for k in sorted(op.attrs)) + "}" if op.attrs else ""
+    attrs = (
+        " {" + ", ".join(f"{k}={_literal(op.attrs[k])}" for k in sorted(op.attrs)) + "}"
+        if op.attrs
+        else ""
+    )
     loc = f" {_quote(op.loc)}" if op.loc else ""
     yield f"{pad}{outs} = {op.kind}({args}){attrs}{loc}{' with' if op.bodies else ''}"
     for body in op.bodies:
@@ -63,8 +70,19 @@ def _op_lines(graph: Graph, op: Op, weights: bool, pad: str) -> Iterator[str]:
 
 
 def _quote(text: str) -> str:
-    """In single quotes, with escapes for what would end the string or the line, or cannot be seen."""
-    shown = (c if c.isprintable() and c not in "\\'" else "\\" + c if c in "\\'" else c.encode("unicode_escape").decode() for c in text)
+    """In single quotes, with escapes for what would end the string or the line, or cannot be
+    seen.
+    """
+    shown = (
+        (
+            c
+            if c.isprintable() and c not in "\\'"
+            else "\\" + c
+            if c in "\\'"
+            else c.encode("unicode_escape").decode()
+        )
+        for c in text
+    )
     return "'" + "".join(shown) + "'"
 
 
@@ -94,10 +112,12 @@ def _constant(data: Array | None, weights: bool) -> str:
         return f"{[int(v) for v in data.reshape(-1)]!r}"
     if not weights and data.size > _INLINE:
         return "elided"
-    return "bytes " + base64.b64encode(zlib.compress(np.ascontiguousarray(data).tobytes(), 1)).decode()
+    return (
+        "bytes " + base64.b64encode(zlib.compress(np.ascontiguousarray(data).tobytes(), 1)).decode()
+    )
 
 
-# --- parsing -------------------------------------------------------------------------------------------
+# --- parsing ----------------------------------------------------------------------------
 
 _STRING = r"'(?:[^'\\]|\\.)*'"
 _NAME = rf"%(?:{_STRING}|{_PLAIN})"
@@ -113,7 +133,9 @@ class _Row:
         self.number, self.text, self.at = number, text, 0
 
     def take(self, pattern: str) -> str | None:
-        """What ``pattern`` matches here, behind blanks; None, and nothing is read, where it does not match."""
+        """What ``pattern`` matches here, behind blanks; None, and nothing is read, where it does
+        not match.
+        """
         match = re.compile(rf" *({pattern})").match(self.text, self.at)
         if match is None:
             return None
@@ -135,7 +157,9 @@ class _Row:
 
 
 class _Lines:
-    """The lines that are not blank, in order. Only a newline ends one: names may hold other separators."""
+    """The lines that are not blank, in order. Only a newline ends one: names may hold other
+    separators.
+    """
 
     def __init__(self, text: str) -> None:
         rows = (_Row(i, r.strip()) for i, r in enumerate(text.split("\n"), 1))
@@ -198,7 +222,9 @@ def _parse_graph(lines: _Lines, depth: int) -> Graph:
     return Graph(name, tuple(inputs), outputs, tuple(ops), values, constants, bounds, limits)
 
 
-def _declare(row: _Row, values: dict[str, Value], what: str = "expected %name: dtype[shape]") -> str:
+def _declare(
+    row: _Row, values: dict[str, Value], what: str = "expected %name: dtype[shape]"
+) -> str:
     name = _bare(row, row.need(_NAME, what))
     row.need(":", what)
     dtype = row.need(r"\w+", what)
@@ -241,7 +267,9 @@ def _unquote(row: _Row, text: str) -> str:
         if code is None and escape[4] in _ESCAPES:
             return _ESCAPES[escape[4]]
         if code is None or int(code, 16) > 0x10FFFF:
-            raise row.fail(f"'{escape[0]}' is no escape: allowed are \\\\ \\' \\n \\r \\t \\x \\u \\U")
+            raise row.fail(
+                f"'{escape[0]}' is no escape: allowed are \\\\ \\' \\n \\r \\t \\x \\u \\U"
+            )
         return chr(int(code, 16))
 
     digit = "[0-9a-fA-F]"
@@ -264,7 +292,10 @@ def _parse_constant(row: _Row, value: Value) -> Array | None:
         return None
     form = row.take("strings(?= )|bytes(?= )") or "numbers"
     if value.shape is None or not dims.all_static(value.shape):
-        raise row.fail(f"constant '{value.name}' with data needs a shape of numbers, has {[str(d) for d in value.shape or '?']}")
+        raise row.fail(
+            f"constant '{value.name}' with data needs a shape of numbers, has"
+            f" {[str(d) for d in value.shape or '?']}"
+        )
     try:
         if form == "bytes":
             return _packed(row.need(r"[A-Za-z0-9+/=]*", "expected base64"), value)
@@ -277,11 +308,16 @@ def _parse_constant(row: _Row, value: Value) -> Array | None:
             raise row.fail(f"the data of constant '{value.name}' is not {value.dtype}")
         return np.asarray(data, dtype=value.dtype.numpy).reshape(value.shape)
     except (ValueError, OverflowError, TypeError, zlib.error) as error:
-        raise row.fail(f"the data of constant '{value.name}' does not fit {value.dtype}{list(value.shape)}: {error}") from error
+        raise row.fail(
+            f"the data of constant '{value.name}' does not fit {value.dtype}{list(value.shape)}:"
+            f" {error}"
+        ) from error
 
 
 def _packed(text: str, value: Value) -> Array:
-    """Raises ValueError where the data is not as long as the shape says; no more than that is ever unpacked."""
+    """Raises ValueError where the data is not as long as the shape says; no more than that is ever
+    unpacked.
+    """
     dtype, shape = value.dtype.numpy, tuple(int(d) for d in value.dims)
     size = dims.elements(shape) * dtype.itemsize
     raw = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
@@ -343,7 +379,9 @@ def _parse_attrs(row: _Row) -> dict[str, Attr]:
     while not row.take(r"\}"):
         name = row.need(r"\w+", "expected the name of an attribute")
         row.need("=", "expected =")
-        found[name] = tuple(_sequence(row, "(", ")")) if row.take(r"(?=\()") is not None else _scalar(row)
+        found[name] = (
+            tuple(_sequence(row, "(", ")")) if row.take(r"(?=\()") is not None else _scalar(row)
+        )
         if not row.take(","):
             row.need(r"\}", "expected , or }")
             break

@@ -13,7 +13,12 @@ _MEASURES = frozenset({"shape", "size"})  # free, but their results are other by
 
 def is_view(op: Op) -> bool:
     """Whether the op's result has the bytes of its first operand."""
-    return row_of(op).lowering is Lowering.VIEW and op.kind not in _MEASURES and bool(op.inputs) and bool(op.inputs[0])
+    return (
+        row_of(op).lowering is Lowering.VIEW
+        and op.kind not in _MEASURES
+        and bool(op.inputs)
+        and bool(op.inputs[0])
+    )
 
 
 def roots(graph: Graph) -> Mapping[str, str]:

@@ -34,7 +34,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One row. ``ours`` and ``error`` (a fraction of the published number) are None where it is not yet computed."""
+    """One row. ``ours`` and ``error`` (a fraction of the published number) are None where it is not
+    yet computed.
+    """
 
     id: str
     claim: str
@@ -66,17 +68,31 @@ def _rows() -> tuple[_Row, ...]:
         raise DataFileError(f"{DATA.name}: {error}") from error
     unknown = [r.check for r in file.lesson if r.check and r.check not in CHECKS]
     if unknown:
-        raise DataFileError(f"{DATA.name}: there is no check '{unknown[0]}': known are {', '.join(CHECKS)}")
+        raise DataFileError(
+            f"{DATA.name}: there is no check '{unknown[0]}': known are {', '.join(CHECKS)}"
+        )
     return tuple(file.lesson)
 
 
 def lessons(which: str | None = None) -> tuple[Lesson, ...]:
-    """All rows, or those of one lesson (``8`` gives 8 and 8b), computed now. Raises UnknownName for another one."""
+    """All rows, or those of one lesson (``8`` gives 8 and 8b), computed now. Raises UnknownName for
+    another one.
+    """
     rows = [r for r in _rows() if which is None or which == r.id or which == r.id.rstrip("b")]
     if not rows:
         raise UnknownName("lesson", which or "", [r.id for r in _rows()])
     return tuple(
-        Lesson(r.id, r.claim, r.quantity, r.source, r.published, r.unit, CHECKS[r.check]() if r.check else None, r.missing) for r in rows
+        Lesson(
+            r.id,
+            r.claim,
+            r.quantity,
+            r.source,
+            r.published,
+            r.unit,
+            CHECKS[r.check]() if r.check else None,
+            r.missing,
+        )
+        for r in rows
     )
 
 
@@ -84,7 +100,12 @@ def document(rows: Sequence[Lesson]) -> dict[str, Any]:
     """The document of ``--json``: a key is absent until its value is real."""
     result = []
     for r in rows:
-        row: dict[str, Any] = {"id": r.id, "claim": r.claim, "source": r.source, "command": r.command}
+        row: dict[str, Any] = {
+            "id": r.id,
+            "claim": r.claim,
+            "source": r.source,
+            "command": r.command,
+        }
         if r.published is not None:
             row |= {"quantity": r.quantity, "published": r.published, "unit": r.unit}
         if r.ours is not None:
@@ -102,7 +123,10 @@ def markdown(rows: Sequence[Lesson]) -> str:
     lines = [
         "# The lessons, and what proves them",
         "",
-        "Written by `tenfold lessons --write docs/lessons.md`; a test keeps it current. Ours is computed by the installed",
+        (
+            "Written by `tenfold lessons --write docs/lessons.md`; a test keeps it current. Ours is"
+            " computed by the installed"
+        ),
         "product each time; a row without a number is not yet built.",
         "",
         "| lesson | claim | published | ours | error | repeat | still missing |",
@@ -112,5 +136,8 @@ def markdown(rows: Sequence[Lesson]) -> str:
         published = f"{r.published:g} {r.unit}: {r.quantity}" if r.published is not None else "-"
         ours = f"{r.ours:.4g}" if r.ours is not None else NOT_YET
         error = f"{r.error:+.1%}" if r.error is not None else "-"
-        lines.append(f"| {r.id} | {r.claim} ({r.source}) | {published} | {ours} | {error} | `{r.command}` | {r.missing or '-'} |")
+        lines.append(
+            f"| {r.id} | {r.claim} ({r.source}) | {published} | {ours} | {error} | `{r.command}` |"
+            f" {r.missing or '-'} |"
+        )
     return "\n".join(lines) + "\n"

@@ -42,16 +42,29 @@ def reload() -> float:
 def process_gain() -> float:
     """Geometric mean of 45 nm over 7 nm for the entries that the table gives at both nodes."""
     table = energy_table()
-    published = ("int8_add", "int32_add", "fp16_add", "fp32_add", "int8_mul", "int32_mul", "fp16_mul", "fp32_mul")
+    published = (
+        "int8_add",
+        "int32_add",
+        "fp16_add",
+        "fp32_add",
+        "int8_mul",
+        "int32_mul",
+        "fp16_mul",
+        "fp32_mul",
+    )
     entries = [table.operation[n] for n in published] + list(table.sram.values())
     off_chip = table.memory["DDR3"].pj / table.memory["DDR4"].pj
     return _geometric_mean([*(e.nm45 / e.nm7 for e in entries), off_chip])
 
 
 def _lstm_layer(side: int) -> float:
-    """Microseconds of one 600 x 600 layer, batch 96, on TPU v1 with a ``side`` x ``side`` array at full memory rate."""
+    """Microseconds of one 600 x 600 layer, batch 96, on TPU v1 with a ``side`` x ``side`` array at
+    full memory rate.
+    """
     # the paper's own sum leaves launches out
-    variant = what_if(chip("tpu-v1"), [f"matrix.rows={side}", f"matrix.columns={side}", "calibration.kernel_s=0"])
+    variant = what_if(
+        chip("tpu-v1"), [f"matrix.rows={side}", f"matrix.columns={side}", "calibration.kernel_s=0"]
+    )
     kernel = Kernel(
         name="lstm1",
         ops=("matmul",),
@@ -88,24 +101,34 @@ def gpt3_carbon() -> float:
 
 
 def moe_energy() -> float:
-    """GLaM on 600 B tokens: 1,024 TPU v4, 574 h for 280 B tokens scaled to 600 B, 326 W, PUE 1.11."""
+    """GLaM on 600 B tokens: 1,024 TPU v4, 574 h for 280 B tokens scaled to 600 B, 326 W, PUE
+    1.11.
+    """
     return _gpt3_j() / training_energy_j(1024, 574 * 600 / 280, 326, 1.11)
 
 
 @lru_cache(maxsize=1)
 def moe_flops() -> float:
     """Arithmetic of one token in a sequence of 128, GPT-3 175B over GLaM 64B/64E."""
-    dense, sparse = (graph_totals(load(n).bind({"batch": 1, "seq": 128})).contraction_flops for n in ("gpt3-175b", "glam-64b-64e"))
+    dense, sparse = (
+        graph_totals(load(n).bind({"batch": 1, "seq": 128})).contraction_flops
+        for n in ("gpt3-175b", "glam-64b-64e")
+    )
     return float(dense) / float(sparse)
 
 
 def _without(models: Sequence[tuple[str, int, int | None]], steps: tuple[str, ...]) -> float:
-    """Geometric mean over (model, batch, seq) of the time without some steps of the compiler over the time with all, TPU v4i."""
+    """Geometric mean over (model, batch, seq) of the time without some steps of the compiler over
+    the time with all, TPU v4i.
+    """
     v4i = chip("tpu-v4i")
     ratios = []
     for name, batch, seq in models:
         graph = prepare(load(name), Sizes(batch, seq)).graph
-        off, on = (simulate(build(graph, v4i, v4i.storage(None), batch, Options(w))).time_s.value for w in (steps, ()))
+        off, on = (
+            simulate(build(graph, v4i, v4i.storage(None), batch, Options(w))).time_s.value
+            for w in (steps, ())
+        )
         ratios.append(off / on)
     return _geometric_mean(ratios)
 
@@ -113,16 +136,28 @@ def _without(models: Sequence[tuple[str, int, int | None]], steps: tuple[str, ..
 @lru_cache(maxsize=1)
 def fusion_gain() -> float:
     """What runs as one kernel, or stays on the chip, against everything through memory."""
-    models = (("resnet50", 8, None), ("ssd-resnet34", 1, None), ("bert-large", 8, 384), ("gnmt", 16, 32), ("transformer-big", 8, 64),
-              ("tpu-v1-cnn0", 8, None))  # fmt: skip
+    models = (
+        ("resnet50", 8, None),
+        ("ssd-resnet34", 1, None),
+        ("bert-large", 8, 384),
+        ("gnmt", 16, 32),
+        ("transformer-big", 8, 64),
+        ("tpu-v1-cnn0", 8, None),
+    )
     return _without(models, ("fuse", "residency"))
 
 
 @lru_cache(maxsize=1)
 def cmem_gain() -> float:
     """The same kernels with and without what stays in CMEM."""
-    models = (("resnet50", 8, None), ("inception-v2", 8, None), ("bert-base", 8, 128), ("tpu-v1-mlp0", 200, None), ("tpu-v1-lstm0", 64, 16),
-              ("tpu-v1-cnn0", 8, None))  # fmt: skip
+    models = (
+        ("resnet50", 8, None),
+        ("inception-v2", 8, None),
+        ("bert-base", 8, 128),
+        ("tpu-v1-mlp0", 200, None),
+        ("tpu-v1-lstm0", 64, 16),
+        ("tpu-v1-cnn0", 8, None),
+    )
     return _without(models, ("residency",))
 
 
@@ -131,6 +166,9 @@ def envelope_miles() -> float:
     return envelope(1200.0, 24 * 3600.0, None).ev_miles.low
 
 
-_ALL = (growth, reload, process_gain, lstm_tiles_256, lstm_tiles_512, gpt3_carbon, moe_energy, moe_flops, fusion_gain, cmem_gain,
-        envelope_miles, mix_of_2020, p99_at_200, p99_at_250, per_system_watt)  # fmt: skip
+_ALL = (
+    growth, reload, process_gain, lstm_tiles_256, lstm_tiles_512, gpt3_carbon, moe_energy,
+    moe_flops, fusion_gain, cmem_gain, envelope_miles, mix_of_2020, p99_at_200, p99_at_250,
+    per_system_watt,
+)  # fmt: skip
 CHECKS: Mapping[str, Check] = {f.__name__: f for f in _ALL}

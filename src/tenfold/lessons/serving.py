@@ -1,4 +1,6 @@
-"""Our numbers for the lessons on serving and cost: p99, the mix of workloads, performance per watt of the system."""
+"""Our numbers for the lessons on serving and cost: p99, the mix of workloads, performance per watt
+of the system.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,18 @@ import numpy as np
 from tenfold.chips import chip
 from tenfold.planner import mixes
 from tenfold.profile import Sizes, load, prepare, profile_bound
-from tenfold.serving import Known, MaxDelay, Open, Poisson, Result, Served, Spread, Stream, result_of, simulate
+from tenfold.serving import (
+    Known,
+    MaxDelay,
+    Open,
+    Poisson,
+    Result,
+    Served,
+    Spread,
+    Stream,
+    result_of,
+    simulate,
+)
 
 BATCHES_ARRIVE = 40_000
 
@@ -19,7 +32,11 @@ def batches_arrive(service_s: float, per_s: float, seed: int = 1) -> Result:
     """Whole batches come as a Poisson process and are served one after the other: M/D/1."""
     times = Poisson(per_s).times_s(BATCHES_ARRIVE / per_s, np.random.default_rng(seed))
     policy = MaxDelay({"m": Served(Known({1: service_s}))}, 1, 0.0)
-    return result_of(simulate(policy, Open([(Stream("t", "m", math.inf), times)]), Spread({"m": [service_s] * 2})))
+    return result_of(
+        simulate(
+            policy, Open([(Stream("t", "m", math.inf), times)]), Spread({"m": [service_s] * 2})
+        )
+    )
 
 
 @lru_cache(maxsize=4)
@@ -47,18 +64,28 @@ def mix_of_2020() -> float:
     return found.speed["tpu-v4i"] or math.nan
 
 
-# Batches that meet the SLOs (Jouppi et al., ISCA 2021, table 5), the models of the zoo nearest to the applications
-_SERVED = (("tpu-v1-mlp0", 200, None), ("tpu-v1-lstm0", 64, 16), ("tpu-v1-cnn0", 8, None), ("resnet50", 16, None), ("bert-large", 8, 384),
-           ("gnmt", 16, 32))  # fmt: skip
+# Batches that meet the SLOs (Jouppi et al., ISCA 2021, table 5), the models of the zoo nearest to
+# the applications
+_SERVED = (
+    ("tpu-v1-mlp0", 200, None), ("tpu-v1-lstm0", 64, 16), ("tpu-v1-cnn0", 8, None), ("resnet50", 16,
+    None), ("bert-large", 8, 384), ("gnmt", 16, 32),
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def per_system_watt() -> float:
     """Performance per system TDP, TPU v4i over TPU v3: geometric mean over six networks."""
     a, b = chip("tpu-v4i"), chip("tpu-v3")
-    watts = b.figure("system_power", "performance per watt").value / a.figure("system_power", "performance per watt").value
+    watts = (
+        b.figure("system_power", "performance per watt").value
+        / a.figure("system_power", "performance per watt").value
+    )
     ratios = []
     for name, batch, seq in _SERVED:
         bound = prepare(load(name), Sizes(batch, seq))
-        ratios.append(profile_bound(bound, b).run.time_s.value / profile_bound(bound, a).run.time_s.value * watts)
+        ratios.append(
+            profile_bound(bound, b).run.time_s.value
+            / profile_bound(bound, a).run.time_s.value
+            * watts
+        )
     return math.exp(sum(map(math.log, ratios)) / len(ratios))

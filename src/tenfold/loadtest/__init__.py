@@ -1,4 +1,6 @@
-"""The policy on the real clock: ONNX Runtime on this machine, under MLPerf LoadGen or our own arrivals."""
+"""The policy on the real clock: ONNX Runtime on this machine, under MLPerf LoadGen or our own
+arrivals.
+"""
 
 from tenfold.loadtest.driver import Recording, Replay, Server
 from tenfold.loadtest.search import capacity, highest, valid

@@ -1,4 +1,6 @@
-"""The driver with the real clock: the same policy object, threads that run the batches, and a record of all that happened."""
+"""The driver with the real clock: the same policy object, threads that run the batches, and a
+record of all that happened.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ import numpy as np
 from tenfold.serving import Batch, Decision, Log, Outcome, Policy, Refusal, Request, Start, Why
 
 NEVER = float("inf")
-TICK = 2.0**-30  # the clock is read in these, so that sums of times are exact and a recording replays to the bit
+# the clock is read in these, so that sums of times are exact and a recording replays to the bit
+TICK = 2.0**-30
 LATE = 1.1  # a refused query is answered this many SLOs late where its sender cannot be refused
 
 Run = Callable[[str, int], None]
@@ -24,7 +27,9 @@ Done = Callable[[Sequence[Request], bool], None]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What came when, how long each batch took in the order they began, what was decided, and when it was known that no more would come."""
+    """What came when, how long each batch took in the order they began, what was decided, and when
+    it was known that no more would come.
+    """
 
     requests: tuple[Request, ...]
     service_s: tuple[float, ...]
@@ -34,8 +39,10 @@ class Recording:
 
 @final
 class Server:
-    """Drives a policy in real time. ``arrive`` may be called from any thread; ``done`` is called outside of the lock, from a worker's
-    thread for what was answered, and from whichever thread learned of it for what was refused."""
+    """Drives a policy in real time. ``arrive`` may be called from any thread; ``done`` is called
+    outside of the lock, from a worker's thread for what was answered, and from whichever thread
+    learned of it for what was refused.
+    """
 
     def __init__(self, policy: Policy, run: Run, done: Done, workers: int = 1) -> None:
         self._policy, self._run, self._done = policy, run, done
@@ -54,7 +61,9 @@ class Server:
         self._refusals: list[Refusal] = []
         self._failure: BaseException | None = None
         self._drained_s = NEVER
-        self._threads = [threading.Thread(target=self._work_off, daemon=True) for _ in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._work_off, daemon=True) for _ in range(workers)
+        ]
         self._threads.append(threading.Thread(target=self._watch, daemon=True))
         for thread in self._threads:
             thread.start()
@@ -70,7 +79,11 @@ class Server:
             request = Request(len(self._requests), tenant, model, now, now + slo_s, priority)
             self._requests.append(request)
             failed = self._failure is not None
-            mine = [Refusal(request, Why.FAILED, NEVER)] if failed else self._policy.offer(request, now)
+            mine = (
+                [Refusal(request, Why.FAILED, NEVER)]
+                if failed
+                else self._policy.offer(request, now)
+            )
             self._note(mine, now)
             refused += mine
             if not failed:
@@ -79,7 +92,9 @@ class Server:
         return request
 
     def _overdue(self, now: float) -> list[Refusal]:
-        """What the policy wanted to be asked at a time that has passed comes first, as on the simulated clock. Holds the lock."""
+        """What the policy wanted to be asked at a time that has passed comes first, as on the
+        simulated clock. Holds the lock.
+        """
         if self._wake > now or self._failure is not None:
             return []
         at, self._wake = self._wake, NEVER
@@ -146,7 +161,9 @@ class Server:
         with self._lock:
             now = self.now_s()
             self._failure = error
-            left = [Refusal(r, Why.FAILED, NEVER) for r in self._requests if r.id not in self._finish]
+            left = [
+                Refusal(r, Why.FAILED, NEVER) for r in self._requests if r.id not in self._finish
+            ]
             self._note(left, now)
             self._closed = True
             self._lock.notify_all()
@@ -191,20 +208,34 @@ class Server:
             raise self._failure
 
     def recording(self) -> Recording:
-        return Recording(tuple(self._requests), tuple(self._service), tuple(self._decisions), self._drained_s)
+        return Recording(
+            tuple(self._requests), tuple(self._service), tuple(self._decisions), self._drained_s
+        )
 
     def log(self) -> Log:
         """The run in the form of a simulated one. After ``close``."""
-        states = [self._finish.get(i, (Outcome.WAITING, float("nan"))) for i in range(len(self._requests))]
+        states = [
+            self._finish.get(i, (Outcome.WAITING, float("nan"))) for i in range(len(self._requests))
+        ]
         outcome = np.array([s for s, _ in states], dtype=np.int8)
         finish = np.array([t for _, t in states], dtype=float)
         ended = max((b.ended_s for b in self._batches), default=0.0)
-        return Log(tuple(self._requests), outcome, finish, tuple(self._batches), tuple(self._refusals), ended, self._workers)
+        return Log(
+            tuple(self._requests),
+            outcome,
+            finish,
+            tuple(self._batches),
+            tuple(self._refusals),
+            ended,
+            self._workers,
+        )
 
 
 @final
 class Replay:
-    """A recording as source and service times for the simulated clock: requests at the same moments, batches as long as they were."""
+    """A recording as source and service times for the simulated clock: requests at the same
+    moments, batches as long as they were.
+    """
 
     def __init__(self, recording: Recording) -> None:
         self._requests = recording.requests
@@ -230,7 +261,9 @@ class Replay:
 
 @final
 class Later:
-    """Calls functions when their time has come, from one thread; what is left is called at the end."""
+    """Calls functions when their time has come, from one thread; what is left is called at the
+    end.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Condition()

@@ -15,8 +15,12 @@ def valid(m: Measured) -> bool:
     return m.verdict.valid if m.loadgen is None else m.loadgen
 
 
-def highest(attempt: Try, guess_per_s: float, advance: Callable[[], None] = lambda: None) -> tuple[Measured | None, list[Measured]]:
-    """By trial, from a guess: down by a third until one is valid, up by a quarter until one is not, then the middle; all trials too."""
+def highest(
+    attempt: Try, guess_per_s: float, advance: Callable[[], None] = lambda: None
+) -> tuple[Measured | None, list[Measured]]:
+    """By trial, from a guess: down by a third until one is valid, up by a quarter until one is not,
+    then the middle; all trials too.
+    """
     tried: list[Measured] = []
     best: Measured | None = None
     low, high, rate = 0.0, 0.0, guess_per_s

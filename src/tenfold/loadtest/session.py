@@ -23,18 +23,25 @@ MOST_RUNS, FEWEST_RUNS = 60, 5
 
 def spare_threads() -> int:
     """One core is left for whatever sends the requests."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, cores - 1)
 
 
 @final
 class Session:
-    """An ONNX model on this machine. Items are stacked on the axis of the batch, as a server does, within the time that counts."""
+    """An ONNX model on this machine. Items are stacked on the axis of the batch, as a server does,
+    within the time that counts.
+    """
 
     def __init__(self, path: str | Path, *, threads: int, seq: int | None = None) -> None:
         """Raises InputError where it is no ONNX file or ONNX Runtime refuses it."""
         if Path(path).suffix != ".onnx":
-            raise InputError(f"a load test runs ONNX files, and '{path}' is none: a network without weights cannot run")
+            raise InputError(
+                f"a load test runs ONNX files, and '{path}' is none: a network without weights"
+                " cannot run"
+            )
         graph = load(path)
         self.name = graph.name
         self._axes = _batch_axes(graph)
@@ -52,7 +59,9 @@ class Session:
         try:
             self._session.run(None, feeds)
         except Exception as error:  # ONNX Runtime raises many kinds
-            raise InputError(f"ONNX Runtime does not run {self.name} on a batch of {items}: {error}") from error
+            raise InputError(
+                f"ONNX Runtime does not run {self.name} on a batch of {items}: {error}"
+            ) from error
 
     def _stack(self, items: int) -> Mapping[str, Any]:
         stacked = {}
@@ -77,7 +86,10 @@ def _batch_axes(graph: Graph) -> dict[str, int | None]:
     axes: dict[str, int | None] = {}
     for name in graph.inputs:
         shape = graph.values[name].shape or ()
-        axes[name] = next((i for i, d in enumerate(shape) if any(kinds.get(s) == "batch" for s in symbols_of(d))), None)
+        axes[name] = next(
+            (i for i, d in enumerate(shape) if any(kinds.get(s) == "batch" for s in symbols_of(d))),
+            None,
+        )
     return axes
 
 

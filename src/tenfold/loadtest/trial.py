@@ -1,4 +1,6 @@
-"""One run of a load test: arrivals or MLPerf LoadGen on one side, the policy and ONNX Runtime on the other."""
+"""One run of a load test: arrivals or MLPerf LoadGen on one side, the policy and ONNX Runtime on
+the other.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ LEAST_QUERIES = 662  # LoadGen's early stopping with one query over the latency
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A run on the real clock. ``verdict`` is ours; ``loadgen`` is LoadGen's own, None where our arrivals were used."""
+    """A run on the real clock. ``verdict`` is ours; ``loadgen`` is LoadGen's own, None where our
+    arrivals were used.
+    """
 
     rate_per_s: float
     result: Result
@@ -58,11 +62,16 @@ class Measured:
 def latencies(log: Log) -> list[float]:
     """Of every request; infinite where it was refused."""
     arrival = np.array([r.arrival_s for r in log.requests])
-    return [float(f - a) if o == 1 else math.inf for f, a, o in zip(log.finish_s, arrival, log.outcome, strict=True)]
+    return [
+        float(f - a) if o == 1 else math.inf
+        for f, a, o in zip(log.finish_s, arrival, log.outcome, strict=True)
+    ]
 
 
 def learned(times: Mapping[int, Sequence[float]]) -> Learned:
-    """What the policy starts from: medians by batch, and the high quantile of all runs over their medians."""
+    """What the policy starts from: medians by batch, and the high quantile of all runs over their
+    medians.
+    """
     medians = {b: float(np.median(t)) for b, t in times.items()}
     ratios = np.concatenate([np.asarray(t) / medians[b] for b, t in times.items()])
     return Learned(medians, max(1.0, float(np.quantile(ratios, QUANTILE))), QUANTILE)
@@ -72,14 +81,28 @@ def slo_policy(model: str, times: Mapping[int, Sequence[float]]) -> Policy:
     return SloPolicy({model: Served(learned(times))}, {TENANT: 1.0})
 
 
-def delay_policy(model: str, times: Mapping[int, Sequence[float]], batch: int, delay_s: float) -> Policy:
-    return MaxDelay({model: Served(Known({b: float(np.median(t)) for b, t in times.items()}))}, batch, delay_s)
+def delay_policy(
+    model: str, times: Mapping[int, Sequence[float]], batch: int, delay_s: float
+) -> Policy:
+    return MaxDelay(
+        {model: Served(Known({b: float(np.median(t)) for b, t in times.items()}))}, batch, delay_s
+    )
 
 
-def drive(session: Session, policy: Policy, slo_s: float, rate_per_s: float, duration_s: float, seed: int = 0) -> Measured:
-    """Our own Poisson arrivals at ``rate_per_s``, as many at least as early stopping asks for; a sender behind its schedule sends
-    at once, and latency counts from then."""
-    times = Poisson(rate_per_s).times_s(max(duration_s, LEAST_QUERIES / rate_per_s), np.random.default_rng(seed))
+def drive(
+    session: Session,
+    policy: Policy,
+    slo_s: float,
+    rate_per_s: float,
+    duration_s: float,
+    seed: int = 0,
+) -> Measured:
+    """Our own Poisson arrivals at ``rate_per_s``, as many at least as early stopping asks for; a
+    sender behind its schedule sends at once, and latency counts from then.
+    """
+    times = Poisson(rate_per_s).times_s(
+        max(duration_s, LEAST_QUERIES / rate_per_s), np.random.default_rng(seed)
+    )
     server = Server(policy, lambda _, items: session.run(items), lambda requests, answered: None)
     _send(server, session.name, slo_s, times)
     return _measured(server, slo_s, rate_per_s, None)
@@ -88,7 +111,14 @@ def drive(session: Session, policy: Policy, slo_s: float, rate_per_s: float, dur
 def _measured(server: Server, slo_s: float, rate_per_s: float, loadgen: bool | None) -> Measured:
     log = server.log()
     span = max(r.arrival_s for r in log.requests) if log.requests else 0.0
-    return Measured(rate_per_s, result_of(log, max(span, 1e-9)), server_verdict(latencies(log), slo_s), loadgen, log, server.recording())
+    return Measured(
+        rate_per_s,
+        result_of(log, max(span, 1e-9)),
+        server_verdict(latencies(log), slo_s),
+        loadgen,
+        log,
+        server.recording(),
+    )
 
 
 def loadgen_module() -> Any:
@@ -96,12 +126,24 @@ def loadgen_module() -> Any:
     try:
         import mlperf_loadgen
     except ImportError as error:
-        raise InputError("MLPerf LoadGen is not installed: pip install 'tenfold[loadgen]', or leave --loadgen out") from error
+        raise InputError(
+            "MLPerf LoadGen is not installed: pip install 'tenfold[loadgen]', or leave"
+            " --loadgen out"
+        ) from error
     return mlperf_loadgen
 
 
-def loadgen_server(session: Session, policy: Policy, slo_s: float, rate_per_s: float, duration_s: float, seed: int = 1) -> Measured:
-    """LoadGen's Server scenario at a rate. It knows no refusals: a refused query is answered after its SLO, so that it counts as late."""
+def loadgen_server(
+    session: Session,
+    policy: Policy,
+    slo_s: float,
+    rate_per_s: float,
+    duration_s: float,
+    seed: int = 1,
+) -> Measured:
+    """LoadGen's Server scenario at a rate. It knows no refusals: a refused query is answered after
+    its SLO, so that it counts as late.
+    """
     lg = loadgen_module()
     settings = _settings(lg, duration_s, seed)
     settings.scenario = lg.TestScenario.Server
@@ -133,7 +175,9 @@ def _settings(lg: Any, duration_s: float, seed: int) -> Any:
     return settings
 
 
-def _under_loadgen(lg: Any, session: Session, policy: Policy, slo_s: float, settings: Any) -> tuple[Server, bool]:
+def _under_loadgen(
+    lg: Any, session: Session, policy: Policy, slo_s: float, settings: Any
+) -> tuple[Server, bool]:
     later = Later()
     queries: dict[int, int] = {}  # our request to LoadGen's query
 
@@ -170,9 +214,13 @@ def _under_loadgen(lg: Any, session: Session, policy: Policy, slo_s: float, sett
 
 
 class Empirical:
-    """Service times as measured: medians by batch, linear between sizes, times a ratio drawn from all that came to their median."""
+    """Service times as measured: medians by batch, linear between sizes, times a ratio drawn from
+    all that came to their median.
+    """
 
-    def __init__(self, times: Mapping[int, Sequence[float]], ratios: Sequence[float], seed: int) -> None:
+    def __init__(
+        self, times: Mapping[int, Sequence[float]], ratios: Sequence[float], seed: int
+    ) -> None:
         self._medians = curve({b: float(np.median(t)) for b, t in times.items()})
         self._ratios = np.asarray(ratios, dtype=float)
         self._rng = np.random.default_rng(seed)
@@ -182,15 +230,26 @@ class Empirical:
 
 
 def served_ratios(
-    session: Session, times: Mapping[int, Sequence[float]], slo_s: float, rate_per_s: float, duration_s: float
+    session: Session,
+    times: Mapping[int, Sequence[float]],
+    slo_s: float,
+    rate_per_s: float,
+    duration_s: float,
 ) -> list[float]:
-    """Served times over the profile's medians, from a short run of its own at the rate: caches are colder and cores busier than when a
-    batch follows a batch."""
+    """Served times over the profile's medians, from a short run of its own at the rate: caches are
+    colder and cores busier than when a batch follows a batch.
+    """
     medians = curve({b: float(np.median(t)) for b, t in times.items()})
     arrivals = Poisson(rate_per_s).times_s(duration_s, np.random.default_rng(9))
-    server = Server(slo_policy(session.name, times), lambda _, items: session.run(items), lambda requests, answered: None)
+    server = Server(
+        slo_policy(session.name, times),
+        lambda _, items: session.run(items),
+        lambda requests, answered: None,
+    )
     _send(server, session.name, slo_s, arrivals)
-    return [(b.ended_s - b.began_s) / medians[len(b.start.requests)] for b in server.log().batches] or [1.0]
+    return [
+        (b.ended_s - b.began_s) / medians[len(b.start.requests)] for b in server.log().batches
+    ] or [1.0]
 
 
 def _send(server: Server, model: str, slo_s: float, times: Times) -> None:
@@ -204,9 +263,20 @@ def _send(server: Server, model: str, slo_s: float, times: Times) -> None:
 
 
 def simulated(
-    model: str, times: Mapping[int, Sequence[float]], ratios: Sequence[float], slo_s: float, rate_per_s: float, duration_s: float
+    model: str,
+    times: Mapping[int, Sequence[float]],
+    ratios: Sequence[float],
+    slo_s: float,
+    rate_per_s: float,
+    duration_s: float,
 ) -> Result:
-    """What the simulated clock says of the same policy on the same host: LoadGen's schedule, service times as profiled and served."""
+    """What the simulated clock says of the same policy on the same host: LoadGen's schedule,
+    service times as profiled and served.
+    """
     arrivals = ServerSchedule(rate_per_s, SEED).times_s(duration_s, np.random.default_rng(SEED))
-    log = simulate(slo_policy(model, times), Open([(Stream(TENANT, model, slo_s), arrivals)]), Empirical(times, ratios, SEED))
+    log = simulate(
+        slo_policy(model, times),
+        Open([(Stream(TENANT, model, slo_s), arrivals)]),
+        Empirical(times, ratios, SEED),
+    )
     return result_of(log, duration_s)

@@ -1,7 +1,9 @@
-"""Kernels one after the other on a software-scheduled chip: the state of the units passes from each to the next.
+"""Kernels one after the other on a software-scheduled chip: the state of the units passes from each
+to the next.
 
-The next kernel's weights may be on their way while the last one drains; what it reads waits until that is
-stored. Counters come from the same program with one unit after another made infinitely fast.
+The next kernel's weights may be on their way while the last one drains; what it reads waits until
+that is stored. Counters come from the same program with one unit after another made infinitely
+fast.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ VARIANTS: tuple[Variant, ...] = (frozenset(), _WEIGHTS, _SHIFT, _MEMORY, _VECTOR
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A kernel as lowered: the matrices of its tile program over all variants, cycles of each unit and of shifts, its own counters."""
+    """A kernel as lowered: the matrices of its tile program over all variants, cycles of each unit
+    and of shifts, its own counters.
+    """
 
     matrices: Matrix
     busy: dict[str, float]
@@ -40,11 +44,16 @@ def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
     """The tile program of one launch of ``kernel``."""
     array = systolic.array_of(chip, kernel.precision, kernel.operand_bits)
     overhead = round(chip.constant("kernel_s") * array.clock_hz)
-    ahead = min(float(kernel.traffic.prefetch), overhead * array.bytes_per_cycle)  # fetched while the kernel starts
-    kernel = replace(kernel, traffic=replace(kernel.traffic, prefetch=kernel.traffic.prefetch - int(ahead)))
+    # fetched while the kernel starts
+    ahead = min(float(kernel.traffic.prefetch), overhead * array.bytes_per_cycle)
+    kernel = replace(
+        kernel, traffic=replace(kernel.traffic, prefetch=kernel.traffic.prefetch - int(ahead))
+    )
     during = math.ceil(ahead / array.bytes_per_cycle)
     if not kernel.products:
-        return systolic.launched((systolic.vector_program(kernel, array, array.buffer_bytes / 8),), overhead, during)
+        return systolic.launched(
+            (systolic.vector_program(kernel, array, array.buffer_bytes / 8),), overhead, during
+        )
     macs = sum(p.macs for p in kernel.products)
     results = max(sum(p.batch * p.m * p.n * p.repeat for p in kernel.products), 1)
     drain = 1 + (kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS) / results
@@ -52,12 +61,24 @@ def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
     for p in kernel.products:
         share = p.macs / max(macs, 1) / p.repeat
         t = kernel.traffic
-        weights = systolic.whole_tiles(p, array) if chip.whole_weight_tiles and t.weights else t.weights * share
+        weights = (
+            systolic.whole_tiles(p, array)
+            if chip.whole_weight_tiles and t.weights
+            else t.weights * share
+        )
         moved = systolic.Bytes(
-            t.inputs * share, weights, t.outputs * share,
-            t.near_inputs * share, t.near_weights * share, t.near_outputs * share, t.prefetch * share, t.prefetched > 0,
-        )  # fmt: skip
-        best = systolic.best_program(replace(p, repeat=1), array, moved, drain, weights_stationary=chip.whole_weight_tiles)
+            t.inputs * share,
+            weights,
+            t.outputs * share,
+            t.near_inputs * share,
+            t.near_weights * share,
+            t.near_outputs * share,
+            t.prefetch * share,
+            t.prefetched > 0,
+        )
+        best = systolic.best_program(
+            replace(p, repeat=1), array, moved, drain, weights_stationary=chip.whole_weight_tiles
+        )
         parts.append(Repeat((best,), p.repeat) if p.repeat > 1 else best)
     return systolic.launched(tuple(parts), overhead, during)
 
@@ -79,7 +100,9 @@ def lower(chip: Chip, kernel: Kernel) -> Lowered:
         memory_read_bytes=kernel.traffic.reads,
         memory_write_bytes=kernel.traffic.outputs,
         near_bytes=kernel.traffic.near,
-        sram_bytes=_sram_bytes(kernel, matrix.columns, matrix.rows) + kernel.traffic.total + kernel.traffic.near,
+        sram_bytes=_sram_bytes(kernel, matrix.columns, matrix.rows)
+        + kernel.traffic.total
+        + kernel.traffic.near,
         vector_ops=kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS,
     )
     shifts = float(sum(t.weight_load * n for t, n in program.kinds() if t.new_weights))
@@ -89,11 +112,16 @@ def lower(chip: Chip, kernel: Kernel) -> Lowered:
 def _sram_bytes(kernel: Kernel, columns: int, rows: int) -> float:
     """Vector memory to array: activations once per column tile; results once per k tile."""
     width = kernel.operand_bits / 8
-    return sum(p.batch * p.repeat * p.m * (p.k * -(-p.n // columns) * width + p.n * -(-p.k // rows) * 4) for p in kernel.products)
+    return sum(
+        p.batch * p.repeat * p.m * (p.k * -(-p.n // columns) * width + p.n * -(-p.k // rows) * 4)
+        for p in kernel.products
+    )
 
 
 def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], Counters]:
-    """Each kernel as it runs after the ones before it, and the counters of them all, which add up to all cycles."""
+    """Each kernel as it runs after the ones before it, and the counters of them all, which add up
+    to all cycles.
+    """
     clock = chip.clock("time")
     cache: dict[tuple[object, ...], Lowered] = {}
     state = np.zeros((len(VARIANTS), STATES), dtype=np.int64)
@@ -115,9 +143,11 @@ def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], 
 
 
 def _attributed(low: Lowered, took: list[float]) -> Counters:
-    """Cycles by cause: what each unit, made infinitely fast after the ones before it, takes off the time.
+    """Cycles by cause: what each unit, made infinitely fast after the ones before it, takes off the
+    time.
 
-    Weights that come late are shifted in while the array waits: of the cycles that it waits for weights, those are shift.
+    Weights that come late are shifted in while the array waits: of the cycles that it waits for
+    weights, those are shift.
     """
     whole, _, shift, memory, vector = took
     waits = whole - shift

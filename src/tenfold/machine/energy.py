@@ -1,9 +1,10 @@
 """Energy: operations x pJ by node and dtype, bytes x pJ by level, static power x time.
 
-Dynamic energy from the table of pJ per operation (Horowitz, ISSCC 2014; Jouppi et al., ISCA 2021, table 2)
-counts only arithmetic and memory cells. Control, clocks and wires are in a chip's ``overhead``: the factor
-that makes the matrix unit and the memory at full rate draw what was measured under load, or else the TDP.
-Chips without any published power take watts per peak operation from their relatives, as a wide interval.
+Dynamic energy from the table of pJ per operation (Horowitz, ISSCC 2014; Jouppi et al., ISCA 2021,
+table 2) counts only arithmetic and memory cells. Control, clocks and wires are in a chip's
+``overhead``: the factor that makes the matrix unit and the memory at full rate draw what was
+measured under load, or else the TDP. Chips without any published power take watts per peak
+operation from their relatives, as a wide interval.
 """
 
 from __future__ import annotations
@@ -65,8 +66,10 @@ def at_node(entry: _Node, nm: float) -> float:
     return float(entry.nm7 * (entry.nm45 / entry.nm7) ** t)
 
 
-_MULTIPLY = {"int8": "int8_mul", "fp8": "fp8_mul", "fp4": "fp8_mul", "bf16": "bf16_mul", "fp16": "fp16_mul", "tf32": "fp16_mul",
-             "fp32": "fp32_mul"}  # fmt: skip
+_MULTIPLY = {
+    "int8": "int8_mul", "fp8": "fp8_mul", "fp4": "fp8_mul", "bf16": "bf16_mul", "fp16": "fp16_mul",
+    "tf32": "fp16_mul", "fp32": "fp32_mul",
+}  # fmt: skip
 
 
 def mac_pj(precision: MatrixPrecision, nm: float) -> float:
@@ -78,7 +81,9 @@ def mac_pj(precision: MatrixPrecision, nm: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class EnergyModel:
-    """Joules per event on one chip, and its static watts; intervals where power was not published."""
+    """Joules per event on one chip, and its static watts; intervals where power was not
+    published.
+    """
 
     mac_j: Estimate
     vector_op_j: Estimate
@@ -88,8 +93,11 @@ class EnergyModel:
     basis: str
 
 
-DYNAMIC_ERROR = 0.3  # provisional: as far as a central figure from published power is off (first tries)
-IDLE_SHARE = Estimate(0.25, 0.12, 0.45)  # of the power under load, where idle power was not published (assumed)
+DYNAMIC_ERROR = (
+    0.3  # provisional: as far as a central figure from published power is off (first tries)
+)
+# of the power under load, where idle power was not published (assumed)
+IDLE_SHARE = Estimate(0.25, 0.12, 0.45)
 UNKNOWN_NODE_NM = 7.0
 
 
@@ -99,12 +107,16 @@ def node_nm(chip: Chip) -> float:
 
 @lru_cache(maxsize=128)
 def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
-    """The model for ``precision``. Raises MissingFigure where neither power nor relatives are known."""
+    """The model for ``precision``. Raises MissingFigure where neither power nor relatives are
+    known.
+    """
     if chip.base is not None:
         return energy_model(chip.base, precision)
     nm = node_nm(chip)
     table = energy_table()
-    off = table.memory.get(chip.memory_kind.upper().replace(" ", "").split("-")[0], table.memory["HBM2"])
+    off = table.memory.get(
+        chip.memory_kind.upper().replace(" ", "").split("-")[0], table.memory["HBM2"]
+    )
     raw_mac, raw_byte = mac_pj(precision, nm) * PJ, off.pj * 8 * PJ
     raw_vector = at_node(table.operation["fp32_add"], nm) * PJ
     raw_sram = at_node(table.sram["mib1_per_64bit"], nm) / 8 * PJ
@@ -123,21 +135,26 @@ def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
 
 
 def _measured(chip: Chip, load: Estimate, mac: float, vector: float, byte: float) -> EnergyModel:
-    """Where the power of running kernels was measured: a share of the load is drawn whatever runs, the rest by event."""
+    """Where the power of running kernels was measured: a share of the load is drawn whatever runs,
+    the rest by event.
+    """
     error = chip.error("energy")
     busy, events = chip.constant("busy_fraction"), chip.constant("mac_energy_factor")
     return EnergyModel(
         mac_j=Estimate.within(events * mac, error),
         vector_op_j=Estimate.within(events * vector, error),
         memory_byte_j=Estimate.within(byte, error),
-        sram_byte_j=Estimate.exact(0.0),  # within what a multiply-add and a byte from memory were measured to take
+        sram_byte_j=Estimate.exact(
+            0.0
+        ),  # within what a multiply-add and a byte from memory were measured to take
         static_w=Estimate.within(busy * load.value, error),
         basis="measured power of running kernels",
     )
 
 
 def _overhead(chip: Chip, load: Estimate, static: Estimate) -> Estimate:
-    """Dynamic watts under load, less the memory's at full bandwidth, over the arithmetic's raw watts at peak.
+    """Dynamic watts under load, less the memory's at full bandwidth, over the arithmetic's raw
+    watts at peak.
 
     The reference is the chip's best precision; the same factor serves the others.
     """
@@ -151,9 +168,19 @@ def _overhead(chip: Chip, load: Estimate, static: Estimate) -> Estimate:
     def factor(load_w: float, static_w: float) -> float:
         return max(0.5, (load_w - static_w - memory) / arithmetic)
 
-    values = sorted((factor(load.low, static.high), factor(load.value, static.value), factor(load.high, static.low)))
+    values = sorted(
+        (
+            factor(load.low, static.high),
+            factor(load.value, static.value),
+            factor(load.high, static.low),
+        )
+    )
     central = factor(load.value, static.value)
-    return Estimate(central, min(values[0], central / (1 + DYNAMIC_ERROR)), max(values[2], central * (1 + DYNAMIC_ERROR)))
+    return Estimate(
+        central,
+        min(values[0], central / (1 + DYNAMIC_ERROR)),
+        max(values[2], central * (1 + DYNAMIC_ERROR)),
+    )
 
 
 @lru_cache(maxsize=128)
@@ -163,7 +190,9 @@ def load_power(chip: Chip) -> tuple[Estimate, Estimate, str]:
     published = figures.get("busy_power") or figures.get("tdp")
     if published is not None:
         top = figures.get("tdp", published)
-        load = Estimate(published.value, published.low, max(published.high, top.high, published.value))
+        load = Estimate(
+            published.value, published.low, max(published.high, top.high, published.value)
+        )
         basis = "measured power under load" if "busy_power" in figures else "TDP"
     else:
         load, basis = _from_relatives(chip)
@@ -172,26 +201,41 @@ def load_power(chip: Chip) -> tuple[Estimate, Estimate, str]:
         high = min(max(idle.high, idle.value), load.value * 0.9)
         return load, Estimate(min(idle.value, high), min(idle.low, high), high), basis
     share = load.value * IDLE_SHARE.value
-    return load, Estimate(share, load.low * IDLE_SHARE.low, max(share, load.high * IDLE_SHARE.high)), f"{basis}, idle share assumed"
+    return (
+        load,
+        Estimate(share, load.low * IDLE_SHARE.low, max(share, load.high * IDLE_SHARE.high)),
+        f"{basis}, idle share assumed",
+    )
 
 
 def _from_relatives(chip: Chip) -> tuple[Estimate, str]:
-    """Watts by the relatives' watts per peak operation: from the least to the most, geometric mean between."""
+    """Watts by the relatives' watts per peak operation: from the least to the most, geometric mean
+    between.
+    """
     if not chip.relatives:
         raise MissingFigure(
-            f"energy on {chip.name} needs 'tdp' or 'busy_power', which nobody has published, and the chip names no relatives"
+            f"energy on {chip.name} needs 'tdp' or 'busy_power', which nobody has published, and"
+            " the chip names no relatives"
         )
-    peak = max(chip.peak_flops.get(MatrixPrecision.BF16, 0.0), chip.peak_flops.get(MatrixPrecision.FP16, 0.0)) or max(
-        chip.peak_flops.values()
-    )
+    peak = max(
+        chip.peak_flops.get(MatrixPrecision.BF16, 0.0),
+        chip.peak_flops.get(MatrixPrecision.FP16, 0.0),
+    ) or max(chip.peak_flops.values())
     rates = []
     for name in chip.relatives:
         other = chip_named(name)
         figures = [other.figures[f].value for f in ("busy_power", "tdp") if f in other.figures]
         rates += [w / max(other.peak_flops.values()) for w in figures]
     if not rates:
-        raise MissingFigure(f"energy on {chip.name}: none of its relatives ({', '.join(chip.relatives)}) has published power")
+        raise MissingFigure(
+            f"energy on {chip.name}: none of its relatives ({', '.join(chip.relatives)}) has"
+            " published power"
+        )
     low, high = min(rates) * peak * 0.5, max(rates) * peak
-    return Estimate(
-        math.sqrt(low * high), low, high
-    ), f"relatives {', '.join(chip.relatives)}, half the watts per operation allowed for newer processes"
+    return (
+        Estimate(math.sqrt(low * high), low, high),
+        (
+            f"relatives {', '.join(chip.relatives)}, half the watts per operation allowed for newer"
+            " processes"
+        ),
+    )

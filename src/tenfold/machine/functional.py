@@ -1,7 +1,8 @@
-"""The functional run: a program's kernels computed one by one, each seeing only what it declares to read.
+"""The functional run: a program's kernels computed one by one, each seeing only what it declares to
+read.
 
-What a kernel does not declare to write is lost when it ends, so a wrong cut of the graph shows as a missing
-value and not as a right answer for the wrong reason.
+What a kernel does not declare to write is lost when it ends, so a wrong cut of the graph shows as a
+missing value and not as a right answer for the wrong reason.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Memory:
         self.views = {op.outputs[0]: op for op in self.program.graph.ops if is_view(op)}
 
     def look(self, name: str) -> Array | None:
-        """The content of a buffer or of a view of one. Raises ModelError for one that nobody stored."""
+        """The content of a buffer or of a view of one. Raises ModelError for one that nobody
+        stored.
+        """
         if name in self.buffers:
             return self.buffers[name]
         op = self.views.get(name)
@@ -44,11 +47,18 @@ class Memory:
         return live[name]
 
 
-def run_program(program: Program, inputs: Mapping[str, Array], *, numerics: Numerics | None = None, seed: int = 0) -> dict[str, Array]:
-    """Outputs of ``program`` by name, in the file's own precision or rounded as ``numerics`` says. ``seed`` serves the random ops.
+def run_program(
+    program: Program,
+    inputs: Mapping[str, Array],
+    *,
+    numerics: Numerics | None = None,
+    seed: int = 0,
+) -> dict[str, Array]:
+    """Outputs of ``program`` by name, in the file's own precision or rounded as ``numerics`` says.
+    ``seed`` serves the random ops.
 
-    Raises InputError for missing, extra or wrongly ranked inputs, ModelError for a weight without data
-    (compile with ``keep_weights``).
+    Raises InputError for missing, extra or wrongly ranked inputs, ModelError for a weight without
+    data (compile with ``keep_weights``).
     """
     graph = program.graph
     numerics = numerics or Exact()
@@ -95,7 +105,11 @@ def run_rounded(memory: Memory, op: Op, live: dict[str, Array | None]) -> None:
 def _last_readers(program: Program) -> dict[int, list[str]]:
     """Buffers by the last kernel that reads them, the program's outputs left out."""
     root = roots(program.graph)
-    kept = {root.get(n, n) for n in program.graph.outputs} | set(program.graph.outputs) | set(program.graph.constants)
+    kept = (
+        {root.get(n, n) for n in program.graph.outputs}
+        | set(program.graph.outputs)
+        | set(program.graph.constants)
+    )
     last: dict[str, int] = {}
     for number, group in enumerate(program.groups):
         last |= dict.fromkeys((*group.inputs, *group.outputs), number)

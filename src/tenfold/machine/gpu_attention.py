@@ -1,9 +1,10 @@
 """Fused attention on GPUs (Dao 2023, FlashAttention-2): the scores never leave the chip.
 
-Prefill: blocks of 64 queries, each over the keys it sees in steps of 32, dealt to the multiprocessors longest first
-(Graham 1969); one more kernel turns queries and keys and writes the cache before. Decode: a block for each sequence and
-head - or group of heads that share keys - with a fixed latency, keys and values streamed once, in splits where blocks
-are few, which a second launch adds up.
+Prefill: blocks of 64 queries, each over the keys it sees in steps of 32, dealt to the
+multiprocessors longest first (Graham 1969); one more kernel turns queries and keys and writes the
+cache before. Decode: a block for each sequence and head - or group of heads that share keys - with
+a fixed latency, keys and values streamed once, in splits where blocks are few, which a second
+launch adds up.
 """
 
 from __future__ import annotations
@@ -20,25 +21,41 @@ _QUERIES, _KEYS = 64, 32  # block of queries, step of keys
 _FEWEST_QUERIES = 16  # rows of the smallest matrix instruction
 _TAIL = 0.5  # of the longest block, that the last round waits for on average
 _HEADS_RESIDENT = 6.0  # decode blocks of single heads that share a multiprocessor (assumed)
-_LARGEST_GROUP = 32  # query heads of one key head that one block handles (FlashInfer, TensorRT-LLM XQA; observed)
-_GROUP_ROWS, _GROUP_STEP = 16.0, 0.75  # a second tile of 16 heads costs three quarters of the first (observed)
+# query heads of one key head that one block handles (FlashInfer, TensorRT-LLM XQA; observed)
+_LARGEST_GROUP = 32
+# a second tile of 16 heads costs three quarters of the first (observed)
+_GROUP_ROWS, _GROUP_STEP = (
+    16.0,
+    0.75,
+)
 _DECODE_KEYS = 64  # keys are read in pages
 _SPLITS = 2.0 ** np.arange(9)
-_STREAM_OVERLAP = 2.0  # exponent of the norm of the interface and the streams of the multiprocessors (assumed)
+_STREAM_OVERLAP = (
+    2.0  # exponent of the norm of the interface and the streams of the multiprocessors (assumed)
+)
 
 
-def attention_parts(chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved_bytes: np.ndarray) -> Parts:
-    """Time of each attention, launch included; ``moved_bytes`` cross the off-chip interface. All decode, or all prefill."""
+def attention_parts(
+    chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved_bytes: np.ndarray
+) -> Parts:
+    """Time of each attention, launch included; ``moved_bytes`` cross the off-chip interface. All
+    decode, or all prefill.
+    """
     if attentions[0].decodes:
         return _decode(chip, precision, attentions, moved_bytes)
     return _prefill(chip, precision, attentions, moved_bytes)
 
 
-def _prefill(chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved: np.ndarray) -> Parts:
+def _prefill(
+    chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved: np.ndarray
+) -> Parts:
     r = rates(chip, precision)
     rows = np.array([_blocks(a) for a in attentions])
     queries, keys_all, keys_most, blocks_each = rows.T
-    batch, heads, dim = (np.array([getattr(a, n) for a in attentions], dtype=np.float64) for n in ("batch", "heads", "head_dim"))
+    batch, heads, dim = (
+        np.array([getattr(a, n) for a in attentions], dtype=np.float64)
+        for n in ("batch", "heads", "head_dim")
+    )
     rate = r.macs_per_unit_s * chip.constant("attention_fraction")
     work = 2 * queries * batch * heads * keys_all * dim / rate / r.units
     longest = 2 * queries * keys_most * dim / rate
@@ -48,38 +65,68 @@ def _prefill(chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attent
     fixed = chip.constant("attention_block_s") * (np.maximum(blocks / r.units, 1) + _TAIL * many)
     memory = moved / r.memory_bytes_per_s
     writes_cache = np.array([a.writes_cache for a in attentions])
-    cache = writes_cache * _query_key_value_bytes(attentions, chip.bits(precision) / 8) / r.memory_bytes_per_s
+    cache = (
+        writes_cache
+        * _query_key_value_bytes(attentions, chip.bits(precision) / 8)
+        / r.memory_bytes_per_s
+    )
     overhead = fixed + chip.constant("attention_launch_s")
     zero = np.zeros(len(work))
-    return Parts(norm(matrix, memory) + cache + overhead, matrix, zero, memory + cache, zero, overhead)
+    return Parts(
+        norm(matrix, memory) + cache + overhead, matrix, zero, memory + cache, zero, overhead
+    )
 
 
 def _blocks(a: Attention) -> tuple[float, float, float, float]:
-    """Queries a block, keys over all blocks of one head, keys of the longest block, number of blocks."""
-    queries = _QUERIES if a.q_len >= _QUERIES else max(_FEWEST_QUERIES, 1 << (a.q_len - 1).bit_length())
+    """Queries a block, keys over all blocks of one head, keys of the longest block, number of
+    blocks.
+    """
+    queries = (
+        _QUERIES if a.q_len >= _QUERIES else max(_FEWEST_QUERIES, 1 << (a.q_len - 1).bit_length())
+    )
     count = -(-a.q_len // queries)
     past = max(0, a.kv_len - a.q_len)
-    ends = past + np.minimum(np.arange(1, count + 1) * queries, a.q_len) if a.causal else np.full(count, a.kv_len)
+    ends = (
+        past + np.minimum(np.arange(1, count + 1) * queries, a.q_len)
+        if a.causal
+        else np.full(count, a.kv_len)
+    )
     seen = np.minimum(ends, a.window + queries - 1) if a.window else ends
     keys = np.ceil(seen / _KEYS) * _KEYS
     return float(queries), float(keys.sum()), float(keys.max()), float(count)
 
 
 def _query_key_value_bytes(attentions: Sequence[Attention], width: float) -> np.ndarray:
-    return np.array([a.batch * a.q_len * (a.heads + 2 * a.kv_heads) * a.head_dim * width for a in attentions])
+    return np.array(
+        [a.batch * a.q_len * (a.heads + 2 * a.kv_heads) * a.head_dim * width for a in attentions]
+    )
 
 
-def _decode(chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved: np.ndarray) -> Parts:
+def _decode(
+    chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved: np.ndarray
+) -> Parts:
     r = rates(chip, precision)
     names = ("batch", "heads", "kv_heads", "seen", "head_dim")
-    batch, heads, kv_heads, keys, dim = (np.array([getattr(a, n) for a in attentions], dtype=np.float64)[:, None] for n in names)
+    batch, heads, kv_heads, keys, dim = (
+        np.array([getattr(a, n) for a in attentions], dtype=np.float64)[:, None] for n in names
+    )
     group = heads / kv_heads
     grouped = (group > 1) & (group <= _LARGEST_GROUP)
     blocks = batch * np.where(grouped, kv_heads, heads)
     resident = np.where(grouped, 1.0, _HEADS_RESIDENT)
     share = np.array([a.cache_read for a in attentions])[:, None]
-    latency = chip.constant("decode_block_s") * np.where(grouped, np.maximum(1.0, np.ceil(group / _GROUP_ROWS) * _GROUP_STEP), 1.0)
-    chunk = np.ceil(keys / _SPLITS / _DECODE_KEYS) * _DECODE_KEYS * 2 * dim * chip.bits(precision) / 8 * share
+    latency = chip.constant("decode_block_s") * np.where(
+        grouped, np.maximum(1.0, np.ceil(group / _GROUP_ROWS) * _GROUP_STEP), 1.0
+    )
+    chunk = (
+        np.ceil(keys / _SPLITS / _DECODE_KEYS)
+        * _DECODE_KEYS
+        * 2
+        * dim
+        * chip.bits(precision)
+        / 8
+        * share
+    )
     rate = chip.constant("decode_stream_factor") * r.peak_memory_bytes_per_s / r.units
     stream = np.maximum(blocks * _SPLITS / r.units, 1) * chunk / rate
     memory = _cached(r, moved[:, None])
@@ -95,4 +142,6 @@ def _decode(chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attenti
 def _cached(r: Rates, moved: np.ndarray) -> np.ndarray:
     """Seconds to read ``moved`` bytes again and again: what fits L2 comes from there."""
     near = np.minimum(moved, r.l2_bytes)
-    return (moved - near) / r.memory_bytes_per_s + near / max(r.l2_bytes_per_s, r.memory_bytes_per_s)
+    return (moved - near) / r.memory_bytes_per_s + near / max(
+        r.l2_bytes_per_s, r.memory_bytes_per_s
+    )

@@ -7,16 +7,23 @@ from typing import Any
 
 from tenfold.chips import Chip, MatrixPrecision
 
-L2_BYTES_PER_CYCLE = 64.0  # per multiprocessor (NVIDIA A100 whitepaper: 5120 bytes a cycle over 80 slices, recalled)
-HALF_AREA = 1024.0  # tile area at which the fixed cost of a tile equals tile_factor of its arithmetic
+L2_BYTES_PER_CYCLE = (
+    64.0  # per multiprocessor (NVIDIA A100 whitepaper: 5120 bytes a cycle over 80 slices, recalled)
+)
+HALF_AREA = (
+    1024.0  # tile area at which the fixed cost of a tile equals tile_factor of its arithmetic
+)
 K_STEP = 32  # the depth in which tiles advance
 TRANSCENDENTAL_OPS = 4  # special function units run at a quarter of the fp32 rate
-OVERLAP = 4.0  # exponent of the norm of resources that overlap in part (assumed; a maximum would be infinite, a sum 1)
+# exponent of the norm of resources that overlap in part (assumed; a maximum would be infinite, a
+# sum 1)
+OVERLAP = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Where the time of kernels goes, in seconds; ``total`` is what they take, not the sum of overlapping parts.
+    """Where the time of kernels goes, in seconds; ``total`` is what they take, not the sum of
+    overlapping parts.
 
     Every field is a number, or an array with one entry a kernel.
     """
@@ -38,7 +45,9 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Per second: multiply-adds of one multiprocessor at peak, bytes off chip and from L2 after losses, vector operations."""
+    """Per second: multiply-adds of one multiprocessor at peak, bytes off chip and from L2 after
+    losses, vector operations.
+    """
 
     units: float
     macs_per_unit_s: float
@@ -53,7 +62,8 @@ def rates(chip: Chip, precision: MatrixPrecision) -> Rates:
     """Raises MissingFigure for a chip without a clock."""
     clock = chip.clock("time")
     sustained = chip.figures.get("sustained_clock")
-    held = min(1.0, sustained.value / clock) if sustained is not None else 1.0  # of the clock that peaks are published for
+    # of the clock that peaks are published for
+    held = min(1.0, sustained.value / clock) if sustained is not None else 1.0
     assert chip.units is not None
     assert chip.memory_bytes_per_s is not None
     return Rates(

@@ -1,4 +1,6 @@
-"""Processors: a roofline of arithmetic, vector work and memory in one of two speeds, plus a fixed cost for each operator."""
+"""Processors: a roofline of arithmetic, vector work and memory in one of two speeds, plus a fixed
+cost for each operator.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +14,50 @@ from tenfold.machine.gpu_rates import Parts, norm
 from tenfold.machine.kernel import REORDER, REORDERED, Kernel, Product, Program, Role
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
-POWER_CYCLES = 40  # of a power function that is not vectorised, which only one core works on (assumed)
-IN_PRODUCT = 3  # operations on each result that a product does as it goes: a bias, a sum, a comparison (assumed)
-CALL = 0.5  # of sharing work out: what each item and group of a gathered convolution costs the core that works on it (assumed)
-STEP = 0.5  # of sharing work out, in each step of a recurrent layer but the first: its threads are still awake (assumed)
+POWER_CYCLES = (
+    40  # of a power function that is not vectorised, which only one core works on (assumed)
+)
+# operations on each result that a product does as it goes: a bias, a sum, a comparison (assumed)
+IN_PRODUCT = 3
+# of sharing work out: what each item and group of a gathered convolution costs the core that works
+# on it (assumed)
+CALL = 0.5
+# of sharing work out, in each step of a recurrent layer but the first: its threads are still awake
+# (assumed)
+STEP = 0.5
 ONE_CORE = 5e9  # bytes a second that one core draws from memory at least (assumed)
 _SLOW = (Lowering.MOVE, Lowering.GATHER)
 
 
 def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
-    """Time of one operator on all cores (Williams, Waterman, Patterson 2009, Roofline, with overlap in part).
+    """Time of one operator on all cores (Williams, Waterman, Patterson 2009, Roofline, with overlap
+    in part).
 
-    Bytes marked near come from the caches, the others from memory; a change of layout or a look-up reaches a share of either.
-    Work is shared out among the cores, once a step, where that is quicker than leaving it to one.
+    Bytes marked near come from the caches, the others from memory; a change of layout or a look-up
+    reaches a share of either. Work is shared out among the cores, once a step, where that is
+    quicker than leaving it to one.
     """
     clock = chip.clock("time")
     launch = chip.constant("launch_s")
     assert chip.memory_bytes_per_s is not None
     matrix = sum(_product_s(chip, kernel, p) * p.repeat for p in kernel.products)
     results = sum(p.batch * p.m * p.n * p.repeat for p in kernel.products)
-    work = max(0, kernel.vector_ops - IN_PRODUCT * results) + kernel.transcendentals * TRANSCENDENTAL_OPS
+    work = (
+        max(0, kernel.vector_ops - IN_PRODUCT * results)
+        + kernel.transcendentals * TRANSCENDENTAL_OPS
+    )
     vector = work / ((chip.vector_ops_per_cycle or 1.0) * clock * chip.constant("vector_fraction"))
     if "lrn" in kernel.ops:
         vector += kernel.transcendentals * POWER_CYCLES / clock
     rate = chip.memory_bytes_per_s * chip.constant("memory_fraction")
     layout = REORDER in kernel.ops
     rate *= chip.constant("move_fraction") if kernel.kind in _SLOW and not layout else 1.0
-    alone = kernel.kind is Lowering.MOVE and not layout  # changes of layout go block by block and are shared out
+    # changes of layout go block by block and are shared out
+    alone = kernel.kind is Lowering.MOVE and not layout
     rate = max(rate / (chip.units or 1), min(rate, ONE_CORE)) if alone else rate
-    memory = kernel.traffic.total / rate + _cached_s(chip, kernel, rate * chip.constant("cache_factor"))
+    memory = kernel.traffic.total / rate + _cached_s(
+        chip, kernel, rate * chip.constant("cache_factor")
+    )
     steps = max((p.repeat for p in kernel.products), default=1)
     if steps == 1:
         spent = float(norm(matrix, memory, vector))
@@ -56,7 +73,8 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
 
 
 def _cached_s(chip: Chip, kernel: Kernel, rate: float) -> float:
-    """Seconds for what comes from the caches: ``rate`` bytes a second, more where the second level holds all that is touched.
+    """Seconds for what comes from the caches: ``rate`` bytes a second, more where the second level
+    holds all that is touched.
 
     A recurrent layer reads its weights in every step but the first.
     """
@@ -71,43 +89,63 @@ def _cached_s(chip: Chip, kernel: Kernel, rate: float) -> float:
 
 
 def entry_s(chip: Chip, program: Program) -> float:
-    """What a call of the runtime costs beside the kernels: itself, and operators that only give bytes another shape."""
+    """What a call of the runtime costs beside the kernels: itself, and operators that only give
+    bytes another shape.
+    """
     views = sum(row_of(op).lowering is Lowering.VIEW for op in program.graph.ops)
     return chip.constant("run_s") + views * chip.constant("launch_s")
 
 
 def _product_s(chip: Chip, kernel: Kernel, p: Product) -> float:
-    """Seconds of one repetition: results fill whole vectors, but where each group has few columns, which runs across groups.
+    """Seconds of one repetition: results fill whole vectors, but where each group has few columns,
+    which runs across groups.
 
-    Where results go to the caches and back between parts of the sum, each vector of them takes a few cycles every time.
+    Where results go to the caches and back between parts of the sum, each vector of them takes a
+    few cycles every time.
     """
     peak = chip.peak_flops[kernel.precision]
     lanes = chip.vector_lanes
     flops = 2 * p.batch * p.m * p.n * p.k
     across = "conv" in kernel.ops and p.batch > 1 and p.n < lanes
     vectors = p.batch * p.m * (p.n / lanes if across else math.ceil(p.n / lanes))
-    passing = vectors * p.passes * chip.constant("pass_factor") / (chip.clock("time") * (chip.units or 1)) if p.passes else 0.0
+    passing = (
+        vectors * p.passes * chip.constant("pass_factor") / (chip.clock("time") * (chip.units or 1))
+        if p.passes
+        else 0.0
+    )
     if across:
         return flops / (peak * chip.constant("grouped_fraction")) + passing
-    name = "int8_fraction" if kernel.precision is MatrixPrecision.INT8 else "conv_fraction" if "conv" in kernel.ops else "matrix_fraction"
+    name = (
+        "int8_fraction"
+        if kernel.precision is MatrixPrecision.INT8
+        else "conv_fraction"
+        if "conv" in kernel.ops
+        else "matrix_fraction"
+    )
     share = chip.constant(name)
-    if name == "matrix_fraction":  # two vectors of results in each row keep the units busy; one column is a product with a vector
+    # two vectors of results in each row keep the units busy; one column is a product with a vector
+    if name == "matrix_fraction":
         lanes = 1 if p.n == 1 else 2 * lanes
     return flops * math.ceil(p.n / lanes) * lanes / p.n / (peak * share) + passing
 
 
 def cached(chip: Chip, program: Program) -> tuple[Kernel, ...]:
-    """The kernels with what the caches hold marked near: all weights if they fit together, of what one kernel moves as much as fits.
+    """The kernels with what the caches hold marked near: all weights if they fit together, of what
+    one kernel moves as much as fits.
 
-    The model's own inputs and results are in the caches only where they and all weights fit together. A virtual machine is told of
-    more last-level cache than it gets.
+    The model's own inputs and results are in the caches only where they and all weights fit
+    together. A virtual machine is told of more last-level cache than it gets.
     """
     cache = chip.sram_bytes * chip.constant("cached_share")
     all_fit = program.weight_bytes + program.io_bytes <= cache
     written = {o.name for k in program.kernels for o in k.operands if o.role is Role.OUTPUT}
-    results = (f"{n}{REORDERED}" if f"{n}{REORDERED}" in written else n for n in program.graph.outputs)
+    results = (
+        f"{n}{REORDERED}" if f"{n}{REORDERED}" in written else n for n in program.graph.outputs
+    )
     far = frozenset() if all_fit else frozenset((*program.graph.inputs, *results))
-    return tuple(_cached(k, cache, far, weights=program.weight_bytes <= cache) for k in program.kernels)
+    return tuple(
+        _cached(k, cache, far, weights=program.weight_bytes <= cache) for k in program.kernels
+    )
 
 
 def _cached(kernel: Kernel, cache: float, far: frozenset[str], *, weights: bool) -> Kernel:
@@ -115,7 +153,16 @@ def _cached(kernel: Kernel, cache: float, far: frozenset[str], *, weights: bool)
     if weights:
         t = replace(t, weights=0, near_weights=t.weights)
     held = min(1.0, cache / max(t.inputs + t.outputs, 1))
-    reads, results = (sum(o.bytes for o in kernel.operands if o.role is role and o.name in far) for role in (Role.INPUT, Role.OUTPUT))
+    reads, results = (
+        sum(o.bytes for o in kernel.operands if o.role is role and o.name in far)
+        for role in (Role.INPUT, Role.OUTPUT)
+    )
     near_inputs, near_outputs = int((t.inputs - reads) * held), int((t.outputs - results) * held)
-    t = replace(t, inputs=t.inputs - near_inputs, outputs=t.outputs - near_outputs, near_inputs=near_inputs, near_outputs=near_outputs)
+    t = replace(
+        t,
+        inputs=t.inputs - near_inputs,
+        outputs=t.outputs - near_outputs,
+        near_inputs=near_inputs,
+        near_outputs=near_outputs,
+    )
     return replace(kernel, traffic=t)

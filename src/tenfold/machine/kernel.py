@@ -15,8 +15,8 @@ from tenfold.ir.table import Lowering
 class Product:
     """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other.
 
-    ``passes`` is how often a processor takes each result from its caches and puts it back, where it sums k in parts; 0 where
-    results stay in registers.
+    ``passes`` is how often a processor takes each result from its caches and puts it back, where it
+    sums k in parts; 0 where results stay in registers.
     """
 
     batch: int
@@ -49,7 +49,11 @@ class Family(StrEnum):
         kinds = set(ops)
         if kinds & {"softmax", "log_softmax", "attention", "cached_attention"}:
             return Family.SOFTMAX
-        return Family.NORM if kinds & {"layer_norm", "rms_norm", "group_norm", "instance_norm", "lp_norm"} else Family.STREAM
+        return (
+            Family.NORM
+            if kinds & {"layer_norm", "rms_norm", "group_norm", "instance_norm", "lp_norm"}
+            else Family.STREAM
+        )
 
 
 REORDER = "reorder"  # the op of a kernel that changes layout
@@ -59,10 +63,12 @@ QUERY_BLOCK = 128  # queries that are handled together
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """One fused attention: ``q_len`` queries against ``kv_len`` keys in each of ``batch`` sequences.
+    """One fused attention: ``q_len`` queries against ``kv_len`` keys in each of ``batch``
+    sequences.
 
-    ``writes_cache``: queries, keys and values are turned and stored before, as serving kernels do. ``cache_read``: share of
-    the keys and values that is streamed. ``window``: keys that one query sees at most, itself included; 0: no bound.
+    ``writes_cache``: queries, keys and values are turned and stored before, as serving kernels do.
+    ``cache_read``: share of the keys and values that is streamed. ``window``: keys that one query
+    sees at most, itself included; 0: no bound.
     """
 
     batch: int
@@ -88,24 +94,30 @@ class Attention:
 
     @property
     def computed(self) -> float:
-        """Share of the scores that are computed: blocks above the diagonal of a causal attention are left out.
+        """Share of the scores that are computed: blocks above the diagonal of a causal attention
+        are left out.
 
-        The last query sees every key; those of a past before the first query are seen by all. With a window the blocks
-        before it are left out too.
+        The last query sees every key; those of a past before the first query are seen by all. With
+        a window the blocks before it are left out too.
         """
         block, past = min(self.q_len, QUERY_BLOCK), max(0, self.kv_len - self.q_len)
         keys = past + (self.q_len + block) / 2 if self.causal and self.q_len > 1 else self.kv_len
         if self.window and not self.causal:
             keys = min(keys, self.window + block - 1)
         elif self.window:
-            starts = range(past - self.window + 1, self.kv_len - self.window + 1, block)  # what each block need not see
-            keys -= sum(min(block, self.kv_len - self.window + 1 - s) * max(0, s) for s in starts) / self.q_len
+            # what each block need not see
+            starts = range(past - self.window + 1, self.kv_len - self.window + 1, block)
+            keys -= (
+                sum(min(block, self.kv_len - self.window + 1 - s) * max(0, s) for s in starts)
+                / self.q_len
+            )
         return min(1.0, keys / self.kv_len)
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """One layer of experts of width ``inner`` on ``tokens`` of width ``hidden``; ``counts`` are the tokens of each expert held here.
+    """One layer of experts of width ``inner`` on ``tokens`` of width ``hidden``; ``counts`` are the
+    tokens of each expert held here.
 
     ``experts`` is the number of all, held here or not.
     """
@@ -122,8 +134,9 @@ class Experts:
 class Traffic:
     """Bytes that a kernel moves, by what they are and which memory they live in.
 
-    The first three cross the off-chip interface. The ``near_`` ones live in the large on-chip memory between
-    kernels. ``prefetch`` are weights of later kernels, fetched from off chip while this one runs.
+    The first three cross the off-chip interface. The ``near_`` ones live in the large on-chip
+    memory between kernels. ``prefetch`` are weights of later kernels, fetched from off chip while
+    this one runs.
     """
 
     weights: int = 0
@@ -159,7 +172,9 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A buffer that a kernel reads or writes: its name, what it is, and how many bytes of it are moved."""
+    """A buffer that a kernel reads or writes: its name, what it is, and how many bytes of it are
+    moved.
+    """
 
     name: str
     role: Role
@@ -174,7 +189,9 @@ def off_chip(operands: Sequence[Operand]) -> Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The ops of one kernel in order, the buffers it reads and writes, its contraction, and why each op is in it."""
+    """The ops of one kernel in order, the buffers it reads and writes, its contraction, and why
+    each op is in it.
+    """
 
     ops: tuple[Op, ...]
     inputs: tuple[str, ...]
@@ -191,12 +208,13 @@ class Group:
 class Kernel:
     """One launch on the chip.
 
-    ``flops`` is useful contraction arithmetic (a multiply-add is two), ``products`` what the matrix unit
-    executes for it. ``vector_ops`` and ``transcendentals`` run on the vector unit. ``operand_bits`` is the
-    width of matrix operands. ``operands`` are the buffers it touches; ``group`` is the number of the group
-    in the program that it runs. ``attention`` and ``experts`` are there where the products are those of one. ``rows``
-    of ``row_elements`` is what it reduces along. ``quantizes`` are the elements that are scaled and narrowed before, in a
-    kernel of their own. ``cached_bytes`` it moves in its caches beside operands: windows copied together, weights
+    ``flops`` is useful contraction arithmetic (a multiply-add is two), ``products`` what the matrix
+    unit executes for it. ``vector_ops`` and ``transcendentals`` run on the vector unit.
+    ``operand_bits`` is the width of matrix operands. ``operands`` are the buffers it touches;
+    ``group`` is the number of the group in the program that it runs. ``attention`` and ``experts``
+    are there where the products are those of one. ``rows`` of ``row_elements`` is what it reduces
+    along. ``quantizes`` are the elements that are scaled and narrowed before, in a kernel of their
+    own. ``cached_bytes`` it moves in its caches beside operands: windows copied together, weights
     that are read again.
     """
 
@@ -262,7 +280,9 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A buffer in one memory: where it lies and from which kernel to which it lives (both included)."""
+    """A buffer in one memory: where it lies and from which kernel to which it lives (both
+    included).
+    """
 
     name: str
     role: Role
@@ -277,8 +297,9 @@ class Buffer:
 class MemoryPlan:
     """Where every buffer lives.
 
-    ``near`` are the buffers of the on-chip level called ``level``, ``far`` the activations in off-chip memory.
-    ``lower_bound`` is the most that is alive at once off chip: no plan of offsets needs less.
+    ``near`` are the buffers of the on-chip level called ``level``, ``far`` the activations in
+    off-chip memory. ``lower_bound`` is the most that is alive at once off chip: no plan of offsets
+    needs less.
     """
 
     level: str = ""
@@ -291,11 +312,12 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Kernels in order for one chip, and the memory they need. ``io_bytes`` are the model's own inputs and outputs.
+    """Kernels in order for one chip, and the memory they need. ``io_bytes`` are the model's own
+    inputs and outputs.
 
-    ``native_fraction`` is the share of arithmetic in ops that Tenfold knows; ``assumed`` names extents
-    that depend on data and were set to their upper bound. ``graph`` is what the compiler made of the model,
-    ``groups`` cut it into kernels.
+    ``native_fraction`` is the share of arithmetic in ops that Tenfold knows; ``assumed`` names
+    extents that depend on data and were set to their upper bound. ``graph`` is what the compiler
+    made of the model, ``groups`` cut it into kernels.
     """
 
     model: str

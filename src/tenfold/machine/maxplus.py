@@ -1,8 +1,9 @@
 """Tile programs and their exact time: by event loop, and in closed form over (max, +).
 
-Background: Baccelli, Cohen, Olsder, Quadrat, Synchronization and Linearity (1992), chapter 3: an instruction
-is a matrix over (max, +), a loop of T equal iterations its T-th power, by squaring in O(log T). Several
-variants of one program, each with some units made infinitely fast, are evaluated side by side.
+Background: Baccelli, Cohen, Olsder, Quadrat, Synchronization and Linearity (1992), chapter 3: an
+instruction is a matrix over (max, +), a loop of T equal iterations its T-th power, by squaring in
+O(log T). Several variants of one program, each with some units made infinitely fast, are evaluated
+side by side.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Clock:
 
 
 class Rows:
-    """Timestamps as rows over the initial state: entry j says how long after initial time j at least.
+    """Timestamps as rows over the initial state: entry j says how long after initial time j at
+    least.
 
     One row for each variant; a duration is then a column of cycles, one for each.
     """
@@ -76,8 +78,10 @@ class Rows:
         return time + cycles if isinstance(cycles, np.ndarray) or cycles else time
 
 
-DURATIONS = ("weight_dma", "weight_near", "weight_load", "act_dma", "act_near", "matrix", "vector", "fill", "out_dma", "out_near",
-              "prefetch")  # fmt: skip
+DURATIONS = (
+    "weight_dma", "weight_near", "weight_load", "act_dma", "act_near", "matrix", "vector", "fill",
+    "out_dma", "out_near", "prefetch",
+)  # fmt: skip
 
 
 def _relaxed(instruction: Instruction, variants: tuple[Variant, ...]) -> Instruction:
@@ -97,7 +101,9 @@ def _relaxed(instruction: Instruction, variants: tuple[Variant, ...]) -> Instruc
 
 
 def event_loop(program: Repeat, start: list[int] | None = None) -> list[int]:
-    """Final state after every instruction in order, from ``start`` (all zero by default). The specification."""
+    """Final state after every instruction in order, from ``start`` (all zero by default). The
+    specification.
+    """
     clock = Clock(list(start) if start is not None else [0] * STATES)
     for instruction in walk(program):
         step(clock, instruction)
@@ -137,7 +143,9 @@ def matrix_of(program: Repeat, variants: tuple[Variant, ...] = EXACT) -> Matrix:
     return _matrix(program, variants, {})
 
 
-def _matrix(program: Instruction | Repeat, variants: tuple[Variant, ...], cache: dict[Instruction, Matrix]) -> Matrix:
+def _matrix(
+    program: Instruction | Repeat, variants: tuple[Variant, ...], cache: dict[Instruction, Matrix]
+) -> Matrix:
     if not isinstance(program, Repeat):
         if program not in cache:
             rows = Rows(len(variants))
@@ -158,7 +166,9 @@ def apply(matrix: Matrix, state: Matrix) -> Matrix:
 
 
 def closed_form(program: Repeat, start: list[int] | None = None) -> list[int]:
-    """The same final state as ``event_loop``, in time that does not depend on the number of tiles."""
+    """The same final state as ``event_loop``, in time that does not depend on the number of
+    tiles.
+    """
     initial = np.asarray([start if start is not None else [0] * STATES], dtype=np.int64)
     return [int(t) for t in apply(matrix_of(program), initial)[0]]
 

@@ -1,4 +1,6 @@
-"""Numerics of a precision: what happens to operands of the matrix unit, and to what a kernel stores."""
+"""Numerics of a precision: what happens to operands of the matrix unit, and to what a kernel
+stores.
+"""
 
 from __future__ import annotations
 
@@ -58,20 +60,35 @@ class Narrow:
         return _rounded(array, self.dtype) if _is_float(array) else array
 
 
-QUANTISED = {"matmul": -1, "conv": 0}  # kinds, with the axis of the weights along which there is one scale each
+# kinds, with the axis of the weights along which there is one scale each
+QUANTISED = {
+    "matmul": -1,
+    "conv": 0,
+}
 
 
 def quantised(op: Op, arrays: Operands, weights: Sequence[bool]) -> bool:
-    """Whether int8 arithmetic is used: products and convolutions of floats with constant weights."""
-    return op.kind in QUANTISED and len(arrays) >= 2 and weights[1] and not weights[0] and _is_float(arrays[0]) and _is_float(arrays[1])
+    """Whether int8 arithmetic is used: products and convolutions of floats with constant
+    weights.
+    """
+    return (
+        op.kind in QUANTISED
+        and len(arrays) >= 2
+        and weights[1]
+        and not weights[0]
+        and _is_float(arrays[0])
+        and _is_float(arrays[1])
+    )
 
 
 @dataclass(frozen=True)
 class Integer:
-    """int8: activations in one range a tensor with a zero point, weights symmetric with a scale a channel (Jacob et al. 2018).
+    """int8: activations in one range a tensor with a zero point, weights symmetric with a scale a
+    channel (Jacob et al. 2018).
 
-    ``ranges`` are the calibrated ranges by value; without them each is taken from the data as they come (dynamic).
-    Products of dequantised numbers in fp32 are those of the integers, which are exact in int32, up to fp32 rounding.
+    ``ranges`` are the calibrated ranges by value; without them each is taken from the data as they
+    come (dynamic). Products of dequantised numbers in fp32 are those of the integers, which are
+    exact in int32, up to fp32 rounding.
     """
 
     ranges: Mapping[str, Range] | None = None

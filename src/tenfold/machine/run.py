@@ -13,8 +13,8 @@ class Counters:
     """Exact sums over the kernels. The six kinds of cycles add up to ``cycles``.
 
     ``active`` the matrix unit multiplies; ``weight_stall`` it waits for weights from memory;
-    ``weight_shift`` for weights to be shifted in; ``memory_stall`` for activations or results to move;
-    ``vector`` for the vector unit; ``idle`` launch and the rest.
+    ``weight_shift`` for weights to be shifted in; ``memory_stall`` for activations or results to
+    move; ``vector`` for the vector unit; ``idle`` launch and the rest.
     """
 
     cycles: float = 0.0
@@ -58,7 +58,9 @@ class EnergyEntry:
 
 @dataclass(frozen=True, slots=True)
 class KernelRun:
-    """One kernel: seconds of a single launch, which unit bounds it, counters and energy of that launch."""
+    """One kernel: seconds of a single launch, which unit bounds it, counters and energy of that
+    launch.
+    """
 
     kernel: Kernel
     time_s: float
@@ -71,8 +73,9 @@ class KernelRun:
 class Run:
     """A program on its chip: ``time_s`` of one pass over ``program.items`` items.
 
-    Totals are sums over ``kernels`` (times their repeats) plus ``launch_s`` once: what a pass takes beside its kernels, inputs and
-    results over the host link included where the chip's own memory holds weights only.
+    Totals are sums over ``kernels`` (times their repeats) plus ``launch_s`` once: what a pass takes
+    beside its kernels, inputs and results over the host link included where the chip's own memory
+    holds weights only.
     """
 
     program: Program
@@ -96,10 +99,12 @@ class Run:
     def mfu(self) -> float:
         """Contraction arithmetic over what the chip could do in that time (a fraction, at most 1).
 
-        Scores that a causal attention leaves out do not count, though ``program.flops`` has them, as papers do; neither
-        does what is computed without being asked for.
+        Scores that a causal attention leaves out do not count, though ``program.flops`` has them,
+        as papers do; neither does what is computed without being asked for.
         """
-        done = sum(min(k.kernel.flops, 2 * k.counters.macs_useful) * k.kernel.repeat for k in self.kernels)
+        done = sum(
+            min(k.kernel.flops, 2 * k.counters.macs_useful) * k.kernel.repeat for k in self.kernels
+        )
         return done / (self.time_s.value * self.peak_flops) if self.time_s.value else 0.0
 
     @property

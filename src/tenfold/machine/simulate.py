@@ -26,14 +26,26 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     kernels = host.cached(chip, program) if chip.kind == "host" else program.kernels
     timed, total = time_kernels(chip, kernels)
     model = energy_model(chip, program.precision)
-    runs = [KernelRun(k, t.time_s, t.bound, t.counters, _dynamic(model, t.counters)) for k, t in zip(program.kernels, timed, strict=True)]
+    runs = [
+        KernelRun(k, t.time_s, t.bound, t.counters, _dynamic(model, t.counters))
+        for k, t in zip(program.kernels, timed, strict=True)
+    ]
     launch = _entry_s(chip, program)
     clock = chip.clock("time")
     seconds = sum(t.time_s * k.repeat for k, t in zip(program.kernels, timed, strict=True))
     total = total + Counters(cycles=launch * clock, idle=launch * clock)
     time = Estimate.within(seconds + launch, chip.error("model"))
     entries = (*_sum_entries(runs), EnergyEntry("static", model.static_w * time))
-    return Run(program, time, launch, tuple(runs), total, entries, chip.peak_flops[program.precision], model.basis)
+    return Run(
+        program,
+        time,
+        launch,
+        tuple(runs),
+        total,
+        entries,
+        chip.peak_flops[program.precision],
+        model.basis,
+    )
 
 
 def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], Counters]:
@@ -51,7 +63,9 @@ def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], 
 
 
 def _entry_s(chip: Chip, program: Program) -> float:
-    """What a pass takes beside its kernels: its start, and inputs and results over the link to the host."""
+    """What a pass takes beside its kernels: its start, and inputs and results over the link to the
+    host.
+    """
     link_s = program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
     if chip.kind == "host":
         return host.entry_s(chip, program) + link_s
@@ -60,7 +74,9 @@ def _entry_s(chip: Chip, program: Program) -> float:
 
 def require_model(chip: Chip) -> None:
     if chip.kind == "listed":
-        raise InputError(f"{chip.name} is listed for its figures only: there is no machine model of it")
+        raise InputError(
+            f"{chip.name} is listed for its figures only: there is no machine model of it"
+        )
 
 
 def time_kernel(chip: Chip, kernel: Kernel) -> Timed:
@@ -74,7 +90,13 @@ def time_kernel(chip: Chip, kernel: Kernel) -> Timed:
 def from_parts(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     """Counters of a roofline kernel: cycles not spent multiplying go to what held it up."""
     clock = chip.clock("time")
-    names = {"matrix": parts.matrix, "memory": parts.memory, "vector": parts.vector, "l2": parts.l2, "launch": parts.overhead}
+    names = {
+        "matrix": parts.matrix,
+        "memory": parts.memory,
+        "vector": parts.vector,
+        "l2": parts.l2,
+        "launch": parts.overhead,
+    }
     bound = max(names, key=lambda n: names[n])
     useful = sum(p.macs for p in kernel.products)
     active = min(parts.total, parts.matrix)
@@ -98,7 +120,7 @@ def from_parts(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     return Timed(parts.total, bound, counters)
 
 
-# --- energy ----------------------------------------------------------------------------------------------
+# --- energy -----------------------------------------------------------------------------
 
 
 def dynamic_energy(chip: Chip, precision: MatrixPrecision, c: Counters) -> tuple[EnergyEntry, ...]:
@@ -117,10 +139,20 @@ def _dynamic(model: EnergyModel, c: Counters) -> tuple[EnergyEntry, ...]:
         EnergyEntry("matrix", model.mac_j * c.macs_useful),
         EnergyEntry("vector", model.vector_op_j * c.vector_ops),
         EnergyEntry("on-chip memory", model.sram_byte_j * c.sram_bytes),
-        EnergyEntry("off-chip memory", model.memory_byte_j * (c.memory_read_bytes + c.memory_write_bytes)),
+        EnergyEntry(
+            "off-chip memory", model.memory_byte_j * (c.memory_read_bytes + c.memory_write_bytes)
+        ),
     )
 
 
 def _sum_entries(runs: list[KernelRun]) -> list[EnergyEntry]:
     names = ("matrix", "vector", "on-chip memory", "off-chip memory")
-    return [EnergyEntry(n, Estimate.total(e.energy_j * r.kernel.repeat for r in runs for e in r.energy if e.what == n)) for n in names]
+    return [
+        EnergyEntry(
+            n,
+            Estimate.total(
+                e.energy_j * r.kernel.repeat for r in runs for e in r.energy if e.what == n
+            ),
+        )
+        for n in names
+    ]

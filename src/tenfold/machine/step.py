@@ -2,8 +2,8 @@
 
 The units work in order, each instruction takes a fixed number of cycles, and finite buffers are
 written as the time at which a slot becomes free. So every event time is a maximum of earlier times
-plus a constant, and the same function runs on integers (the event loop: specification and trace) and
-on rows of a max-plus matrix (the closed form, in ``maxplus``). They cannot drift apart.
+plus a constant, and the same function runs on integers (the event loop: specification and trace)
+and on rows of a max-plus matrix (the closed form, in ``maxplus``). They cannot drift apart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ STATES = len(At)
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A kernel begins ``cycles`` after all before it is stored; its first weights, and others', may be fetched earlier."""
+    """A kernel begins ``cycles`` after all before it is stored; its first weights, and others', may
+    be fetched earlier.
+    """
 
     cycles: int = 0
     prefetch: int = 0  # weights fetched into the large on-chip memory while it starts
@@ -47,7 +49,9 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A kernel ends: reads and writes share the off-chip interface, which was busy with weights and with the rest."""
+    """A kernel ends: reads and writes share the off-chip interface, which was busy with weights and
+    with the rest.
+    """
 
     weights: int = 0
     rest: int = 0
@@ -55,7 +59,9 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Durations in cycles of one tile instruction on each unit. A unit with 0 is not waited for, but passed."""
+    """Durations in cycles of one tile instruction on each unit. A unit with 0 is not waited for,
+    but passed.
+    """
 
     weight_dma: int = 0
     weight_near: int = 0
@@ -119,7 +125,11 @@ def _tile(e: Times[T], tile: Tile) -> None:
         fetched = v[At.DMA] = e.after(e.later(v[At.DMA], slot), tile.weight_dma)
         there = fetched
         if tile.weights_near:
-            begin = e.later(v[At.NEAR], slot, v[At.READY]) if tile.weights_early else e.later(v[At.NEAR], slot)
+            begin = (
+                e.later(v[At.NEAR], slot, v[At.READY])
+                if tile.weights_early
+                else e.later(v[At.NEAR], slot)
+            )
             v[At.NEAR] = e.after(begin, tile.weight_near)
             there = e.later(fetched, v[At.NEAR])
         loaded = e.after(e.later(v[At.WEIGHT_LOAD], there, v[At.SHADOW]), tile.weight_load)
@@ -134,7 +144,9 @@ def _tile(e: Times[T], tile: Tile) -> None:
         start = e.later(start, v[At.ACTIVE])
         v[At.SHADOW] = start
     if tile.first_k:
-        start = e.later(start, v[At.ACC_0], v[At.ACC_1]) if tile.both else e.later(start, v[At.ACC_0])
+        start = (
+            e.later(start, v[At.ACC_0], v[At.ACC_1]) if tile.both else e.later(start, v[At.ACC_0])
+        )
     end = v[At.MATRIX] = e.after(start, tile.matrix)
     v[At.ACT_0], v[At.ACT_1] = v[At.ACT_1], end
     if tile.last_k:

@@ -1,9 +1,10 @@
 """Software-scheduled chips: kernels to tile programs, their exact cycles and counters.
 
-A product [m, k] x [k, n] is cut into weight tiles of the array's rows x columns; activations stream through in chunks of
-m (weight stationary: Jouppi et al., ISCA 2017, section 2). The arrays of a chip work as a gang on different columns, rows,
-batch elements or parts of k, whose partial sums the vector unit adds. Weights and activations that fit the vector memory
-are fetched once. The lowering picks gang, chunk and which operand is stationary by time.
+A product [m, k] x [k, n] is cut into weight tiles of the array's rows x columns; activations stream
+through in chunks of m (weight stationary: Jouppi et al., ISCA 2017, section 2). The arrays of a
+chip work as a gang on different columns, rows, batch elements or parts of k, whose partial sums the
+vector unit adds. Weights and activations that fit the vector memory are fetched once. The lowering
+picks gang, chunk and which operand is stationary by time.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Array:
     buffer_bytes: float
     minimum_rows: int
     operand_bytes: float
-    one_pass_rows: int = 0  # rows that all accumulators hold, where a FIFO brings weights and nothing keeps them; else 0
+    # rows that all accumulators hold, where a FIFO brings weights and nothing keeps them; else 0
+    one_pass_rows: int = 0
 
 
 def array_of(chip: Chip, precision: MatrixPrecision, operand_bits: int) -> Array:
@@ -52,7 +54,8 @@ def array_of(chip: Chip, precision: MatrixPrecision, operand_bits: int) -> Array
         near_read_per_cycle=_near_rate(chip.near.read_bytes_per_s if chip.near else None, clock),
         near_write_per_cycle=_near_rate(chip.near.write_bytes_per_s if chip.near else None, clock),
         cycles_per_row=natural / (chip.peak_flops[precision] * chip.constant("matrix_fraction")),
-        vector_ops_per_cycle=(chip.vector_ops_per_cycle or matrix.columns) * chip.constant("vector_fraction"),
+        vector_ops_per_cycle=(chip.vector_ops_per_cycle or matrix.columns)
+        * chip.constant("vector_fraction"),
         buffer_bytes=chip.vector_memory_bytes / 2,
         minimum_rows=int(chip.constant("minimum_rows")),
         operand_bytes=operand_bits / 8,
@@ -67,7 +70,9 @@ def _accumulator_rows(chip: Chip, matrix: Matrix) -> int:
 
 
 def _near_rate(bytes_per_s: float | None, clock: float) -> float:
-    """Bytes a cycle; memory that the units read directly, without a copy, has no rate of its own."""
+    """Bytes a cycle; memory that the units read directly, without a copy, has no rate of its
+    own.
+    """
     return bytes_per_s / clock if bytes_per_s else math.inf
 
 
@@ -83,16 +88,22 @@ class Plan:
 
 
 def plans(product: Product, array: Array) -> Iterator[Plan]:
-    """Ways to share the arrays among columns, rows, batch and parts of k, with each chunk size that differs.
+    """Ways to share the arrays among columns, rows, batch and parts of k, with each chunk size that
+    differs.
 
-    Where nothing keeps weights, rows that fit all accumulators may also be one chunk, which is then not double-buffered.
+    Where nothing keeps weights, rows that fit all accumulators may also be one chunk, which is then
+    not double-buffered.
     """
     matrix, arrays = array.matrix, array.matrix.arrays
     chunks = (*CHUNKS, product.m) if CHUNKS[-1] < product.m <= array.one_pass_rows else CHUNKS
-    powers = [1 << i for i in range(arrays.bit_length()) if arrays % (1 << i) == 0] + ([] if arrays & (arrays - 1) == 0 else [arrays])
+    powers = [1 << i for i in range(arrays.bit_length()) if arrays % (1 << i) == 0] + (
+        [] if arrays & (arrays - 1) == 0 else [arrays]
+    )
     most = {"batch": product.batch, "k": math.ceil(product.k / matrix.rows)}
     for gang_n in powers:
-        for gang_batch in (g for g in powers if (arrays // gang_n) % g == 0 and (g == 1 or g <= most["batch"])):
+        for gang_batch in (
+            g for g in powers if (arrays // gang_n) % g == 0 and (g == 1 or g <= most["batch"])
+        ):
             left = arrays // gang_n // gang_batch
             for gang_k in (g for g in powers if left % g == 0 and (g == 1 or g <= most["k"])):
                 gang_m = left // gang_k
@@ -110,7 +121,9 @@ def _cycles(amount: float, per_cycle: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """Bytes of a product by operand - streamed, stationary, result - off chip, in the near memory, and prefetched for others."""
+    """Bytes of a product by operand - streamed, stationary, result - off chip, in the near memory,
+    and prefetched for others.
+    """
 
     streamed: float
     stationary: float
@@ -123,8 +136,13 @@ class Bytes:
 
     def swapped(self) -> Bytes:
         """The same with the other operand stationary."""
-        return replace(self, streamed=self.stationary, stationary=self.streamed,
-                       near_streamed=self.near_stationary, near_stationary=self.near_streamed)  # fmt: skip
+        return replace(
+            self,
+            streamed=self.stationary,
+            stationary=self.streamed,
+            near_streamed=self.near_stationary,
+            near_stationary=self.near_streamed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +163,9 @@ class _Nest:
     inputs_fit: bool
 
     def tile(self, length: int, first_n: bool, first_m: bool, first_k: bool, last_k: bool) -> Tile:
-        """One tile of ``length`` rows; the first ones fetch what later ones find in vector memory."""
+        """One tile of ``length`` rows; the first ones fetch what later ones find in vector
+        memory.
+        """
         a, b, share = self.array, self.moved, length / self.m_share
         weights = (first_m or not self.weights_fit) / (self.batches * self.n_groups * self.k_tiles)
         inputs = (first_n or not self.inputs_fit) * share / (self.batches * self.k_tiles)
@@ -177,7 +197,9 @@ class _Nest:
             return (self.tile(length, first_n, first_m, True, True),)
         parts: list[Tile | Repeat] = [self.tile(length, first_n, first_m, True, False)]
         if self.k_tiles > 2:
-            parts.append(Repeat((self.tile(length, first_n, first_m, False, False),), self.k_tiles - 2))
+            parts.append(
+                Repeat((self.tile(length, first_n, first_m, False, False),), self.k_tiles - 2)
+            )
         return (*parts, self.tile(length, first_n, first_m, False, True))
 
     def m_loop(self, first_n: bool) -> tuple[Tile | Repeat, ...]:
@@ -192,23 +214,35 @@ class _Nest:
         return tuple(parts)
 
 
-def tile_program(product: Product, array: Array, plan: Plan, moved: Bytes, drain_ops: float) -> Repeat:
+def tile_program(
+    product: Product, array: Array, plan: Plan, moved: Bytes, drain_ops: float
+) -> Repeat:
     """The loop nest over columns, chunks of m and k for one repetition of ``product``.
 
-    ``drain_ops`` are vector operations per element of the result, done as it leaves the accumulators.
+    ``drain_ops`` are vector operations per element of the result, done as it leaves the
+    accumulators.
     """
     n_groups = math.ceil(product.n / (array.matrix.columns * plan.gang_n))
     width = product.n / n_groups
     k_tiles = math.ceil(product.k / (array.matrix.rows * plan.gang_k))
     nest = _Nest(
-        product, array, plan, moved, drain_ops + plan.gang_k - 1, n_groups,
+        product,
+        array,
+        plan,
+        moved,
+        drain_ops + plan.gang_k - 1,
+        n_groups,
         k_tiles=k_tiles,
         m_share=math.ceil(product.m / plan.gang_m),
         batches=math.ceil(product.batch / plan.gang_batch),
         width=width,
-        weights_fit=k_tiles == 1 if array.one_pass_rows else product.k * width * array.operand_bytes * 2 <= array.buffer_bytes,
+        weights_fit=(
+            k_tiles == 1
+            if array.one_pass_rows
+            else product.k * width * array.operand_bytes * 2 <= array.buffer_bytes
+        ),
         inputs_fit=product.m * product.k * array.operand_bytes <= array.buffer_bytes,
-    )  # fmt: skip
+    )
     parts: list[Tile | Repeat] = list(nest.m_loop(True))
     if n_groups > 1:
         parts.append(Repeat(nest.m_loop(False), n_groups - 1))
@@ -228,7 +262,9 @@ def lower_bound(program: Repeat) -> int:
 
 
 def busy_cycles(program: Repeat) -> dict[str, int]:
-    """Cycles for which each unit works: off-chip interface, near memory, matrix unit, vector unit."""
+    """Cycles for which each unit works: off-chip interface, near memory, matrix unit, vector
+    unit.
+    """
     busy = {"memory": 0, "near": 0, "matrix": 0, "vector": 0}
     for tile, times in program.kinds():
         busy["memory"] += tile.interface * times
@@ -241,26 +277,44 @@ def busy_cycles(program: Repeat) -> dict[str, int]:
 FINALISTS = 2
 
 
-def best_program(product: Product, array: Array, moved: Bytes, drain_ops: float, *, weights_stationary: bool = False) -> Repeat:
-    """The quickest of all plans with either operand stationary; the lower bound prunes, the exact time decides.
+def best_program(
+    product: Product,
+    array: Array,
+    moved: Bytes,
+    drain_ops: float,
+    *,
+    weights_stationary: bool = False,
+) -> Repeat:
+    """The quickest of all plans with either operand stationary; the lower bound prunes, the exact
+    time decides.
 
-    With ``weights_stationary`` the hardware allows only the second operand to be. Where nothing keeps weights, they are
-    fetched as few times as the accumulators allow: off-chip accesses cost most.
+    With ``weights_stationary`` the hardware allows only the second operand to be. Where nothing
+    keeps weights, they are fetched as few times as the accumulators allow: off-chip accesses cost
+    most.
     """
     swapped = replace(product, m=product.n, n=product.m)
     candidates: list[tuple[int, int, int, Repeat]] = []
-    for shape, bytes_ in ((product, moved), *(() if weights_stationary else ((swapped, moved.swapped()),))):
+    for shape, bytes_ in (
+        (product, moved),
+        *(() if weights_stationary else ((swapped, moved.swapped()),)),
+    ):
         for plan in plans(shape, array):
             program = tile_program(shape, array, plan, bytes_, drain_ops)
             shifts = sum(tile.weight_load * times for tile, times in program.kinds())
-            fetched = sum(tile.weight_dma * times for tile, times in program.kinds()) if array.one_pass_rows else 0
+            fetched = (
+                sum(tile.weight_dma * times for tile, times in program.kinds())
+                if array.one_pass_rows
+                else 0
+            )
             candidates.append((fetched, max(lower_bound(program), shifts), program.tiles, program))
     candidates.sort(key=lambda c: c[:3])
     return min((c[3] for c in candidates[:FINALISTS] if c[0] == candidates[0][0]), key=cycles)
 
 
 def launched(parts: tuple[Tile | Repeat, ...], overhead: int, prefetch: int = 0) -> Repeat:
-    """A kernel's whole program: launch with what is fetched during it, tiles, and the interface's share at the end."""
+    """A kernel's whole program: launch with what is fetched during it, tiles, and the interface's
+    share at the end.
+    """
     weights = sum(t.weight_dma * n for t, n in Repeat(parts).kinds())
     rest = sum((t.interface - t.weight_dma) * n for t, n in Repeat(parts).kinds())
     return Repeat((Launch(overhead, prefetch), *parts, Drain(weights, rest + prefetch)))
@@ -282,12 +336,16 @@ def vector_program(kernel: Kernel, array: Array, chunk_bytes: float) -> Repeat:
     return Repeat((tile,), count)
 
 
-TRANSCENDENTAL_OPS = 8  # vector operations for one exp, log or tanh: a polynomial with range reduction (assumed)
+TRANSCENDENTAL_OPS = (
+    8  # vector operations for one exp, log or tanh: a polynomial with range reduction (assumed)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Seconds that a kernel needs the off-chip interface and the slowest other unit, those of its start, and the interface's rate."""
+    """Seconds that a kernel needs the off-chip interface and the slowest other unit, those of its
+    start, and the interface's rate.
+    """
 
     interface_s: float
     others_s: float
@@ -316,5 +374,12 @@ def balance(chip: Chip, kernel: Kernel) -> Balance:
     rate = array.bytes_per_cycle * array.clock_hz
     cells = array.matrix.macs_per_cycle / array.cycles_per_row
     matrix = sum(p.macs for p in kernel.products) / cells
-    vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / array.vector_ops_per_cycle
-    return Balance(kernel.traffic.total / rate, max(matrix, vector) / array.clock_hz, chip.constant("kernel_s"), rate)
+    vector = (
+        kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS
+    ) / array.vector_ops_per_cycle
+    return Balance(
+        kernel.traffic.total / rate,
+        max(matrix, vector) / array.clock_hz,
+        chip.constant("kernel_s"),
+        rate,
+    )

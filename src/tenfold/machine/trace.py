@@ -1,7 +1,8 @@
-"""Traces: what each unit does when, in the Trace Event Format that Perfetto and chrome://tracing read.
+"""Traces: what each unit does when, in the Trace Event Format that Perfetto and chrome://tracing
+read.
 
-A kernel of few tiles shows every one of them, from the same step that times it; a longer one shows its first
-tiles and then how long each unit is busy until it ends.
+A kernel of few tiles shows every one of them, from the same step that times it; a longer one shows
+its first tiles and then how long each unit is busy until it ends.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def _tiles(run: Run, chip: Chip) -> Iterator[Event]:
 
 
 def _units(instruction: Instruction) -> Sequence[str]:
-    """The unit behind each duration that ``step`` adds for this instruction, in its order; "" where none works."""
+    """The unit behind each duration that ``step`` adds for this instruction, in its order; "" where
+    none works.
+    """
     if isinstance(instruction, Launch):
         return ("DMA in", "")
     if isinstance(instruction, Drain):
@@ -85,17 +88,38 @@ def _units(instruction: Instruction) -> Sequence[str]:
     assert isinstance(instruction, Tile)
     weights = ("DMA in", *(("near memory",) if instruction.weights_near else ()), "weight load")
     drain = ("vector unit", "", "DMA out")
-    return (*(weights if instruction.new_weights else ()), "DMA in", "DMA in", "near memory", "matrix unit",
-            *(drain if instruction.last_k else ()))  # fmt: skip
+    return (
+        *(weights if instruction.new_weights else ()),
+        "DMA in",
+        "DMA in",
+        "near memory",
+        "matrix unit",
+        *(drain if instruction.last_k else ()),
+    )
 
 
 def trace_document(run: Run, chip: Chip) -> dict[str, object]:
     """The trace as a JSON document of the Trace Event Format; times in microseconds."""
     threads = {u: i for i, u in enumerate(UNITS)}
     shown = UNITS if chip.kind == "systolic" else UNITS[:1]
-    named = [{"name": "thread_name", "ph": "M", "pid": 0, "tid": threads[u], "args": {"name": u}} for u in shown]
+    named = [
+        {"name": "thread_name", "ph": "M", "pid": 0, "tid": threads[u], "args": {"name": u}}
+        for u in shown
+    ]
     spans = [
-        {"name": e.what, "cat": e.unit, "ph": "X", "pid": 0, "tid": threads[e.unit], "ts": e.start_s * 1e6, "dur": e.length_s * 1e6}
+        {
+            "name": e.what,
+            "cat": e.unit,
+            "ph": "X",
+            "pid": 0,
+            "tid": threads[e.unit],
+            "ts": e.start_s * 1e6,
+            "dur": e.length_s * 1e6,
+        }
         for e in trace(run, chip)
     ]
-    return {"traceEvents": [*named, *spans], "displayTimeUnit": "ns", "otherData": {"chip": chip.name, "model": run.program.model}}
+    return {
+        "traceEvents": [*named, *spans],
+        "displayTimeUnit": "ns",
+        "otherData": {"chip": chip.name, "model": run.program.model},
+    }

@@ -25,9 +25,13 @@ T = TypeVar("T")
 
 OUTLIER = 0.1
 CONSTANTS = (
-    Constant("matrix_fraction", 0.7, 0.02, 2.0),  # clocks above the one that /proc/cpuinfo shows are possible
+    Constant(
+        "matrix_fraction", 0.7, 0.02, 2.0
+    ),  # clocks above the one that /proc/cpuinfo shows are possible
     Constant("int8_fraction", 0.4, 0.01, 2.0),
-    Constant("fork_s", 2e-6, 1e-8, 1e-5),  # threads that wait for work spin; beyond this they would sleep
+    Constant(
+        "fork_s", 2e-6, 1e-8, 1e-5
+    ),  # threads that wait for work spin; beyond this they would sleep
     Constant("conv_fraction", 0.7, 0.02, 2.0),
     Constant("grouped_fraction", 0.4, 0.01, 4.0),
     Constant("pass_factor", 3.0, 0.1, 50.0),
@@ -47,7 +51,9 @@ SOURCE = "measured"
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """A probe's seconds: of so many nodes timed on their own, or of a whole run where there are none."""
+    """A probe's seconds: of so many nodes timed on their own, or of a whole run where there are
+    none.
+    """
 
     probe: Probe
     program: Program
@@ -56,7 +62,8 @@ class _Measured:
 
 
 def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibration, str]:
-    """This machine with fitted constants and the text of its chip file; ``advance`` is called after each measurement.
+    """This machine with fitted constants and the text of its chip file; ``advance`` is called after
+    each measurement.
 
     Two thirds of the operators are fitted on, the others scored.
     """
@@ -72,17 +79,31 @@ def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibrat
     figures = dict(record.figures)
     for name in fit.covers:
         figures[f"calibration.{name}_error"] = Quantity(
-            fit.interval, fit.interval, fit.interval, "fitted", SOURCE, "nine of ten operators fitted on"
+            fit.interval,
+            fit.interval,
+            fit.interval,
+            "fitted",
+            SOURCE,
+            "nine of ten operators fitted on",
         )
-    note = f"{len(train)} operators with ONNX Runtime on this machine fitted on, {len(test)} held out (tenfold calibrate host)"
-    record = replace(record, figures=figures, sources={**record.sources, SOURCE: note}, calibration_from="")
+    note = (
+        f"{len(train)} operators with ONNX Runtime on this machine fitted on, {len(test)} held out"
+        " (tenfold calibrate host)"
+    )
+    record = replace(
+        record, figures=figures, sources={**record.sources, SOURCE: note}, calibration_from=""
+    )
     return Calibration(record, (fit,)), chip_file(record)
 
 
 def split_probes(rows: Sequence[T]) -> tuple[list[T], list[T]]:
-    """Two thirds to fit on and the rest, drawn so that no size of every operator falls into one part; always the same."""
+    """Two thirds to fit on and the rest, drawn so that no size of every operator falls into one
+    part; always the same.
+    """
     drawn = np.random.default_rng(1).permutation(len(rows))
-    return [r for r, i in zip(rows, drawn, strict=True) if i % 3 != 2], [r for r, i in zip(rows, drawn, strict=True) if i % 3 == 2]
+    return [r for r, i in zip(rows, drawn, strict=True) if i % 3 != 2], [
+        r for r, i in zip(rows, drawn, strict=True) if i % 3 == 2
+    ]
 
 
 def _measured(base: Chip, p: Probe) -> _Measured:
@@ -94,18 +115,26 @@ def _measured(base: Chip, p: Probe) -> _Measured:
 
 
 def _ratios(record: Chip, rows: Sequence[_Measured]) -> list[float]:
-    """Predicted over measured; nodes timed on their own each take a little longer, and the call around them does not count."""
+    """Predicted over measured; nodes timed on their own each take a little longer, and the call
+    around them does not count.
+    """
     watching_s = record.constant("watching_s")
     runs = ((r, simulate(r.program, record)) for r in rows)
-    return [(run.time_s.value + (r.nodes * watching_s - run.launch_s if r.nodes else 0.0)) / r.time_s for r, run in runs]
+    return [
+        (run.time_s.value + (r.nodes * watching_s - run.launch_s if r.nodes else 0.0)) / r.time_s
+        for r, run in runs
+    ]
 
 
 def fit_host(base: Chip, rows: Sequence[_Measured]) -> tuple[Chip, dict[str, float]]:
-    """The chip with memory bandwidth and constants that make small the logarithm of predicted over measured (soft L1).
+    """The chip with memory bandwidth and constants that make small the logarithm of predicted over
+    measured (soft L1).
 
     The share of the last-level cache makes steps, and is tried.
     """
-    tries = [_fitted(base.with_constants({SHARE: share}, "fitted", SOURCE), rows) for share in SHARES]
+    tries = [
+        _fitted(base.with_constants({SHARE: share}, "fitted", SOURCE), rows) for share in SHARES
+    ]
     _, record, constants = min(tries, key=lambda t: t[0])
     return record, constants | {SHARE.removeprefix("calibration."): record.figures[SHARE].value}
 
@@ -127,6 +156,14 @@ def _fitted(base: Chip, rows: Sequence[_Measured]) -> tuple[float, Chip, dict[st
 
     bounds = (np.log([c.low for c in sought]), np.log([c.high for c in sought]))
     start = np.log([c.start for c in sought])
-    found = least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=OUTLIER, diff_step=1e-3, max_nfev=40)
+    found = least_squares(
+        residuals,
+        start,
+        bounds=bounds,
+        loss="soft_l1",
+        f_scale=OUTLIER,
+        diff_step=1e-3,
+        max_nfev=40,
+    )
     constants = dict(zip((c.name for c in CONSTANTS), np.exp(found.x).tolist(), strict=False))
     return float(found.cost), at(found.x), constants

@@ -26,7 +26,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Whole times, the pairs, and what only one side has: seconds of nodes and of kernels without a partner."""
+    """Whole times, the pairs, and what only one side has: seconds of nodes and of kernels without a
+    partner.
+    """
 
     predicted_s: float
     measured_s: float
@@ -36,10 +38,11 @@ class Comparison:
 
 
 def compare_nodes(run: Run, measured: ModelTime, chip: Chip, graph: Graph) -> Comparison:
-    """Each node goes to the group that does the work of the op of its name in ``graph``, the model as it came; layouts have no partner.
+    """Each node goes to the group that does the work of the op of its name in ``graph``, the model
+    as it came; layouts have no partner.
 
-    What timing a node on its own adds is in the predicted time of a pair. Kernels without nodes, and nodes without kernels, are summed
-    apart.
+    What timing a node on its own adds is in the predicted time of a pair. Kernels without nodes,
+    and nodes without kernels, are summed apart.
     """
     holder = _holders(run.program.groups, graph)
     parts: dict[int, list[KernelRun]] = {}
@@ -68,12 +71,14 @@ def compare_nodes(run: Run, measured: ModelTime, chip: Chip, graph: Graph) -> Co
 
 
 def _holders(groups: Sequence[Group], graph: Graph) -> dict[str, int]:
-    """The group of each op and value by its name: those that the group holds, and those of ``graph`` that it was made of.
+    """The group of each op and value by its name: those that the group holds, and those of
+    ``graph`` that it was made of.
 
     The latter lie between what the group writes and what it reads.
     """
     holder: dict[str, int] = {}
-    numbered = sorted(enumerate(groups), key=lambda g: g[1].anchor is None)  # a contraction's name before that of a copy made for it
+    # a contraction's name before that of a copy made for it
+    numbered = sorted(enumerate(groups), key=lambda g: g[1].anchor is None)
     for i, group in numbered:
         for op in group.ops:
             for name in (op.name, *op.outputs):
@@ -96,11 +101,17 @@ def _holders(groups: Sequence[Group], graph: Graph) -> dict[str, int]:
 def _quantizing(at: int, groups: Sequence[Group]) -> set[int]:
     """The groups that quantize what group ``at`` reads."""
     reads = set(groups[at].inputs)
-    return {i for i, g in enumerate(groups) if any(o.kind == "dynamic_quantize" for o in g.ops) and reads & set(g.outputs)}
+    return {
+        i
+        for i, g in enumerate(groups)
+        if any(o.kind == "dynamic_quantize" for o in g.ops) and reads & set(g.outputs)
+    }
 
 
 def _holder(name: str, holder: dict[str, int]) -> int | None:
-    """By the node's name, or by what ONNX Runtime made it of: fused nodes add to the name of one they replace."""
+    """By the node's name, or by what ONNX Runtime made it of: fused nodes add to the name of one
+    they replace.
+    """
     for candidate in (name, *_stems(name)):
         if candidate in holder:
             return holder[candidate]
@@ -110,7 +121,15 @@ def _holder(name: str, holder: dict[str, int]) -> int | None:
 def _stems(name: str) -> Sequence[str]:
     """The name with the endings left off that ONNX Runtime's transformers add."""
     found = []
-    for ending in ("_nchwc", "/MatMulAddFusion", "/MatMulScaleFusion", "/MatmulTransposeFusion", "_MatMul_With_Add", "_token_0", "_fused"):
+    for ending in (
+        "_nchwc",
+        "/MatMulAddFusion",
+        "/MatMulScaleFusion",
+        "/MatmulTransposeFusion",
+        "_MatMul_With_Add",
+        "_token_0",
+        "_fused",
+    ):
         if ending in name:
             found.append(name.split(ending)[0])
     return found
@@ -118,7 +137,10 @@ def _stems(name: str) -> Sequence[str]:
 
 def _pair(parts: Sequence[KernelRun], nodes: Sequence[NodeTime], watching_s: float) -> Pair:
     return Pair(
-        parts[0].kernel.name, "+".join(n.op for n in nodes), _seconds(parts) + len(nodes) * watching_s, sum(n.time_s for n in nodes)
+        parts[0].kernel.name,
+        "+".join(n.op for n in nodes),
+        _seconds(parts) + len(nodes) * watching_s,
+        sum(n.time_s for n in nodes),
     )
 
 

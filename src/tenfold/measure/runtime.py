@@ -38,13 +38,16 @@ class ModelTime:
 def measure(model: bytes | str, feeds: Mapping[str, Any], runs: int = 40) -> ModelTime:
     """Seconds of ``model`` (its bytes, or the path of its file) on ``feeds``, on all cores.
 
-    At most ``runs`` runs, fewer where one takes long. Raises InputError where ONNX Runtime refuses the model or the inputs.
+    At most ``runs`` runs, fewer where one takes long. Raises InputError where ONNX Runtime refuses
+    the model or the inputs.
     """
     whole = _session(model, None)
     times = _timed(whole, feeds, runs)
     with tempfile.TemporaryDirectory() as folder:
         profiled = _session(model, Path(folder) / "nodes")
-        count = WARM_UP + max(SHORTEST_RUNS, min(runs, int(LONGEST_S / max(statistics.median(times), 1e-6))))
+        count = WARM_UP + max(
+            SHORTEST_RUNS, min(runs, int(LONGEST_S / max(statistics.median(times), 1e-6)))
+        )
         for _ in range(count):
             profiled.run(None, dict(feeds))
         events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))

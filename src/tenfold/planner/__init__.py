@@ -1,4 +1,6 @@
-"""The plan: from a model, an SLO, a rate and a region to chip, batch, count, p99, money and carbon (lessons 4, 5 and 10)."""
+"""The plan: from a model, an SLO, a rate and a region to chip, batch, count, p99, money and carbon
+(lessons 4, 5 and 10).
+"""
 
 from tenfold.planner.front import ask_mix, ask_one, plan, planned
 from tenfold.planner.headroom import GROWTH, Growth, LeftOut, Mixed, growth, mixes, overfit

@@ -41,7 +41,9 @@ End = Literal["low", "value", "high"]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One chip with a share of the demand: what it came to, and joules and seconds while batches ran."""
+    """One chip with a share of the demand: what it came to, and joules and seconds while batches
+    ran.
+    """
 
     share: float
     result: Result
@@ -51,7 +53,9 @@ class Load:
     @property
     def in_time(self) -> float:
         """Of the demand that fares worst; of less than a hundred requests one may be late."""
-        shares = ((t.in_time + (t.offered < FEWEST)) / t.offered for t in self.result.tenants if t.offered)
+        shares = (
+            (t.in_time + (t.offered < FEWEST)) / t.offered for t in self.result.tenants if t.offered
+        )
         return min(1.0, min(shares, default=1.0))
 
 
@@ -60,12 +64,16 @@ def times_at(service: Service, end: End) -> dict[int, float]:
 
 
 def largest_useful(service: Service, slo_s: float, spread: float) -> int:
-    """The compiled batch with the best throughput of those that can wait for one like them and still be answered in time; 0 where not
-    even one item is answered in time."""
+    """The compiled batch with the best throughput of those that can wait for one like them and
+    still be answered in time; 0 where not even one item is answered in time.
+    """
     times, factor = times_at(service, "value"), high_factor(spread)
     if times[1] * factor > slo_s:
         return 0
-    return max((b for b, t in times.items() if b == 1 or 2 * t * factor <= slo_s), key=lambda b: b / times[b] * (1 - NEGLIGIBLE * (b > 1)))
+    return max(
+        (b for b, t in times.items() if b == 1 or 2 * t * factor <= slo_s),
+        key=lambda b: b / times[b] * (1 - NEGLIGIBLE * (b > 1)),
+    )
 
 
 def seconds_an_item(service: Service, slo_s: float, spread: float) -> float:
@@ -76,31 +84,52 @@ def seconds_an_item(service: Service, slo_s: float, spread: float) -> float:
 def labels(ask: Ask) -> list[str]:
     """A name for each demand: its tenant's, with the model's where the tenant has several."""
     tenants = [d.tenant for d in ask.demands]
-    return [d.tenant if tenants.count(d.tenant) == 1 else f"{d.tenant}: {d.name}" for d in ask.demands]
+    return [
+        d.tenant if tenants.count(d.tenant) == 1 else f"{d.tenant}: {d.name}" for d in ask.demands
+    ]
 
 
-def load(ask: Ask, services: Sequence[Service], share: float, end: End = "value", requests: int = REQUESTS) -> Load:
-    """One chip that gets ``share`` of every demand, as Poisson arrivals, for so many requests, and no less than several SLOs long.
+def load(
+    ask: Ask,
+    services: Sequence[Service],
+    share: float,
+    end: End = "value",
+    requests: int = REQUESTS,
+) -> Load:
+    """One chip that gets ``share`` of every demand, as Poisson arrivals, for so many requests, and
+    no less than several SLOs long.
 
-    A demand with few requests is asked for a little more, so that its p99 means something, while that takes next to nothing of the chip.
-    Demands of one model share its batches.
+    A demand with few requests is asked for a little more, so that its p99 means something, while
+    that takes next to nothing of the chip. Demands of one model share its batches.
     """
-    names = {id(s): f"{i}:{d.name}" for i, (d, s) in enumerate(zip(ask.demands, services, strict=True))}
+    names = {
+        id(s): f"{i}:{d.name}" for i, (d, s) in enumerate(zip(ask.demands, services, strict=True))
+    }
     each = {names[id(s)]: s for s in services}
     times = {n: times_at(s, end) for n, s in each.items()}
     factor, called = high_factor(ask.spread), labels(ask)
-    weights = {n: d.weight / ask.demands_of(d.tenant) for n, d in zip(called, ask.demands, strict=True)}
+    weights = {
+        n: d.weight / ask.demands_of(d.tenant) for n, d in zip(called, ask.demands, strict=True)
+    }
     policy = SloPolicy({n: Served(Known(t, factor)) for n, t in times.items()}, weights)
     rate = ask.rate_per_s * share
-    duration = max(requests, min(SLOS * max(d.slo_s for d in ask.demands) * rate, 4 * requests)) / rate
+    duration = (
+        max(requests, min(SLOS * max(d.slo_s for d in ask.demands) * rate, 4 * requests)) / rate
+    )
     streams = []
     for i, (label, d, s) in enumerate(zip(called, ask.demands, services, strict=True)):
         most = EXTRA / seconds_an_item(s, d.slo_s, ask.spread)
-        arrivals = Poisson(max(d.rate_per_s * share, min(FEWEST / duration, most))).times_s(duration, np.random.default_rng([ask.seed, i]))
+        arrivals = Poisson(max(d.rate_per_s * share, min(FEWEST / duration, most))).times_s(
+            duration, np.random.default_rng([ask.seed, i])
+        )
         streams.append((Stream(label, names[id(s)], d.slo_s), arrivals))
-    spread = Spread({n: curve(t) for n, t in times.items()}, dict.fromkeys(times, ask.spread), ask.seed)
+    spread = Spread(
+        {n: curve(t) for n, t in times.items()}, dict.fromkeys(times, ask.spread), ask.seed
+    )
     log = simulate(policy, Open(streams), spread)
-    joules = {n: curve({b: getattr(e, end) for b, e in s.energy_j.items()}) for n, s in each.items()}
+    joules = {
+        n: curve({b: getattr(e, end) for b, e in s.energy_j.items()}) for n, s in each.items()
+    }
     begin = WARM_UP * duration
     ran = [b for b in log.batches if b.began_s >= begin and b.ended_s <= duration]
     busy_j = sum(joules[b.start.model][len(b.start.requests)] for b in ran)
@@ -109,8 +138,13 @@ def load(ask: Ask, services: Sequence[Service], share: float, end: End = "value"
 
 
 def limit(ask: Ask, services: Sequence[Service]) -> Load | None:
-    """The largest share of the demand that one chip answers with 99 of 100 in time for every tenant; None where there is none."""
-    busy = sum(d.rate_per_s * seconds_an_item(s, d.slo_s, ask.spread) for d, s in zip(ask.demands, services, strict=True))
+    """The largest share of the demand that one chip answers with 99 of 100 in time for every
+    tenant; None where there is none.
+    """
+    busy = sum(
+        d.rate_per_s * seconds_an_item(s, d.slo_s, ask.spread)
+        for d, s in zip(ask.demands, services, strict=True)
+    )
     low, high = 0.0, 1.0 / busy
     best: Load | None = None
     share = 0.9 / busy
@@ -128,7 +162,8 @@ def limit(ask: Ask, services: Sequence[Service]) -> Load | None:
         if tried.in_time >= IN_TIME:
             return _refined(ask, services, tried, high)
         high, share = share, share / 2
-    if best is None and busy <= LEAST_BUSY:  # little is asked: then all of it, which one chip may idle for
+    # little is asked: then all of it, which one chip may idle for
+    if best is None and busy <= LEAST_BUSY:
         tried = load(ask, services, 1.0, requests=SEARCH_REQUESTS)
         best = tried if tried.in_time >= IN_TIME else None
     return best

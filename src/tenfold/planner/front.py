@@ -29,17 +29,30 @@ def plan(
     dtype: str | None = None,
     air_only: bool = False,
 ) -> Plan:
-    """Which chip, which batch, how many, at what cost, for ``rate_per_s`` items of ``model``, 99 of 100 within ``slo_s``.
+    """Which chip, which batch, how many, at what cost, for ``rate_per_s`` items of ``model``, 99 of
+    100 within ``slo_s``.
 
-    Without ``chips`` the whole catalogue is looked at, and the most promising compiled for. Raises InputError for what cannot be; a plan
-    without options is an answer.
+    Without ``chips`` the whole catalogue is looked at, and the most promising compiled for. Raises
+    InputError for what cannot be; a plan without options is an answer.
     """
-    ask = ask_one(model, slo_s=slo_s, rate_per_s=rate_per_s, region=region, sizes=sizes, dtype=dtype, air_only=air_only)
+    ask = ask_one(
+        model,
+        slo_s=slo_s,
+        rate_per_s=rate_per_s,
+        region=region,
+        sizes=sizes,
+        dtype=dtype,
+        air_only=air_only,
+    )
     return planned(ask, chips)
 
 
-def planned(ask: Ask, chips: Sequence[str], advance: Callable[[str], None] = lambda what: None) -> Plan:
-    """The plan for ``ask`` over ``chips`` by name, or over the whole catalogue where none is named."""
+def planned(
+    ask: Ask, chips: Sequence[str], advance: Callable[[str], None] = lambda what: None
+) -> Plan:
+    """The plan for ``ask`` over ``chips`` by name, or over the whole catalogue where none is
+    named.
+    """
     records = [chip_named(n) for n in dict.fromkeys(chips) or [n for n in names() if n != "host"]]
     return answer(ask, records, named=bool(chips), advance=advance)
 
@@ -61,14 +74,24 @@ def ask_one(
     if batch is not None:
         raise InputError(f"'{batch}' is the batch, which the plan itself chooses: leave it out")
     name = Path(model).stem if Path(model).suffix == ".onnx" else graph.name
-    return Ask((Demand("all", name, Models(graph, sizes), slo_s, rate_per_s),), region, air_only, dtype)
+    return Ask(
+        (Demand("all", name, Models(graph, sizes), slo_s, rate_per_s),), region, air_only, dtype
+    )
 
 
-def ask_mix(scenario: Scenario, *, region: str | None = None, dtype: str | None = None, air_only: bool = False) -> Ask:
-    """The question for all streams of a scenario, by their mean rates, versions by their shares, dtypes as given.
+def ask_mix(
+    scenario: Scenario,
+    *,
+    region: str | None = None,
+    dtype: str | None = None,
+    air_only: bool = False,
+) -> Ask:
+    """The question for all streams of a scenario, by their mean rates, versions by their shares,
+    dtypes as given.
 
-    Its chip, workers and policy are not asked about; what else of it is left out is in the answer. Raises InputError for a model with
-    given times instead of a network, or a closed loop, which has no rate.
+    Its chip, workers and policy are not asked about; what else of it is left out is in the answer.
+    Raises InputError for a model with given times instead of a network, or a closed loop, which has
+    no rate.
     """
     specs = {m.name: m for m in scenario.models}
     models: dict[str, Models] = {}
@@ -76,17 +99,25 @@ def ask_mix(scenario: Scenario, *, region: str | None = None, dtype: str | None 
     for t in scenario.tenants:
         for s in t.streams:
             if isinstance(s.arrivals, Closed):
-                raise InputError(f"a plan needs rates, and tenant '{t.name}' is a closed loop: give it arrivals with a rate")
+                raise InputError(
+                    f"a plan needs rates, and tenant '{t.name}' is a closed loop: give it arrivals"
+                    " with a rate"
+                )
             live = [v for v in scenario.routes.get(s.model, ()) if not v.shadow and v.share > 0]
             whole = sum(v.share for v in live) or 1.0
             for name, share in [(v.model, v.share / whole) for v in live] or [(s.model, 1.0)]:
                 spec = specs[name]
                 if not spec.network:
-                    raise InputError(f"a plan compiles networks, and model '{name}' has given times instead: name a network")
+                    raise InputError(
+                        f"a plan compiles networks, and model '{name}' has given times instead:"
+                        " name a network"
+                    )
                 if name not in models:
                     models[name] = Models(load(spec.network), Sizes(1, spec.seq))
                 rate = s.arrivals.rate_per_s * share
-                demands.append(Demand(t.name, name, models[name], s.slo_s, rate, t.weight, spec.dtype))
+                demands.append(
+                    Demand(t.name, name, models[name], s.slo_s, rate, t.weight, spec.dtype)
+                )
     return Ask(tuple(demands), region, air_only, dtype, left_out=_left_out(scenario))
 
 

@@ -8,26 +8,49 @@ from collections.abc import Callable, Mapping, Sequence
 from tenfold.carbon import J_PER_KWH, assumption, footprint, region_named, system_share
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.economics import idle_power, ownership, purchase, rent, tco
-from tenfold.errors import DoesNotFit, InputError, MissingFigure, ModelError, UnknownName, UnsupportedDType
+from tenfold.errors import (
+    DoesNotFit,
+    InputError,
+    MissingFigure,
+    ModelError,
+    UnknownName,
+    UnsupportedDType,
+)
 from tenfold.estimate import Estimate
-from tenfold.planner.capacity import IN_TIME, SEARCH_REQUESTS, Load, largest_useful, limit, load, p99_of, p99s
+from tenfold.planner.capacity import (
+    IN_TIME,
+    SEARCH_REQUESTS,
+    Load,
+    largest_useful,
+    limit,
+    load,
+    p99_of,
+    p99s,
+)
 from tenfold.planner.record import RANKS, Ask, Count, Entry, Option, Plan, Rejected
 from tenfold.planner.screen import Work, one_item, screen, work_of
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
 from tenfold.serving import high_factor
 
 Advance = Callable[[str], None]
-NEARLY_IDLE = "cannot meet 99 of 100 in time unless it is idle nearly always: one item takes too much of the SLO"
+NEARLY_IDLE = (
+    "cannot meet 99 of 100 in time unless it is idle nearly always: one item takes too much of"
+    " the SLO"
+)
 NEAREST = 5  # of the chips that cannot, compiled for one item to say what they really take
 MORE = 4  # chips at most beyond what a short run took for enough
-ENOUGH = 0.75  # of the SLO: batches that take longer are hardly ever in time, having waited for one like them
+# of the SLO: batches that take longer are hardly ever in time, having waited for one like them
+ENOUGH = 0.75
 
 
-def answer(ask: Ask, chips: Sequence[Chip], *, named: bool, advance: Advance = lambda what: None) -> Plan:
+def answer(
+    ask: Ask, chips: Sequence[Chip], *, named: bool, advance: Advance = lambda what: None
+) -> Plan:
     """The options for ``ask`` among ``chips``, ranked; every chip that is none with its reason.
 
-    ``named`` chips are all compiled for; of a whole catalogue only a few finalists are. Raises InputError for an SLO or rate that is not
-    above 0, tenants with one name and two weights, and UnknownName for a region.
+    ``named`` chips are all compiled for; of a whole catalogue only a few finalists are. Raises
+    InputError for an SLO or rate that is not above 0, tenants with one name and two weights, and
+    UnknownName for a region.
     """
     _check(ask)
     works: list[Work] = [work_of(d) for d in ask.demands]
@@ -55,9 +78,13 @@ def answer(ask: Ask, chips: Sequence[Chip], *, named: bool, advance: Advance = l
 
 
 def _really(ask: Ask, chips: Sequence[Chip], rejected: Sequence[Rejected]) -> list[Rejected]:
-    """The nearest of those that cannot even at their peak, with what one item really takes: the least possible is asked for next."""
+    """The nearest of those that cannot even at their peak, with what one item really takes: the
+    least possible is asked for next.
+    """
     records = {c.name: c for c in chips}
-    near = sorted((r for r in rejected if r.at_peak), key=lambda r: r.short_by or math.inf)[:NEAREST]
+    near = sorted((r for r in rejected if r.at_peak), key=lambda r: r.short_by or math.inf)[
+        :NEAREST
+    ]
     found = {r.chip: one_item(ask, records[r.chip]) for r in near}
     return [found.get(r.chip) or r for r in rejected]
 
@@ -70,7 +97,10 @@ def _check(ask: Ask) -> None:
     weights: dict[str, float] = {}
     for d in ask.demands:
         if weights.setdefault(d.tenant, d.weight) != d.weight:
-            raise InputError(f"tenant '{d.tenant}' has two weights, {weights[d.tenant]:g} and {d.weight:g}: give it one")
+            raise InputError(
+                f"tenant '{d.tenant}' has two weights, {weights[d.tenant]:g} and {d.weight:g}: give"
+                " it one"
+            )
         if not (d.slo_s > 0 and math.isfinite(d.slo_s)):
             raise InputError(f"an SLO must be above 0, got {d.slo_s * 1e3:g} ms for {d.name}")
         if not (d.rate_per_s > 0 and math.isfinite(d.rate_per_s)):
@@ -81,7 +111,9 @@ def _check(ask: Ask) -> None:
 
 def _order(option: Option, ranks: Mapping[str, Mapping[str, int]]) -> tuple[float, float]:
     name = option.chip.name
-    return ranks["tco"].get(name, math.inf), option.kgco2e.value if option.kgco2e else option.energy_j.value
+    return ranks["tco"].get(name, math.inf), (
+        option.kgco2e.value if option.kgco2e else option.energy_j.value
+    )
 
 
 def _ranks(options: Sequence[Option]) -> dict[str, dict[str, int]]:
@@ -89,12 +121,18 @@ def _ranks(options: Sequence[Option]) -> dict[str, dict[str, int]]:
     values: dict[str, dict[str, float]] = {r: {} for r in RANKS}
     for o in options:
         found = {
-            "tco": o.tco_usd_per_year, "capex": o.capex_usd, "carbon": o.kgco2e, "rent": o.usd_per_million_rented,
-        }  # fmt: skip
+            "tco": o.tco_usd_per_year,
+            "capex": o.capex_usd,
+            "carbon": o.kgco2e,
+            "rent": o.usd_per_million_rented,
+        }
         for rank, e in found.items():
             if e is not None:
                 values[rank][o.chip.name] = e.value
-    return {r: {n: i + 1 for i, n in enumerate(sorted(v, key=lambda n: v[n]))} for r, v in values.items()}
+    return {
+        r: {n: i + 1 for i, n in enumerate(sorted(v, key=lambda n: v[n]))}
+        for r, v in values.items()
+    }
 
 
 def _option(ask: Ask, chip: Chip) -> Option | Rejected:
@@ -106,18 +144,27 @@ def _option(ask: Ask, chip: Chip) -> Option | Rejected:
             continue
         try:
             within = slo_s / high_factor(ask.spread) * ENOUGH
-            found[key] = service(d.models, chip, key[1], within_s=within, sizes=batches(LARGEST_BATCH))
+            found[key] = service(
+                d.models, chip, key[1], within_s=within, sizes=batches(LARGEST_BATCH)
+            )
         except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
             return Rejected(chip.name, str(error))
     services = [found[id(d.models), d.dtype or ask.dtype] for d in ask.demands]
     for d, s in zip(ask.demands, services, strict=True):
         if not largest_useful(s, d.slo_s, ask.spread):
             least = s.times_s[1].value * high_factor(ask.spread)
-            why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {least * 1e3:.4g} ms at p99"
+            why = (
+                f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes"
+                f" {least * 1e3:.4g} ms at p99"
+            )
             return Rejected(chip.name, why, short_by=least / d.slo_s)
     need = needed_bytes(ask, services)
     if chip.memory_bytes and need > chip.memory_bytes:
-        return Rejected(chip.name, f"does not fit: all models take {need / 1e9:.3g} GB, memory {chip.memory_bytes / 1e9:.3g} GB")
+        return Rejected(
+            chip.name,
+            f"does not fit: all models take {need / 1e9:.3g} GB, memory"
+            f" {chip.memory_bytes / 1e9:.3g} GB",
+        )
     most = limit(ask, services)
     if most is None:
         return Rejected(chip.name, NEARLY_IDLE, short_by=1.0)
@@ -125,7 +172,9 @@ def _option(ask: Ask, chip: Chip) -> Option | Rejected:
 
 
 def needed_bytes(ask: Ask, services: Sequence[Service]) -> float:
-    """Memory for all models, each once, at the largest batch that is useful to any of its demands."""
+    """Memory for all models, each once, at the largest batch that is useful to any of its
+    demands.
+    """
     found: dict[int, float] = {}
     for d, s in zip(ask.demands, services, strict=True):
         need = s.runs[largest_useful(s, d.slo_s, ask.spread)].program.memory_bytes
@@ -150,7 +199,8 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     p99 = p99_of(ask, usual.result, 0)
     time = services[0].times_s[1]
     high_p99 = p99_of(ask, high.result, 0)
-    # where the count would not do at the upper end, the policy refuses some: what is refused is over the SLO
+    # where the count would not do at the upper end, the policy refuses some: what is refused is
+    # over the SLO
     upper = high_p99 if high.in_time >= IN_TIME else max(p99 * time.high / time.value, first.slo_s)
     p99_s = Estimate(p99, min(p99_of(ask, low.result, 0), p99), max(upper, p99))
     energy_j, mean_w, peak_w = _power(chip, services, usual, batch)
@@ -162,30 +212,68 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     rented = rent(chip, Estimate.exact(1.0), ask.region or "")
     kg, entries = _carbon(ask, chip, mean_w, total)
     return Option(
-        chip, tuple(services), services[0].dtype, batch, usual.result.total.mean_batch, _count(ask, services, working), p99_s,
-        p99_of(ask, failed.result, 0), p99s(usual.result), p99s(failed.result), usual.in_time, failed.in_time,
+        chip,
+        tuple(services),
+        services[0].dtype,
+        batch,
+        usual.result.total.mean_batch,
+        _count(ask, services, working),
+        p99_s,
+        p99_of(ask, failed.result, 0),
+        p99s(usual.result),
+        p99s(failed.result),
+        usual.in_time,
+        failed.in_time,
         usual.result.total.goodput_per_s * total,
-        most.share * ask.rate_per_s, usual.result.utilisation, energy_j,
-        mean_w, provisioned, bought, owned, rented, _kwh(ask, chip, mean_w, total), kg, entries, ask.rate_per_s,
-    )  # fmt: skip
+        most.share * ask.rate_per_s,
+        usual.result.utilisation,
+        energy_j,
+        mean_w,
+        provisioned,
+        bought,
+        owned,
+        rented,
+        _kwh(ask, chip, mean_w, total),
+        kg,
+        entries,
+        ask.rate_per_s,
+    )
 
 
 def _count(ask: Ask, services: Sequence[Service], working: int) -> Count:
-    """Chips at both ends of the times' intervals: what a chip can answer goes as one over its time; at the upper end one item must still
-    be in time."""
-    ratios = [s.times_s[largest_useful(s, d.slo_s, ask.spread)] for s, d in zip(services, ask.demands, strict=True)]
+    """Chips at both ends of the times' intervals: what a chip can answer goes as one over its time;
+    at the upper end one item must still be in time.
+    """
+    ratios = [
+        s.times_s[largest_useful(s, d.slo_s, ask.spread)]
+        for s, d in zip(services, ask.demands, strict=True)
+    ]
     down = min(t.low / t.value for t in ratios)
     up = max(t.high / t.value for t in ratios)
     factor = high_factor(ask.spread)
-    possible = all(s.times_s[1].high * factor <= d.slo_s for s, d in zip(services, ask.demands, strict=True))
+    possible = all(
+        s.times_s[1].high * factor <= d.slo_s for s, d in zip(services, ask.demands, strict=True)
+    )
     low = max(1, math.floor(working * down + 1e-9))
-    return Count(working + ask.spare, low + ask.spare, math.ceil(working * up - 1e-9) + ask.spare if possible else None, ask.spare)
+    return Count(
+        working + ask.spare,
+        low + ask.spare,
+        math.ceil(working * up - 1e-9) + ask.spare if possible else None,
+        ask.spare,
+    )
 
 
-def _power(chip: Chip, services: Sequence[Service], usual: Load, batch: int) -> tuple[Estimate, Estimate, Estimate]:
-    """Joules an item and watts in the mean, idle time at idle power; and the watts to provide for. All at the chip."""
+def _power(
+    chip: Chip, services: Sequence[Service], usual: Load, batch: int
+) -> tuple[Estimate, Estimate, Estimate]:
+    """Joules an item and watts in the mean, idle time at idle power; and the watts to provide for.
+    All at the chip.
+    """
     run = services[0].runs[batch]
-    low, high = (e / run.energy_j.value if run.energy_j.value else 1.0 for e in (run.energy_j.low, run.energy_j.high))
+    low, high = (
+        e / run.energy_j.value if run.energy_j.value else 1.0
+        for e in (run.energy_j.low, run.energy_j.high)
+    )
     span = usual.result.duration_s
     answered = max(usual.result.total.answered, 1)
     busy_w = usual.busy_j / usual.busy_s if usual.busy_s else 0.0
@@ -193,19 +281,29 @@ def _power(chip: Chip, services: Sequence[Service], usual: Load, batch: int) -> 
     idle_j = idle_power(chip, top) * max(span - usual.busy_s, 0.0)
     busy = Estimate(usual.busy_j, usual.busy_j * low, usual.busy_j * high)
     total = busy + idle_j
-    peak = Estimate.exact(chip.tdp_w) if chip.tdp_w else Estimate(busy_w, busy_w * low, busy_w * high) * ownership("tdp_over_busy")
+    peak = (
+        Estimate.exact(chip.tdp_w)
+        if chip.tdp_w
+        else Estimate(busy_w, busy_w * low, busy_w * high) * ownership("tdp_over_busy")
+    )
     return total / answered, total / span, peak
 
 
 def _kwh(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> Estimate:
     """For a million items, with the host's share and PUE, all chips on."""
-    return mean_w * system_share(chip) * assumption("pue") * (total * 1e6 / ask.rate_per_s / J_PER_KWH)
+    return (
+        mean_w * system_share(chip) * assumption("pue") * (total * 1e6 / ask.rate_per_s / J_PER_KWH)
+    )
 
 
-def _carbon(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> tuple[Estimate | None, tuple[Entry, ...]]:
+def _carbon(
+    ask: Ask, chip: Chip, mean_w: Estimate, total: int
+) -> tuple[Estimate | None, tuple[Entry, ...]]:
     """For a million items of the whole demand, all chips on."""
     if ask.region is None:
         return None, ()
     joules = mean_w * (total * 1e6 / ask.rate_per_s)
     found = footprint(chip, joules, ask.region)
-    return found.kgco2e, tuple(Entry(what, e * found.region.kgco2e_per_j) for what, e in found.entries)
+    return found.kgco2e, tuple(
+        Entry(what, e * found.region.kgco2e_per_j) for what, e in found.entries
+    )

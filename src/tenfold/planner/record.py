@@ -15,7 +15,9 @@ RANKS = ("tco", "capex", "carbon", "rent")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Demand:
-    """Requests of one tenant for one model: ``rate_per_s`` of them, 99 of 100 answered within ``slo_s``."""
+    """Requests of one tenant for one model: ``rate_per_s`` of them, 99 of 100 answered within
+    ``slo_s``.
+    """
 
     tenant: str
     name: str
@@ -30,7 +32,8 @@ class Demand:
 class Ask:
     """The question: all demands on one kind of chip, where, and what the site can cool.
 
-    ``spread`` is the coefficient of variation of service times around the machine's, ``spare`` how many chips may fail.
+    ``spread`` is the coefficient of variation of service times around the machine's, ``spare`` how
+    many chips may fail.
     """
 
     demands: tuple[Demand, ...]
@@ -52,7 +55,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Chips, with the spare ones; ``low`` and ``high`` where every time is at that end of its interval (None: no number would do)."""
+    """Chips, with the spare ones; ``low`` and ``high`` where every time is at that end of its
+    interval (None: no number would do).
+    """
 
     value: int
     low: int
@@ -72,12 +77,14 @@ class Entry:
 class Option:
     """One kind of chip for the whole demand.
 
-    ``batch`` is the largest useful one of the first demand; ``p99_s`` its 99th percentile with all chips up, ``p99_failed_s`` with the
-    spare ones down, ``p99s_s`` and ``p99s_failed_s`` of every demand, ``in_time`` and ``in_time_failed`` the share answered in time of
-    the one that fares worst, ``goodput_per_s`` all that is. ``limit_per_s`` is what one chip can answer with 99 of 100 in time,
-    ``provisioned_w`` what the site must be able to give one with its share of the host. Energy an item is at the chip, idle time
-    included; ``kwh`` are for a million items, host and PUE included. Money and carbon are for a million items too; None where nobody
-    sells or rents the chip, or no region is given.
+    ``batch`` is the largest useful one of the first demand; ``p99_s`` its 99th percentile with all
+    chips up, ``p99_failed_s`` with the spare ones down, ``p99s_s`` and ``p99s_failed_s`` of every
+    demand, ``in_time`` and ``in_time_failed`` the share answered in time of the one that fares
+    worst, ``goodput_per_s`` all that is. ``limit_per_s`` is what one chip can answer with 99 of 100
+    in time, ``provisioned_w`` what the site must be able to give one with its share of the host.
+    Energy an item is at the chip, idle time included; ``kwh`` are for a million items, host and PUE
+    included. Money and carbon are for a million items too; None where nobody sells or rents the
+    chip, or no region is given.
     """
 
     chip: Chip
@@ -127,8 +134,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A chip that is no option, and why; ``certain`` is False where only a guess put it behind others, ``short_by`` how many SLOs one item
-    takes at least, where that is the reason, ``at_peak`` that nothing was compiled for that."""
+    """A chip that is no option, and why; ``certain`` is False where only a guess put it behind
+    others, ``short_by`` how many SLOs one item takes at least, where that is the reason,
+    ``at_peak`` that nothing was compiled for that.
+    """
 
     chip: str
     reason: str
@@ -139,7 +148,9 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The options, best first (by TCO; those without a price by carbon, or by energy, after them), and what is no option."""
+    """The options, best first (by TCO; those without a price by carbon, or by energy, after them),
+    and what is no option.
+    """
 
     ask: Ask
     options: tuple[Option, ...]
@@ -152,6 +163,8 @@ class Plan:
 
     @property
     def closest(self) -> Rejected | None:
-        """Of the chips that cannot meet the SLO, the one that came nearest, by what one item really takes where that is known."""
+        """Of the chips that cannot meet the SLO, the one that came nearest, by what one item really
+        takes where that is known.
+        """
         near = [r for r in self.rejected if r.short_by is not None]
         return min(near, key=lambda r: (r.at_peak, r.short_by or 0.0)) if near else None

@@ -21,16 +21,24 @@ from tenfold.serving import high_factor
 SHORTLIST = 8  # compiled for at one item
 FINALISTS = 5  # of those, at all batches
 EFFICIENCY = 0.5  # of the roof, for the guess only
-LIQUID_W = 450.0  # TPU v3 at 450 W needed liquid; 75, 280 and 175 W did not (Jouppi et al., ISCA 2021, lesson 5)
+# TPU v3 at 450 W needed liquid; 75, 280 and 175 W did not (Jouppi et al., ISCA 2021, lesson 5)
+LIQUID_W = 450.0
 LAUNCH_S = 100e-6
-BEHIND = "not compiled for: a guess at half of its roofs puts others before it (name it with --chip to see)"
-BEHIND_AT_ONE = "not compiled for in full: at one item others come before it (name it with --chip to see)"
+BEHIND = (
+    "not compiled for: a guess at half of its roofs puts others before it (name it with --chip to"
+    " see)"
+)
+BEHIND_AT_ONE = (
+    "not compiled for in full: at one item others come before it (name it with --chip to see)"
+)
 UNKNOWN_W = 300.0  # a chip whose power nobody published, for the guess only
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one item of a demand asks of any chip: arithmetic, parameters to keep, and those that multiply (no looked-up tables)."""
+    """What one item of a demand asks of any chip: arithmetic, parameters to keep, and those that
+    multiply (no looked-up tables).
+    """
 
     flops: float
     parameters: float
@@ -40,14 +48,20 @@ class Work:
 def work_of(demand: Demand) -> Work:
     graph = demand.models.at(1).graph
     users = Counter(n for op in graph.walk() for n in op.inputs)
-    looked_up = {op.inputs[0] for op in graph.ops if op.kind == "gather" and users[op.inputs[0]] == 1}
+    looked_up = {
+        op.inputs[0] for op in graph.ops if op.kind == "gather" and users[op.inputs[0]] == 1
+    }
     tables = sum(int(prod(graph.values[n].dims)) for n in looked_up if n in graph.constants)
-    return Work(graph_totals(graph).flops, graph.parameters, max(active_parameters(graph) - tables, 0))
+    return Work(
+        graph_totals(graph).flops, graph.parameters, max(active_parameters(graph) - tables, 0)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A chip by its roofs: dollars and watts for as many as are needed (dollars infinite where there is no price)."""
+    """A chip by its roofs: dollars and watts for as many as are needed (dollars infinite where
+    there is no price).
+    """
 
     chip: Chip
     owned: float
@@ -64,16 +78,22 @@ def refuse_cooling(chip: Chip) -> str | None:
     if chip.tdp_w is None:
         return "nobody published its power, so that an air-cooled site cannot be shown to hold it"
     if chip.tdp_w >= LIQUID_W:
-        return f"{chip.tdp_w:g} W are more than an air-cooled site holds: TPU v3 needed liquid at {LIQUID_W:g} W"
+        return (
+            f"{chip.tdp_w:g} W are more than an air-cooled site holds: TPU v3 needed liquid at"
+            f" {LIQUID_W:g} W"
+        )
     return None
 
 
-def screen(ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: bool) -> tuple[list[Chip], list[Rejected]]:
+def screen(
+    ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: bool
+) -> tuple[list[Chip], list[Rejected]]:
     """The chips to compile for, and the others with their reasons.
 
-    Certain reasons come first: cooling, dtype, memory, a roofline above the SLO. Of the rest, if they were not ``named`` by the user,
-    those that a guess at half of the roofs puts among the first by cost of owning, rent or power are compiled for one item, and with what
-    that takes the best of them go on.
+    Certain reasons come first: cooling, dtype, memory, a roofline above the SLO. Of the rest, if
+    they were not ``named`` by the user, those that a guess at half of the roofs puts among the
+    first by cost of owning, rent or power are compiled for one item, and with what that takes the
+    best of them go on.
     """
     rejected: list[Rejected] = []
     guesses: list[Guess] = []
@@ -86,7 +106,9 @@ def screen(ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: boo
     if named or len(guesses) <= FINALISTS:
         return [g.chip for g in guesses], rejected
     kept = _first(guesses, SHORTLIST)
-    rejected += [Rejected(g.chip.name, BEHIND, certain=False) for g in guesses if g.chip.name not in kept]
+    rejected += [
+        Rejected(g.chip.name, BEHIND, certain=False) for g in guesses if g.chip.name not in kept
+    ]
     refined: list[Guess] = []
     for guess in guesses:
         if guess.chip.name in kept:
@@ -96,7 +118,11 @@ def screen(ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: boo
             else:
                 refined.append(again)
     last = _first(refined, FINALISTS)
-    rejected += [Rejected(g.chip.name, BEHIND_AT_ONE, certain=False) for g in refined if g.chip.name not in last]
+    rejected += [
+        Rejected(g.chip.name, BEHIND_AT_ONE, certain=False)
+        for g in refined
+        if g.chip.name not in last
+    ]
     return [g.chip for g in refined if g.chip.name in last], rejected
 
 
@@ -105,11 +131,16 @@ def one_item(ask: Ask, chip: Chip) -> Rejected | None:
     worst: Rejected | None = None
     for d in ask.demands:
         try:
-            real = served(chip, 1, d.models.run(chip, d.dtype or ask.dtype, 1).time_s).value * high_factor(ask.spread)
+            real = served(
+                chip, 1, d.models.run(chip, d.dtype or ask.dtype, 1).time_s
+            ).value * high_factor(ask.spread)
         except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
             return Rejected(chip.name, str(error))
         if real > d.slo_s and (worst is None or real / d.slo_s > (worst.short_by or 0.0)):
-            why = f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes {real * 1e3:.4g} ms at p99"
+            why = (
+                f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes"
+                f" {real * 1e3:.4g} ms at p99"
+            )
             worst = Rejected(chip.name, why, short_by=real / d.slo_s)
     return worst
 
@@ -131,8 +162,14 @@ def _refined(ask: Ask, guess: Guess, works: Sequence[Work]) -> Guess | Rejected:
 
 def _first(guesses: Sequence[Guess], most: int) -> set[str]:
     """In turn the next best by each measure, until there are enough."""
-    measures: tuple[Callable[[Guess], float], ...] = (lambda g: g.owned, lambda g: g.rented, lambda g: g.watts)
-    orders = [iter(sorted((g for g in guesses if math.isfinite(key(g))), key=key)) for key in measures]
+    measures: tuple[Callable[[Guess], float], ...] = (
+        lambda g: g.owned,
+        lambda g: g.rented,
+        lambda g: g.watts,
+    )
+    orders = [
+        iter(sorted((g for g in guesses if math.isfinite(key(g))), key=key)) for key in measures
+    ]
     kept: dict[str, None] = {}
     while orders and len(kept) < most:
         for order in list(orders):
@@ -153,25 +190,44 @@ def _judge(ask: Ask, chip: Chip, works: Sequence[Work]) -> Guess | Rejected:
         precisions = [chip.storage(d.dtype or ask.dtype) for d in ask.demands]
     except UnsupportedDType as error:
         return Rejected(chip.name, f"lacks the dtype: {error}")
-    held = {id(d.models): w.parameters * chip.bits(p) / 8 for d, w, p in zip(ask.demands, works, precisions, strict=True)}
+    held = {
+        id(d.models): w.parameters * chip.bits(p) / 8
+        for d, w, p in zip(ask.demands, works, precisions, strict=True)
+    }
     weights = sum(held.values())
     if chip.memory_bytes and weights > chip.memory_bytes:
-        return Rejected(chip.name, f"does not fit: weights take {weights / 1e9:.3g} GB, memory {chip.memory_bytes / 1e9:.3g} GB")
+        return Rejected(
+            chip.name,
+            f"does not fit: weights take {weights / 1e9:.3g} GB, memory"
+            f" {chip.memory_bytes / 1e9:.3g} GB",
+        )
     busy = 0.0
     for demand, work, precision in zip(ask.demands, works, precisions, strict=True):
         least = work.flops / chip.peak_flops[precision]
         if least > demand.slo_s:
-            why = f"cannot meet {demand.slo_s * 1e3:.4g} ms: one item of {demand.name} takes {least * 1e3:.4g} ms even at its peak"
+            why = (
+                f"cannot meet {demand.slo_s * 1e3:.4g} ms: one item of {demand.name} takes"
+                f" {least * 1e3:.4g} ms even at its peak"
+            )
             return Rejected(chip.name, why, short_by=least / demand.slo_s, at_peak=True)
         busy += demand.rate_per_s * _seconds_an_item(chip, precision, work, demand.slo_s)
     return _priced(chip, math.ceil(busy) + ask.spare, busy)
 
 
 def roof_s(chip: Chip, precision: MatrixPrecision, work: Work, batch: int) -> float:
-    """About the least time of a batch: its arithmetic at the peak, or its weights at the bandwidth (Williams, Waterman, Patterson 2009)."""
+    """About the least time of a batch: its arithmetic at the peak, or its weights at the bandwidth
+    (Williams, Waterman, Patterson 2009).
+    """
     compute = batch * work.flops / chip.peak_flops[precision]
     held = work.multiplied * chip.bits(precision) / 8
-    return max(compute, held / chip.memory_bytes_per_s if chip.memory_bytes_per_s and held > chip.sram_bytes else 0.0)
+    return max(
+        compute,
+        (
+            held / chip.memory_bytes_per_s
+            if chip.memory_bytes_per_s and held > chip.sram_bytes
+            else 0.0
+        ),
+    )
 
 
 def _seconds_an_item(chip: Chip, precision: MatrixPrecision, work: Work, slo_s: float) -> float:
@@ -190,6 +246,12 @@ def _priced(chip: Chip, count: int, busy: float) -> Guess:
     """Money for whole chips, watts for the busy ones and a third for the idle."""
     bought = purchase(chip.name)
     rates = [p.usd_per_s for p in rent_prices() if p.chip == chip.name]
-    watts = (busy + (count - busy) / 3) * (chip.tdp_w or UNKNOWN_W) * system_share(chip).value * assumption("pue").value
-    owned = count * bought.usd.value + watts * 3 if bought else math.inf  # about 3 dollars a watt over three years
+    watts = (
+        (busy + (count - busy) / 3)
+        * (chip.tdp_w or UNKNOWN_W)
+        * system_share(chip).value
+        * assumption("pue").value
+    )
+    # about 3 dollars a watt over three years
+    owned = count * bought.usd.value + watts * 3 if bought else math.inf
     return Guess(chip, owned, count * min(rates) if rates else math.inf, watts)

@@ -6,7 +6,12 @@ from tenfold.carbon import system_share
 from tenfold.estimate import Estimate
 from tenfold.planner.record import Option, Plan
 
-_MEASURES = {"tco": "total cost of ownership", "capex": "purchase price", "carbon": "carbon", "rent": "rent"}
+_MEASURES = {
+    "tco": "total cost of ownership",
+    "capex": "purchase price",
+    "carbon": "carbon",
+    "rent": "rent",
+}
 
 
 def _first(plan: Plan, rank: str) -> Option | None:
@@ -14,20 +19,28 @@ def _first(plan: Plan, rank: str) -> Option | None:
 
 
 def differences(plan: Plan) -> list[str]:
-    """A sentence for each measure that puts another chip first than TCO does, and for each pair that price and TCO order differently."""
+    """A sentence for each measure that puts another chip first than TCO does, and for each pair
+    that price and TCO order differently.
+    """
     lines = []
     by_tco = _first(plan, "tco")
     for rank in ("capex", "rent", "carbon"):
         other = _first(plan, rank)
         if other is not None and by_tco is not None and other is not by_tco:
-            first = f"By {_MEASURES[rank]} {other.chip.name} is first, by total cost of ownership {by_tco.chip.name}"
+            first = (
+                f"By {_MEASURES[rank]} {other.chip.name} is first, by total cost of ownership"
+                f" {by_tco.chip.name}"
+            )
             lines.append(f"{first}: {_cause(by_tco, other, rank)}.")
     priced = [o for o in plan.options if o.tco]
     for i, a in enumerate(priced):
         for b in priced[i + 1 :]:
             cheaper = (a.capex_usd and b.capex_usd) and b.capex_usd.value < a.capex_usd.value
             if cheaper and {a, b} != {by_tco, _first(plan, "capex")}:
-                lines.append(f"{b.chip.name} costs less to buy than {a.chip.name} and more to own: {_cause(a, b, 'capex')}.")
+                lines.append(
+                    f"{b.chip.name} costs less to buy than {a.chip.name} and more to own:"
+                    f" {_cause(a, b, 'capex')}."
+                )
     return lines
 
 
@@ -36,10 +49,18 @@ def _cause(own: Option, other: Option, rank: str) -> str:
     if rank == "rent":
         there = _usd(other.usd_per_million_rented)
         if own.rent is None:
-            return f"{there} a million items at list price, which owners do not pay, and nobody rents {own.chip.name} out"
-        return f"{there} against {_usd(own.usd_per_million_rented)} a million items at list price, which owners do not pay"
+            return (
+                f"{there} a million items at list price, which owners do not pay, and nobody rents"
+                f" {own.chip.name} out"
+            )
+        return (
+            f"{there} against {_usd(own.usd_per_million_rented)} a million items at list price,"
+            " which owners do not pay"
+        )
     if rank == "carbon":
-        return f"{_watts(other)} against {_watts(own)} drawn on average; a chip's price does not emit"
+        return (
+            f"{_watts(other)} against {_watts(own)} drawn on average; a chip's price does not emit"
+        )
     parts = []
     for what, power in (("to buy", False), ("a year for power, cooling and building", True)):
         a, b = (_part(o, power=power) for o in (other, own))
@@ -51,7 +72,11 @@ def _part(o: Option, *, power: bool) -> str:
     if not power:
         return _usd(o.capex_usd)
     assert o.tco is not None
-    rest = sum(e.value for what, e in o.tco.entries if what not in ("chip", "server", "upkeep of the server"))
+    rest = sum(
+        e.value
+        for what, e in o.tco.entries
+        if what not in ("chip", "server", "upkeep of the server")
+    )
     return f"{rest * o.count.value:,.0f} $"
 
 
@@ -63,4 +88,7 @@ def _usd(e: Estimate | None) -> str:
 
 def _watts(o: Option) -> str:
     share = system_share(o.chip).value
-    return f"{o.mean_w.value * share * o.count.value:,.0f} W with the hosts ({o.count.value} x {o.chip.name})"
+    return (
+        f"{o.mean_w.value * share * o.count.value:,.0f} W with the hosts ({o.count.value} x"
+        f" {o.chip.name})"
+    )

@@ -11,10 +11,17 @@ from tenfold.units import show
 def comparison_document(batch: int, c: Comparison) -> dict[str, Any]:
     """Keys of ``--json``."""
     return {
-        "batch": batch, "time_s": c.measured_s, "predicted_s": c.predicted_s, "error": c.predicted_s / c.measured_s - 1,
-        "nodes": [{"name": p.name, "ops": p.ops, "time_s": p.measured_s, "predicted_s": p.predicted_s} for p in c.pairs],
-        "only_measured_s": c.measured_alone_s, "only_predicted_s": c.predicted_alone_s,
-    }  # fmt: skip
+        "batch": batch,
+        "time_s": c.measured_s,
+        "predicted_s": c.predicted_s,
+        "error": c.predicted_s / c.measured_s - 1,
+        "nodes": [
+            {"name": p.name, "ops": p.ops, "time_s": p.measured_s, "predicted_s": p.predicted_s}
+            for p in c.pairs
+        ],
+        "only_measured_s": c.measured_alone_s,
+        "only_predicted_s": c.predicted_alone_s,
+    }
 
 
 def comparison_table(batch: int, c: Comparison, top: int) -> Any:
@@ -24,14 +31,38 @@ def comparison_table(batch: int, c: Comparison, top: int) -> Any:
 
     said = f"ONNX Runtime on this machine, batch {batch}"
     table = Table(
-        "kernel", "nodes", "measured", "predicted", "error", box=box.SIMPLE_HEAD, pad_edge=False, title=said, title_justify="left"
+        "kernel",
+        "nodes",
+        "measured",
+        "predicted",
+        "error",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title=said,
+        title_justify="left",
     )
     for p in sorted(c.pairs, key=lambda p: -p.measured_s)[:top]:
-        table.add_row(p.name, p.ops, show(p.measured_s, "s"), show(p.predicted_s, "s"), f"{p.predicted_s / p.measured_s - 1:+.0%}")
+        table.add_row(
+            p.name,
+            p.ops,
+            show(p.measured_s, "s"),
+            show(p.predicted_s, "s"),
+            f"{p.predicted_s / p.measured_s - 1:+.0%}",
+        )
     if c.measured_alone_s:
-        table.add_row("nodes that the prediction has not", "", show(c.measured_alone_s, "s"), "", "")
+        table.add_row(
+            "nodes that the prediction has not", "", show(c.measured_alone_s, "s"), "", ""
+        )
     if c.predicted_alone_s:
-        table.add_row("kernels that ONNX Runtime has not", "", "", show(c.predicted_alone_s, "s"), "")
+        table.add_row(
+            "kernels that ONNX Runtime has not", "", "", show(c.predicted_alone_s, "s"), ""
+        )
     table.add_section()
-    table.add_row("whole run", "", show(c.measured_s, "s"), show(c.predicted_s, "s"), f"{c.predicted_s / c.measured_s - 1:+.0%}")
+    table.add_row(
+        "whole run",
+        "",
+        show(c.measured_s, "s"),
+        show(c.predicted_s, "s"),
+        f"{c.predicted_s / c.measured_s - 1:+.0%}",
+    )
     return table

@@ -38,7 +38,13 @@ def chip_document(chip: Chip, *, figures: bool) -> dict[str, Any]:
     }
     if figures:
         document["figures"] = {
-            path: {"value": q.value, "interval": [q.low, q.high], "status": q.status, "source": q.source, "note": q.note or None}
+            path: {
+                "value": q.value,
+                "interval": [q.low, q.high],
+                "status": q.status,
+                "source": q.source,
+                "note": q.note or None,
+            }
             for path, q in chip.figures.items()
         }
     return _present(document)
@@ -49,7 +55,9 @@ def _present(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_document(model: ZooModel) -> dict[str, Any]:
-    """One model: parameters as counted and as published, those that one token passes, arithmetic of an item."""
+    """One model: parameters as counted and as published, those that one token passes, arithmetic of
+    an item.
+    """
     from tenfold.profile import Sizes, prepare
 
     graph = model.graph()
@@ -78,7 +86,13 @@ def kernel_document(k: KernelRun) -> dict[str, Any]:
         "repeat": k.kernel.repeat,
         "bound": k.bound,
         "flops": k.kernel.flops,
-        "bytes": {"weights": t.weights, "inputs": t.inputs, "outputs": t.outputs, "near": t.near, "prefetch": t.prefetch},
+        "bytes": {
+            "weights": t.weights,
+            "inputs": t.inputs,
+            "outputs": t.outputs,
+            "near": t.near,
+            "prefetch": t.prefetch,
+        },
     }
 
 
@@ -92,33 +106,53 @@ def program_document(program: Program, text: str) -> dict[str, Any]:
         "groups": [
             {
                 "name": g.name,
-                "ops": [{"kind": op.kind, "name": op.name, "why": why} for op, why in zip(g.ops, g.reasons, strict=True)],
+                "ops": [
+                    {"kind": op.kind, "name": op.name, "why": why}
+                    for op, why in zip(g.ops, g.reasons, strict=True)
+                ],
                 "inputs": list(g.inputs),
                 "outputs": list(g.outputs),
             }
             for g in program.groups
         ],
         "program": text,
-        "memory": [buffer_document(b, memory.level) for b in memory.near] + [buffer_document(b, "off chip") for b in memory.far],
-        "bytes": {"moved": program.moved_bytes, "weights": program.weight_bytes, "activations": memory.far_bytes,
-                  "activations_lower_bound": memory.lower_bound, "near_capacity": memory.capacity},
-    }  # fmt: skip
+        "memory": (
+            [buffer_document(b, memory.level) for b in memory.near]
+            + [buffer_document(b, "off chip") for b in memory.far]
+        ),
+        "bytes": {
+            "moved": program.moved_bytes,
+            "weights": program.weight_bytes,
+            "activations": memory.far_bytes,
+            "activations_lower_bound": memory.lower_bound,
+            "near_capacity": memory.capacity,
+        },
+    }
 
 
 def advice_document(relaxed: Sequence[Relaxed], advice: Sequence[Advice]) -> dict[str, Any]:
     """What each unit would give if it took no time, and what to do, as shares of the time."""
     return {
         "bottleneck": [{"unit": r.unit, "gain": r.gain} for r in relaxed],
-        "advice": [{"do": a.do, "gain_per_item": a.gain} | ({"mind": a.mind} if a.mind else {}) for a in advice],
+        "advice": [
+            {"do": a.do, "gain_per_item": a.gain} | ({"mind": a.mind} if a.mind else {})
+            for a in advice
+        ],
     }
 
 
 def quality_document(p: Profile, q: Quality) -> dict[str, Any]:
     finite = {"sqnr_db": q.sqnr_db, "worst_sqnr_db": q.worst_sqnr_db}
     return {
-        "dtype": p.run.program.precision.value, "scheme": q.scheme, "cosine": q.cosine, "top1_agreement": q.top1, "worst_op": q.worst,
-        "covered": q.covered, "inputs": q.inputs, **{k: v for k, v in finite.items() if math.isfinite(v)},
-    }  # fmt: skip
+        "dtype": p.run.program.precision.value,
+        "scheme": q.scheme,
+        "cosine": q.cosine,
+        "top1_agreement": q.top1,
+        "worst_op": q.worst,
+        "covered": q.covered,
+        "inputs": q.inputs,
+        **{k: v for k, v in finite.items() if math.isfinite(v)},
+    }
 
 
 def buffer_document(b: Buffer, where: str) -> dict[str, Any]:
@@ -155,26 +189,47 @@ def profile_document(p: Profile, *, sources: bool) -> dict[str, Any]:
         "flops": program.flops,
         "mfu": run.mfu,
         "memory_bytes": program.memory_bytes,
-        "bytes": {"off_chip_read": c.memory_read_bytes, "off_chip_write": c.memory_write_bytes, "on_chip": c.sram_bytes,
-                  "near": c.near_bytes},
+        "bytes": {
+            "off_chip_read": c.memory_read_bytes,
+            "off_chip_write": c.memory_write_bytes,
+            "on_chip": c.sram_bytes,
+            "near": c.near_bytes,
+        },
         "counters": {
-            "cycles": c.cycles, "active": c.active, "weight_stall": c.weight_stall, "weight_shift": c.weight_shift,
-            "memory_stall": c.memory_stall, "vector": c.vector, "idle": c.idle, "macs_useful": c.macs_useful, "macs_wasted": c.macs_wasted,
+            "cycles": c.cycles,
+            "active": c.active,
+            "weight_stall": c.weight_stall,
+            "weight_shift": c.weight_shift,
+            "memory_stall": c.memory_stall,
+            "vector": c.vector,
+            "idle": c.idle,
+            "macs_useful": c.macs_useful,
+            "macs_wasted": c.macs_wasted,
         },
         "coverage": program.native_fraction,
         "launch_s": run.launch_s,
         "kernels": [kernel_document(k) for k in run.kernels],
-    }  # fmt: skip
+    }
     if program.assumed:
         document["assumed"] = dict(program.assumed)
     if program.precision.value != "fp32":
         document["quality"] = "not checked"
     if p.rent:
-        document |= {"usd_per_million": p.rent.usd.value, "interval_usd_per_million": interval(p.rent.usd)}
-        document["price"] = {"usd_per_hour": p.rent.price.usd_per_s * 3600, "provider": p.rent.price.provider, "date": p.rent.price.date}
+        document |= {
+            "usd_per_million": p.rent.usd.value,
+            "interval_usd_per_million": interval(p.rent.usd),
+        }
+        document["price"] = {
+            "usd_per_hour": p.rent.price.usd_per_s * 3600,
+            "provider": p.rent.price.provider,
+            "date": p.rent.price.date,
+        }
     if p.footprint:
         f = p.footprint
-        document |= {"gco2e_per_million": f.kgco2e.value * 1e3, "interval_gco2e_per_million": [f.kgco2e.low * 1e3, f.kgco2e.high * 1e3]}
+        document |= {
+            "gco2e_per_million": f.kgco2e.value * 1e3,
+            "interval_gco2e_per_million": [f.kgco2e.low * 1e3, f.kgco2e.high * 1e3],
+        }
         document["energy_at_meter_j_per_million"] = {what: e.value for what, e in f.entries}
         document["region"] = f.region.name
     if sources:

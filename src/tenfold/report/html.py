@@ -10,7 +10,17 @@ from tenfold.profile import Profile
 from tenfold.report.svg import ENERGY, TIME, memory_svg, roofline_svg, shares_svg
 from tenfold.units import show
 
-_COLUMNS = ["chip", "dtype", "batch", "time", "of peak", "energy an item", "power", "$ a million", "gCO2e a million"]
+_COLUMNS = [
+    "chip",
+    "dtype",
+    "batch",
+    "time",
+    "of peak",
+    "energy an item",
+    "power",
+    "$ a million",
+    "gCO2e a million",
+]
 
 
 def profile_page(done: Sequence[Profile], notes: Sequence[str], advice: Sequence[str]) -> str:
@@ -23,7 +33,10 @@ def profile_page(done: Sequence[Profile], notes: Sequence[str], advice: Sequence
     sizes = ", ".join(f"{k} = {v}" for k, v in done[0].sizes.items())
     return environment.get_template("profile.html").render(
         model=program.model,
-        subtitle=f"{program.flops / program.items / 1e9:.3g} GFLOP an item{', ' + sizes if sizes else ''}",
+        subtitle=(
+            f"{program.flops / program.items / 1e9:.3g} GFLOP an"
+            f" item{', ' + sizes if sizes else ''}"
+        ),
         columns=_COLUMNS[:shown],
         rows=[_row(p)[:shown] for p in done],
         notes=notes,
@@ -35,10 +48,19 @@ def _row(p: Profile) -> list[str]:
     run = p.run
     grams = p.footprint.kgco2e.value * 1e3 if p.footprint else None
     return [
-        run.program.chip, run.program.precision.value, str(p.batch), f"{show(run.time_s.value, 's')} ({show(run.time_s.low, 's')} to "
-        f"{show(run.time_s.high, 's')})", f"{run.mfu:.1%}", show(run.energy_j.value / p.batch, "J"), f"{run.power_w:.0f} W",
-        f"{p.rent.usd.value:.2f}" if p.rent else "not rented out", f"{grams:.3g}" if grams is not None else "",
-    ]  # fmt: skip
+        run.program.chip,
+        run.program.precision.value,
+        str(p.batch),
+        (
+            f"{show(run.time_s.value, 's')} ({show(run.time_s.low, 's')} to "
+            f"{show(run.time_s.high, 's')})"
+        ),
+        f"{run.mfu:.1%}",
+        show(run.energy_j.value / p.batch, "J"),
+        f"{run.power_w:.0f} W",
+        f"{p.rent.usd.value:.2f}" if p.rent else "not rented out",
+        f"{grams:.3g}" if grams is not None else "",
+    ]
 
 
 def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
@@ -52,17 +74,24 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
     kernels = [
         {
             "name": k.kernel.name,
-            "ops": "+".join(k.kernel.ops) + (f" x {k.kernel.repeat}" if k.kernel.repeat > 1 else ""),
+            "ops": (
+                "+".join(k.kernel.ops) + (f" x {k.kernel.repeat}" if k.kernel.repeat > 1 else "")
+            ),
             "time": show(k.time_s * k.kernel.repeat, "s"),
             "bound": k.bound,
             "flops": show(k.kernel.flops * k.kernel.repeat, ""),
             "bytes": show(k.kernel.traffic.total * k.kernel.repeat, "B"),
-            "why": "; ".join(dict.fromkeys(w for w in groups[k.kernel.group].reasons if w != "a view")),
+            "why": "; ".join(
+                dict.fromkeys(w for w in groups[k.kernel.group].reasons if w != "a view")
+            ),
         }
         for k in run.kernels
     ]
     return {
-        "title": f"{record.name}, batch {p.batch}, {run.program.precision.value}: {show(run.time_s.value, 's')}, bound by {run.bound}",
+        "title": (
+            f"{record.name}, batch {p.batch}, {run.program.precision.value}:"
+            f" {show(run.time_s.value, 's')}, bound by {run.bound}"
+        ),
         "advice": advice,
         "time": Markup(shares_svg(time, "where the cycles go")),
         "energy": Markup(shares_svg(energy, "where the joules go")),

@@ -17,8 +17,11 @@ from tenfold.report.document import interval
 from tenfold.report.svg import pareto_svg
 from tenfold.units import show
 
-COLUMNS = ("chip", "dtype", "batch", "chips", "p99", "one down", "limit each", "busy", "J an item", "CapEx $", "TCO $/year", "$ a million",
-           "rented", "kWh a million", "gCO2e a million", "TCO, CapEx, carbon")  # fmt: skip
+COLUMNS = (
+    "chip", "dtype", "batch", "chips", "p99", "one down", "limit each", "busy", "J an item",
+    "CapEx $", "TCO $/year", "$ a million", "rented", "kWh a million", "gCO2e a million",
+    "TCO, CapEx, carbon",
+)  # fmt: skip
 
 
 def _number(e: Estimate | None, scale: float = 1.0) -> str:
@@ -47,12 +50,24 @@ def plan_rows(plan: Plan) -> list[list[str]]:
         ranks = [str(plan.ranks[r].get(o.chip.name, "-")) for r in ("tco", "capex", "carbon")]
         rows.append(
             [
-                o.chip.name, o.dtype, f"{o.batch} ({o.mean_batch:.1f})", _chips(o), _time(o.p99_s), show(o.p99_failed_s, "s"),
-                f"{_short(o.limit_per_s)}/s", f"{o.utilisation:.0%}", _number(o.energy_j), _number(o.capex_usd),
-                _number(o.tco_usd_per_year), _number(o.usd_per_million_owned), _number(o.usd_per_million_rented),
-                _number(o.kwh), _number(o.kgco2e, 1e3), ", ".join(ranks),
+                o.chip.name,
+                o.dtype,
+                f"{o.batch} ({o.mean_batch:.1f})",
+                _chips(o),
+                _time(o.p99_s),
+                show(o.p99_failed_s, "s"),
+                f"{_short(o.limit_per_s)}/s",
+                f"{o.utilisation:.0%}",
+                _number(o.energy_j),
+                _number(o.capex_usd),
+                _number(o.tco_usd_per_year),
+                _number(o.usd_per_million_owned),
+                _number(o.usd_per_million_rented),
+                _number(o.kwh),
+                _number(o.kgco2e, 1e3),
+                ", ".join(ranks),
             ]
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -62,7 +77,14 @@ def plan_tables(plan: Plan) -> list[Table]:
     speed = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     money = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     priced = any(o.tco or o.rent for o in plan.options)
-    shown = [0, *(i for i in range(9, len(COLUMNS)) if (priced or i >= 13) and not (i == 14 and plan.ask.region is None))]
+    shown = [
+        0,
+        *(
+            i
+            for i in range(9, len(COLUMNS))
+            if (priced or i >= 13) and not (i == 14 and plan.ask.region is None)
+        ),
+    ]
     for i in range(9):
         speed.add_column(COLUMNS[i], no_wrap=i < 2)
     for i in shown:
@@ -74,53 +96,78 @@ def plan_tables(plan: Plan) -> list[Table]:
 
 
 def demand_lines(plan: Plan) -> list[str]:
-    """The p99 of each demand on each chip, where there are several: all up, and with the spare ones down."""
+    """The p99 of each demand on each chip, where there are several: all up, and with the spare ones
+    down.
+    """
     if len(plan.ask.demands) < 2:
         return []
     return [
         f"{o.chip.name}: p99 (one down) "
-        + ", ".join(f"{n} {show(p, 's')} ({show(o.p99s_failed_s.get(n, p), 's')})" for n, p in o.p99s_s.items() if not math.isnan(p))
+        + ", ".join(
+            f"{n} {show(p, 's')} ({show(o.p99s_failed_s.get(n, p), 's')})"
+            for n, p in o.p99s_s.items()
+            if not math.isnan(p)
+        )
         for o in plan.options
     ]
 
 
 def rejected_lines(plan: Plan) -> list[str]:
-    """Why not, for the rest: those that cannot first, then those that a guess put behind, on one line."""
+    """Why not, for the rest: those that cannot first, then those that a guess put behind, on one
+    line.
+    """
     lines = [f"{r.chip}: {r.reason}" for r in plan.rejected if r.certain]
     guessed = [r.chip for r in plan.rejected if not r.certain]
     if guessed:
-        lines.append(f"not compiled for, a guess puts them behind (name one with --chip to see it): {', '.join(guessed)}")
+        lines.append(
+            "not compiled for, a guess puts them behind (name one with --chip to see it):"
+            f" {', '.join(guessed)}"
+        )
     return lines
 
 
-def headroom_lines(plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]) -> list[str]:
+def headroom_lines(
+    plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]
+) -> list[str]:
     """Lessons 1, 2 and 7 for this choice."""
     lines = []
     for name, g in grown.items():
         lines.append(
-            f"{name}: a model that grows 1.5x a year outgrows its memory in {g.memory_years:.1f} years, and with one item alone the SLO in "
-            f"{g.latency_years:.1f} years."
+            f"{name}: a model that grows 1.5x a year outgrows its memory in {g.memory_years:.1f}"
+            f" years, and with one item alone the SLO in {g.latency_years:.1f} years."
         )
     for m in mixed:
-        others = [f"{n} {s:.2f}x" if s is not None else f"{n} cannot" for n, s in list(m.speed.items())[1:]]
+        others = [
+            f"{n} {s:.2f}x" if s is not None else f"{n} cannot"
+            for n, s in list(m.speed.items())[1:]
+        ]
         shares = ", ".join(f"{f} {s:.1%}" for f, s in m.shares.items())
         if others:
-            lines.append(f"With the workloads of {m.year} ({shares}), against {next(iter(m.speed))}: {', '.join(others)} as fast.")
+            lines.append(
+                f"With the workloads of {m.year} ({shares}), against {next(iter(m.speed))}:"
+                f" {', '.join(others)} as fast."
+            )
     for x in left:
         if x.loss > 0.005:
-            lines.append(f"Without {x.demand} the choice would be {x.chosen}, on which it costs {x.loss:.0%} more than on {x.best_for_it}.")
+            lines.append(
+                f"Without {x.demand} the choice would be {x.chosen}, on which it costs {x.loss:.0%}"
+                f" more than on {x.best_for_it}."
+            )
         else:
-            lines.append(f"Without {x.demand} the choice would be {x.chosen}, which is the best for it too.")
+            lines.append(
+                f"Without {x.demand} the choice would be {x.chosen}, which is the best for it too."
+            )
     return lines
 
 
 def notes(plan: Plan) -> list[str]:
     """What the figures mean and what they leave out."""
     found = [
-        "p99 by the policy of `tenfold simulate` under Poisson arrivals, all chips up. Intervals: every time at its own end of its "
-        "interval, the count fixed (chips: the count that would do; none: not even one item in time). An accelerator's host is in it "
-        f"with {1 - dispatch('busy').value:.0%} of the time and {dispatch('item').value * 1e6:g} us a request; pre-processing and network "
-        "are not."
+        "p99 by the policy of `tenfold simulate` under Poisson arrivals, all chips up. Intervals:"
+        " every time at its own end of its interval, the count fixed (chips: the count that would"
+        " do; none: not even one item in time). An accelerator's host is in it with"
+        f" {1 - dispatch('busy').value:.0%} of the time and {dispatch('item').value * 1e6:g} us a"
+        " request; pre-processing and network are not."
     ]
     narrow = sorted({o.dtype for o in plan.options} - {"fp32"})
     if narrow:
@@ -134,20 +181,35 @@ def notes(plan: Plan) -> list[str]:
         found.append(f"Left out of what the file says: {', '.join(plan.ask.left_out)}.")
     if any(o.tco for o in plan.options):
         found.append(
-            "Owned: price and server share over 3 years, 9 to 13 $ for each watt of data centre over 10 to 15 years, upkeep, electricity "
-            "with PUE; no interest, network or staff."
+            "Owned: price and server share over 3 years, 9 to 13 $ for each watt of data centre"
+            " over 10 to 15 years, upkeep, electricity with PUE; no interest, network or staff."
         )
     if any(o.rent for o in plan.options):
-        found.append("Rented: on demand at list price, every chip all the time; the interval spans providers.")
+        found.append(
+            "Rented: on demand at list price, every chip all the time; the interval spans"
+            " providers."
+        )
     if plan.ask.region:
-        found.append("Carbon: operational, location-based, mean of the year, host share, PUE and idle time included.")
+        found.append(
+            "Carbon: operational, location-based, mean of the year, host share, PUE and idle time"
+            " included."
+        )
     return found
 
 
 def source_lines(plan: Plan) -> list[str]:
-    """Where prices, ownership and the grid come from; `tenfold profile --sources` has those of a chip."""
-    lines = [f"{o.chip.name}, to buy: {s}" for o in plan.options if o.bought for s in o.bought.sources]
-    lines += [f"{o.chip.name}, to rent: {o.rent.price.status}, {o.rent.price.source} ({o.rent.price.date})" for o in plan.options if o.rent]
+    """Where prices, ownership and the grid come from; `tenfold profile --sources` has those of a
+    chip.
+    """
+    lines = [
+        f"{o.chip.name}, to buy: {s}" for o in plan.options if o.bought for s in o.bought.sources
+    ]
+    lines += [
+        f"{o.chip.name}, to rent: {o.rent.price.status}, {o.rent.price.source}"
+        f" ({o.rent.price.date})"
+        for o in plan.options
+        if o.rent
+    ]
     lines += ownership_sources() if any(o.tco for o in plan.options) else ()
     return lines + ([f"grid: {region_named(plan.ask.region).source}"] if plan.ask.region else [])
 
@@ -155,40 +217,71 @@ def source_lines(plan: Plan) -> list[str]:
 def option_document(plan: Plan, o: Option) -> dict[str, Any]:
     """One option; a key is absent where its value does not exist."""
     document: dict[str, Any] = {
-        "chip": o.chip.name, "dtype": o.dtype, "batch": o.batch, "mean_batch": o.mean_batch, "count": o.count.value,
-        "interval_count": [o.count.low, o.count.high], "spare": o.count.spare, "p99_s": o.p99_s.value, "interval_p99_s": interval(o.p99_s),
-        "p99_failed_s": o.p99_failed_s, "p99_by_tenant_s": dict(o.p99s_s), "p99_failed_by_tenant_s": dict(o.p99s_failed_s),
-        "in_time": o.in_time, "in_time_failed": o.in_time_failed, "kwh_per_million": o.kwh.value,
-        "interval_kwh_per_million": interval(o.kwh), "goodput_per_s": o.goodput_per_s,
+        "chip": o.chip.name,
+        "dtype": o.dtype,
+        "batch": o.batch,
+        "mean_batch": o.mean_batch,
+        "count": o.count.value,
+        "interval_count": [o.count.low, o.count.high],
+        "spare": o.count.spare,
+        "p99_s": o.p99_s.value,
+        "interval_p99_s": interval(o.p99_s),
+        "p99_failed_s": o.p99_failed_s,
+        "p99_by_tenant_s": dict(o.p99s_s),
+        "p99_failed_by_tenant_s": dict(o.p99s_failed_s),
+        "in_time": o.in_time,
+        "in_time_failed": o.in_time_failed,
+        "kwh_per_million": o.kwh.value,
+        "interval_kwh_per_million": interval(o.kwh),
+        "goodput_per_s": o.goodput_per_s,
         "throughput_per_s": o.limit_per_s,
-        "utilisation": o.utilisation, "energy_j_per_item": o.energy_j.value, "interval_j_per_item": interval(o.energy_j),
-        "power_w": o.mean_w.value, "provisioned_w": o.provisioned_w.value,
-    }  # fmt: skip
+        "utilisation": o.utilisation,
+        "energy_j_per_item": o.energy_j.value,
+        "interval_j_per_item": interval(o.energy_j),
+        "power_w": o.mean_w.value,
+        "provisioned_w": o.provisioned_w.value,
+    }
     if o.dtype != "fp32":
         document["quality"] = "not checked"
     pairs = (
-        ("capex_usd", o.capex_usd), ("tco_usd_per_year", o.tco_usd_per_year), ("usd_per_million", o.usd_per_million_owned),
-        ("usd_per_million_rented", o.usd_per_million_rented), ("gco2e_per_million", o.kgco2e * 1e3 if o.kgco2e else None),
-    )  # fmt: skip
+        ("capex_usd", o.capex_usd),
+        ("tco_usd_per_year", o.tco_usd_per_year),
+        ("usd_per_million", o.usd_per_million_owned),
+        ("usd_per_million_rented", o.usd_per_million_rented),
+        ("gco2e_per_million", o.kgco2e * 1e3 if o.kgco2e else None),
+    )
     for key, e in pairs:
         if e is not None:
             document |= {key: e.value, f"interval_{key}": interval(e)}
     if o.tco:
-        document["tco_entries_usd_per_year"] = {what: e.value * o.count.value for what, e in o.tco.entries}
+        document["tco_entries_usd_per_year"] = {
+            what: e.value * o.count.value for what, e in o.tco.entries
+        }
     if o.carbon:
-        document["carbon_entries_gco2e_per_million"] = {e.what: e.amount.value * 1e3 for e in o.carbon}
+        document["carbon_entries_gco2e_per_million"] = {
+            e.what: e.amount.value * 1e3 for e in o.carbon
+        }
     if o.bought and o.bought.estimated:
         document["price_estimated"] = True
-    document["rank"] = {r: plan.ranks[r][o.chip.name] for r in plan.ranks if o.chip.name in plan.ranks[r]}
+    document["rank"] = {
+        r: plan.ranks[r][o.chip.name] for r in plan.ranks if o.chip.name in plan.ranks[r]
+    }
     return document
 
 
-def plan_document(plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]) -> dict[str, Any]:
+def plan_document(
+    plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]
+) -> dict[str, Any]:
     ask = plan.ask
     document: dict[str, Any] = {
-        "demands": [{"tenant": d.tenant, "model": d.name, "slo_s": d.slo_s, "rate_per_s": d.rate_per_s} for d in ask.demands],
+        "demands": [
+            {"tenant": d.tenant, "model": d.name, "slo_s": d.slo_s, "rate_per_s": d.rate_per_s}
+            for d in ask.demands
+        ],
         "options": [option_document(plan, o) for o in plan.options],
-        "rejected": [{"chip": r.chip, "reason": r.reason, "certain": r.certain} for r in plan.rejected],
+        "rejected": [
+            {"chip": r.chip, "reason": r.reason, "certain": r.certain} for r in plan.rejected
+        ],
         "differences": differences(plan),
     }
     if ask.region:
@@ -196,22 +289,39 @@ def plan_document(plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed
     if ask.left_out:
         document["left_out_of_the_file"] = list(ask.left_out)
     if grown:
-        document["headroom"] = {n: {"memory_years": g.memory_years, "latency_years": g.latency_years} for n, g in grown.items()}
+        document["headroom"] = {
+            n: {"memory_years": g.memory_years, "latency_years": g.latency_years}
+            for n, g in grown.items()
+        }
     if mixed:
-        document["mixes"] = [{"year": m.year, "shares": dict(m.shares), "speed": dict(m.speed), "source": m.source} for m in mixed]
+        document["mixes"] = [
+            {"year": m.year, "shares": dict(m.shares), "speed": dict(m.speed), "source": m.source}
+            for m in mixed
+        ]
     if left:
-        document["left_out"] = [{"demand": x.demand, "chosen": x.chosen, "best": x.best_for_it, "loss": x.loss} for x in left]
+        document["left_out"] = [
+            {"demand": x.demand, "chosen": x.chosen, "best": x.best_for_it, "loss": x.loss}
+            for x in left
+        ]
     if plan.closest and not plan.options:
-        document["closest"] = {"chip": plan.closest.chip, "slos_for_one_item": plan.closest.short_by}
+        document["closest"] = {
+            "chip": plan.closest.chip,
+            "slos_for_one_item": plan.closest.short_by,
+        }
     return document
 
 
 def plan_page(plan: Plan, headroom: Sequence[str]) -> str:
-    """The plan as one HTML page without scripts. Dollars are drawn of those that can be bought, of rented chips only where none can."""
+    """The plan as one HTML page without scripts. Dollars are drawn of those that can be bought, of
+    rented chips only where none can.
+    """
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
-    asked = "; ".join(f"{d.name}: {_short(d.rate_per_s)}/s within {show(d.slo_s, 's')} ({d.tenant})" for d in plan.ask.demands)
+    asked = "; ".join(
+        f"{d.name}: {_short(d.rate_per_s)}/s within {show(d.slo_s, 's')} ({d.tenant})"
+        for d in plan.ask.demands
+    )
     environment = Environment(loader=PackageLoader("tenfold.report"), autoescape=True)
     drawn = (
         (True, f"p99 and dollars for a million items, {_dollars(plan)}", "$"),
@@ -219,14 +329,22 @@ def plan_page(plan: Plan, headroom: Sequence[str]) -> str:
     )
     charts = [pareto_svg(_points(plan, money=m), title, unit) for m, title, unit in drawn]
     entries = [
-        (o.chip.name, [(what, _number(e * o.count.value)) for what, e in o.tco.entries]) for o in plan.options if o.tco
-    ]  # fmt: skip
+        (o.chip.name, [(what, _number(e * o.count.value)) for what, e in o.tco.entries])
+        for o in plan.options
+        if o.tco
+    ]
     return environment.get_template("plan.html").render(
         title="Plan: " + ", ".join(dict.fromkeys(d.name for d in plan.ask.demands)),
         subtitle=", ".join(x for x in (asked, plan.ask.region) if x),
-        columns=COLUMNS, rows=plan_rows(plan), charts=[Markup(c) for c in charts if c], headroom=headroom,
-        differences=[*demand_lines(plan), *differences(plan)], rejected=rejected_lines(plan), notes=notes(plan), entries=entries,
-    )  # fmt: skip
+        columns=COLUMNS,
+        rows=plan_rows(plan),
+        charts=[Markup(c) for c in charts if c],
+        headroom=headroom,
+        differences=[*demand_lines(plan), *differences(plan)],
+        rejected=rejected_lines(plan),
+        notes=notes(plan),
+        entries=entries,
+    )
 
 
 def _dollars(plan: Plan) -> str:

@@ -13,18 +13,28 @@ from tenfold.units import show
 
 
 def write_png(p: Profile, path: Path) -> None:
-    """Time, energy, roofline and memory map of a run. Raises InputError without matplotlib, or where the file cannot be written."""
+    """Time, energy, roofline and memory map of a run. Raises InputError without matplotlib, or
+    where the file cannot be written.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("--png needs matplotlib: pip install 'tenfold[charts]', or use --html, which needs nothing") from error
+        raise InputError(
+            "--png needs matplotlib: pip install 'tenfold[charts]', or use --html, which needs"
+            " nothing"
+        ) from error
     figure = Figure(figsize=(12, 7), layout="constrained")
     axes = figure.subplots(2, 2, height_ratios=(1, 3))
     run, counters = p.run, p.run.counters
     figure.suptitle(
-        f"{run.program.model} on {run.program.chip}, batch {p.batch}, {run.program.precision.value}: {show(run.time_s.value, 's')}"
+        f"{run.program.model} on {run.program.chip}, batch {p.batch},"
+        f" {run.program.precision.value}: {show(run.time_s.value, 's')}"
     )
-    _shares(axes[0][0], "cycles", [(label, getattr(counters, name), colour) for label, name, colour in TIME])
+    _shares(
+        axes[0][0],
+        "cycles",
+        [(label, getattr(counters, name), colour) for label, name, colour in TIME],
+    )
     _shares(axes[0][1], "joules", [(e.what, e.energy_j.value, ENERGY[e.what]) for e in run.energy])
     _roofline(axes[1][0], p)
     _memory(axes[1][1], p)
@@ -53,9 +63,20 @@ def _roofline(axis: Any, p: Profile) -> None:
         work = k.kernel.flops + k.kernel.vector_ops
         if work and k.time_s:
             intensity = min(work / max(k.kernel.traffic.total, 1), ridge * 1e4)
-            axis.scatter(intensity, work / k.time_s, color=COLOURS.get(k.bound, COLOURS["launch"]), alpha=0.55, s=30)
+            axis.scatter(
+                intensity,
+                work / k.time_s,
+                color=COLOURS.get(k.bound, COLOURS["launch"]),
+                alpha=0.55,
+                s=30,
+            )
     axis.plot([ridge / 1e3, ridge, ridge * 1e4], [peak / 1e3, peak, peak], color="black")
-    axis.set(xscale="log", yscale="log", xlabel="operations per byte off chip", ylabel="operations a second")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="operations per byte off chip",
+        ylabel="operations a second",
+    )
     axis.grid(alpha=0.3)
 
 
@@ -64,6 +85,13 @@ def _memory(axis: Any, p: Profile) -> None:
     for b in plan.near or plan.far:
         colour = COLOURS["weight" if b.role is Role.WEIGHT else "output"]
         axis.broken_barh(
-            [(b.first, b.last - b.first + 1)], (b.offset / 1e6, b.bytes / 1e6), color=colour, alpha=0.5, edgecolor="white", lw=0.3
+            [(b.first, b.last - b.first + 1)],
+            (b.offset / 1e6, b.bytes / 1e6),
+            color=colour,
+            alpha=0.5,
+            edgecolor="white",
+            lw=0.3,
         )
-    axis.set(xlabel="kernels", ylabel="MB", title=plan.level if plan.near else "activations off chip")
+    axis.set(
+        xlabel="kernels", ylabel="MB", title=plan.level if plan.near else "activations off chip"
+    )

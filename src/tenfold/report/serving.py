@@ -35,10 +35,16 @@ def tenant_table(result: Result) -> Table:
     rows = [*result.tenants, *((result.total,) if len(result.tenants) > 1 else ())]
     for t in rows:
         table.add_row(
-            t.name, f"{t.offered_per_s:,.0f}/s", f"{t.goodput_per_s:,.0f}/s", f"{t.in_time / max(t.offered, 1):.2%}",
-            f"{t.refused / max(t.offered, 1):.2%}", _time(t.p50_s), _time(t.p99_s), f"{t.worst_over_slo:.2f}" if t.answered else "-",
+            t.name,
+            f"{t.offered_per_s:,.0f}/s",
+            f"{t.goodput_per_s:,.0f}/s",
+            f"{t.in_time / max(t.offered, 1):.2%}",
+            f"{t.refused / max(t.offered, 1):.2%}",
+            _time(t.p50_s),
+            _time(t.p99_s),
+            f"{t.worst_over_slo:.2f}" if t.answered else "-",
             f"{t.mean_batch:.1f}",
-        )  # fmt: skip
+        )
     return table
 
 
@@ -49,9 +55,15 @@ def _time(seconds: float) -> str:
 def reason_lines(result: Result) -> list[str]:
     """What set the batches, and what refused requests."""
     whole = max(result.batches, 1)
-    lines = ["Batches: " + ", ".join(f"{n / whole:.0%} {why}" for why, n in result.reasons) + "."] if result.reasons else []
+    lines = (
+        ["Batches: " + ", ".join(f"{n / whole:.0%} {why}" for why, n in result.reasons) + "."]
+        if result.reasons
+        else []
+    )
     if result.refusals:
-        lines.append("Refused: " + ", ".join(f"{n:,} because {why}" for why, n in result.refusals) + ".")
+        lines.append(
+            "Refused: " + ", ".join(f"{n:,} because {why}" for why, n in result.refusals) + "."
+        )
     return lines
 
 
@@ -62,28 +74,57 @@ def release_lines(log: Log, most: int) -> list[str]:
 
 def compare_table(scores: Sequence[Score]) -> Table:
     """Policies by goodput, knobs tuned for this scenario."""
-    table = Table("policy", "knobs", "goodput", "every p99 held", "worst tenant in time", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        "policy",
+        "knobs",
+        "goodput",
+        "every p99 held",
+        "worst tenant in time",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for s in scores:
-        table.add_row(s.spec.kind, s.spec.knobs, f"{s.goodput_per_s:,.1f}/s", "yes" if s.holds else "no", f"{s.worst_share:.2%}")
+        table.add_row(
+            s.spec.kind,
+            s.spec.knobs,
+            f"{s.goodput_per_s:,.1f}/s",
+            "yes" if s.holds else "no",
+            f"{s.worst_share:.2%}",
+        )
     return table
 
 
 def _tenant(t: TenantResult) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "name": t.name, "offered": t.offered, "answered": t.answered, "rejected": t.refused, "in_time": t.in_time,
-        "offered_per_s": t.offered_per_s, "goodput_per_s": t.goodput_per_s, "mean_batch": t.mean_batch,
-    }  # fmt: skip
+        "name": t.name,
+        "offered": t.offered,
+        "answered": t.answered,
+        "rejected": t.refused,
+        "in_time": t.in_time,
+        "offered_per_s": t.offered_per_s,
+        "goodput_per_s": t.goodput_per_s,
+        "mean_batch": t.mean_batch,
+    }
     if t.answered:
         document |= {"p50_s": t.p50_s, "p99_s": t.p99_s, "p99_over_slo": t.worst_over_slo}
     return document
 
 
-def serving_document(name: str, policy: str, result: Result, energy: float | None) -> dict[str, Any]:
+def serving_document(
+    name: str, policy: str, result: Result, energy: float | None
+) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "scenario": name, "policy": policy, "tenants": [_tenant(t) for t in result.tenants], "total": _tenant(result.total),
-        "utilisation": result.utilisation, "loading": result.loading, "batches": result.batches, "duration_s": result.duration_s,
-        "batch_reasons": {str(w): n for w, n in result.reasons}, "refusals": {str(w): n for w, n in result.refusals},
-    }  # fmt: skip
+        "scenario": name,
+        "policy": policy,
+        "tenants": [_tenant(t) for t in result.tenants],
+        "total": _tenant(result.total),
+        "utilisation": result.utilisation,
+        "loading": result.loading,
+        "batches": result.batches,
+        "duration_s": result.duration_s,
+        "batch_reasons": {str(w): n for w, n in result.reasons},
+        "refusals": {str(w): n for w, n in result.refusals},
+    }
     if energy is not None:
         document["energy_j"] = energy
     return document
@@ -91,13 +132,21 @@ def serving_document(name: str, policy: str, result: Result, energy: float | Non
 
 def scores_document(scores: Sequence[Score]) -> list[dict[str, Any]]:
     return [
-        {"policy": s.spec.kind, "knobs": s.spec.knobs, "goodput_per_s": s.goodput_per_s, "p99_held": s.holds, "worst_share": s.worst_share}
+        {
+            "policy": s.spec.kind,
+            "knobs": s.spec.knobs,
+            "goodput_per_s": s.goodput_per_s,
+            "p99_held": s.holds,
+            "worst_share": s.worst_share,
+        }
         for s in scores
     ]
 
 
 def serving_page(scenario: Scenario, policy: str, log: Log, result: Result) -> str:
-    """Latencies against SLOs, queue and batch over time, why batches went: one HTML page without scripts."""
+    """Latencies against SLOs, queue and batch over time, why batches went: one HTML page without
+    scripts.
+    """
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
@@ -106,7 +155,11 @@ def serving_page(scenario: Scenario, policy: str, log: Log, result: Result) -> s
     edges = np.linspace(0.0, end, BINS + 1)
     charts = [
         cdf_svg(
-            {t.name: (np.sort(t.latencies_s).tolist(), slos.get(t.name)) for t in result.tenants if t.answered},
+            {
+                t.name: (np.sort(t.latencies_s).tolist(), slos.get(t.name))
+                for t in result.tenants
+                if t.answered
+            },
             "share answered within a time",
         ),
         timeline_svg(_queues(log, edges), end, "waiting, the most in each step"),
@@ -115,15 +168,29 @@ def serving_page(scenario: Scenario, policy: str, log: Log, result: Result) -> s
     ]
     environment = Environment(loader=PackageLoader("tenfold.report"), autoescape=True)
     rows = [
-        [t.name, f"{t.offered_per_s:,.0f}/s", f"{t.goodput_per_s:,.0f}/s", f"{t.in_time / max(t.offered, 1):.2%}", f"{t.refused:,}",
-         _time(t.p50_s), _time(t.p99_s), show(slos[t.name], "s") if t.name in slos else "", f"{t.mean_batch:.1f}"]
+        [
+            t.name,
+            f"{t.offered_per_s:,.0f}/s",
+            f"{t.goodput_per_s:,.0f}/s",
+            f"{t.in_time / max(t.offered, 1):.2%}",
+            f"{t.refused:,}",
+            _time(t.p50_s),
+            _time(t.p99_s),
+            show(slos[t.name], "s") if t.name in slos else "",
+            f"{t.mean_batch:.1f}",
+        ]
         for t in (*result.tenants, result.total)
-    ]  # fmt: skip
+    ]
     return environment.get_template("serving.html").render(
-        title=f"{scenario.name}, policy {policy}", subtitle=scenario.note, rows=rows, reasons=reason_lines(result),
-        charts=[Markup(c) for c in charts if c], releases=release_lines(log, 60), utilisation=f"{result.utilisation:.1%}",
+        title=f"{scenario.name}, policy {policy}",
+        subtitle=scenario.note,
+        rows=rows,
+        reasons=reason_lines(result),
+        charts=[Markup(c) for c in charts if c],
+        releases=release_lines(log, 60),
+        utilisation=f"{result.utilisation:.1%}",
         loading=f"{result.loading:.1%}",
-    )  # fmt: skip
+    )
 
 
 def _queues(log: Log, edges: Any) -> Mapping[str, list[float]]:
@@ -137,7 +204,9 @@ def _queues(log: Log, edges: Any) -> Mapping[str, list[float]]:
         level = np.cumsum([d for _, d in steps])
         most = np.zeros(len(edges) - 1)
         if len(steps):
-            np.maximum.at(most, np.clip(np.searchsorted(edges, times, "right") - 1, 0, len(most) - 1), level)
+            np.maximum.at(
+                most, np.clip(np.searchsorted(edges, times, "right") - 1, 0, len(most) - 1), level
+            )
         found[name] = most.tolist()
     return found
 

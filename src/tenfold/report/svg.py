@@ -12,12 +12,24 @@ from tenfold.machine import Buffer, Program, Role, Run
 from tenfold.units import show
 
 COLOURS = {
-    "matrix": "#3b6fb6", "vector": "#d9822b", "memory": "#c0392b", "near": "#8e5ea2", "launch": "#8a8f98", "l2": "#b8860b",
-    "weight": "#3b6fb6", "input": "#4f9d69", "output": "#4f9d69",
-}  # fmt: skip
-TIME = (("multiplying", "active", COLOURS["matrix"]), ("waiting for weights", "weight_stall", COLOURS["memory"]),
-         ("shifting weights in", "weight_shift", "#7fa6d8"), ("waiting for activations", "memory_stall", "#e08e7c"),
-         ("vector unit", "vector", COLOURS["vector"]), ("launch and idle", "idle", COLOURS["launch"]))  # fmt: skip
+    "matrix": "#3b6fb6",
+    "vector": "#d9822b",
+    "memory": "#c0392b",
+    "near": "#8e5ea2",
+    "launch": "#8a8f98",
+    "l2": "#b8860b",
+    "weight": "#3b6fb6",
+    "input": "#4f9d69",
+    "output": "#4f9d69",
+}
+TIME = (
+    ("multiplying", "active", COLOURS["matrix"]),
+    ("waiting for weights", "weight_stall", COLOURS["memory"]),
+    ("shifting weights in", "weight_shift", "#7fa6d8"),
+    ("waiting for activations", "memory_stall", "#e08e7c"),
+    ("vector unit", "vector", COLOURS["vector"]),
+    ("launch and idle", "idle", COLOURS["launch"]),
+)
 ENERGY = {
     "matrix": COLOURS["matrix"],
     "vector": COLOURS["vector"],
@@ -29,8 +41,11 @@ _INK, _FAINT = "#2b2f36", "#d6d9de"
 
 
 def _svg(width: int, height: int, body: Sequence[str], title: str) -> str:
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
-            f'font-family="system-ui, sans-serif" font-size="12" fill="{_INK}">{"".join(body)}</svg>')  # fmt: skip
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        f' aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="12"'
+        f' fill="{_INK}">{"".join(body)}</svg>'
+    )
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", more: str = "") -> str:
@@ -43,14 +58,22 @@ def _line(x1: float, y1: float, x2: float, y2: float) -> str:
 
 def _rect(x: float, y: float, width: float, height: float, more: str, title: str = "") -> str:
     inner = f"<title>{escape(title)}</title>" if title else ""
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{max(height, 0.5):.1f}" {more}>{inner}</rect>'
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}"'
+        f' height="{max(height, 0.5):.1f}" {more}>{inner}</rect>'
+    )
 
 
 class _Log:
     """A logarithmic axis from ``low`` to ``high`` over ``start`` to ``end`` pixels."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.high, self.start, self.end = math.floor(math.log10(low)), math.ceil(math.log10(high)), start, end
+        self.low, self.high, self.start, self.end = (
+            math.floor(math.log10(low)),
+            math.ceil(math.log10(high)),
+            start,
+            end,
+        )
 
     def at(self, value: float) -> float:
         share = (math.log10(value) - self.low) / max(self.high - self.low, 1)
@@ -61,7 +84,9 @@ class _Log:
 
 
 def roofline_svg(run: Run, chip: Chip) -> str:
-    """Every kernel by arithmetic intensity and speed under the chip's roof (Williams, Waterman, Patterson 2009)."""
+    """Every kernel by arithmetic intensity and speed under the chip's roof (Williams, Waterman,
+    Patterson 2009).
+    """
     bandwidth, peak = chip.memory_bytes_per_s or 1.0, run.peak_flops
     points = []
     for k in run.kernels:
@@ -71,25 +96,49 @@ def roofline_svg(run: Run, chip: Chip) -> str:
     if not points:
         return ""
     ridge = peak / bandwidth
-    x = _Log(min(ridge, min(p[0] for p in points)) / 2, min(max(ridge * 10, max(p[0] for p in points)), ridge * 1e4), 60, 620)
+    x = _Log(
+        min(ridge, min(p[0] for p in points)) / 2,
+        min(max(ridge * 10, max(p[0] for p in points)), ridge * 1e4),
+        60,
+        620,
+    )
     y = _Log(min(p[1] for p in points) / 2, peak * 1.5, 320, 20)
     body = []
     for t in x.ticks():
-        body += [_line(x.at(10.0**t), 20, x.at(10.0**t), 320), _text(x.at(10.0**t), 336, f"{10.0**t:g}", "middle")]
+        body += [
+            _line(x.at(10.0**t), 20, x.at(10.0**t), 320),
+            _text(x.at(10.0**t), 336, f"{10.0**t:g}", "middle"),
+        ]
     for t in y.ticks():
-        body += [_line(60, y.at(10.0**t), 620, y.at(10.0**t)), _text(54, y.at(10.0**t) + 4, show(10.0**t, ""), "end")]
+        body += [
+            _line(60, y.at(10.0**t), 620, y.at(10.0**t)),
+            _text(54, y.at(10.0**t) + 4, show(10.0**t, ""), "end"),
+        ]
     start = max(10.0**x.low, 10.0**y.low / bandwidth)
-    body.append(f'<polyline fill="none" stroke="{_INK}" stroke-width="2" points="{x.at(start):.1f},{y.at(start * bandwidth):.1f} '
-                f'{x.at(ridge):.1f},{y.at(peak):.1f} {x.at(10.0**x.high):.1f},{y.at(peak):.1f}"/>')  # fmt: skip
+    body.append(
+        f'<polyline fill="none" stroke="{_INK}" stroke-width="2"'
+        f' points="{x.at(start):.1f},{y.at(start * bandwidth):.1f}'
+        f' {x.at(ridge):.1f},{y.at(peak):.1f} {x.at(10.0**x.high):.1f},{y.at(peak):.1f}"/>'
+    )
     longest = max(p[2].time_s * p[2].kernel.repeat for p in points)
     for intensity, speed, k in points:
         radius = 3 + 9 * math.sqrt(k.time_s * k.kernel.repeat / longest)
         shown = min(intensity, 10.0**x.high)
-        title = f"{k.kernel.name}: {'+'.join(k.kernel.ops)}, {show(k.time_s, 's')}, bound by {k.bound}"
-        body.append(f'<circle cx="{x.at(shown):.1f}" cy="{y.at(speed):.1f}" r="{radius:.1f}" fill="{COLOURS.get(k.bound, _INK)}" '
-                    f'fill-opacity="0.55"><title>{escape(title)}</title></circle>')  # fmt: skip
+        title = (
+            f"{k.kernel.name}: {'+'.join(k.kernel.ops)}, {show(k.time_s, 's')}, bound by {k.bound}"
+        )
+        body.append(
+            f'<circle cx="{x.at(shown):.1f}" cy="{y.at(speed):.1f}" r="{radius:.1f}"'
+            f' fill="{COLOURS.get(k.bound, _INK)}"'
+            f' fill-opacity="0.55"><title>{escape(title)}</title></circle>'
+        )
     body += [
-        _text(340, 356, "operations per byte off chip; what moves nothing stands at the right", "middle"),
+        _text(
+            340,
+            356,
+            "operations per byte off chip; what moves nothing stands at the right",
+            "middle",
+        ),
         _text(64, 14, "operations a second; a dot a kernel, as large as its time"),
     ]
     return _svg(640, 362, body, "roofline")
@@ -116,9 +165,13 @@ def shares_svg(parts: Sequence[tuple[str, float, str]], title: str) -> str:
 
 
 def memory_svg(program: Program) -> str:
-    """The on-chip memory (else the activations off chip) over the kernels: every buffer a box, from its first kernel to its last."""
+    """The on-chip memory (else the activations off chip) over the kernels: every buffer a box, from
+    its first kernel to its last.
+    """
     near = program.memory.near
-    buffers, height = (near, program.memory.capacity) if near else (program.memory.far, program.memory.far_bytes)
+    buffers, height = (
+        (near, program.memory.capacity) if near else (program.memory.far, program.memory.far_bytes)
+    )
     top = max((b.offset + b.bytes for b in buffers), default=0)
     if not buffers or not height:
         return ""
@@ -140,22 +193,37 @@ def _box(b: Buffer, steps: int, scale: float) -> str:
     x, width = 60 + 560 * b.first / steps, 560 * (b.last - b.first + 1) / steps
     y, height = 300 - (b.offset + b.bytes) * scale, b.bytes * scale
     colour = COLOURS["weight" if b.role is Role.WEIGHT else "output"]
-    title = f"{b.name}: {b.bytes:,} bytes at {b.offset:,}, kernels {b.first} to {b.last}{', ' + b.why if b.why else ''}"
-    return _rect(x, y, width, height, f'fill="{colour}" fill-opacity="0.5" stroke="white" stroke-width="0.4"', title)
+    title = (
+        f"{b.name}: {b.bytes:,} bytes at {b.offset:,}, kernels {b.first} to"
+        f" {b.last}{', ' + b.why if b.why else ''}"
+    )
+    return _rect(
+        x,
+        y,
+        width,
+        height,
+        f'fill="{colour}" fill-opacity="0.5" stroke="white" stroke-width="0.4"',
+        title,
+    )
 
 
 _SERIES = ("#3b6fb6", "#d9822b", "#4f9d69", "#c0392b", "#8e5ea2", "#b8860b", "#2a9d8f", "#7a5195")
 
 
 def scatter_svg(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> str:
-    """Predicted over measured seconds, log-log, one point a case, with the lines of equality and of 25 % to either side."""
+    """Predicted over measured seconds, log-log, one point a case, with the lines of equality and of
+    25 % to either side.
+    """
     values = [v for points in series.values() for pair in points for v in pair]
     low, high, size, left, bottom = min(values), max(values), 460, 70, 430
     x, y = _Log(low, high, left, left + size - 80), _Log(low, high, bottom, 40)
     body = [_text(left, 22, title, more='font-weight="600"')]
     for t in x.ticks():
         value = 10.0**t
-        body += [_line(x.at(value), y.start, x.at(value), y.end), _line(x.start, y.at(value), x.end, y.at(value))]
+        body += [
+            _line(x.at(value), y.start, x.at(value), y.end),
+            _line(x.start, y.at(value), x.end, y.at(value)),
+        ]
         body += [
             _text(x.at(value), bottom + 18, show(value, "s", 1), "middle"),
             _text(left - 8, y.at(value) + 4, show(value, "s", 1), "end"),
@@ -163,31 +231,51 @@ def scatter_svg(series: Mapping[str, Sequence[tuple[float, float]]], title: str)
     ends = 10.0**x.low, 10.0**x.high
     for factor, dash in ((1.0, ""), (1.25, "4 3"), (0.8, "4 3")):
         a, b = max(ends[0], ends[0] / factor), min(ends[1], ends[1] / factor)
-        body.append(f'<line x1="{x.at(a):.1f}" y1="{y.at(a * factor):.1f}" x2="{x.at(b):.1f}" y2="{y.at(b * factor):.1f}" '
-                    f'stroke="{_INK}" stroke-dasharray="{dash}"/>')  # fmt: skip
+        body.append(
+            f'<line x1="{x.at(a):.1f}" y1="{y.at(a * factor):.1f}" x2="{x.at(b):.1f}"'
+            f' y2="{y.at(b * factor):.1f}" stroke="{_INK}" stroke-dasharray="{dash}"/>'
+        )
     for i, (name, points) in enumerate(series.items()):
         colour = _SERIES[i % len(_SERIES)]
         dots = "".join(f"M{x.at(m):.1f} {y.at(p):.1f}h0" for m, p in points)
-        body.append(f'<path d="{dots}" stroke="{colour}" stroke-width="3" stroke-linecap="round" stroke-opacity=".55" fill="none"/>')
+        body.append(
+            f'<path d="{dots}" stroke="{colour}" stroke-width="3" stroke-linecap="round"'
+            ' stroke-opacity=".55" fill="none"/>'
+        )
         body += [
             _rect(left + size - 60, 44 + 20 * i, 10, 10, f'fill="{colour}"'),
             _text(left + size - 44, 53 + 20 * i, f"{name} ({len(points):,})"),
         ]
-    body += [_text((x.start + x.end) / 2, bottom + 40, "measured", "middle"), _text(left, 36, "predicted")]
+    body += [
+        _text((x.start + x.end) / 2, bottom + 40, "measured", "middle"),
+        _text(left, 36, "predicted"),
+    ]
     return _svg(left + size + 260, bottom + 56, body, title)
 
 
 def pareto_svg(points: Sequence[tuple[str, Estimate, Estimate]], title: str, unit: str) -> str:
-    """Options by p99 and cost, log-log, with their intervals as crosses; those that none beats in both are filled."""
+    """Options by p99 and cost, log-log, with their intervals as crosses; those that none beats in
+    both are filled.
+    """
     if not points:
         return ""
-    x = _Log(min(p.low for _, p, _ in points) * 0.9, max(p.high for _, p, _ in points) * 1.1, 70, 560)
-    y = _Log(min(c.low for _, _, c in points) * 0.9, max(c.high for _, _, c in points) * 1.1, 330, 40)
+    x = _Log(
+        min(p.low for _, p, _ in points) * 0.9, max(p.high for _, p, _ in points) * 1.1, 70, 560
+    )
+    y = _Log(
+        min(c.low for _, _, c in points) * 0.9, max(c.high for _, _, c in points) * 1.1, 330, 40
+    )
     body = [_text(70, 20, title, more='font-weight="600"')]
     for t in x.ticks():
-        body += [_line(x.at(10.0**t), 40, x.at(10.0**t), 330), _text(x.at(10.0**t), 346, show(10.0**t, "s", 1), "middle")]
+        body += [
+            _line(x.at(10.0**t), 40, x.at(10.0**t), 330),
+            _text(x.at(10.0**t), 346, show(10.0**t, "s", 1), "middle"),
+        ]
     for t in y.ticks():
-        body += [_line(70, y.at(10.0**t), 560, y.at(10.0**t)), _text(64, y.at(10.0**t) + 4, f"{10.0**t:g}", "end")]
+        body += [
+            _line(70, y.at(10.0**t), 560, y.at(10.0**t)),
+            _text(64, y.at(10.0**t) + 4, f"{10.0**t:g}", "end"),
+        ]
     for i, (name, p, c) in enumerate(points):
         colour = _SERIES[i % len(_SERIES)]
         beaten = any(q.value < p.value and d.value < c.value for _, q, d in points)
@@ -196,13 +284,24 @@ def pareto_svg(points: Sequence[tuple[str, Estimate, Estimate]], title: str, uni
         spread = f'stroke="{colour}" stroke-opacity="0.45"'
         title_text = f"{name}: p99 {show(p.value, 's')}, {c.value:.3g} {unit} a million"
         body += [
-            f'<line x1="{x.at(p.low):.1f}" y1="{py:.1f}" x2="{x.at(p.high):.1f}" y2="{py:.1f}" {spread}/>',
-            f'<line x1="{px:.1f}" y1="{y.at(c.low):.1f}" x2="{px:.1f}" y2="{y.at(c.high):.1f}" {spread}/>',
-            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" {dot}><title>{escape(title_text)}</title></circle>',
+            (
+                f'<line x1="{x.at(p.low):.1f}" y1="{py:.1f}" x2="{x.at(p.high):.1f}" y2="{py:.1f}"'
+                f" {spread}/>"
+            ),
+            (
+                f'<line x1="{px:.1f}" y1="{y.at(c.low):.1f}" x2="{px:.1f}" y2="{y.at(c.high):.1f}"'
+                f" {spread}/>"
+            ),
+            (
+                f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5"'
+                f" {dot}><title>{escape(title_text)}</title></circle>"
+            ),
             _rect(580, 48 + 20 * i, 10, 10, dot),
             _text(596, 57 + 20 * i, name),
         ]
-    body.append(_text(315, 364, "p99; filled: no other is better in both; lines: intervals", "middle"))
+    body.append(
+        _text(315, 364, "p99; filled: no other is better in both; lines: intervals", "middle")
+    )
     return _svg(720, 372, body, title)
 
 
@@ -214,17 +313,26 @@ def cdf_svg(series: Mapping[str, tuple[Sequence[float], float | None]], title: s
     x = _Log(min(values), max(values), 60, 600)
     body = [_text(60, 20, title, more='font-weight="600"')]
     for t in x.ticks():
-        body += [_line(x.at(10.0**t), 40, x.at(10.0**t), 300), _text(x.at(10.0**t), 316, show(10.0**t, "s", 1), "middle")]
+        body += [
+            _line(x.at(10.0**t), 40, x.at(10.0**t), 300),
+            _text(x.at(10.0**t), 316, show(10.0**t, "s", 1), "middle"),
+        ]
     for share in (0.0, 0.25, 0.5, 0.75, 0.99):
         y = 300 - 260 * share
         body += [_line(60, y, 600, y), _text(54, y + 4, f"{share:.0%}", "end")]
     for i, (name, (times, slo)) in enumerate(series.items()):
         colour = _SERIES[i % len(_SERIES)]
         at = [min(len(times) - 1, round(k / 200 * (len(times) - 1))) for k in range(201)]
-        path = " ".join(f"{x.at(max(times[k], 10.0**x.low)):.1f},{300 - 260 * (k + 1) / len(times):.1f}" for k in dict.fromkeys(at))
+        path = " ".join(
+            f"{x.at(max(times[k], 10.0**x.low)):.1f},{300 - 260 * (k + 1) / len(times):.1f}"
+            for k in dict.fromkeys(at)
+        )
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         if slo:
-            body.append(f'<line x1="{x.at(slo):.1f}" y1="40" x2="{x.at(slo):.1f}" y2="300" stroke="{colour}" stroke-dasharray="4 3"/>')
+            body.append(
+                f'<line x1="{x.at(slo):.1f}" y1="40" x2="{x.at(slo):.1f}" y2="300"'
+                f' stroke="{colour}" stroke-dasharray="4 3"/>'
+            )
         body += [_rect(615, 44 + 20 * i, 10, 10, f'fill="{colour}"'), _text(631, 53 + 20 * i, name)]
     return _svg(760, 324, body, title)
 
@@ -234,11 +342,17 @@ def timeline_svg(series: Mapping[str, Sequence[float]], end_s: float, title: str
     top = max((v for values in series.values() for v in values), default=0.0) or 1.0
     body = [_text(60, 20, title, more='font-weight="600"')]
     for part in (0.0, 0.5, 1.0):
-        body += [_line(60, 240 - 200 * part, 600, 240 - 200 * part), _text(54, 244 - 200 * part, f"{top * part:.3g}", "end")]
+        body += [
+            _line(60, 240 - 200 * part, 600, 240 - 200 * part),
+            _text(54, 244 - 200 * part, f"{top * part:.3g}", "end"),
+        ]
         body.append(_text(60 + 540 * part, 256, show(end_s * part, "s", 2), "middle"))
     for i, (name, values) in enumerate(series.items()):
         colour = _SERIES[i % len(_SERIES)]
-        path = " ".join(f"{60 + 540 * (k + 0.5) / len(values):.1f},{240 - 200 * v / top:.1f}" for k, v in enumerate(values))
+        path = " ".join(
+            f"{60 + 540 * (k + 0.5) / len(values):.1f},{240 - 200 * v / top:.1f}"
+            for k, v in enumerate(values)
+        )
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.2"/>')
         body += [_rect(615, 44 + 20 * i, 10, 10, f'fill="{colour}"'), _text(631, 53 + 20 * i, name)]
     return _svg(760, 264, body, title)

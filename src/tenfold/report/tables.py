@@ -25,7 +25,9 @@ _BOX = box.SIMPLE_HEAD
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:
     table = Table(box=_BOX, pad_edge=False)
     for c in columns:
-        table.add_column(c, justify="right" if c in right else "left", no_wrap=c in ("chip", "dtype", "name"))
+        table.add_column(
+            c, justify="right" if c in right else "left", no_wrap=c in ("chip", "dtype", "name")
+        )
     return table
 
 
@@ -40,19 +42,39 @@ def _spread(e: Estimate, unit: str) -> str:
 
 
 def chips_table(chips: Sequence[Chip]) -> Table:
-    table = _table("name", "organisation", "year", "best peak", "memory", "bandwidth", "on chip", "TDP", "model")
+    table = _table(
+        "name",
+        "organisation",
+        "year",
+        "best peak",
+        "memory",
+        "bandwidth",
+        "on chip",
+        "TDP",
+        "model",
+    )
     for c in chips:
         best = max(c.peak_flops.items(), key=lambda kv: kv[1]) if c.peak_flops else None
         table.add_row(
             c.name,
             c.organisation,
             str(c.year or ""),
-            f"{show(best[1], 'FLOP/s' if not best[0].value.startswith('int') else 'OP/s')} {best[0].value}" if best else "",
+            (
+                f"{show(best[1], 'FLOP/s' if not best[0].value.startswith('int') else 'OP/s')}"
+                f" {best[0].value}"
+                if best
+                else ""
+            ),
             show(c.memory_bytes, "B") if c.memory_bytes else "",
             show(c.memory_bytes_per_s, "B/s") if c.memory_bytes_per_s else "",
             show(c.sram_bytes, "B") if c.sram_bytes else "",
             f"{c.tdp_w:g} W" if c.tdp_w else "",
-            {"systolic": "systolic array", "gpu": "tiles and waves", "host": "processor", "listed": "listed only"}[c.kind],
+            {
+                "systolic": "systolic array",
+                "gpu": "tiles and waves",
+                "host": "processor",
+                "listed": "listed only",
+            }[c.kind],
         )
     return table
 
@@ -61,13 +83,17 @@ def chip_table(chip: Chip) -> Table:
     """Every figure of one chip with its status and source."""
     table = _table("figure", "value (SI)", "status", "source", "note")
     for path, q in chip.figures.items():
-        spread = f"{q.value:.6g}" if q.low == q.high else f"{q.value:.6g} ({q.low:.4g}-{q.high:.4g})"
+        spread = (
+            f"{q.value:.6g}" if q.low == q.high else f"{q.value:.6g} ({q.low:.4g}-{q.high:.4g})"
+        )
         table.add_row(path, spread, q.status, q.source, q.note)
     return table
 
 
 def profile_table(profiles: Sequence[Profile], *, money: bool) -> Table:
-    """One line a run: time, bound, utilisation, energy and, with ``money``, $ and gCO2e per million items."""
+    """One line a run: time, bound, utilisation, energy and, with ``money``, $ and gCO2e per million
+    items.
+    """
     table = _table("chip", "dtype", "batch", "time", "bound", "of peak", "energy/item", "power")
     if money:
         table.add_column("$ per million", justify="right")
@@ -85,7 +111,11 @@ def profile_table(profiles: Sequence[Profile], *, money: bool) -> Table:
             f"{run.power_w:.0f} W",
         ]
         if money:
-            row.append(f"{p.rent.usd.value:.2f} ({p.rent.usd.low:.2f}-{p.rent.usd.high:.2f})" if p.rent else "not rented out")
+            row.append(
+                f"{p.rent.usd.value:.2f} ({p.rent.usd.low:.2f}-{p.rent.usd.high:.2f})"
+                if p.rent
+                else "not rented out"
+            )
             grams = p.footprint.kgco2e * 1e3 if p.footprint else None
             row.append(f"{grams.value:.3g} ({grams.low:.2g}-{grams.high:.2g})" if grams else "")
         table.add_row(*row)
@@ -99,9 +129,14 @@ def kernel_table(p: Profile, most: int) -> Table:
     for k in sorted(p.run.kernels, key=lambda k: -k.time_s * k.kernel.repeat)[:most]:
         seconds = k.time_s * k.kernel.repeat
         table.add_row(
-            k.kernel.name[-44:], "+".join(k.kernel.ops), show(seconds, "s"), f"{seconds / (total or 1):.1%}", k.bound,
-            show(k.kernel.flops * k.kernel.repeat, ""), show(k.kernel.traffic.total * k.kernel.repeat, "B"),
-        )  # fmt: skip
+            k.kernel.name[-44:],
+            "+".join(k.kernel.ops),
+            show(seconds, "s"),
+            f"{seconds / (total or 1):.1%}",
+            k.bound,
+            show(k.kernel.flops * k.kernel.repeat, ""),
+            show(k.kernel.traffic.total * k.kernel.repeat, "B"),
+        )
     return table
 
 
@@ -109,8 +144,14 @@ def where_table(p: Profile) -> Table:
     """Where the time and the joules go."""
     table = _table("time on the matrix unit", "share", "energy", "share ")
     c = p.run.counters
-    times = [("multiplying", c.active), ("waiting for weights", c.weight_stall), ("shifting weights in", c.weight_shift),
-             ("waiting for activations", c.memory_stall), ("vector unit", c.vector), ("launch and idle", c.idle)]  # fmt: skip
+    times = [
+        ("multiplying", c.active),
+        ("waiting for weights", c.weight_stall),
+        ("shifting weights in", c.weight_shift),
+        ("waiting for activations", c.memory_stall),
+        ("vector unit", c.vector),
+        ("launch and idle", c.idle),
+    ]
     joules = p.run.energy_j.value or 1.0
     energies = [(e.what, e.energy_j.value / joules) for e in p.run.energy]
     for i in range(max(len(times), len(energies))):
@@ -123,36 +164,71 @@ def where_table(p: Profile) -> Table:
 def models_table(documents: Sequence[Mapping[str, Any]]) -> Table:
     """The zoo: what it counts beside what was published."""
     table = _table(
-        "name", "family", "parameters", "published", "active", "FLOP per item", "source", right=("parameters", "published", "active")
+        "name",
+        "family",
+        "parameters",
+        "published",
+        "active",
+        "FLOP per item",
+        "source",
+        right=("parameters", "published", "active"),
     )
     for d in documents:
         published, active = d.get("published_parameters"), d["active_parameters"]
         table.add_row(
-            d["name"], d["family"], show(d["parameters"], ""), show(published, "") if published else "",
-            show(active, "") if active != d["parameters"] else "", show(d["flops_per_item"], ""), d["source"],
-        )  # fmt: skip
+            d["name"],
+            d["family"],
+            show(d["parameters"], ""),
+            show(published, "") if published else "",
+            show(active, "") if active != d["parameters"] else "",
+            show(d["flops_per_item"], ""),
+            d["source"],
+        )
     return table
 
 
 def advice_text(relaxed: Sequence[Relaxed], advice: Sequence[Advice]) -> Text:
     """Two lines: what the time hangs on, and what would take some of it off."""
-    held = ", ".join(f"{r.unit} {r.gain:.0%}" for r in relaxed if r.gain >= 0.005) or "nothing in particular"
+    held = (
+        ", ".join(f"{r.unit} {r.gain:.0%}" for r in relaxed if r.gain >= 0.005)
+        or "nothing in particular"
+    )
     text = Text("If one unit took no time, the run would be shorter by: ", style="bold")
     text.append(held + ".\n", style="default")
     text.append("Advice: ", style="bold")
-    tips = [f"{a.do} takes {a.gain:.0%} off the time of an item" + (f" ({a.mind})" if a.mind else "") for a in advice]
-    text.append("; ".join(tips) + "." if tips else "nothing tried saves 3 % or more.", style="default")
+    tips = [
+        f"{a.do} takes {a.gain:.0%} off the time of an item" + (f" ({a.mind})" if a.mind else "")
+        for a in advice
+    ]
+    text.append(
+        "; ".join(tips) + "." if tips else "nothing tried saves 3 % or more.", style="default"
+    )
     return text
 
 
 def quality_table(checked: Sequence[tuple[Profile, Quality]]) -> Table:
     """What each precision does to the results, on the same inputs."""
-    table = _table("quality", "cosine", "SQNR", "same top-1", "the op that hurts most", "its SQNR", "of the FLOP", "on")
+    table = _table(
+        "quality",
+        "cosine",
+        "SQNR",
+        "same top-1",
+        "the op that hurts most",
+        "its SQNR",
+        "of the FLOP",
+        "on",
+    )
     for _, q in checked:
         table.add_row(
-            q.scheme, f"{q.cosine:.6f}", f"{q.sqnr_db:.1f} dB", f"{q.top1:.1%}", q.worst[-44:], f"{q.worst_sqnr_db:.1f} dB",
-            f"{q.covered:.0%}", q.inputs,
-        )  # fmt: skip
+            q.scheme,
+            f"{q.cosine:.6f}",
+            f"{q.sqnr_db:.1f} dB",
+            f"{q.top1:.1%}",
+            q.worst[-44:],
+            f"{q.worst_sqnr_db:.1f} dB",
+            f"{q.covered:.0%}",
+            q.inputs,
+        )
     return table
 
 
@@ -169,16 +245,27 @@ def group_table(program: Program) -> Table:
     table = _table("kernel", "ops", "why")
     for g in program.groups:
         shown = list(dict.fromkeys(w for w in g.reasons if w != "a view"))
-        table.add_row(g.name[-44:], "+".join(op.kind for op, w in zip(g.ops, g.reasons, strict=True) if w != "a view"), "; ".join(shown))
+        table.add_row(
+            g.name[-44:],
+            "+".join(op.kind for op, w in zip(g.ops, g.reasons, strict=True) if w != "a view"),
+            "; ".join(shown),
+        )
     return table
 
 
 def memory_table(program: Program) -> Table:
     """What lives in the large on-chip memory, and what of activations goes off chip."""
-    table = _table("buffer", "where", "bytes", "offset", "kernels", "why", right=("bytes", "offset"))
-    for level, buffers in ((program.memory.level, program.memory.near), ("off chip", program.memory.far)):
+    table = _table(
+        "buffer", "where", "bytes", "offset", "kernels", "why", right=("bytes", "offset")
+    )
+    for level, buffers in (
+        (program.memory.level, program.memory.near),
+        ("off chip", program.memory.far),
+    ):
         for b in sorted(buffers, key=lambda b: (b.first, b.offset)):
-            table.add_row(b.name[-44:], level, f"{b.bytes:,}", f"{b.offset:,}", f"{b.first}-{b.last}", b.why)
+            table.add_row(
+                b.name[-44:], level, f"{b.bytes:,}", f"{b.offset:,}", f"{b.first}-{b.last}", b.why
+            )
     return table
 
 
@@ -212,7 +299,9 @@ def envelope_table(e: Envelope) -> Table:
 
 
 def lessons_table(rows: Sequence[Lesson]) -> Table:
-    table = _table("lesson", "claim", "published", "ours", "error", "still missing", right=("ours", "error"))
+    table = _table(
+        "lesson", "claim", "published", "ours", "error", "still missing", right=("ours", "error")
+    )
     for r in rows:
         table.add_row(
             r.id,

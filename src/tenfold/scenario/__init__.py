@@ -1,7 +1,17 @@
-"""Scenarios: tenants, models and arrivals on one chip, from a file to what they come to under a policy."""
+"""Scenarios: tenants, models and arrivals on one chip, from a file to what they come to under a
+policy.
+"""
 
 from tenfold.scenario.read import POLICIES, Closed, PolicySpec, Scenario, read_scenario
-from tenfold.scenario.run import PCIE3_X16_BYTES_PER_S, Ready, energy_j, policy_of, ready, run, source_of
+from tenfold.scenario.run import (
+    PCIE3_X16_BYTES_PER_S,
+    Ready,
+    energy_j,
+    policy_of,
+    ready,
+    run,
+    source_of,
+)
 from tenfold.scenario.service import LARGEST_BATCH, Models, Service, batches, served, service
 from tenfold.scenario.tune import SHIPPED, Score, grid, score_of, shipped, tuned
 

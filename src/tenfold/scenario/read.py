@@ -11,7 +11,16 @@ import msgspec
 
 from tenfold import units
 from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
-from tenfold.serving import Diurnal, Gamma, OnOff, Poisson, ServerSchedule, Trace, Version, read_trace
+from tenfold.serving import (
+    Diurnal,
+    Gamma,
+    OnOff,
+    Poisson,
+    ServerSchedule,
+    Trace,
+    Version,
+    read_trace,
+)
 from tenfold.serving.arrivals import Arrivals
 from tenfold.serving.versions import check_shares
 
@@ -183,8 +192,8 @@ class Scenario:
 def read_scenario(path: Path) -> Scenario:
     """The scenario of a TOML file.
 
-    Raises DataFileError for an unknown field, a wrong type or unit; InputError for names that do not meet, duplicates, or values
-    that cannot be.
+    Raises DataFileError for an unknown field, a wrong type or unit; InputError for names that do
+    not meet, duplicates, or values that cannot be.
     """
     try:
         file = msgspec.toml.decode(path.read_bytes(), type=_File)
@@ -215,37 +224,60 @@ def _scenario(file: _File, folder: Path) -> Scenario:
     for name, versions in routes.items():
         check_shares(name, versions)
     if file.seed < 0 or file.workers < 1:
-        raise InputError(f"a seed is 0 or more and workers at least 1, got {file.seed} and {file.workers}")
+        raise InputError(
+            f"a seed is 0 or more and workers at least 1, got {file.seed} and {file.workers}"
+        )
     models = tuple(_model(m) for m in file.model)
     duration, warm_up = units.parse(file.duration, "time_s"), units.parse(file.warm_up, "time_s")
     if not 0 <= warm_up < duration:
-        raise InputError(f"a scenario lasts longer than its warm-up, got {file.duration} and {file.warm_up}")
+        raise InputError(
+            f"a scenario lasts longer than its warm-up, got {file.duration} and {file.warm_up}"
+        )
     tenants = tuple(_tenant(t, {*names, *routes}, folder) for t in file.tenant)
     for t in tenants:
         _check_amount(t, duration)
     return Scenario(
-        file.name, duration, warm_up, file.seed, file.chip, units.parse(file.memory, "bytes") if file.memory else None, file.workers,
-        models, tenants, {n: tuple(v) for n, v in routes.items()},
-        _policy(file.policy), file.note,
-    )  # fmt: skip
+        file.name,
+        duration,
+        warm_up,
+        file.seed,
+        file.chip,
+        units.parse(file.memory, "bytes") if file.memory else None,
+        file.workers,
+        models,
+        tenants,
+        {n: tuple(v) for n, v in routes.items()},
+        _policy(file.policy),
+        file.note,
+    )
 
 
 def _check_amount(t: TenantSpec, duration_s: float) -> None:
-    """Raises InputError for more requests than a simulation holds, or a trace of which none comes before the end."""
+    """Raises InputError for more requests than a simulation holds, or a trace of which none comes
+    before the end.
+    """
     for s in t.streams:
         if isinstance(s.arrivals, Closed):
             continue
         if s.arrivals.rate_per_s * duration_s > MOST_REQUESTS:
             rate = f"{s.arrivals.rate_per_s:.3g} a second for {duration_s:g} s"
-            raise InputError(f"tenant '{t.name}': {rate} are more than the {MOST_REQUESTS:,} requests that a run may have")
+            raise InputError(
+                f"tenant '{t.name}': {rate} are more than the {MOST_REQUESTS:,} requests that a run"
+                " may have"
+            )
         if isinstance(s.arrivals, Trace) and s.arrivals.recorded_s[0] >= duration_s:
-            raise InputError(f"tenant '{t.name}': its trace begins after the end of the scenario at {duration_s:g} s")
+            raise InputError(
+                f"tenant '{t.name}': its trace begins after the end of the scenario at"
+                f" {duration_s:g} s"
+            )
 
 
 def _distinct(what: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{what} '{name}' is there {names.count(name)} times: names must differ")
+            raise InputError(
+                f"{what} '{name}' is there {names.count(name)} times: names must differ"
+            )
 
 
 def _model(m: _Model) -> ModelSpec:
@@ -253,17 +285,27 @@ def _model(m: _Model) -> ModelSpec:
         raise InputError(f"model '{m.name}' needs either a network or times by batch")
     if m.largest < 1 or not 0 <= m.spread < 100:
         raise InputError(
-            f"model '{m.name}' needs a largest batch of at least 1 and a spread of 0 or more, got {m.largest} and {m.spread:g}"
+            f"model '{m.name}' needs a largest batch of at least 1 and a spread of 0 or more, got"
+            f" {m.largest} and {m.spread:g}"
         )
     times = {}
     for batch, time in m.times.items():
         if not batch.isdecimal() or int(batch) < 1:
-            raise InputError(f"model '{m.name}': times are by batch, a whole number of at least 1, got '{batch}'")
+            raise InputError(
+                f"model '{m.name}': times are by batch, a whole number of at least 1, got '{batch}'"
+            )
         times[int(batch)] = units.parse(time, "time_s")
     return ModelSpec(
-        m.name, m.network, m.seq, m.dtype, m.largest, times, _not_negative(m, "weights", "bytes"),
-        _not_negative(m, "load", "time_s"), m.spread,
-    )  # fmt: skip
+        m.name,
+        m.network,
+        m.seq,
+        m.dtype,
+        m.largest,
+        times,
+        _not_negative(m, "weights", "bytes"),
+        _not_negative(m, "load", "time_s"),
+        m.spread,
+    )
 
 
 def _not_negative(m: _Model, field: str, dimension: str) -> float | None:
@@ -276,7 +318,9 @@ def _not_negative(m: _Model, field: str, dimension: str) -> float | None:
 
 def _tenant(t: _Tenant, models: set[str], folder: Path) -> TenantSpec:
     if not t.stream:
-        raise InputError(f"tenant '{t.name}' sends nothing: it needs at least one [[tenant.stream]]")
+        raise InputError(
+            f"tenant '{t.name}' sends nothing: it needs at least one [[tenant.stream]]"
+        )
     if not 0 < t.weight < float("inf"):
         raise InputError(f"tenant '{t.name}' needs a weight above 0 and finite, got {t.weight:g}")
     streams = []
@@ -312,20 +356,34 @@ def _arrivals(a: _Arrivals, folder: Path) -> Arrivals | Closed:
     if a.kind == "loadgen-server":
         return ServerSchedule(rate, a.seed)
     if not a.on or not a.off:
-        raise InputError("on-off arrivals need how long they are 'on' and 'off', such as on = \"1 s\", off = \"3 s\"")
-    return OnOff(rate, units.parse(a.off_rate, "rate_per_s"), units.parse(a.on, "time_s"), units.parse(a.off, "time_s"))
+        raise InputError(
+            "on-off arrivals need how long they are 'on' and 'off', such as on = \"1 s\", off ="
+            ' "3 s"'
+        )
+    return OnOff(
+        rate,
+        units.parse(a.off_rate, "rate_per_s"),
+        units.parse(a.on, "time_s"),
+        units.parse(a.off, "time_s"),
+    )
 
 
 def _trace(path: Path) -> Trace:
     try:
         return read_trace(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the trace {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+        raise InputError(
+            f"cannot read the trace {path}: {getattr(error, 'strerror', None) or 'not text'}"
+        ) from error
 
 
 def _policy(p: _Policy) -> PolicySpec:
     if p.kind not in POLICIES:
         raise UnknownName("policy", p.kind, POLICIES)
     if p.queue is not None and p.queue < 1:
-        raise InputError(f"a queue holds at least one, got {p.queue}: leave it out for one without a bound")
-    return PolicySpec(p.kind, p.batch, units.parse(p.delay, "time_s"), p.queue, p.step, p.backoff, p.margin)
+        raise InputError(
+            f"a queue holds at least one, got {p.queue}: leave it out for one without a bound"
+        )
+    return PolicySpec(
+        p.kind, p.batch, units.parse(p.delay, "time_s"), p.queue, p.step, p.backoff, p.margin
+    )

@@ -47,7 +47,9 @@ ENDLESS = 10_000_000  # requests of a closed loop that only the clock ends
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A scenario with the times, and for networks the joules, of its models by batch: what every policy is given alike."""
+    """A scenario with the times, and for networks the joules, of its models by batch: what every
+    policy is given alike.
+    """
 
     scenario: Scenario
     chip: Chip | None
@@ -65,7 +67,8 @@ class Ready:
 def ready(scenario: Scenario) -> Ready:
     """``scenario`` with the times of its networks on its chip.
 
-    Raises UnknownName for a chip or network, DoesNotFit, and InputError where an SLO is below what one item takes.
+    Raises UnknownName for a chip or network, DoesNotFit, and InputError where an SLO is below what
+    one item takes.
     """
     record = chip_named(scenario.chip) if scenario.chip else None
     times: dict[str, Mapping[int, float]] = {}
@@ -77,19 +80,32 @@ def ready(scenario: Scenario) -> Ready:
             times[m.name] = m.times_s
         else:
             if record is None:
-                raise InputError(f"{scenario.name}: model '{m.name}' names a network, which needs a chip = '…' to run on")
-            found = service(Models(load(m.network), Sizes(1, m.seq)), record, m.dtype, within_s=NEVER, sizes=batches(m.largest))
+                raise InputError(
+                    f"{scenario.name}: model '{m.name}' names a network, which needs a chip = '…'"
+                    " to run on"
+                )
+            found = service(
+                Models(load(m.network), Sizes(1, m.seq)),
+                record,
+                m.dtype,
+                within_s=NEVER,
+                sizes=batches(m.largest),
+            )
             times[m.name] = {b: t.value for b, t in found.times_s.items()}
             energy[m.name] = {b: e.value for b, e in found.energy_j.items()}
             size = found.weight_bytes if size is None else size
         weights[m.name] = _weights(m, size or 0.0, record)
-    memory = scenario.memory_bytes or (record.memory_bytes if record and record.memory_bytes else NEVER)
+    memory = scenario.memory_bytes or (
+        record.memory_bytes if record and record.memory_bytes else NEVER
+    )
     _check_slos(scenario, times)
     return Ready(scenario, record, times, weights, memory, energy)
 
 
 def _weights(m: ModelSpec, size: float, record: Chip | None) -> Weights:
-    """Bringing weights in takes the link to the host: the chip's where published, else PCIe 3 x16."""
+    """Bringing weights in takes the link to the host: the chip's where published, else PCIe 3
+    x16.
+    """
     link = record.figures.get("host.bandwidth") if record else None
     rate = link.value if link else PCIE3_X16_BYTES_PER_S
     return Weights(size, m.load_s if m.load_s is not None else size / rate)
@@ -98,12 +114,15 @@ def _weights(m: ModelSpec, size: float, record: Chip | None) -> Weights:
 def _check_slos(scenario: Scenario, times: Mapping[str, Mapping[int, float]]) -> None:
     for t in scenario.tenants:
         for s in t.streams:
-            for name in [v.model for v in scenario.routes.get(s.model, ()) if not v.shadow] or [s.model]:
+            for name in [v.model for v in scenario.routes.get(s.model, ()) if not v.shadow] or [
+                s.model
+            ]:
                 least = min(times[name].values())
                 if least > s.slo_s:
                     raise InputError(
-                        f"tenant '{t.name}' asks for {s.slo_s * 1e3:.4g} ms of '{name}', whose smallest batch takes {least * 1e3:.4g} ms: "
-                        f"the least possible SLO is {least * 1e3:.4g} ms"
+                        f"tenant '{t.name}' asks for {s.slo_s * 1e3:.4g} ms of '{name}', whose"
+                        f" smallest batch takes {least * 1e3:.4g} ms: the least possible SLO is"
+                        f" {least * 1e3:.4g} ms"
                     )
 
 
@@ -135,28 +154,46 @@ def source_of(scenario: Scenario) -> Source:
             number += 1
             stream = Stream(t.name, s.model, s.slo_s, s.priority)
             if isinstance(s.arrivals, Closed):
-                closed.append(ClosedLoop(stream, s.arrivals.clients, s.arrivals.think_s, ENDLESS, rng))
+                closed.append(
+                    ClosedLoop(stream, s.arrivals.clients, s.arrivals.think_s, ENDLESS, rng)
+                )
             else:
                 open_streams.append((stream, s.arrivals.times_s(scenario.duration_s, rng)))
     return Merged([Open(open_streams), *closed]) if closed else Open(open_streams)
 
 
 def run(
-    given: Ready, spec: PolicySpec | None = None, *, observer: Observer | None = None, listener: Listener | None = None
+    given: Ready,
+    spec: PolicySpec | None = None,
+    *,
+    observer: Observer | None = None,
+    listener: Listener | None = None,
 ) -> tuple[Log, Result]:
-    """The scenario under a policy (default: its own): everything that happened, and what it came to."""
+    """The scenario under a policy (default: its own): everything that happened, and what it came
+    to.
+    """
     scenario = given.scenario
     policy = policy_of(given, spec or scenario.policy)
     variation = {m.name: m.spread for m in scenario.models}
     service_time = Spread({n: curve(t) for n, t in given.times_s.items()}, variation, scenario.seed)
     closed = any(isinstance(s.arrivals, Closed) for t in scenario.tenants for s in t.streams)
     until = scenario.duration_s if closed else NEVER
-    log = simulate(policy, source_of(scenario), service_time, workers=scenario.workers, until_s=until, observer=observer, listener=listener)
+    log = simulate(
+        policy,
+        source_of(scenario),
+        service_time,
+        workers=scenario.workers,
+        until_s=until,
+        observer=observer,
+        listener=listener,
+    )
     return log, result_of(log, scenario.duration_s, scenario.warm_up_s)
 
 
 def energy_j(given: Ready, log: Log, span_s: float) -> float | None:
-    """Joules of the chip over a run: its batches, and idle power between them; None where a model's times were given without a chip."""
+    """Joules of the chip over a run: its batches, and idle power between them; None where a model's
+    times were given without a chip.
+    """
     if given.chip is None or set(given.energy_j) != set(given.times_s):
         return None
     joules = {n: curve(e) for n, e in given.energy_j.items()}

@@ -18,7 +18,9 @@ LARGEST_BATCH = 1024
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A model on a chip by batch: time and energy of one pass, bytes of its weights, and why no larger batch is in it."""
+    """A model on a chip by batch: time and energy of one pass, bytes of its weights, and why no
+    larger batch is in it.
+    """
 
     chip: Chip
     runs: Mapping[int, Run]
@@ -51,8 +53,10 @@ class Service:
 
 
 def served(chip: Chip, batch: int, time_s: Estimate) -> Estimate:
-    """A pass on an accelerator with what its host takes, which calls the chip itself: a share of the time, and a while for each request,
-    up to the most that was ever seen. A processor is its own host, and measured so."""
+    """A pass on an accelerator with what its host takes, which calls the chip itself: a share of
+    the time, and a while for each request, up to the most that was ever seen. A processor is its
+    own host, and measured so.
+    """
     if chip.kind == "host":
         return time_s
     busy, each, most = dispatch("busy"), dispatch("item"), dispatch("most")
@@ -84,7 +88,9 @@ class Models:
         self._runs: dict[tuple[Chip, str | None, int], Run] = {}
 
     def run(self, chip: Chip, dtype: str | None, batch: int) -> Run:
-        """The batch on ``chip``, compiled once. Raises DoesNotFit, UnsupportedDType, MissingFigure, ModelError."""
+        """The batch on ``chip``, compiled once. Raises DoesNotFit, UnsupportedDType, MissingFigure,
+        ModelError.
+        """
         key = chip, dtype, batch
         if key not in self._runs:
             self._runs[key] = profile_bound(self.at(batch), chip, dtype=dtype).run
@@ -93,12 +99,17 @@ class Models:
     def at(self, batch: int) -> Bound:
         if batch not in self._bound:
             s = self.sizes
-            self._bound[batch] = prepare(self.graph, Sizes(batch, s.seq, s.height, s.width, s.named))
+            self._bound[batch] = prepare(
+                self.graph, Sizes(batch, s.seq, s.height, s.width, s.named)
+            )
         return self._bound[batch]
 
 
-def service(models: Models, chip: Chip, dtype: str | None, *, within_s: float, sizes: Iterable[int]) -> Service:
-    """The model at each batch of ``sizes`` in turn, up to the first that takes longer than ``within_s`` or does not fit.
+def service(
+    models: Models, chip: Chip, dtype: str | None, *, within_s: float, sizes: Iterable[int]
+) -> Service:
+    """The model at each batch of ``sizes`` in turn, up to the first that takes longer than
+    ``within_s`` or does not fit.
 
     Raises what a batch of one raises: DoesNotFit, UnsupportedDType, MissingFigure, ModelError.
     """

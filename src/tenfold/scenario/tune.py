@@ -1,4 +1,6 @@
-"""Every baseline with its knobs tuned by grid search, scenario by scenario: what the policy without knobs must beat."""
+"""Every baseline with its knobs tuned by grid search, scenario by scenario: what the policy without
+knobs must beat.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ def shipped(name: str) -> Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a policy came to: answers within their SLO a second, whether every tenant's p99 held, and the worst share in time of a
-    tenant that is not greedy."""
+    """What a policy came to: answers within their SLO a second, whether every tenant's p99 held,
+    and the worst share in time of a tenant that is not greedy.
+    """
 
     spec: PolicySpec
     result: Result
@@ -40,11 +43,19 @@ def score_of(given: Ready, spec: PolicySpec) -> Score:
     _, result = run(given, spec)
     greedy = {t.name for t in given.scenario.tenants if t.greedy}
     shares = [t.in_time / t.offered for t in result.tenants if t.name not in greedy and t.offered]
-    return Score(spec, result, result.total.goodput_per_s, all(t.holds for t in result.tenants), min(shares, default=1.0))
+    return Score(
+        spec,
+        result,
+        result.total.goodput_per_s,
+        all(t.holds for t in result.tenants),
+        min(shares, default=1.0),
+    )
 
 
 def grid(given: Ready, kind: str) -> list[PolicySpec]:
-    """All settings of a baseline's knobs that are tried: batches by powers of two, delays by shares of the strictest SLO."""
+    """All settings of a baseline's knobs that are tried: batches by powers of two, delays by shares
+    of the strictest SLO.
+    """
     largest = max(max(t) for t in given.times_s.values())
     slo = min(s.slo_s for t in given.scenario.tenants for s in t.streams)
     sizes = [b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if b <= largest]
@@ -52,13 +63,23 @@ def grid(given: Ready, kind: str) -> list[PolicySpec]:
         return [PolicySpec(kind, batch=b) for b in sizes]
     if kind == "delay":
         delays = [slo * s for s in (0.0, 0.05, 0.2)]
-        return [PolicySpec(kind, batch=b, delay_s=d, queue=q) for b, d in itertools.product(sizes, delays) for q in (None, 2 * b)]
+        return [
+            PolicySpec(kind, batch=b, delay_s=d, queue=q)
+            for b, d in itertools.product(sizes, delays)
+            for q in (None, 2 * b)
+        ]
     if kind == "aimd":
-        return [PolicySpec(kind, step=s, backoff=b) for s, b in itertools.product((1, 2, 4), (0.5, 0.9))]
-    return [PolicySpec(kind, batch=b, margin=m) for b, m in itertools.product(sizes, (1.0, 1.25, 2.0))]
+        return [
+            PolicySpec(kind, step=s, backoff=b) for s, b in itertools.product((1, 2, 4), (0.5, 0.9))
+        ]
+    return [
+        PolicySpec(kind, batch=b, margin=m) for b, m in itertools.product(sizes, (1.0, 1.25, 2.0))
+    ]
 
 
-def tuned(given: Ready, kind: str, advance: Callable[[], None] = lambda: None) -> tuple[Score, Sequence[Score]]:
+def tuned(
+    given: Ready, kind: str, advance: Callable[[], None] = lambda: None
+) -> tuple[Score, Sequence[Score]]:
     """The setting with the most goodput of a baseline, and all that were tried."""
     scores = []
     for spec in grid(given, kind):

@@ -1,4 +1,6 @@
-"""Serving under a p99: policies that decide, arrivals, and the driver with the simulated clock (lessons 4 and 5)."""
+"""Serving under a p99: policies that decide, arrivals, and the driver with the simulated clock
+(lessons 4 and 5).
+"""
 
 from tenfold.serving.arrivals import (
     ClosedLoop,
@@ -14,7 +16,13 @@ from tenfold.serving.arrivals import (
 )
 from tenfold.serving.baselines import Aimd, Clockwork, FixedBatch, MaxDelay
 from tenfold.serving.latency import Known, Latency, Learned, curve
-from tenfold.serving.loadgen import OneByOne, ServerSchedule, Verdict, queries_needed, server_verdict
+from tenfold.serving.loadgen import (
+    OneByOne,
+    ServerSchedule,
+    Verdict,
+    queries_needed,
+    server_verdict,
+)
 from tenfold.serving.policy import Served, SloPolicy
 from tenfold.serving.record import Decision, Policy, Refusal, Request, Start, Why, explain
 from tenfold.serving.residency import Residency, Weights

@@ -1,4 +1,6 @@
-"""When requests come: open arrivals as arrays of times, closed loops as sources that listen to the answers."""
+"""When requests come: open arrivals as arrays of times, closed loops as sources that listen to the
+answers.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,16 @@ class Poisson:
         _positive("rate", self.rate_per_s)
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> Times:
-        return _renewal(lambda n: rng.exponential(1 / self.rate_per_s, n), self.rate_per_s, duration_s)
+        return _renewal(
+            lambda n: rng.exponential(1 / self.rate_per_s, n), self.rate_per_s, duration_s
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Gamma:
-    """Gaps of a Gamma distribution with coefficient of variation ``cv``: 1 is Poisson, above it bursts, below it regular."""
+    """Gaps of a Gamma distribution with coefficient of variation ``cv``: 1 is Poisson, above it
+    bursts, below it regular.
+    """
 
     rate_per_s: float
     cv: float
@@ -62,7 +68,11 @@ class Gamma:
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> Times:
         shape = 1 / self.cv**2
-        return _renewal(lambda n: rng.gamma(shape, 1 / (self.rate_per_s * shape), n), self.rate_per_s, duration_s)
+        return _renewal(
+            lambda n: rng.gamma(shape, 1 / (self.rate_per_s * shape), n),
+            self.rate_per_s,
+            duration_s,
+        )
 
 
 def _renewal(gaps: Callable[[int], Times], rate_per_s: float, duration_s: float) -> Times:
@@ -79,7 +89,9 @@ def _renewal(gaps: Callable[[int], Times], rate_per_s: float, duration_s: float)
 
 @dataclass(frozen=True, slots=True)
 class OnOff:
-    """Poisson at ``on_rate_per_s`` for exponential times of mean ``on_s``, then at ``off_rate_per_s`` for ``off_s``, and again."""
+    """Poisson at ``on_rate_per_s`` for exponential times of mean ``on_s``, then at
+    ``off_rate_per_s`` for ``off_s``, and again.
+    """
 
     on_rate_per_s: float
     off_rate_per_s: float
@@ -94,7 +106,9 @@ class OnOff:
 
     @property
     def rate_per_s(self) -> float:
-        return (self.on_rate_per_s * self.on_s + self.off_rate_per_s * self.off_s) / (self.on_s + self.off_s)
+        return (self.on_rate_per_s * self.on_s + self.off_rate_per_s * self.off_s) / (
+            self.on_s + self.off_s
+        )
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> Times:
         parts, now, on = [], 0.0, True
@@ -109,7 +123,9 @@ class OnOff:
 
 @dataclass(frozen=True, slots=True)
 class Diurnal:
-    """Poisson whose rate swings as a cosine around its mean, by ``swing`` of it, with a period: lowest at the start."""
+    """Poisson whose rate swings as a cosine around its mean, by ``swing`` of it, with a period:
+    lowest at the start.
+    """
 
     rate_per_s: float
     swing: float = 0.6
@@ -140,7 +156,10 @@ class Trace:
             raise InputError("a trace needs at least one arrival")
         for i, (a, b) in enumerate(zip(self.recorded_s, self.recorded_s[1:])):
             if b < a:
-                raise InputError(f"a trace must be in the order of time: row {i + 2} is at {b:g} s, after {a:g} s")
+                raise InputError(
+                    f"a trace must be in the order of time: row {i + 2} is at {b:g} s, after"
+                    f" {a:g} s"
+                )
         if self.recorded_s[0] < 0:
             raise InputError(f"a trace begins at 0 s or later, got {self.recorded_s[0]:g} s")
 
@@ -163,7 +182,10 @@ def read_trace(text: str) -> Trace:
         try:
             times.append(float(row["arrival_s"]))
         except (TypeError, ValueError):
-            raise InputError(f"trace, row {i + 1}: 'arrival_s' must be a number of seconds, got '{row['arrival_s']}'") from None
+            raise InputError(
+                f"trace, row {i + 1}: 'arrival_s' must be a number of seconds, got"
+                f" '{row['arrival_s']}'"
+            ) from None
         if not np.isfinite(times[-1]):
             raise InputError(f"trace, row {i + 1}: 'arrival_s' must be finite")
     return Trace(tuple(times))
@@ -184,7 +206,11 @@ class Open:
     """A source of given times, several streams merged."""
 
     def __init__(self, streams: Sequence[tuple[Stream, Sequence[float] | Times]]) -> None:
-        times = np.concatenate([np.asarray(t, dtype=float) for _, t in streams]) if streams else np.empty(0)
+        times = (
+            np.concatenate([np.asarray(t, dtype=float) for _, t in streams])
+            if streams
+            else np.empty(0)
+        )
         owner = np.repeat(np.arange(len(streams)), [len(t) for _, t in streams])
         order = np.argsort(times, kind="stable")
         self._times: list[float] = [*times[order].tolist(), NEVER]
@@ -236,11 +262,18 @@ class Merged:
 
 @final
 class ClosedLoop:
-    """``clients`` that each send, wait for the answer, think for an exponential time of mean ``think_s``, and send again."""
+    """``clients`` that each send, wait for the answer, think for an exponential time of mean
+    ``think_s``, and send again.
+    """
 
-    def __init__(self, stream: Stream, clients: int, think_s: float, requests: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, stream: Stream, clients: int, think_s: float, requests: int, rng: np.random.Generator
+    ) -> None:
         if clients < 1 or requests < 1 or think_s < 0:
-            raise InputError(f"a closed loop needs clients, requests and a think time, got {clients}, {requests}, {think_s:g} s")
+            raise InputError(
+                f"a closed loop needs clients, requests and a think time, got {clients},"
+                f" {requests}, {think_s:g} s"
+            )
         self._stream, self._think_s, self._left, self._rng = stream, think_s, requests, rng
         self._due: list[float] = []
         self._sent = 0
@@ -250,7 +283,9 @@ class ClosedLoop:
     def _send(self, now_s: float) -> None:
         if self._left:
             self._left -= 1
-            heapq.heappush(self._due, now_s + (self._rng.exponential(self._think_s) if self._think_s else 0.0))
+            heapq.heappush(
+                self._due, now_s + (self._rng.exponential(self._think_s) if self._think_s else 0.0)
+            )
 
     def peek_s(self) -> float:
         return self._due[0] if self._due else NEVER

@@ -1,4 +1,6 @@
-"""What others do, behind the same interface: first come first served over models, in batches by one rule each."""
+"""What others do, behind the same interface: first come first served over models, in batches by one
+rule each.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Line:
 
 @final
 class _Lines:
-    """The part that all baselines share: a line for each model, and the weights in memory by last use."""
+    """The part that all baselines share: a line for each model, and the weights in memory by last
+    use.
+    """
 
     def __init__(self, models: Mapping[str, Served], budget_bytes: float) -> None:
         self.lines = {n: Line(n, s) for n, s in models.items()}
@@ -43,7 +47,9 @@ class _Lines:
         line.requests.append(request)
 
     def waiting(self) -> list[Line]:
-        return sorted((x for x in self.lines.values() if x.requests), key=lambda x: x.requests[0].arrival_s)
+        return sorted(
+            (x for x in self.lines.values() if x.requests), key=lambda x: x.requests[0].arrival_s
+        )
 
     def start(self, line: Line, size: int, why: Why, now_s: float) -> Start | None:
         load = self.residency.load_s(line.model, now_s)
@@ -54,7 +60,16 @@ class _Lines:
         taken = tuple(line.requests.popleft() for _ in range(size))
         self.running.append(line.model)
         latency = line.served.latency
-        return Start(line.model, taken, load, load + latency.mean_s(size), load + latency.high_s(size), why, waiting, evicted)
+        return Start(
+            line.model,
+            taken,
+            load,
+            load + latency.mean_s(size),
+            load + latency.high_s(size),
+            why,
+            waiting,
+            evicted,
+        )
 
     def decide(self, now_s: float, rule: Rule) -> Decision:
         """The first line, by its oldest, that the rule lets go; else when to look again."""
@@ -68,14 +83,20 @@ class _Lines:
 
     def finished(self, start: Start, service_s: float) -> None:
         self.running.remove(start.model)
-        self.lines[start.model].served.latency.observe(len(start.requests), max(service_s - start.load_s, 1e-9))
+        self.lines[start.model].served.latency.observe(
+            len(start.requests), max(service_s - start.load_s, 1e-9)
+        )
 
 
 @final
 class FixedBatch:
-    """Always ``batch`` at a time, as many as the model takes; the last ones go when no more will come."""
+    """Always ``batch`` at a time, as many as the model takes; the last ones go when no more will
+    come.
+    """
 
-    def __init__(self, models: Mapping[str, Served], batch: int, budget_bytes: float = NEVER) -> None:
+    def __init__(
+        self, models: Mapping[str, Served], batch: int, budget_bytes: float = NEVER
+    ) -> None:
         if batch < 1:
             raise InputError(f"a batch has at least one item, got {batch}")
         self._lines = _Lines(models, budget_bytes)
@@ -103,18 +124,32 @@ class FixedBatch:
 
 @final
 class MaxDelay:
-    """Triton's dynamic batcher: ``batch`` at most, sooner when the oldest has waited ``delay_s``; may refuse above ``queue`` waiting."""
+    """Triton's dynamic batcher: ``batch`` at most, sooner when the oldest has waited ``delay_s``;
+    may refuse above ``queue`` waiting.
+    """
 
     def __init__(
-        self, models: Mapping[str, Served], batch: int, delay_s: float, *, queue: int | None = None, budget_bytes: float = NEVER
+        self,
+        models: Mapping[str, Served],
+        batch: int,
+        delay_s: float,
+        *,
+        queue: int | None = None,
+        budget_bytes: float = NEVER,
     ) -> None:
         if batch < 1 or delay_s < 0:
-            raise InputError(f"a batch has at least one item and a delay is not negative, got {batch} and {delay_s:g} s")
+            raise InputError(
+                f"a batch has at least one item and a delay is not negative, got {batch} and"
+                f" {delay_s:g} s"
+            )
         self._lines = _Lines(models, budget_bytes)
         self._batch, self._delay_s, self._queue = batch, delay_s, queue
 
     def offer(self, request: Request, now_s: float) -> Sequence[Refusal]:
-        if self._queue is not None and len(self._lines.lines[request.model].requests) >= self._queue:
+        if (
+            self._queue is not None
+            and len(self._lines.lines[request.model].requests) >= self._queue
+        ):
             return (Refusal(request, Why.QUEUE, 0.0),)
         self._lines.offer(request)
         return ()
@@ -128,7 +163,11 @@ class MaxDelay:
         if size == most:
             return size, Why.FULL, NEVER
         due = line.requests[0].arrival_s + self._delay_s
-        return (size, Why.DRAIN if draining else Why.DELAY, NEVER) if draining or now_s >= due else (0, Why.DELAY, due)
+        return (
+            (size, Why.DRAIN if draining else Why.DELAY, NEVER)
+            if draining or now_s >= due
+            else (0, Why.DELAY, due)
+        )
 
     def finished(self, start: Start, now_s: float, service_s: float) -> None:
         self._lines.finished(start, service_s)
@@ -139,12 +178,22 @@ class MaxDelay:
 
 @final
 class Aimd:
-    """Clipper's adaptive batching (Crankshaw et al., NSDI 2017): the largest batch of each model grows by ``step`` while batches take
-    less than the SLO, and shrinks by ``backoff`` when one takes longer; what waits goes at once."""
+    """Clipper's adaptive batching (Crankshaw et al., NSDI 2017): the largest batch of each model
+    grows by ``step`` while batches take less than the SLO, and shrinks by ``backoff`` when one
+    takes longer; what waits goes at once.
+    """
 
-    def __init__(self, models: Mapping[str, Served], step: int = 1, backoff: float = 0.9, budget_bytes: float = NEVER) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Served],
+        step: int = 1,
+        backoff: float = 0.9,
+        budget_bytes: float = NEVER,
+    ) -> None:
         if step < 1 or not 0 < backoff < 1:
-            raise InputError(f"a step is at least 1 and a backoff between 0 and 1, got {step} and {backoff:g}")
+            raise InputError(
+                f"a step is at least 1 and a backoff between 0 and 1, got {step} and {backoff:g}"
+            )
         self._lines = _Lines(models, budget_bytes)
         self._step, self._backoff = step, backoff
         self._largest = dict.fromkeys(models, 1.0)
@@ -158,7 +207,11 @@ class Aimd:
 
     def _rule(self, line: Line, now_s: float, draining: bool) -> tuple[int, Why, float]:
         most = min(int(self._largest[line.model]), line.served.latency.max_batch)
-        return min(len(line.requests), most), Why.ALL if len(line.requests) <= most else Why.FULL, NEVER
+        return (
+            min(len(line.requests), most),
+            Why.ALL if len(line.requests) <= most else Why.FULL,
+            NEVER,
+        )
 
     def finished(self, start: Start, now_s: float, service_s: float) -> None:
         self._lines.finished(start, service_s)
@@ -166,7 +219,9 @@ class Aimd:
         if service_s > self._lines.lines[model].slo_s:
             self._largest[model] = max(1.0, self._largest[model] * self._backoff)
         elif size >= int(self._largest[model]):
-            self._largest[model] = min(self._largest[model] + self._step, self._lines.lines[model].served.latency.max_batch)
+            self._largest[model] = min(
+                self._largest[model] + self._step, self._lines.lines[model].served.latency.max_batch
+            )
 
     def drain(self) -> None:
         """Nothing waits for more to come."""
@@ -174,12 +229,22 @@ class Aimd:
 
 @final
 class Clockwork:
-    """After Clockwork (Gujarati et al., OSDI 2020): of the batches that still meet their earliest deadline, the one that must start
-    first, as large as it can be; what can no longer be met is dropped. ``margin`` is how far times are overstated."""
+    """After Clockwork (Gujarati et al., OSDI 2020): of the batches that still meet their earliest
+    deadline, the one that must start first, as large as it can be; what can no longer be met is
+    dropped. ``margin`` is how far times are overstated.
+    """
 
-    def __init__(self, models: Mapping[str, Served], margin: float = 1.0, batch: int | None = None, budget_bytes: float = NEVER) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Served],
+        margin: float = 1.0,
+        batch: int | None = None,
+        budget_bytes: float = NEVER,
+    ) -> None:
         if margin <= 0 or (batch is not None and batch < 1):
-            raise InputError(f"a margin is above 0 and a batch at least 1, got {margin:g} and {batch}")
+            raise InputError(
+                f"a margin is above 0 and a batch at least 1, got {margin:g} and {batch}"
+            )
         self._lines = _Lines(models, budget_bytes)
         self._margin, self._batch = margin, batch
 
@@ -198,18 +263,27 @@ class Clockwork:
         for line in self._lines.waiting():
             latency = line.served.latency
             begin = now_s + self._lines.residency.load_s(line.model, now_s)
-            while line.requests and begin + latency.high_s(1) * self._margin > line.requests[0].deadline_s:
+            while (
+                line.requests
+                and begin + latency.high_s(1) * self._margin > line.requests[0].deadline_s
+            ):
                 refused.append(Refusal(line.requests.popleft(), Why.LATE, 0.0))
             if not line.requests:
                 continue
             slack = (line.requests[0].deadline_s - begin) / self._margin
-            size = max(1, latency.largest(slack, min(len(line.requests), self._batch or latency.max_batch)))
-            latest = line.requests[0].deadline_s - (begin - now_s) - latency.high_s(size) * self._margin
+            size = max(
+                1, latency.largest(slack, min(len(line.requests), self._batch or latency.max_batch))
+            )
+            latest = (
+                line.requests[0].deadline_s - (begin - now_s) - latency.high_s(size) * self._margin
+            )
             if found is None or latest < found[0]:
                 found = latest, size, line
         if found is None:
             return Decision(None, NEVER, tuple(refused))
-        return Decision(self._lines.start(found[2], found[1], Why.DEADLINE, now_s), NEVER, tuple(refused))
+        return Decision(
+            self._lines.start(found[2], found[1], Why.DEADLINE, now_s), NEVER, tuple(refused)
+        )
 
     def finished(self, start: Start, now_s: float, service_s: float) -> None:
         self._lines.finished(start, service_s)

@@ -14,7 +14,9 @@ NEGLIGIBLE = 0.001  # a larger batch must raise the throughput by more than this
 
 
 class Latency(Protocol):
-    """Mean and a high quantile of a batch's service time, in seconds, for 1 … ``max_batch`` items."""
+    """Mean and a high quantile of a batch's service time, in seconds, for 1 … ``max_batch``
+    items.
+    """
 
     max_batch: int
 
@@ -25,17 +27,22 @@ class Latency(Protocol):
         """The time that deadlines are held against; does not fall with the batch."""
 
     def best(self, limit: int) -> int:
-        """The smallest batch up to ``limit`` whose throughput no batch up to ``limit`` beats by more than 0.1 %."""
+        """The smallest batch up to ``limit`` whose throughput no batch up to ``limit`` beats by
+        more than 0.1 %.
+        """
 
     def largest(self, within_s: float, limit: int) -> int:
-        """The largest batch up to ``limit`` whose ``high_s`` is within the time; 0 where none is."""
+        """The largest batch up to ``limit`` whose ``high_s`` is within the time; 0 where none
+        is.
+        """
 
     def observe(self, batch: int, service_s: float) -> None:
         """A batch took this long."""
 
 
 def curve(times_s: Mapping[int, float]) -> list[float]:
-    """Seconds for 0 … the largest batch, linear between the given ones, never falling; a batch below the first takes as long as it.
+    """Seconds for 0 … the largest batch, linear between the given ones, never falling; a batch
+    below the first takes as long as it.
 
     Raises InputError for no batch, a batch below 1 or a time that is not positive.
     """
@@ -43,7 +50,10 @@ def curve(times_s: Mapping[int, float]) -> list[float]:
         raise InputError("service times need at least one batch size")
     for b, t in times_s.items():
         if b < 1 or not (t > 0 and math.isfinite(t)):
-            raise InputError(f"service times need batches of at least 1 and times above 0, got {t:g} s at batch {b}")
+            raise InputError(
+                f"service times need batches of at least 1 and times above 0, got {t:g} s at"
+                f" batch {b}"
+            )
     known = sorted(times_s)
     seconds = [times_s[known[0]]] * (known[0] + 1)
     for a, b in itertools.pairwise(known):
@@ -78,13 +88,18 @@ def _largest(high: list[float], within_s: float, limit: int) -> int:
 
 @final
 class Known:
-    """Service times that are given: means by batch, and a factor to the quantile that deadlines are held against."""
+    """Service times that are given: means by batch, and a factor to the quantile that deadlines are
+    held against.
+    """
 
     __slots__ = ("_best", "_high", "_mean", "max_batch")
 
     def __init__(self, times_s: Mapping[int, float], high_factor: float = 1.0) -> None:
         if not high_factor >= 1:
-            raise InputError(f"the high quantile must be at least the mean: a factor of 1 or more, got {high_factor:g}")
+            raise InputError(
+                "the high quantile must be at least the mean: a factor of 1 or more, got"
+                f" {high_factor:g}"
+            )
         self._mean = curve(times_s)
         self._high = [t * high_factor for t in self._mean]
         self._best = _best_up_to(self._mean)
@@ -110,15 +125,18 @@ class Known:
 class Learned:
     """Service times learned while serving, from a first guess.
 
-    Each known batch size keeps a moving mean; the ratios of what came to what was expected make one distribution for all sizes,
-    of which the ``quantile`` over the last ``WINDOW`` batches is held against deadlines.
+    Each known batch size keeps a moving mean; the ratios of what came to what was expected make one
+    distribution for all sizes, of which the ``quantile`` over the last ``WINDOW`` batches is held
+    against deadlines.
     """
 
     WINDOW = 400
     RATE = 0.1  # weight of a new time in its size's mean
     REFRESH = 20  # batches between two looks at the quantile
 
-    def __init__(self, times_s: Mapping[int, float], high_factor: float, quantile: float = 0.99) -> None:
+    def __init__(
+        self, times_s: Mapping[int, float], high_factor: float, quantile: float = 0.99
+    ) -> None:
         if not 0 < quantile < 1:
             raise InputError(f"a quantile lies between 0 and 1, got {quantile:g}")
         curve(times_s)  # checks
@@ -135,7 +153,9 @@ class Learned:
         self._best = _best_up_to(self._mean)
         if len(self._ratios) >= self.REFRESH:
             ordered = sorted(self._ratios)
-            self._factor = max(1.0, ordered[min(len(ordered) - 1, math.ceil(self._quantile * len(ordered)) - 1)])
+            self._factor = max(
+                1.0, ordered[min(len(ordered) - 1, math.ceil(self._quantile * len(ordered)) - 1)]
+            )
         self._high = [t * self._factor for t in self._mean]
         self._since = 0
 
@@ -159,7 +179,8 @@ class Learned:
         upper = min((k for k in self._knots if k >= batch), default=self.max_batch)
         share = (batch - lower) / (upper - lower) if upper > lower else 0.0
         for knot, weight in ((lower, 1 - share), (upper, share)):
-            self._knots[knot] *= 1 + self.RATE * weight * (min(ratio, 3.0) - 1)  # one stall must not shift the mean
+            # one stall must not shift the mean
+            self._knots[knot] *= 1 + self.RATE * weight * (min(ratio, 3.0) - 1)
         self._since += 1
         if self._since >= self.REFRESH or len(self._ratios) < self.REFRESH:
             self._refresh()

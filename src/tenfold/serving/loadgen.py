@@ -1,4 +1,6 @@
-"""MLPerf LoadGen's scenarios and its early-stopping rule, as it has them itself (mlcommons/inference, loadgen)."""
+"""MLPerf LoadGen's scenarios and its early-stopping rule, as it has them itself
+(mlcommons/inference, loadgen).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ PERCENTILE = 0.99
 
 
 class Scenario(StrEnum):
-    """How queries come: one after the other, several at once one after the other, as a Poisson process, or all at once."""
+    """How queries come: one after the other, several at once one after the other, as a Poisson
+    process, or all at once.
+    """
 
     SINGLE_STREAM = "SingleStream"
     MULTI_STREAM = "MultiStream"
@@ -30,9 +34,11 @@ class Scenario(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServerSchedule:
-    """LoadGen's own Poisson schedule for a rate and a ``schedule_rng_seed``: the first query at 0, gaps from a Mersenne twister.
+    """LoadGen's own Poisson schedule for a rate and a ``schedule_rng_seed``: the first query at 0,
+    gaps from a Mersenne twister.
 
-    ``std::exponential_distribution`` over ``std::mt19937`` takes two 32-bit words a gap, as libstdc++ does.
+    ``std::exponential_distribution`` over ``std::mt19937`` takes two 32-bit words a gap, as
+    libstdc++ does.
     """
 
     rate_per_s: float
@@ -45,7 +51,8 @@ class ServerSchedule:
     def first(self, count: int) -> Times:
         """The first ``count`` times in seconds."""
         twister = np.random.MT19937()
-        twister._legacy_seeding(self.seed)  # that of std::mt19937, which NumPy keeps under this name
+        # that of std::mt19937, which NumPy keeps under this name
+        twister._legacy_seeding(self.seed)
         words = np.asarray(twister.random_raw(2 * max(count - 1, 0)), dtype=np.float64)
         uniform = (words[0::2] + words[1::2] * 2.0**32) / 2.0**64
         times = np.concatenate([[0.0], np.cumsum(-np.log1p(-uniform) / self.rate_per_s)])
@@ -63,7 +70,9 @@ class ServerSchedule:
 
 @final
 class OneByOne:
-    """SingleStream (``samples`` 1) and MultiStream (8): the next query goes out when the last one is answered, whole."""
+    """SingleStream (``samples`` 1) and MultiStream (8): the next query goes out when the last one
+    is answered, whole.
+    """
 
     def __init__(self, stream: Stream, queries: int, samples: int = 1) -> None:
         if queries < 1 or samples < 1:
@@ -92,15 +101,22 @@ class OneByOne:
 
 
 @lru_cache(maxsize=4096)
-def queries_needed(misses: int, percentile: float = PERCENTILE, confidence: float = CONFIDENCE) -> int:
-    """The fewest queries that, with so many over the latency, show the percentile to be within it at the confidence.
+def queries_needed(
+    misses: int, percentile: float = PERCENTILE, confidence: float = CONFIDENCE
+) -> int:
+    """The fewest queries that, with so many over the latency, show the percentile to be within it
+    at the confidence.
 
-    The smallest n with P(Binomial(n, 1 - percentile) <= misses) <= 1 - confidence (MLPerf inference rules, early stopping).
+    The smallest n with P(Binomial(n, 1 - percentile) <= misses) <= 1 - confidence (MLPerf inference
+    rules, early stopping).
     """
     from scipy.stats import binom
 
     if misses < 0 or not 0 < percentile < 1 or not 0 < confidence < 1:
-        raise InputError(f"needs misses of 0 or more and shares between 0 and 1, got {misses}, {percentile:g}, {confidence:g}")
+        raise InputError(
+            f"needs misses of 0 or more and shares between 0 and 1, got {misses}, {percentile:g},"
+            f" {confidence:g}"
+        )
     low, high = misses, misses + 1
     while binom.cdf(misses, high, 1 - percentile) > 1 - confidence:
         low, high = high, high * 2
@@ -125,10 +141,14 @@ class Verdict:
 
 
 def percentile_of(latencies_s: NDArray[np.float64], percentile: float) -> float:
-    """The latency at ``floor(percentile x n)`` of the ordered ones, as LoadGen takes it; NaN of none."""
+    """The latency at ``floor(percentile x n)`` of the ordered ones, as LoadGen takes it; NaN of
+    none.
+    """
     if not len(latencies_s):
         return float("nan")
-    return float(np.sort(latencies_s)[min(int(percentile * len(latencies_s)), len(latencies_s) - 1)])
+    return float(
+        np.sort(latencies_s)[min(int(percentile * len(latencies_s)), len(latencies_s) - 1)]
+    )
 
 
 def server_verdict(
@@ -140,7 +160,8 @@ def server_verdict(
     least_duration_s: float = 0.0,
     least_queries: int = 0,
 ) -> Verdict:
-    """LoadGen's verdict on a Server run: the percentile within the target, long enough, enough queries, and early stopping.
+    """LoadGen's verdict on a Server run: the percentile within the target, long enough, enough
+    queries, and early stopping.
 
     A refused query counts as a miss: give its latency as infinite.
     """
@@ -149,11 +170,17 @@ def server_verdict(
     at = percentile_of(latencies, percentile)
     reasons = []
     if not at <= target_s:
-        reasons.append(f"p{percentile * 100:g} of {at * 1e3:.4g} ms is over the target of {target_s * 1e3:.4g} ms")
+        reasons.append(
+            f"p{percentile * 100:g} of {at * 1e3:.4g} ms is over the target of"
+            f" {target_s * 1e3:.4g} ms"
+        )
     if duration_s < least_duration_s:
         reasons.append(f"it ran {duration_s:.4g} s of at least {least_duration_s:.4g} s")
     if len(latencies) < least_queries:
         reasons.append(f"{len(latencies)} queries of at least {least_queries}")
     if len(latencies) < queries_needed(misses, percentile):
-        reasons.append(f"{len(latencies)} queries with {misses} over the target show nothing: {queries_needed(misses, percentile)} would")
+        reasons.append(
+            f"{len(latencies)} queries with {misses} over the target show nothing:"
+            f" {queries_needed(misses, percentile)} would"
+        )
     return Verdict(not reasons, at, misses, len(latencies), tuple(reasons))

@@ -24,7 +24,8 @@ LEAST_MARGIN = 0.1  # of the mean, between it and the high quantile that admissi
 EARLY_SHARE = 0.25  # of the SLO, at most
 EARLY_BATCHES = 1.0  # of the largest
 SHORTER = 0.75  # of the SLO of those in a batch: less is waited for
-KEEPS_UP = 1.1  # times what a chip can do in such batches: the rate over the last arrivals is known to a twentieth
+# times what a chip can do in such batches: the rate over the last arrivals is known to a twentieth
+KEEPS_UP = 1.1
 LEAST_LEFT = 0.1  # of the chip, for the choice of a batch
 
 
@@ -48,18 +49,28 @@ def _for(key: Key, queue: Queue, other: Queue) -> Key:
 
 @final
 class SloPolicy:
-    """Earliest deadline first, in the batch with the best throughput that meets every deadline in it.
+    """Earliest deadline first, in the batch with the best throughput that meets every deadline in
+    it.
 
-    A request is admitted if, with all that is ahead of it and as many companions as the present rate brings, it would be answered in
-    time, and nobody behind it would become late: in the mean, or as much nearer to the high quantile as answers come late, so that one in
-    five hundred does. Where it would not, it takes the places of those that have less right to them (``Shares.yielding``); else it is
-    refused at once. A batch is no longer than others, waiting or about to come, can wait for.
+    A request is admitted if, with all that is ahead of it and as many companions as the present
+    rate brings, it would be answered in time, and nobody behind it would become late: in the mean,
+    or as much nearer to the high quantile as answers come late, so that one in five hundred does.
+    Where it would not, it takes the places of those that have less right to them
+    (``Shares.yielding``); else it is refused at once. A batch is no longer than others, waiting or
+    about to come, can wait for.
     """
 
     def __init__(
-        self, models: Mapping[str, Served], tenants: Mapping[str, float], *, workers: int = 1, budget_bytes: float = NEVER
+        self,
+        models: Mapping[str, Served],
+        tenants: Mapping[str, float],
+        *,
+        workers: int = 1,
+        budget_bytes: float = NEVER,
     ) -> None:
-        """``tenants`` to weights. Raises InputError for none of either, a weight that is not above 0, or a model that never fits."""
+        """``tenants`` to weights. Raises InputError for none of either, a weight that is not above
+        0, or a model that never fits.
+        """
         if not models or not tenants:
             raise InputError("a policy needs at least one model and one tenant")
         self._queues = {n: Queue(n, m.latency) for n, m in models.items()}
@@ -89,18 +100,26 @@ class SloPolicy:
         return refused
 
     def _key(self, queue: Queue, request: Request) -> Key:
-        """The order of service: earliest deadline first; where others ask for too much, who does not goes a little before its turn, so that
-        whatever comes late is theirs."""
+        """The order of service: earliest deadline first; where others ask for too much, who does
+        not goes a little before its turn, so that whatever comes late is theirs.
+        """
         rank, deadline = key_of(request)
         slo = deadline - request.arrival_s
-        short = queue.most < queue.latency.max_batch and slo < SHORTER * queue.longest_slo_s  # goes first as it is, in short batches
+        # goes first as it is, in short batches
+        short = queue.most < queue.latency.max_batch and slo < SHORTER * queue.longest_slo_s
         if self._shares.overloaded and not short and not self._shares.over(request.tenant):
             deadline -= min(EARLY_SHARE * slo, EARLY_BATCHES * queue.latency.mean_s(queue.widest))
         return rank, deadline
 
     def _left(self, queue: Queue, now_s: float) -> float:
-        """Of a worker, for ``queue``: what other models leave, and no less than its tenants' weights are worth."""
-        others = sum(q.load for q in self._queues.values() if q is not queue and now_s - q.last_s < LIVE_GAPS * q.gap_s)
+        """Of a worker, for ``queue``: what other models leave, and no less than its tenants'
+        weights are worth.
+        """
+        others = sum(
+            q.load
+            for q in self._queues.values()
+            if q is not queue and now_s - q.last_s < LIVE_GAPS * q.gap_s
+        )
         return max(1.0 - others / self._workers, self._shares.worth(queue.model, now_s), LEAST_LEFT)
 
     def _push(self, queue: Queue, request: Request, key: Key) -> None:
@@ -113,16 +132,28 @@ class SloPolicy:
 
     def _likely_s(self, latency: Latency, batch: int, tenant: str) -> float:
         """The time that admission counts on for a batch with a request of ``tenant`` in it."""
-        return latency.mean_s(batch) + min(self._shares.caution(tenant), 1.0) * self._margin_s(latency, batch)
+        return latency.mean_s(batch) + min(self._shares.caution(tenant), 1.0) * self._margin_s(
+            latency, batch
+        )
 
     def _soonest_s(self, queue: Queue) -> float:
-        """What the first in a queue counts on: the likely time, or the mean where nothing else would run in its place."""
-        alone = len(queue) == 1 and not self._running and sum(len(q) for q in self._queues.values()) == 1
-        return queue.latency.mean_s(1) if alone else self._likely_s(queue.latency, 1, queue[0].tenant)
+        """What the first in a queue counts on: the likely time, or the mean where nothing else
+        would run in its place.
+        """
+        alone = (
+            len(queue) == 1
+            and not self._running
+            and sum(len(q) for q in self._queues.values()) == 1
+        )
+        return (
+            queue.latency.mean_s(1) if alone else self._likely_s(queue.latency, 1, queue[0].tenant)
+        )
 
     @staticmethod
     def _margin_s(latency: Latency, batch: int) -> float:
-        """From the mean to the high quantile, a tenth of the mean at least: what is ahead is never known exactly."""
+        """From the mean to the high quantile, a tenth of the mean at least: what is ahead is never
+        known exactly.
+        """
         mean = latency.mean_s(batch)
         return max(latency.high_s(batch) - mean, LEAST_MARGIN * mean)
 
@@ -132,8 +163,11 @@ class SloPolicy:
         return max(now_s, min(end for end, _ in self._running))
 
     def _fits(self, queue: Queue, request: Request, key: Key, now_s: float) -> bool:
-        if not self._running and not any(len(q) for q in self._queues.values()):  # nothing to lose: it may be in time
-            self._promised_s = now_s + self._residency.load_s(queue.model, now_s) + queue.latency.mean_s(1)
+        # nothing to lose: it may be in time
+        if not self._running and not any(len(q) for q in self._queues.values()):
+            self._promised_s = (
+                now_s + self._residency.load_s(queue.model, now_s) + queue.latency.mean_s(1)
+            )
             return self._promised_s <= request.deadline_s
         start, place = self._free_at(now_s), queue.place(key)
         between = 0.0
@@ -149,29 +183,42 @@ class SloPolicy:
         return not self._many or self._spares_others(queue, key, now_s)
 
     def _spares_own(self, queue: Queue, place: int, start_s: float, newcomer: Request) -> bool:
-        """Whether those of the same model that would be served after ``place`` stay in time with one more: some of them looked at.
+        """Whether those of the same model that would be served after ``place`` stay in time with
+        one more: some of them looked at.
 
-        One that seems late already is let be, unless the newcomer's place would be its: then nobody goes before it.
+        One that seems late already is let be, unless the newcomer's place would be its: then nobody
+        goes before it.
         """
         latency, cruise = queue.latency, queue.widest
         extra = latency.mean_s(cruise) / cruise / self._workers
         for at in range(place, len(queue), max(1, (len(queue) - place) // _LOOKS)):
             whole, rest = divmod(at, cruise)
             behind = queue[at]
-            done = start_s + whole * latency.mean_s(cruise) / self._workers + self._likely_s(latency, rest + 1, behind.tenant)
+            done = (
+                start_s
+                + whole * latency.mean_s(cruise) / self._workers
+                + self._likely_s(latency, rest + 1, behind.tenant)
+            )
             if behind.shadow:
                 return True
-            if behind.deadline_s < done + extra and (done <= behind.deadline_s or self._shares.before(behind, newcomer)):
+            if behind.deadline_s < done + extra and (
+                done <= behind.deadline_s or self._shares.before(behind, newcomer)
+            ):
                 return False
         return True
 
     def _ahead_s(self, queue: Queue, key: Key, now_s: float) -> float:
-        """Work for other models that goes before ``key``, over the workers, and the loading of ``queue``'s own."""
+        """Work for other models that goes before ``key``, over the workers, and the loading of
+        ``queue``'s own.
+        """
         work = self._residency.load_s(queue.model, now_s)
         for other in self._queues.values():
             if other is not queue and len(other):
-                place = other.place(_for(key, queue, other))  # whoever is ahead brings companions along
-                work += self._clear_s(other, min(len(other), -(-place // other.cruise) * other.cruise), now_s)
+                # whoever is ahead brings companions along
+                place = other.place(_for(key, queue, other))
+                work += self._clear_s(
+                    other, min(len(other), -(-place // other.cruise) * other.cruise), now_s
+                )
         return work / self._workers
 
     def _clear_s(self, queue: Queue, count: int, now_s: float) -> float:
@@ -180,15 +227,28 @@ class SloPolicy:
             return 0.0
         whole, rest = divmod(count, queue.cruise)
         mean = queue.latency.mean_s
-        return self._residency.load_s(queue.model, now_s) + whole * mean(queue.cruise) + (mean(rest) if rest else 0.0)
+        return (
+            self._residency.load_s(queue.model, now_s)
+            + whole * mean(queue.cruise)
+            + (mean(rest) if rest else 0.0)
+        )
 
-    def _finish(self, queue: Queue, place: int, request: Request, start_s: float, now_s: float, between_s: float) -> float:
-        """When ``request``, at ``place``, is likely answered, if the model's turn comes at ``start_s``, and after its first batch others
-        take ``between_s`` before this one's.
+    def _finish(
+        self,
+        queue: Queue,
+        place: int,
+        request: Request,
+        start_s: float,
+        now_s: float,
+        between_s: float,
+    ) -> float:
+        """When ``request``, at ``place``, is likely answered, if the model's turn comes at
+        ``start_s``, and after its first batch others take ``between_s`` before this one's.
 
-        Where the present rate fills the batch by then, the batch is taken as full and all times by their high quantile: a backlog whose
-        head has no slack for a full batch is worked off in small ones, which costs throughput. Not while nobody is turned away and the
-        chip keeps up in batches as small as this request would need.
+        Where the present rate fills the batch by then, the batch is taken as full and all times by
+        their high quantile: a backlog whose head has no slack for a full batch is worked off in
+        small ones, which costs throughput. Not while nobody is turned away and the chip keeps up in
+        batches as small as this request would need.
         """
         latency, caution = queue.latency, self._shares.caution(request.tenant)
         count, spread, ahead = place + 1, 0.0, 1.0
@@ -200,23 +260,44 @@ class SloPolicy:
                 whole, rest = divmod(count - 1, queue.widest)
                 widest = latency.mean_s(queue.widest)
                 start_s += (latency.mean_s(first) + whole * widest) / self._workers + between_s
-                # the high quantile of a sum of independent times: its spread grows as the root of their number
+                # the high quantile of a sum of independent times: its spread grows as the root of
+                # their number
                 ahead += whole + 1 + (start_s - now_s) / max(widest, 1e-9) * self._many
                 spread = self._margin_s(latency, queue.widest) * (math.sqrt(ahead) - 1)
                 count = rest + 1
-        likely = start_s + min(caution, 1.0) * spread + self._likely_s(latency, min(count, latency.max_batch), request.tenant)
+        likely = (
+            start_s
+            + min(caution, 1.0) * spread
+            + self._likely_s(latency, min(count, latency.max_batch), request.tenant)
+        )
         full = min(count + int((start_s - now_s) / queue.gap_s), queue.cruise)
-        if full <= count or (self._shares.all_served and self._keeps_up(queue, latency.largest(request.deadline_s - start_s, full))):
+        if full <= count or (
+            self._shares.all_served
+            and self._keeps_up(queue, latency.largest(request.deadline_s - start_s, full))
+        ):
             return likely
-        more = max(caution - 1.0, 0.0) * LEAST_MARGIN * latency.mean_s(queue.widest) * math.sqrt(ahead)
-        return max(likely, start_s + latency.mean_s(full) + spread + self._margin_s(latency, full) + more)
+        more = (
+            max(caution - 1.0, 0.0) * LEAST_MARGIN * latency.mean_s(queue.widest) * math.sqrt(ahead)
+        )
+        return max(
+            likely, start_s + latency.mean_s(full) + spread + self._margin_s(latency, full) + more
+        )
 
     def _keeps_up(self, queue: Queue, batch: int) -> bool:
-        return batch > 0 and queue.latency.mean_s(batch) < KEEPS_UP * batch * self._workers * queue.steady_gap_s
+        return (
+            batch > 0
+            and queue.latency.mean_s(batch) < KEEPS_UP * batch * self._workers * queue.steady_gap_s
+        )
 
     def _spares_others(self, queue: Queue, key: Key, now_s: float) -> bool:
-        """Whether the first of each other model that would be served after ``key`` stays in time with it."""
-        extra = queue.cost_s if len(queue) else queue.latency.mean_s(1) + self._residency.load_s(queue.model, now_s)
+        """Whether the first of each other model that would be served after ``key`` stays in time
+        with it.
+        """
+        extra = (
+            queue.cost_s
+            if len(queue)
+            else queue.latency.mean_s(1) + self._residency.load_s(queue.model, now_s)
+        )
         free = self._free_at(now_s)
         for other in self._queues.values():
             if other is queue or not len(other):
@@ -227,14 +308,20 @@ class SloPolicy:
             behind = other[place]
             if behind.shadow:
                 continue
-            start = free + self._ahead_s(other, other.key(place), now_s) + self._clear_s(other, place, now_s) / self._workers
+            start = (
+                free
+                + self._ahead_s(other, other.key(place), now_s)
+                + self._clear_s(other, place, now_s) / self._workers
+            )
             late = start + self._likely_s(other.latency, 1, behind.tenant) - behind.deadline_s
             if late <= 0 < late + extra / self._workers:
                 return False
         return True
 
     def _contend(self, queue: Queue, request: Request, key: Key, now_s: float) -> Sequence[Refusal]:
-        """Refuse the newcomer, or those in its way that have less right to their places, the nearest first, where that lets it in."""
+        """Refuse the newcomer, or those in its way that have less right to their places, the
+        nearest first, where that lets it in.
+        """
         if queue.latency.mean_s(1) > request.deadline_s - now_s:
             return (Refusal(request, Why.ALONE, NEVER),)
         displaced: list[tuple[Queue, Request, Key]] = []
@@ -253,12 +340,19 @@ class SloPolicy:
             step = max(1, len(displaced))
         for other, r, old in displaced:
             self._push(other, r, old)
-        why = Why.SHARE if self._shares.over(request.tenant) and self._shares.others_wait(request.tenant) else Why.QUEUE
+        why = (
+            Why.SHARE
+            if self._shares.over(request.tenant) and self._shares.others_wait(request.tenant)
+            else Why.QUEUE
+        )
         return (Refusal(request, why, max(late_s, 0.0)),)
 
-    def _displace(self, queue: Queue, request: Request, key: Key, count: int) -> list[tuple[Queue, Request, Key]]:
-        """Take up to ``count`` requests that yield to ``request``: those before it, the nearest first, its own model's first; then those
-        after it."""
+    def _displace(
+        self, queue: Queue, request: Request, key: Key, count: int
+    ) -> list[tuple[Queue, Request, Key]]:
+        """Take up to ``count`` requests that yield to ``request``: those before it, the nearest
+        first, its own model's first; then those after it.
+        """
         found: list[tuple[Queue, Request, Key]] = []
         yielding = self._shares.yielding(request, queue)
         if not yielding:
@@ -267,7 +361,11 @@ class SloPolicy:
         for before in (True, False):
             for q in queues:
                 place = q.place(_for(key, queue, q))
-                span = range(place - 1, max(place - _MOST_LOOKED, 0) - 1, -1) if before else range(place, min(place + _MOST_LOOKED, len(q)))
+                span = (
+                    range(place - 1, max(place - _MOST_LOOKED, 0) - 1, -1)
+                    if before
+                    else range(place, min(place + _MOST_LOOKED, len(q)))
+                )
                 willing = (at for at in span if (q[at].tenant, q[at].priority) in yielding)
                 chosen = list(itertools.islice(willing, count - len(found)))
                 for at in sorted(chosen, reverse=True):
@@ -302,7 +400,9 @@ class SloPolicy:
                 refused.append(Refusal(head, Why.LATE, 0.0))
                 self._shares.learn(head, late=True)
                 continue
-            evicted = self._residency.use(queue.model, now_s, frozenset(m for _, m in self._running))
+            evicted = self._residency.use(
+                queue.model, now_s, frozenset(m for _, m in self._running)
+            )
             if evicted is None:
                 return Decision(None, NEVER, tuple(refused))
             drop, size, why = self._batch(queue, now_s + load)
@@ -318,14 +418,22 @@ class SloPolicy:
             mean, high = queue.latency.mean_s(size), queue.latency.high_s(size)
             self._shares.charge(taken, load + mean)
             self._running.append((now_s + load + mean, queue.model))
-            return Decision(Start(queue.model, taken, load, load + mean, load + high, why, waiting, evicted), NEVER, tuple(refused))
+            return Decision(
+                Start(queue.model, taken, load, load + mean, load + high, why, waiting, evicted),
+                NEVER,
+                tuple(refused),
+            )
 
     def _next(self, now_s: float) -> Queue | None:
-        """The model of the first in the order of service; one whose weights are away waits as long as it can while others have work."""
+        """The model of the first in the order of service; one whose weights are away waits as long
+        as it can while others have work.
+        """
         if not self._many:
             queue = next(iter(self._queues.values()))
             return queue if len(queue) else None
-        waiting = sorted((q for q in self._queues.values() if len(q)), key=lambda q: _turn(q.key(0), q))
+        waiting = sorted(
+            (q for q in self._queues.values() if len(q)), key=lambda q: _turn(q.key(0), q)
+        )
         if not waiting:
             return None
         for queue in waiting:
@@ -334,7 +442,11 @@ class SloPolicy:
                 return queue
             resident = [q for q in waiting if not self._residency.load_s(q.model, now_s)]
             longest = max((q.latency.mean_s(min(len(q), q.cruise)) for q in resident), default=0.0)
-            latest = queue[0].deadline_s - queue.latency.high_s(min(len(queue), queue.latency.max_batch)) - load
+            latest = (
+                queue[0].deadline_s
+                - queue.latency.high_s(min(len(queue), queue.latency.max_batch))
+                - load
+            )
             if not resident or now_s + longest >= latest:
                 return queue
         return waiting[0]
@@ -350,16 +462,27 @@ class SloPolicy:
         drop = 0
         if limit < count and limit < queue.cruise:
             drop, limit = self._sacrifice(queue, start_s, count, limit)
-        why = Why.ALL if limit == count - drop else Why.LARGEST if limit == latency.max_batch else Why.DEADLINE
+        why = (
+            Why.ALL
+            if limit == count - drop
+            else Why.LARGEST
+            if limit == latency.max_batch
+            else Why.DEADLINE
+        )
         strict, loose = self._room_s(queue, start_s)
-        within = min(latency.largest(strict, limit), max(latency.largest(loose, limit), min(queue.cruise, limit)))
+        within = min(
+            latency.largest(strict, limit),
+            max(latency.largest(loose, limit), min(queue.cruise, limit)),
+        )
         if within < limit:
             limit, why = max(within, 1), Why.OTHERS
         size = latency.best(limit)
         return drop, size, why if size == limit else Why.THROUGHPUT
 
     def _within_all(self, queue: Queue, start_s: float, limit: int) -> int:
-        """Where the first deadline is not the earliest: the largest batch that meets all in it, but for those that are late already."""
+        """Where the first deadline is not the earliest: the largest batch that meets all in it, but
+        for those that are late already.
+        """
         earliest, best = NEVER, 1
         soonest = start_s + queue.latency.high_s(1)
         for i in range(limit):
@@ -370,7 +493,9 @@ class SloPolicy:
         return best
 
     def _sacrifice(self, queue: Queue, start_s: float, count: int, limit: int) -> tuple[int, int]:
-        """Give up the first few where the larger batch without them answers more: items less the time they take at the best rate."""
+        """Give up the first few where the larger batch without them answers more: items less the
+        time they take at the best rate.
+        """
         latency = queue.latency
         rate = queue.cruise / latency.mean_s(queue.cruise)
         best, top = (0, limit), limit - rate * latency.mean_s(limit)
@@ -387,10 +512,11 @@ class SloPolicy:
         return best
 
     def _room_s(self, queue: Queue, start_s: float) -> tuple[float, float]:
-        """How long a batch may take so that what waits for other models, or is about to come with less time, is still in time.
+        """How long a batch may take so that what waits for other models, or is about to come with
+        less time, is still in time.
 
-        Strictly, for tenants with a better right than this batch's; loosely, where all are alike and a small batch would make all of them
-        wait longer.
+        Strictly, for tenants with a better right than this batch's; loosely, where all are alike
+        and a small batch would make all of them wait longer.
         """
         strict = loose = NEVER
         head = queue[0]
@@ -398,7 +524,12 @@ class SloPolicy:
             if other is queue or not len(other) or other[0].shadow:
                 continue
             first = other[0]
-            slack = first.deadline_s - start_s - other.latency.high_s(1) - self._residency.load_s(other.model, start_s)
+            slack = (
+                first.deadline_s
+                - start_s
+                - other.latency.high_s(1)
+                - self._residency.load_s(other.model, start_s)
+            )
             if slack <= 0:
                 continue
             mine, theirs = self._shares.over(head.tenant), self._shares.over(first.tenant)
@@ -409,7 +540,9 @@ class SloPolicy:
         return min(strict, self._room_for_newcomers_s(queue, head, start_s)), loose
 
     def _slack_s(self, queue: Queue, start_s: float, least_s: float) -> float:
-        """How long the first few in ``queue``, all in one batch, can wait; those that cannot whatever happens do not count."""
+        """How long the first few in ``queue``, all in one batch, can wait; those that cannot
+        whatever happens do not count.
+        """
         load = self._residency.load_s(queue.model, start_s)
         for at in range(1, min(len(queue), queue.widest, _FEW)):
             slack = queue[at].deadline_s - start_s - queue.latency.high_s(at + 1) - load
@@ -419,7 +552,9 @@ class SloPolicy:
         return least_s
 
     def _room_for_newcomers_s(self, queue: Queue, head: Request, start_s: float) -> float:
-        """The same for tenants that may ask at any moment, unless they ask for too much and this batch's tenant does not."""
+        """The same for tenants that may ask at any moment, unless they ask for too much and this
+        batch's tenant does not.
+        """
         room = NEVER
         for flow in self._shares.flows(None if self._shares.over(head.tenant) else head.tenant):
             other = self._queues[flow.model]
@@ -427,7 +562,11 @@ class SloPolicy:
                 continue
             if other is queue and flow.slo_s > SHORTER * (head.deadline_s - head.arrival_s):
                 continue
-            slack = flow.slo_s - other.latency.high_s(other.cruise) - self._residency.load_s(other.model, start_s)
+            slack = (
+                flow.slo_s
+                - other.latency.high_s(other.cruise)
+                - self._residency.load_s(other.model, start_s)
+            )
             if slack > 0:
                 room = min(room, slack)
         return room

@@ -17,7 +17,9 @@ _AHEAD = 1.15  # the batch is for a rate that much higher: the estimate is noisy
 
 
 def key_of(r: Request) -> Key:
-    """The order of service: the earlier deadline, copies last. Priorities decide who is served, not when."""
+    """The order of service: the earlier deadline, copies last. Priorities decide who is served, not
+    when.
+    """
     return int(r.shadow), r.deadline_s
 
 
@@ -25,15 +27,34 @@ def key_of(r: Request) -> Key:
 class Queue:
     """Requests for one model in the order of service, with what its arrivals looked like."""
 
-    __slots__ = ("_free", "_head", "_keys", "_requests", "_wide", "cruise", "gap_s", "last_s", "latency", "lead_s", "longest_slo_s",
-                 "looked", "model", "most", "ranked", "slo_s", "steady_gap_s", "widest")  # fmt: skip
+    __slots__ = (
+        "_free",
+        "_head",
+        "_keys",
+        "_requests",
+        "_wide",
+        "cruise",
+        "gap_s",
+        "last_s",
+        "latency",
+        "lead_s",
+        "longest_slo_s",
+        "looked",
+        "model",
+        "most",
+        "ranked",
+        "slo_s",
+        "steady_gap_s",
+        "widest",
+    )
 
     def __init__(self, model: str, latency: Latency) -> None:
         self.model = model
         self.latency = latency
         self.slo_s = float("inf")  # of the strictest request seen
         self.longest_slo_s = 0.0
-        self.gap_s = self.steady_gap_s = float("inf")  # moving mean between arrivals, of the last few and of many
+        # moving mean between arrivals, of the last few and of many
+        self.gap_s = self.steady_gap_s = float("inf")
         self.last_s = float("-inf")
         self.cruise = 1  # the batch that suits the present rate
         self.widest = 1  # the batch that works off a backlog
@@ -109,12 +130,16 @@ class Queue:
         return self.latency.mean_s(batch) / batch
 
     def arrived(self, request: Request, now_s: float) -> bool:
-        """Note an arrival: the rate and the strictest SLO; whether it is time to ask again which batch suits them."""
+        """Note an arrival: the rate and the strictest SLO; whether it is time to ask again which
+        batch suits them.
+        """
         gap = max(now_s - self.last_s, 1e-9)
         if gap < float("inf"):
             first = self.gap_s == float("inf")
             self.gap_s = gap if first else self.gap_s + (gap - self.gap_s) / _MEMORY
-            self.steady_gap_s = gap if first else self.steady_gap_s + (gap - self.steady_gap_s) / _LONG_MEMORY
+            self.steady_gap_s = (
+                gap if first else self.steady_gap_s + (gap - self.steady_gap_s) / _LONG_MEMORY
+            )
         self.last_s = now_s
         slo = request.deadline_s - request.arrival_s
         self.slo_s, self.longest_slo_s = min(self.slo_s, slo), max(self.longest_slo_s, slo)
@@ -122,7 +147,9 @@ class Queue:
         return self.looked <= 0
 
     def suit(self, left: float) -> None:
-        """Choose the batches for the present rate, ``left`` of a worker being left by other models."""
+        """Choose the batches for the present rate, ``left`` of a worker being left by other
+        models.
+        """
         self.looked = 32
         half = self.latency.largest(self.slo_s / 2, self.latency.max_batch)
         self._free = self._suiting(left)
@@ -130,7 +157,9 @@ class Queue:
         self._bounded()
 
     def bound(self, slo_s: float) -> None:
-        """No batch takes longer than half of that SLO, so that whoever comes as one begins is in time with the next."""
+        """No batch takes longer than half of that SLO, so that whoever comes as one begins is in
+        time with the next.
+        """
         self.most = max(1, self.latency.largest(slo_s / 2, self.latency.max_batch))
         self._bounded()
 
@@ -144,8 +173,8 @@ class Queue:
     def _suiting(self, left: float) -> int:
         """The smallest batch that answers most of the present rate in time.
 
-        With batches of b back to back, those can be answered that come at most slo - t(b) before a start: rate x (slo - t(b)) of
-        them, and no more than b, every t(b).
+        With batches of b back to back, those can be answered that come at most slo - t(b) before a
+        start: rate x (slo - t(b)) of them, and no more than b, every t(b).
         """
         rate = _AHEAD / self.gap_s / left
         best, top = 1, 0.0

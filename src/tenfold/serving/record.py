@@ -12,7 +12,8 @@ from typing import Protocol
 class Request:
     """One item that ``tenant`` wants of ``model`` before ``deadline_s``, on the driver's clock.
 
-    Larger ``priority`` goes first. A ``shadow`` is a copy for a model on trial: nobody waits for its answer.
+    Larger ``priority`` goes first. A ``shadow`` is a copy for a model on trial: nobody waits for
+    its answer.
     """
 
     id: int
@@ -57,8 +58,8 @@ class Refusal:
 class Start:
     """Run ``requests`` as one batch of ``model`` now, after ``load_s`` to bring its weights in.
 
-    ``expected_s`` is the mean time of the batch, ``promised_s`` the quantile that deadlines are held against,
-    both with the loading; ``waiting`` is how many of the model were there.
+    ``expected_s`` is the mean time of the batch, ``promised_s`` the quantile that deadlines are
+    held against, both with the loading; ``waiting`` is how many of the model were there.
     """
 
     model: str
@@ -73,7 +74,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """For a free worker: what to start, else when to ask again (infinite: at the next event); and what to give up."""
+    """For a free worker: what to start, else when to ask again (infinite: at the next event); and
+    what to give up.
+    """
 
     start: Start | None
     wait_until_s: float
@@ -81,9 +84,11 @@ class Decision:
 
 
 class Policy(Protocol):
-    """Decides; has no clock, no I/O and no randomness. The driver brings events in the order of time.
+    """Decides; has no clock, no I/O and no randomness. The driver brings events in the order of
+    time.
 
-    After ``offer`` and ``finished`` the driver asks ``decide`` as long as a worker is free and it starts something.
+    After ``offer`` and ``finished`` the driver asks ``decide`` as long as a worker is free and it
+    starts something.
     """
 
     def offer(self, request: Request, now_s: float) -> Sequence[Refusal]:
@@ -106,7 +111,8 @@ def explain(start: Start, now_s: float) -> str:
     loading = f"; {start.load_s * 1e3:.3g} ms of it bring the weights in" if start.load_s else ""
     loading += f", for which {', '.join(start.evicted)} left" if start.evicted else ""
     return (
-        f"{len(start.requests)} of {start.waiting} waiting for {start.model} (of {', '.join(tenants)}): {start.why}; expected "
-        f"{start.expected_s * 1e3:.3g} ms, nearly always within {start.promised_s * 1e3:.3g} ms, earliest deadline in "
-        f"{(earliest - now_s) * 1e3:.3g} ms{loading}"
+        f"{len(start.requests)} of {start.waiting} waiting for {start.model} (of"
+        f" {', '.join(tenants)}): {start.why}; expected {start.expected_s * 1e3:.3g} ms, nearly"
+        f" always within {start.promised_s * 1e3:.3g} ms, earliest deadline in"
+        f" {(earliest - now_s) * 1e3:.3g} ms{loading}"
     )

@@ -14,7 +14,9 @@ from tenfold.serving.simulate import Log, Outcome
 
 @dataclass(frozen=True, slots=True)
 class TenantResult:
-    """One tenant, or all together. Latencies are of what was answered; ``goodput_per_s`` counts answers within the SLO."""
+    """One tenant, or all together. Latencies are of what was answered; ``goodput_per_s`` counts
+    answers within the SLO.
+    """
 
     name: str
     offered: int
@@ -50,8 +52,9 @@ class Result:
 
 
 def result_of(log: Log, duration_s: float | None = None, from_s: float = 0.0) -> Result:
-    """Sum up a run. Requests that came before ``from_s`` warm it up and are left out; rates are over the time from then to
-    ``duration_s`` (default: the end of the log)."""
+    """Sum up a run. Requests that came before ``from_s`` warm it up and are left out; rates are
+    over the time from then to ``duration_s`` (default: the end of the log).
+    """
     span = max((duration_s if duration_s is not None else log.ended_s) - from_s, 1e-12)
     kept = [i for i, r in enumerate(log.requests) if r.arrival_s >= from_s]
     size: dict[int, int] = {}
@@ -75,12 +78,20 @@ def result_of(log: Log, duration_s: float | None = None, from_s: float = 0.0) ->
         by_tenant[log.requests[i].tenant].append(i)
     tenants = tuple(_tenant(n, log, by_tenant[n], size, span) for n in names)
     return Result(
-        tenants, _tenant("all", log, kept, size, span), busy / span / log.workers, loading / span / log.workers, len(log.batches),
-        tuple(sorted(reasons.items(), key=lambda x: -x[1])), tuple(sorted(refusals.items(), key=lambda x: -x[1])), span,
-    )  # fmt: skip
+        tenants,
+        _tenant("all", log, kept, size, span),
+        busy / span / log.workers,
+        loading / span / log.workers,
+        len(log.batches),
+        tuple(sorted(reasons.items(), key=lambda x: -x[1])),
+        tuple(sorted(refusals.items(), key=lambda x: -x[1])),
+        span,
+    )
 
 
-def _tenant(name: str, log: Log, at: list[int], size: dict[int, int], span_s: float) -> TenantResult:
+def _tenant(
+    name: str, log: Log, at: list[int], size: dict[int, int], span_s: float
+) -> TenantResult:
     index = np.array(at, dtype=int)
     arrival = np.array([log.requests[i].arrival_s for i in at])
     slo = np.array([log.requests[i].deadline_s for i in at]) - arrival
@@ -90,7 +101,16 @@ def _tenant(name: str, log: Log, at: list[int], size: dict[int, int], span_s: fl
     in_time = int(np.sum(latency <= slo * (1 + 1e-12)))
     batches = [size[log.requests[i].id] for i, d in zip(at, done.tolist()) if d]
     return TenantResult(
-        name, len(at), int(done.sum()), int(np.sum(outcome == Outcome.REFUSED)), in_time, len(at) / span_s, in_time / span_s,
-        float(np.median(latency)) if len(latency) else float("nan"), percentile_of(latency, PERCENTILE),
-        float(np.mean(batches)) if batches else 0.0, percentile_of(latency / slo, PERCENTILE), latency,
-    )  # fmt: skip
+        name,
+        len(at),
+        int(done.sum()),
+        int(np.sum(outcome == Outcome.REFUSED)),
+        in_time,
+        len(at) / span_s,
+        in_time / span_s,
+        float(np.median(latency)) if len(latency) else float("nan"),
+        percentile_of(latency, PERCENTILE),
+        float(np.mean(batches)) if batches else 0.0,
+        percentile_of(latency / slo, PERCENTILE),
+        latency,
+    )

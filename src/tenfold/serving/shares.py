@@ -10,12 +10,17 @@ from tenfold.serving.queue import LIVE_GAPS, Queue
 from tenfold.serving.record import Request, Start
 
 NEVER = float("inf")
-LATE_BUDGET = 0.002  # of the answers: a fifth of what a p99 allows, for they need not be spread evenly over tenants
+# of the answers: a fifth of what a p99 allows, for they need not be spread evenly over tenants
+LATE_BUDGET = 0.002
 UNEQUAL_BATCHES = 2.0
-OVERLOAD = 0.005  # of those that ask are turned away: then it matters who asks for more than a share
+OVERLOAD = (
+    0.005  # of those that ask are turned away: then it matters who asks for more than a share
+)
 ASKED = 500.0  # requests that this looks back on
 FEW = 0.002  # one of them
-NEARLY = 0.9  # of its share: rates are known to a tenth or so, and like tenants must not seem unlike
+NEARLY = (
+    0.9  # of its share: rates are known to a tenth or so, and like tenants must not seem unlike
+)
 SHARE_EVERY = 16  # arrivals between two looks at the shares
 CAUTION_STEP = 0.1  # more caution for an answer that came late
 MOST_CAUTION = 5.0
@@ -62,7 +67,11 @@ class Flow:
         self.slo_s = min(self.slo_s, request.deadline_s - request.arrival_s)
         if gap < float("inf"):
             self._seen += 1
-            self.gap_s = gap if self._seen == 1 else self.gap_s + (gap - self.gap_s) / min(self._seen, _SHARE_MEMORY)
+            self.gap_s = (
+                gap
+                if self._seen == 1
+                else self.gap_s + (gap - self.gap_s) / min(self._seen, _SHARE_MEMORY)
+            )
 
     def live(self, now_s: float) -> bool:
         """Whether more is to be expected; arrivals may come in bursts an SLO apart."""
@@ -71,9 +80,20 @@ class Flow:
 
 @final
 class Account:
-    """What one tenant asks for, and had, of the chip: in seconds over its weight what it had and what of its waits."""
+    """What one tenant asks for, and had, of the chip: in seconds over its weight what it had and
+    what of its waits.
+    """
 
-    __slots__ = ("caution", "demand_s", "flows", "name", "queued_s", "served_s", "waiting", "weight")
+    __slots__ = (
+        "caution",
+        "demand_s",
+        "flows",
+        "name",
+        "queued_s",
+        "served_s",
+        "waiting",
+        "weight",
+    )
 
     def __init__(self, name: str, weight: float) -> None:
         if not 0 < weight < float("inf"):
@@ -99,11 +119,17 @@ class Account:
 
     def rates(self, now_s: float) -> Iterator[tuple[str, float]]:
         """Requests a second by model, of those that still come."""
-        return ((f.model, 1 / f.gap_s) for f in self.flows.values() if f.live(now_s) and f.gap_s < float("inf"))
+        return (
+            (f.model, 1 / f.gap_s)
+            for f in self.flows.values()
+            if f.live(now_s) and f.gap_s < float("inf")
+        )
 
     @property
     def tag_s(self) -> float:
-        """Start-time fair queueing: what it will have had when all of its queue is served (Goyal, Vin, Cheng 1996)."""
+        """Start-time fair queueing: what it will have had when all of its queue is served (Goyal,
+        Vin, Cheng 1996).
+        """
         return self.served_s + self.queued_s
 
 
@@ -111,11 +137,14 @@ class Account:
 class Shares:
     """The accounts of all tenants, and who has the better right to a place.
 
-    While hardly anybody is turned away nobody asks for too much. Else the level is sought up to which everybody's demand can be met,
-    weight for weight (water-filling), with what is got out of the chip; whoever asks for more is ``over``, and yields to the others.
+    While hardly anybody is turned away nobody asks for too much. Else the level is sought up to
+    which everybody's demand can be met, weight for weight (water-filling), with what is got out of
+    the chip; whoever asks for more is ``over``, and yields to the others.
     """
 
-    def __init__(self, tenants: Mapping[str, float], queues: Mapping[str, Queue], workers: int) -> None:
+    def __init__(
+        self, tenants: Mapping[str, float], queues: Mapping[str, Queue], workers: int
+    ) -> None:
         self._accounts = {n: Account(n, w) for n, w in tenants.items()}
         self._queues = queues
         self._workers = workers
@@ -153,7 +182,9 @@ class Shares:
         for queue in self._queues.values():
             asking = [a for a in self._accounts.values() if a.live(now_s, queue.model)]
             over = any(self.over(a.name) for a in asking)
-            strictest = min((a.flows[queue.model].slo_s for a in asking if not self.over(a.name)), default=NEVER)
+            strictest = min(
+                (a.flows[queue.model].slo_s for a in asking if not self.over(a.name)), default=NEVER
+            )
             queue.bound(strictest if over else NEVER)
             queue.lead(1 if over or not self.overloaded else queue.together)
 
@@ -172,7 +203,9 @@ class Shares:
         return self._level_s < NEVER
 
     def over(self, tenant: str) -> bool:
-        """Whether it asks for more (or nearly) than is left to it when those that ask for less have theirs."""
+        """Whether it asks for more (or nearly) than is left to it when those that ask for less have
+        theirs.
+        """
         account = self._accounts[tenant]
         return account.demand_s > NEARLY * self._level_s * account.weight
 
@@ -183,7 +216,9 @@ class Shares:
         return mine / sum(a.weight for a in live) if live else 0.0
 
     def flows(self, owed: str | None) -> Iterator[Flow]:
-        """What tenants ask of models; with ``owed`` not of those that are over, unless they are it."""
+        """What tenants ask of models; with ``owed`` not of those that are over, unless they are
+        it.
+        """
         for account in self._accounts.values():
             if owed is None or not self.over(account.name):
                 yield from account.flows.values()
@@ -193,8 +228,8 @@ class Shares:
     def yielding(self, to: Request, queue: Queue) -> set[tuple[str, int]]:
         """Tenants and priorities whose places go to ``to`` of ``queue``.
 
-        Those of smaller priority; of the same, those of other tenants that ask for more than their share where its own does not, or,
-        where it does too, of those that had more.
+        Those of smaller priority; of the same, those of other tenants that ask for more than their
+        share where its own does not, or, where it does too, of those that had more.
         """
         mine, over = self._accounts[to.tenant], self.over(to.tenant)
         found = set()
@@ -202,21 +237,36 @@ class Shares:
             account = self._accounts[tenant]
             if not account.waiting or priority > to.priority:
                 continue
-            owing = tenant != to.tenant and self.over(tenant) and (not over or self._had_more(account, mine, queue))
+            owing = (
+                tenant != to.tenant
+                and self.over(tenant)
+                and (not over or self._had_more(account, mine, queue))
+            )
             if priority < to.priority or owing:
                 found.add((tenant, priority))
         return found
 
     @staticmethod
     def _had_more(account: Account, than: Account, queue: Queue) -> bool:
-        """With one more served, by more than a few batches, which is how far equals differ by chance."""
+        """With one more served, by more than a few batches, which is how far equals differ by
+        chance.
+        """
         tag_s = than.tag_s + queue.cost_s / than.weight
-        return account.tag_s > tag_s + UNEQUAL_BATCHES * queue.latency.mean_s(queue.widest) / account.weight
+        return (
+            account.tag_s
+            > tag_s + UNEQUAL_BATCHES * queue.latency.mean_s(queue.widest) / account.weight
+        )
 
     def before(self, one: Request, other: Request) -> bool:
-        """Whether ``one`` has the better right to be served: by priority, by asking for no more than its share, by having had less."""
+        """Whether ``one`` has the better right to be served: by priority, by asking for no more
+        than its share, by having had less.
+        """
         mine, theirs = self._accounts[one.tenant], self._accounts[other.tenant]
-        return (-one.priority, self.over(one.tenant), mine.tag_s) < (-other.priority, self.over(other.tenant), theirs.tag_s)
+        return (-one.priority, self.over(one.tenant), mine.tag_s) < (
+            -other.priority,
+            self.over(other.tenant),
+            theirs.tag_s,
+        )
 
     def others_wait(self, tenant: str) -> bool:
         return any(a.waiting and a.name != tenant for a in self._accounts.values())
@@ -239,17 +289,23 @@ class Shares:
                 continue
             account = self._accounts[r.tenant]
             account.waiting -= 1
-            account.queued_s = max(account.queued_s - cost_s / account.weight, 0.0) if account.waiting else 0.0
+            account.queued_s = (
+                max(account.queued_s - cost_s / account.weight, 0.0) if account.waiting else 0.0
+            )
 
     def begin(self, requests: Sequence[Request]) -> None:
         """A batch of these begins."""
-        self._virtual_s = max(self._virtual_s, min(self._accounts[r.tenant].served_s for r in requests))
+        self._virtual_s = max(
+            self._virtual_s, min(self._accounts[r.tenant].served_s for r in requests)
+        )
 
     def ended(self, start: Start, queue: Queue, now_s: float) -> None:
         self._useful.note(queue.least_cost_s * len(start.requests), now_s)
 
     def charge(self, requests: Sequence[Request], seconds: float) -> None:
-        """To the accounts of those whose requests are in a batch: what is expected when it begins, the difference when it ended."""
+        """To the accounts of those whose requests are in a batch: what is expected when it begins,
+        the difference when it ended.
+        """
         for r in requests:
             if not r.shadow:
                 account = self._accounts[r.tenant]
@@ -258,7 +314,9 @@ class Shares:
     # -- promises
 
     def caution(self, tenant: str) -> float:
-        """0: promises go by the mean, 1: by the high quantile. One that asks for too much makes others late: it takes the most of any."""
+        """0: promises go by the mean, 1: by the high quantile. One that asks for too much makes
+        others late: it takes the most of any.
+        """
         return self._wary if self.over(tenant) else self._accounts[tenant].caution
 
     @property
@@ -267,7 +325,9 @@ class Shares:
         return self._turned_away < FEW
 
     def learn(self, request: Request, *, late: bool) -> None:
-        """A promise was kept or broken; what was admitted and given up later is a broken one. Nobody waits for a copy."""
+        """A promise was kept or broken; what was admitted and given up later is a broken one.
+        Nobody waits for a copy.
+        """
         if request.shadow:
             return
         account = self._accounts[request.tenant]

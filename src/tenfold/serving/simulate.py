@@ -29,7 +29,9 @@ class Source(Protocol):
         """The next one."""
 
     def answered(self, request: Request, now_s: float, retry_s: float = 0.0) -> None:
-        """One was answered, or refused and best tried again after ``retry_s``; a closed loop may send another."""
+        """One was answered, or refused and best tried again after ``retry_s``; a closed loop may
+        send another.
+        """
 
     def exhausted(self) -> bool:
         """Whether nothing more will come, whatever is answered."""
@@ -57,11 +59,18 @@ def high_factor(variation: float) -> float:
 
 @final
 class Spread:
-    """Service times by model and batch, times a log-normal factor of mean 1 with a coefficient of variation, from a seed."""
+    """Service times by model and batch, times a log-normal factor of mean 1 with a coefficient of
+    variation, from a seed.
+    """
 
     _BLOCK = 4096
 
-    def __init__(self, times_s: Mapping[str, Sequence[float]], variation: Mapping[str, float] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        times_s: Mapping[str, Sequence[float]],
+        variation: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
         self._times = dict(times_s)
         self._sigma = {m: sigma_of(v) for m, v in (variation or {}).items() if v > 0}
         self._rng = np.random.default_rng(seed)
@@ -96,7 +105,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A whole run. ``requests`` in the order they came; ``finish_s`` is when each was answered or refused, NaN while it waits.
+    """A whole run. ``requests`` in the order they came; ``finish_s`` is when each was answered or
+    refused, NaN while it waits.
 
     Shadow copies are in ``batches`` only: nobody asked for them.
     """
@@ -112,7 +122,9 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """For an observer: how many came, were answered, were refused, wait or are served at ``now_s``."""
+    """For an observer: how many came, were answered, were refused, wait or are served at
+    ``now_s``.
+    """
 
     now_s: float
     arrived: int
@@ -138,8 +150,8 @@ def simulate(
 ) -> Log:
     """Run ``policy`` against ``source`` until nothing more happens or comes before ``until_s``.
 
-    ``observer`` sees the counts after each event, ``listener`` each decision. Raises InputError for requests out of order or fewer
-    than one worker.
+    ``observer`` sees the counts after each event, ``listener`` each decision. Raises InputError for
+    requests out of order or fewer than one worker.
     """
     if workers < 1:
         raise InputError(f"a chip needs at least one worker, got {workers}")
@@ -148,7 +160,13 @@ def simulate(
 
 class _Loop:
     def __init__(
-        self, policy: Policy, source: Source, service: ServiceTime, workers: int, observer: Observer | None, listener: Listener | None
+        self,
+        policy: Policy,
+        source: Source,
+        service: ServiceTime,
+        workers: int,
+        observer: Observer | None,
+        listener: Listener | None,
     ) -> None:
         self.policy, self.source, self.service = policy, source, service
         self.workers, self.observer, self.listener = workers, observer, listener
@@ -179,7 +197,10 @@ class _Loop:
             if now == NEVER or now > until_s:
                 break
             if now < self.now:
-                raise InputError(f"requests must come in the order of time: one at {now:g} s came after {self.now:g} s")
+                raise InputError(
+                    f"requests must come in the order of time: one at {now:g} s came after"
+                    f" {self.now:g} s"
+                )
             self.now = now
             if end <= now:
                 self._end()
@@ -212,7 +233,9 @@ class _Loop:
         self.outcome[at] = 2
         self.finish[at] = self.now
         self.refused += 1
-        self.source.answered(request, self.now, min(max(refusal.retry_after_s, LEAST_RETRY_S), MOST_RETRY_S))
+        self.source.answered(
+            request, self.now, min(max(refusal.retry_after_s, LEAST_RETRY_S), MOST_RETRY_S)
+        )
 
     def _end(self) -> None:
         end, _, began, start = heapq.heappop(self.running)
@@ -239,18 +262,38 @@ class _Loop:
                 self.wake = decision.wait_until_s
                 return
             seconds = start.load_s + self.service.seconds(start.model, len(start.requests))
-            heapq.heappush(self.running, (self.now + seconds, len(self.batches) + len(self.running), self.now, start))
+            heapq.heappush(
+                self.running,
+                (self.now + seconds, len(self.batches) + len(self.running), self.now, start),
+            )
             self.serving += sum(not r.shadow for r in start.requests)
             self.wake = NEVER
 
     def _observe(self, observer: Observer) -> None:
         arrived = len(self.requests)
         waiting = len(self.index) - self.serving
-        observer(Instant(self.now, arrived, arrived - len(self.index) - self.refused, self.refused, waiting, self.serving))
+        observer(
+            Instant(
+                self.now,
+                arrived,
+                arrived - len(self.index) - self.refused,
+                self.refused,
+                waiting,
+                self.serving,
+            )
+        )
 
     def _log(self, until_s: float) -> Log:
         finish = np.array(self.finish, dtype=float)
         finish[finish == NEVER] = np.nan
         ended = self.now if until_s == NEVER else until_s
         outcome = np.array(self.outcome, dtype=np.int8)
-        return Log(tuple(self.requests), outcome, finish, tuple(self.batches), tuple(self.refusals), ended, self.workers)
+        return Log(
+            tuple(self.requests),
+            outcome,
+            finish,
+            tuple(self.batches),
+            tuple(self.refusals),
+            ended,
+            self.workers,
+        )

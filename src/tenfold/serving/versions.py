@@ -12,7 +12,9 @@ from tenfold.serving.record import Decision, Policy, Refusal, Request, Start
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """``model`` serves ``share`` of what comes for a name; a shadow gets a copy of that share, and nobody waits for its answer."""
+    """``model`` serves ``share`` of what comes for a name; a shadow gets a copy of that share, and
+    nobody waits for its answer.
+    """
 
     model: str
     share: float
@@ -20,23 +22,31 @@ class Version:
 
 
 def check_shares(name: str, versions: Sequence[Version]) -> None:
-    """Raises InputError for shares that are negative or sum to nothing, or a shadow of more than all."""
+    """Raises InputError for shares that are negative or sum to nothing, or a shadow of more than
+    all.
+    """
     live = [v.share for v in versions if not v.shadow]
     if not all(0 <= v.share < float("inf") for v in versions) or not sum(live) > 0:
-        raise InputError(f"the versions of '{name}' need shares of 0 or more with a sum above 0, got {live}")
+        raise InputError(
+            f"the versions of '{name}' need shares of 0 or more with a sum above 0, got {live}"
+        )
     if any(v.share > 1 for v in versions if v.shadow):
         raise InputError(f"a shadow of '{name}' copies a share of at most 1")
 
 
 @final
 class Versioned:
-    """A policy behind names: requests for a name go to its versions by their shares, in turn, without chance.
+    """A policy behind names: requests for a name go to its versions by their shares, in turn,
+    without chance.
 
-    The version that is furthest behind its share takes the next request, so that any stretch of requests is split as asked to within one.
+    The version that is furthest behind its share takes the next request, so that any stretch of
+    requests is split as asked to within one.
     """
 
     def __init__(self, inner: Policy, routes: Mapping[str, Sequence[Version]]) -> None:
-        """Raises InputError for a name without versions, shares that are negative or sum to nothing, or shadows above 1."""
+        """Raises InputError for a name without versions, shares that are negative or sum to
+        nothing, or shadows above 1.
+        """
         for name, versions in routes.items():
             check_shares(name, versions)
         self._inner = inner

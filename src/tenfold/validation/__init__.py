@@ -20,7 +20,9 @@ MEASURED: Mapping[str, Comparison] = {
     "mlperf": published.mlperf,
     "systems": energy.systems,
     "server-ratio": serving.server_over_offline,
-    "per-operation": lambda folder: energy.per_operation(folder.parent / "reference" / "energy-per-op.csv"),
+    "per-operation": lambda folder: energy.per_operation(
+        folder.parent / "reference" / "energy-per-op.csv"
+    ),
 }
 PUBLISHED: Mapping[str, Callable[[], Iterator[Row]]] = {
     "tpu-v1": published.tpu_v1,
@@ -33,7 +35,8 @@ NAMES = (*MEASURED, *BOTH, *PUBLISHED)
 
 
 def compare(name: str, folder: Path | None) -> list[Row]:
-    """The rows of one comparison; none where it needs a ``folder`` of measured data and there is none.
+    """The rows of one comparison; none where it needs a ``folder`` of measured data and there is
+    none.
 
     Raises UnknownName with the nearest names.
     """
@@ -49,8 +52,21 @@ def compare(name: str, folder: Path | None) -> list[Row]:
 def data_folder(path: Path | None) -> Path | None:
     """``path`` where it is a folder. Raises InputError where it is given and is none."""
     if path is not None and not path.is_dir():
-        raise InputError(f"there is no folder '{path}': give the folder of measured sets, or leave --data out")
+        raise InputError(
+            f"there is no folder '{path}': give the folder of measured sets, or leave --data out"
+        )
     return path
 
 
-__all__ = ["MEASURED", "NAMES", "PUBLISHED", "Bar", "Row", "Summary", "bars", "compare", "data_folder", "summaries"]
+__all__ = [
+    "MEASURED",
+    "NAMES",
+    "PUBLISHED",
+    "Bar",
+    "Row",
+    "Summary",
+    "bars",
+    "compare",
+    "data_folder",
+    "summaries",
+]

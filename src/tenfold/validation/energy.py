@@ -26,12 +26,18 @@ def kernels(folder: Path) -> Iterator[Row]:
                 ours = energy_of(c, m)
                 error = c.error("energy")
                 inside = measured / (1 + error) <= ours <= measured * (1 + error)
-                yield Row(f"energy of matmuls ({s.chip})", m.group, ours, measured, "J", s.source, inside)
+                yield Row(
+                    f"energy of matmuls ({s.chip})", m.group, ours, measured, "J", s.source, inside
+                )
 
 
-# Host, fans and power supplies of a system with eight cards (assumed: 20 % of supplies, fans and two processors)
+# Host, fans and power supplies of a system with eight cards (assumed: 20 % of supplies, fans and
+# two processors)
 SYSTEM_BASE_W, SUPPLY_LOSS = 450.0, 0.08
-_SYSTEMS = (("A100-PCIex8_TRT_MaxQ", "a100-pcie-40", 8), ("DGX-A100_A100-SXM-80GBx8_TRT_MaxQ", "a100-sxm-80", 8))
+_SYSTEMS = (
+    ("A100-PCIex8_TRT_MaxQ", "a100-pcie-40", 8),
+    ("DGX-A100_A100-SXM-80GBx8_TRT_MaxQ", "a100-sxm-80", 8),
+)
 _MODELS = {
     "resnet50": ("resnet50", "int8", None),
     "ssd-resnet34": ("ssd-resnet34", "int8", None),
@@ -41,7 +47,9 @@ _MODELS = {
 
 
 def systems(folder: Path) -> Iterator[Row]:
-    """Wall watts of whole systems in MLPerf, offline; the cards are power-tuned, which the model does not know."""
+    """Wall watts of whole systems in MLPerf, offline; the cards are power-tuned, which the model
+    does not know.
+    """
     path = folder / "mlperf" / "inference_power.csv"
     if not path.is_file():
         return
@@ -75,18 +83,24 @@ def published() -> Iterator[Row]:
         p.tpu_v1_busy_w,
         "W",
         p.source,
-        run.energy_j.low / run.time_s.value <= p.tpu_v1_busy_w <= run.energy_j.high / run.time_s.value,
+        run.energy_j.low / run.time_s.value
+        <= p.tpu_v1_busy_w
+        <= run.energy_j.high / run.time_s.value,
     )
 
 
 _ROWS = {
-    "int8 add": "int8_add", "int32 add": "int32_add", "bf16 add": "bf16_add", "fp16 add": "fp16_add", "fp32 add": "fp32_add",
-    "int8 mul": "int8_mul", "int32 mul": "int32_mul", "bf16 mul": "bf16_mul", "fp16 mul": "fp16_mul", "fp32 mul": "fp32_mul",
+    "int8 add": "int8_add", "int32 add": "int32_add", "bf16 add": "bf16_add",
+    "fp16 add": "fp16_add", "fp32 add": "fp32_add", "int8 mul": "int8_mul",
+    "int32 mul": "int32_mul", "bf16 mul": "bf16_mul", "fp16 mul": "fp16_mul",
+    "fp32 mul": "fp32_mul",
 }  # fmt: skip
 
 
 def per_operation(path: Path) -> Iterator[Row]:
-    """The energies that the product uses against the reference table, where that is at hand; they are equal."""
+    """The energies that the product uses against the reference table, where that is at hand; they
+    are equal.
+    """
     if not path.is_file():
         return
     table = energy_table().operation

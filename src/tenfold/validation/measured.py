@@ -1,4 +1,6 @@
-"""Measured kernels and whole models against predictions: only rows that nothing was fitted to, but where said."""
+"""Measured kernels and whole models against predictions: only rows that nothing was fitted to, but
+where said.
+"""
 
 from __future__ import annotations
 
@@ -41,27 +43,49 @@ def kernels(folder: Path) -> Iterator[Row]:
 
 
 def uncalibrated(folder: Path) -> Iterator[Row]:
-    """Each GPU as if it had never been measured: all its matrix products with a relative's constants."""
+    """Each GPU as if it had never been measured: all its matrix products with a relative's
+    constants.
+    """
     for s in SETS:
         rows = s.rows(folder) if s.chip in RELATIVES else []
-        rows = [m for m in rows if isinstance(m.what, Request) and m.what.op == "matmul" and m.what.dtype != "fp8"]
+        rows = [
+            m
+            for m in rows
+            if isinstance(m.what, Request) and m.what.op == "matmul" and m.what.dtype != "fp8"
+        ]
         if rows:
-            yield from _rows(like_relative(s.chip), s, rows, lambda c, m: f"matmul, {c.name} never calibrated")
+            yield from _rows(
+                like_relative(s.chip), s, rows, lambda c, m: f"matmul, {c.name} never calibrated"
+            )
 
 
 @lru_cache(maxsize=8)
 def like_relative(name: str) -> Chip:
-    """The chip with none of its own constants; only what a framework's call costs on the host beside a kernel is kept."""
+    """The chip with none of its own constants; only what a framework's call costs on the host
+    beside a kernel is kept.
+    """
     own = chip(name)
     bare = replace(
-        own, figures={p: q for p, q in own.figures.items() if not p.startswith(("calibration.", "offsets.")) or p.startswith(HOST_SIDE)}
+        own,
+        figures={
+            p: q
+            for p, q in own.figures.items()
+            if not p.startswith(("calibration.", "offsets.")) or p.startswith(HOST_SIDE)
+        },
     )
     return bare.with_calibration_of(chip(RELATIVES[name]))
 
 
 def forward(folder: Path | None) -> Iterator[Row]:
-    """Whole models on TPUs: GPT-2 was fitted to where the folder is there, the others are published and held out."""
-    seen = [(s, m) for s in SETS for m in (s.rows(folder) if folder else []) if isinstance(m.what, Forward)]
+    """Whole models on TPUs: GPT-2 was fitted to where the folder is there, the others are published
+    and held out.
+    """
+    seen = [
+        (s, m)
+        for s in SETS
+        for m in (s.rows(folder) if folder else [])
+        if isinstance(m.what, Forward)
+    ]
     for s, m in seen:
         yield from _forward(chip(s.chip), [m], seen=True)
     for name, rows in published_forward().items():
@@ -73,10 +97,21 @@ def _forward(c: Chip, rows: Sequence[Measured], *, seen: bool) -> Iterator[Row]:
         assert isinstance(m.what, Forward)
         what = f"{m.what.model} batch {m.what.batch} seq {m.what.seq}"
         area = f"whole models, {c.name}" + (", fitted to" if seen else ", held out")
-        yield Row(area, what, float(t), m.time_s, "s", m.source, _inside(float(t), m.time_s, c.error("model")), seen)
+        yield Row(
+            area,
+            what,
+            float(t),
+            m.time_s,
+            "s",
+            m.source,
+            _inside(float(t), m.time_s, c.error("model")),
+            seen,
+        )
 
 
-def _rows(c: Chip, s: MeasuredSet, rows: Sequence[Measured], area: Callable[[Chip, Measured], str]) -> Iterator[Row]:
+def _rows(
+    c: Chip, s: MeasuredSet, rows: Sequence[Measured], area: Callable[[Chip, Measured], str]
+) -> Iterator[Row]:
     for m, t in zip(rows, timer(c, rows)(c), strict=True):
         assert isinstance(m.what, Request)
         kernel = kernel_of(m.what, c, c.storage(m.what.dtype))

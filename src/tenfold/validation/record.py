@@ -15,7 +15,8 @@ from tenfold.errors import DataFileError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One prediction beside what it is compared with, in one unit; ``inside`` says whether it lies in the predicted interval.
+    """One prediction beside what it is compared with, in one unit; ``inside`` says whether it lies
+    in the predicted interval.
 
     ``seen`` marks rows that constants were fitted to.
     """
@@ -34,12 +35,18 @@ class Row:
         """As a fraction of the reference; where both are fractions, their difference."""
         if self.unit == "points":
             return self.predicted - self.reference
-        return self.predicted / self.reference - 1 if self.reference else float(self.predicted != self.reference)
+        return (
+            self.predicted / self.reference - 1
+            if self.reference
+            else float(self.predicted != self.reference)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Absolute errors of the rows of one area that nothing was fitted to: how many, mean, median, nine of ten, the worst and where."""
+    """Absolute errors of the rows of one area that nothing was fitted to: how many, mean, median,
+    nine of ten, the worst and where.
+    """
 
     area: str
     n: int
@@ -81,7 +88,9 @@ def summaries(rows: Sequence[Row]) -> dict[str, Summary]:
 
 
 class Bar(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What one area is held to in the mean, and in its worst case where that is bounded too; why it is missed or weak."""
+    """What one area is held to in the mean, and in its worst case where that is bounded too; why it
+    is missed or weak.
+    """
 
     area: str
     mean: float

@@ -1,4 +1,6 @@
-"""Models by name: architectures as data files, built by their families, and the CNNs whose files ship inside ``onnx``."""
+"""Models by name: architectures as data files, built by their families, and the CNNs whose files
+ship inside ``onnx``.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class ZooModel:
     """A model by name: its family, where it was published, and what was published of its size.
 
-    ``published`` are the parameters as printed, ``active`` those that one token passes, None where all do.
+    ``published`` are the parameters as printed, ``active`` those that one token passes, None where
+    all do.
     """
 
     name: str
@@ -59,7 +62,10 @@ class ZooModel:
         """Its graph with free dimensions. Raises InputError for a phase that it does not have."""
         if self.path is not None:
             if phase not in (None, "forward"):
-                raise InputError(f"{self.name} has no phase '{phase}': it does not generate token by token, only forward")
+                raise InputError(
+                    f"{self.name} has no phase '{phase}': it does not generate token by token, only"
+                    " forward"
+                )
             return load_onnx(self.path)
         assert self.shape is not None
         return build(self.name, self.family, self.shape, phase, self.dtype)
@@ -78,15 +84,28 @@ def _from_file(path: Path) -> ZooModel:
         if file.family not in FAMILIES:
             raise UnknownName("family", file.family, FAMILIES)
         shape = msgspec.convert(file.shape, FAMILIES[file.family].shape)
-        counts = [units.parse(c.value, "count") for c in (file.parameters, file.active_parameters) if c]
+        counts = [
+            units.parse(c.value, "count") for c in (file.parameters, file.active_parameters) if c
+        ]
         dtype = DType(file.dtype)
     except (msgspec.MsgspecError, ValueError, InputError) as error:
         raise DataFileError(f"{path.name}: {error}") from error
     if path.stem != file.name:
-        raise DataFileError(f"{path.name}: the model is named '{file.name}', the file must be '{file.name}.toml'")
+        raise DataFileError(
+            f"{path.name}: the model is named '{file.name}', the file must be '{file.name}.toml'"
+        )
     published, active = counts[0], counts[1] if len(counts) > 1 else None
     return ZooModel(
-        file.name, file.family, file.parameters.source, file.parameters.status, file.note, published, active, dtype, None, shape
+        file.name,
+        file.family,
+        file.parameters.source,
+        file.parameters.status,
+        file.note,
+        published,
+        active,
+        dtype,
+        None,
+        shape,
     )
 
 
@@ -102,7 +121,9 @@ _CNNS = (
     ("zfnet512", "zfnet512", "Zeiler, Fergus, ECCV 2014"),
 )
 
-NAMES: tuple[str, ...] = tuple(sorted([*(n for n, _, _ in _CNNS), *(p.stem for p in DATA.glob("*.toml"))]))
+NAMES: tuple[str, ...] = tuple(
+    sorted([*(n for n, _, _ in _CNNS), *(p.stem for p in DATA.glob("*.toml"))])
+)
 _FILES: Mapping[str, tuple[str, str]] = MappingProxyType({n: (f, s) for n, f, s in _CNNS})
 
 
@@ -110,5 +131,7 @@ _FILES: Mapping[str, tuple[str, str]] = MappingProxyType({n: (f, s) for n, f, s 
 def model(name: str) -> ZooModel:
     """The model called ``name``. Raises UnknownName with the nearest names."""
     if name not in NAMES:
-        raise UnknownName("model", name, NAMES, "(or give the path of an .onnx file or a config.json)")
+        raise UnknownName(
+            "model", name, NAMES, "(or give the path of an .onnx file or a config.json)"
+        )
     return _cnn(name, *_FILES[name]) if name in _FILES else _from_file(DATA / f"{name}.toml")

@@ -1,4 +1,6 @@
-"""Batch normalisation, and any other factor or offset per channel, into the convolution or product before it."""
+"""Batch normalisation, and any other factor or offset per channel, into the convolution or product
+before it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ _SIDES = {"mul": (True, False), "div": (True, False), "add": (False, True), "sub
 
 
 def _visit(sweep: Sweep, op: Op) -> None:
-    """y = (conv(x, w) + b) * scale + shift is conv(x, w * scale) + (b * scale + shift) (Jacob et al. 2018, section 3.2)."""
+    """y = (conv(x, w) + b) * scale + shift is conv(x, w * scale) + (b * scale + shift) (Jacob et
+    al. 2018, section 3.2).
+    """
     affine = _affine(sweep, op)
     if affine is None:
         sweep.emit(op)
@@ -28,7 +32,9 @@ def _visit(sweep: Sweep, op: Op) -> None:
         w = sweep.constant(sweep.name(w, "scaled"), folded, weights)
     bias = _bias(sweep, b, scale, shift, channels, dtype)
     b = sweep.constant(sweep.name(op.outputs[0], "bias"), bias, Value("", dtype, (channels,)))
-    sweep.emit(Op(conv.kind, (conv.inputs[0], w, b), op.outputs[:1], conv.attrs, (), conv.loc or op.loc))
+    sweep.emit(
+        Op(conv.kind, (conv.inputs[0], w, b), op.outputs[:1], conv.attrs, (), conv.loc or op.loc)
+    )
 
 
 def _scale(weights: Array, scale: Array, conv: Op) -> Array:
@@ -41,7 +47,9 @@ def _scale(weights: Array, scale: Array, conv: Op) -> Array:
     return np.asarray((widen(weights) * shaped).astype(weights.dtype))
 
 
-def _bias(sweep: Sweep, b: str, scale: Array | None, shift: Array | None, channels: int, dtype: DType) -> Array | None:
+def _bias(
+    sweep: Sweep, b: str, scale: Array | None, shift: Array | None, channels: int, dtype: DType
+) -> Array | None:
     """The new bias, or None where its content is not known."""
     old = np.zeros(channels, np.float32) if not b else sweep.constants[b]
     if old is None or scale is None or shift is None:
@@ -50,8 +58,14 @@ def _bias(sweep: Sweep, b: str, scale: Array | None, shift: Array | None, channe
 
 
 def _affine(sweep: Sweep, op: Op) -> tuple[Op, int, Array | None, Array | None, bool] | None:
-    """The convolution, its channels, factor and offset per channel, and whether there is a factor; None where this is none."""
-    if op.kind not in ("batch_norm", *_SIDES) or len([o for o in op.outputs if o]) != 1 or op.attrs.get("training_mode", 0):
+    """The convolution, its channels, factor and offset per channel, and whether there is a factor;
+    None where this is none.
+    """
+    if (
+        op.kind not in ("batch_norm", *_SIDES)
+        or len([o for o in op.outputs if o]) != 1
+        or op.attrs.get("training_mode", 0)
+    ):
         return None
     conv = sweep.producer.get(op.inputs[0])
     other = op.inputs[1]
@@ -72,16 +86,36 @@ def _affine(sweep: Sweep, op: Op) -> tuple[Op, int, Array | None, Array | None, 
     vector = None if data is None else np.broadcast_to(widen(data).reshape(-1), (channels,))
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
     if _SIDES[op.kind][0]:
-        return conv, channels, None if vector is None else (vector if op.kind == "mul" else 1 / vector), zeros, True
-    return conv, channels, ones, None if vector is None else (vector if op.kind == "add" else -vector), False
+        return (
+            conv,
+            channels,
+            None if vector is None else (vector if op.kind == "mul" else 1 / vector),
+            zeros,
+            True,
+        )
+    return (
+        conv,
+        channels,
+        ones,
+        None if vector is None else (vector if op.kind == "add" else -vector),
+        False,
+    )
 
 
 def _ours(sweep: Sweep, conv: Op, op: Op) -> bool:
     """Whether nobody else reads the convolution and all that is to be changed is constant."""
     result = conv.outputs[0]
-    same = sweep.value(result).shape == sweep.value(op.outputs[0]).shape and sweep.value(result).dtype == sweep.value(op.outputs[0]).dtype
+    same = (
+        sweep.value(result).shape == sweep.value(op.outputs[0]).shape
+        and sweep.value(result).dtype == sweep.value(op.outputs[0]).dtype
+    )
     floats = sweep.value(conv.inputs[1]).dtype.is_float
-    return same and floats and sweep.uses.get(result, 0) == 1 and all(sweep.is_constant(n) for n in conv.inputs[1:] if n)
+    return (
+        same
+        and floats
+        and sweep.uses.get(result, 0) == 1
+        and all(sweep.is_constant(n) for n in conv.inputs[1:] if n)
+    )
 
 
 def _per_channel(sweep: Sweep, name: str, conv: Op, channels: int) -> bool:
@@ -93,7 +127,9 @@ def _per_channel(sweep: Sweep, name: str, conv: Op, channels: int) -> bool:
 
 
 def _normalisation(sweep: Sweep, op: Op) -> tuple[Array | None, Array | None]:
-    """Factor and offset per channel of an inference batch norm (Ioffe, Szegedy 2015, algorithm 2)."""
+    """Factor and offset per channel of an inference batch norm (Ioffe, Szegedy 2015, algorithm
+    2).
+    """
     arrays = [sweep.constants.get(n) for n in op.inputs[1:5]]
     if any(a is None for a in arrays):
         return None, None
@@ -104,13 +140,17 @@ def _normalisation(sweep: Sweep, op: Op) -> tuple[Array | None, Array | None]:
 
 
 def _visit_for_runtime(sweep: Sweep, op: Op) -> None:
-    """What ONNX Runtime folds (1.32, ConvMulFusion, ConvAddFusion): no transposed convolutions, no factor of rank one."""
+    """What ONNX Runtime folds (1.32, ConvMulFusion, ConvAddFusion): no transposed convolutions, no
+    factor of rank one.
+    """
     convolved = [n for n in op.inputs if n in sweep.producer and sweep.producer[n].kind == "conv"]
     folds = op.kind == "batch_norm"
     if op.kind in ("mul", "add") and len(convolved) == 1:
         shape = sweep.shape(op.inputs[1 - op.inputs.index(convolved[0])])
         _, channels, *window = sweep.value(convolved[0]).dims
-        per_channel = shape is not None and len(shape) > len(window) and shape[-1 - len(window)] == channels
+        per_channel = (
+            shape is not None and len(shape) > len(window) and shape[-1 - len(window)] == channels
+        )
         folds = per_channel or (op.kind == "mul" and shape == ())
     if convolved and folds:
         _visit(sweep, op)
@@ -118,5 +158,9 @@ def _visit_for_runtime(sweep: Sweep, op: Op) -> None:
         sweep.emit(op)
 
 
-PASS = Pass("batch-norm", "batch normalisation and factors per channel go into the weights before them", sweeping(_visit))
+PASS = Pass(
+    "batch-norm",
+    "batch normalisation and factors per channel go into the weights before them",
+    sweeping(_visit),
+)
 RUNTIME_PASS = Pass(PASS.name, PASS.does, sweeping(_visit_for_runtime))

@@ -12,11 +12,23 @@ _VIEWS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze", "identity"})
 
 
 def _visit(sweep: Sweep, op: Op) -> None:
-    """Views become one reshape of the source, transposes one transpose; what does nothing is left out."""
+    """Views become one reshape of the source, transposes one transpose; what does nothing is left
+    out.
+    """
     result = op.outputs[0] if op.outputs else ""
-    if len(op.outputs) == 1 and op.inputs and op.inputs[0] and result not in sweep.graph.outputs and _nothing(sweep, op):
+    if (
+        len(op.outputs) == 1
+        and op.inputs
+        and op.inputs[0]
+        and result not in sweep.graph.outputs
+        and _nothing(sweep, op)
+    ):
         sweep.forward(result, op.inputs[0], op)
-    elif op.kind in _VIEWS and sweep.shape(result) is not None and sweep.shape(op.inputs[0]) is not None:
+    elif (
+        op.kind in _VIEWS
+        and sweep.shape(result) is not None
+        and sweep.shape(op.inputs[0]) is not None
+    ):
         _view(sweep, op)
     elif op.kind == "transpose":
         _transpose(sweep, op)
@@ -41,7 +53,9 @@ def _nothing(sweep: Sweep, op: Op) -> bool:
     if op.kind == "split":
         return len(op.outputs) == 1
     if op.kind == "slice":
-        steps = sweep.constants.get(op.inputs[4]) if len(op.inputs) > 4 and op.inputs[4] else np.ones(1)
+        steps = (
+            sweep.constants.get(op.inputs[4]) if len(op.inputs) > 4 and op.inputs[4] else np.ones(1)
+        )
         return steps is not None and bool((steps > 0).all())
     if op.kind == "pad":
         pads = sweep.constants.get(op.inputs[1]) if len(op.inputs) > 1 else None
@@ -51,7 +65,11 @@ def _nothing(sweep: Sweep, op: Op) -> bool:
 
 def _perm(op: Op, rank: int) -> tuple[int, ...]:
     given = op.attrs.get("perm")
-    return tuple(int(p) % rank for p in given) if isinstance(given, tuple) and given else tuple(reversed(range(rank)))
+    return (
+        tuple(int(p) % rank for p in given)
+        if isinstance(given, tuple) and given
+        else tuple(reversed(range(rank)))
+    )
 
 
 def _view(sweep: Sweep, op: Op) -> None:
@@ -92,14 +110,18 @@ def _transpose(sweep: Sweep, op: Op) -> None:
     if static is not None and elements(static):
         moved_axes = [p for p in perm if static[p] != 1]
         if moved_axes == sorted(moved_axes):
-            target = sweep.number(op.outputs[0], np.asarray([static[p] for p in perm], dtype=np.int64))
+            target = sweep.number(
+                op.outputs[0], np.asarray([static[p] for p in perm], dtype=np.int64)
+            )
             _view(sweep, Op("reshape", (source, target), op.outputs, {"allowzero": 1}, (), op.loc))
             return
     sweep.emit(Op("transpose", (source,), op.outputs, {"perm": perm}, (), op.loc))
 
 
 def _matmul(sweep: Sweep, op: Op) -> Op:
-    """A transpose of the last two axes of an operand becomes a flag: matrix units read either way."""
+    """A transpose of the last two axes of an operand becomes a flag: matrix units read either
+    way.
+    """
     inputs, attrs = list(op.inputs), dict(op.attrs)
     for i, flag in ((0, "transpose_a"), (1, "transpose_b")):
         before = sweep.producer.get(inputs[i])
@@ -109,7 +131,15 @@ def _matmul(sweep: Sweep, op: Op) -> Op:
         if rank >= 2 and _perm(before, rank) == (*range(rank - 2), rank - 1, rank - 2):
             inputs[i] = before.inputs[0]
             attrs[flag] = 0 if attrs.get(flag, 0) else 1
-    return Op("matmul", tuple(inputs), op.outputs, attrs, (), op.loc) if tuple(inputs) != op.inputs else op
+    return (
+        Op("matmul", tuple(inputs), op.outputs, attrs, (), op.loc)
+        if tuple(inputs) != op.inputs
+        else op
+    )
 
 
-PASS = Pass("canonicalise", "one way to write each thing: views are reshapes, transposes compose, no-ops go", sweeping(_visit))
+PASS = Pass(
+    "canonicalise",
+    "one way to write each thing: views are reshapes, transposes compose, no-ops go",
+    sweeping(_visit),
+)

@@ -13,7 +13,12 @@ def _visit(sweep: Sweep, op: Op) -> None:
     if op.bodies or not row_of(op).pure or op.kind == "identity":
         sweep.emit(op)
         return
-    key = (op.kind, tuple(_operand(sweep, n) for n in op.inputs), tuple(sorted(op.attrs.items())), tuple(bool(o) for o in op.outputs))
+    key = (
+        op.kind,
+        tuple(_operand(sweep, n) for n in op.inputs),
+        tuple(sorted(op.attrs.items())),
+        tuple(bool(o) for o in op.outputs),
+    )
     before = sweep.memo.get(key)
     if before is None:
         sweep.memo[key] = sweep.emit(op)
@@ -31,4 +36,6 @@ def _operand(sweep: Sweep, name: str) -> object:
     return data.dtype.name, data.shape, data.tobytes()
 
 
-PASS = Pass("cse", "what is computed twice from the same operands is computed once", sweeping(_visit))
+PASS = Pass(
+    "cse", "what is computed twice from the same operands is computed once", sweeping(_visit)
+)

@@ -13,7 +13,10 @@ def _apply(graph: Graph) -> Graph:
     graph = prune(graph, {})
     if not any(op.bodies for op in graph.ops):
         return graph
-    return replace(graph, ops=tuple(replace(op, bodies=tuple(_apply(b) for b in op.bodies)) for op in graph.ops))
+    return replace(
+        graph,
+        ops=tuple(replace(op, bodies=tuple(_apply(b) for b in op.bodies)) for op in graph.ops),
+    )
 
 
 PASS = Pass("dce", "ops whose results nobody reads go, after every other pass", _apply)

@@ -22,7 +22,9 @@ def _visit(sweep: Sweep, op: Op) -> None:
         try:
             with np.errstate(all="ignore"):
                 made = row_of(op).evaluate(Context(op.attrs, len(op.outputs)), *operands)
-        except Exception:  # folding is an optimisation: what cannot be computed here fails when the model runs, if it ever does
+        # folding is an optimisation: what cannot be computed here fails when the model runs, if it
+        # ever does
+        except Exception:
             sweep.emit(op)
             return
         listed = [made] if isinstance(made, np.ndarray | np.generic) else list(made)
@@ -42,7 +44,9 @@ def _define(sweep: Sweep, name: str, data: Array | None, op: Op) -> None:
 
 
 def _foldable(sweep: Sweep, op: Op) -> bool:
-    """Pure, of constants alone, and not larger than what it is made of (a fill is a weight that the file spells short)."""
+    """Pure, of constants alone, and not larger than what it is made of (a fill is a weight that the
+    file spells short).
+    """
     row = row_of(op)
     if op.bodies or not row.pure or row.lowering is Lowering.OPAQUE:
         return False

@@ -1,4 +1,6 @@
-"""Patterns over the ops that make a value: how composites are recognised however they were written."""
+"""Patterns over the ops that make a value: how composites are recognised however they were
+written.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ _COMMUTES = frozenset({"add", "mul", "max", "min"})
 
 @dataclass(frozen=True, slots=True)
 class Anything:
-    """Any value, remembered under ``name``; met again under the same name it must be the same value."""
+    """Any value, remembered under ``name``; met again under the same name it must be the same
+    value.
+    """
 
     name: str
 
@@ -28,7 +32,9 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Of:
-    """An op of one of ``kinds`` over operands that match; add and mul also match the other way round."""
+    """An op of one of ``kinds`` over operands that match; add and mul also match the other way
+    round.
+    """
 
     kinds: tuple[str, ...]
     operands: tuple[Pattern, ...]
@@ -60,7 +66,10 @@ def matches(sweep: Sweep, pattern: Pattern, value: str, found: Found) -> Iterato
             yield {**found, pattern.name: value}
     elif isinstance(pattern, Number):
         number = sweep.scalar(value)
-        if number is not None and (pattern.value is None or abs(number - pattern.value) <= TOLERANCE * max(abs(pattern.value), 1e-6)):
+        if number is not None and (
+            pattern.value is None
+            or abs(number - pattern.value) <= TOLERANCE * max(abs(pattern.value), 1e-6)
+        ):
             yield {**found, pattern.name: value} if pattern.name else found
     elif isinstance(pattern, Either):
         for p in pattern.patterns:
@@ -71,7 +80,12 @@ def matches(sweep: Sweep, pattern: Pattern, value: str, found: Found) -> Iterato
 
 def _matches_op(sweep: Sweep, pattern: Of, value: str, found: Found) -> Iterator[Found]:
     op = sweep.producer.get(value)
-    if op is None or op.kind not in pattern.kinds or op.outputs[0] != value or len(op.inputs) < len(pattern.operands):
+    if (
+        op is None
+        or op.kind not in pattern.kinds
+        or op.outputs[0] != value
+        or len(op.inputs) < len(pattern.operands)
+    ):
         return
     if pattern.name:
         found = {**found, pattern.name: value}

@@ -1,4 +1,6 @@
-"""Products of the same operand with different weights - query, key and value; gate and up - become one wide product."""
+"""Products of the same operand with different weights - query, key and value; gate and up - become
+one wide product.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,15 @@ def _family(sweep: Sweep, op: Op) -> list[Op]:
     if ("families",) not in sweep.memo:
         families: dict[tuple[object, ...], list[Op]] = {}
         for p in sweep.graph.ops:
-            if p.kind == "matmul" and not p.attrs.get("transpose_a", 0) and _weight(sweep, p) is not None:
+            if (
+                p.kind == "matmul"
+                and not p.attrs.get("transpose_a", 0)
+                and _weight(sweep, p) is not None
+            ):
                 weight = sweep.value(p.inputs[1])
-                families.setdefault((p.inputs[0], bool(p.attrs.get("transpose_b", 0)), weight.dtype), []).append(p)
+                families.setdefault(
+                    (p.inputs[0], bool(p.attrs.get("transpose_b", 0)), weight.dtype), []
+                ).append(p)
         sweep.memo[("families",)] = True
         sweep.memo |= {("family", p.outputs[0]): f for f in families.values() for p in f}
     found: list[Op] = sweep.memo.get(("family", op.outputs[0]), [])
@@ -47,10 +55,16 @@ def _emit(sweep: Sweep, op: Op, family: list[Op]) -> None:
     known = [a for a in arrays if a is not None]
     data: Array | None = np.concatenate(known, axis=columns) if len(known) == len(arrays) else None
     whole = tuple(sum(widths) if i == columns else d for i, d in enumerate(shapes[0]))
-    weight = sweep.constant(sweep.name(op.inputs[1], "merged"), data, Value("", sweep.value(op.inputs[1]).dtype, whole))
+    weight = sweep.constant(
+        sweep.name(op.inputs[1], "merged"), data, Value("", sweep.value(op.inputs[1]).dtype, whole)
+    )
     wide = sweep.make("matmul", (op.inputs[0], weight), op.attrs, op)
     sizes = sweep.number(op.outputs[0], np.asarray(widths, np.int64))
-    sweep.emit(Op("split", (wide, sizes), tuple(p.outputs[0] for p in family), {"axis": -1}, (), op.loc))
+    sweep.emit(
+        Op("split", (wide, sizes), tuple(p.outputs[0] for p in family), {"axis": -1}, (), op.loc)
+    )
 
 
-PASS = Pass("merge", "products that read the same operand become one wide product", sweeping(_visit))
+PASS = Pass(
+    "merge", "products that read the same operand become one wide product", sweeping(_visit)
+)

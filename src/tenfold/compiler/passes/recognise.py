@@ -1,4 +1,6 @@
-"""Composites that a file spells out - softmax, norms, gelu and its kin, attention - become one op again."""
+"""Composites that a file spells out - softmax, norms, gelu and its kin, attention - become one op
+again.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,24 @@ _CENTRED = Either((of("sub", X, _MEAN), D))
 
 
 def _visit(sweep: Sweep, op: Op) -> None:
-    if not any(rule(sweep, op) for rule in _RULES.get(op.kind, ())) and not (op.kind in _LAST and recognise_scalar(sweep, op)):
+    if not any(rule(sweep, op) for rule in _RULES.get(op.kind, ())) and not (
+        op.kind in _LAST and recognise_scalar(sweep, op)
+    ):
         sweep.emit(op)
 
 
 def _visit_for_runtime(sweep: Sweep, op: Op) -> None:
-    """As ONNX Runtime has them: gelu and swish are operators of its own, the other functions stay as written."""
+    """As ONNX Runtime has them: gelu and swish are operators of its own, the other functions stay
+    as written.
+    """
     rules = [r for r in _RULES.get(op.kind, ()) if r is not _softmax]
-    if not any(rule(sweep, op) for rule in rules) and not (op.kind in _LAST and recognise_scalar(sweep, op, _RUNTIME_FUNCTIONS)):
+    if not any(rule(sweep, op) for rule in rules) and not (
+        op.kind in _LAST and recognise_scalar(sweep, op, _RUNTIME_FUNCTIONS)
+    ):
         sweep.emit(op)
 
 
-# --- softmax ---------------------------------------------------------------------------------------------
+# --- softmax ----------------------------------------------------------------------------
 
 _POWER = of("exp", Either((of("sub", X, of("reduce_max", X, name="top")), X)), name="power")
 _SOFTMAX = of("div", _POWER, of("reduce_sum", Anything("power"), name="sum"))
@@ -36,14 +44,16 @@ def _softmax(sweep: Sweep, op: Op) -> bool:
     """exp(x - max) / sum over one axis."""
     for found in _root(sweep, _SOFTMAX, op):
         axes = [_axes(sweep, found[n]) for n in ("sum", "top") if n in found]
-        if all(a is not None and len(a) == 1 and a == axes[0] for a in axes) and _shape_kept(sweep, op, found["x"]):
+        if all(a is not None and len(a) == 1 and a == axes[0] for a in axes) and _shape_kept(
+            sweep, op, found["x"]
+        ):
             assert axes[0] is not None
             sweep.emit(Op("softmax", (found["x"],), op.outputs, {"axis": axes[0][0]}, (), op.loc))
             return True
     return False
 
 
-# --- normalisations --------------------------------------------------------------------------------------
+# --- normalisations ---------------------------------------------------------------------
 
 
 def _over_root(top: Pattern, square: Pattern) -> Pattern:
@@ -51,7 +61,9 @@ def _over_root(top: Pattern, square: Pattern) -> Pattern:
     variance = of("add", of("reduce_mean", square, name="variance"), Number(name="epsilon"))
     root = of("sqrt", variance)
     over = of("div", top, Either((root, of("pow", variance, Number(0.5)))))
-    inverse = Either((of("reciprocal", root), of("div", Number(1.0), root), of("pow", variance, Number(-0.5))))
+    inverse = Either(
+        (of("reciprocal", root), of("div", Number(1.0), root), of("pow", variance, Number(-0.5)))
+    )
     return Either((over, of("mul", top, inverse)))
 
 
@@ -67,9 +79,22 @@ def _norm(sweep: Sweep, op: Op) -> bool:
     """Layer and RMS normalisation without their factor and offset, which ``_affine`` adds."""
     for found in _root(sweep, _LAYER_NORM, op):
         for inner in matches(sweep, of("sub", X, _MEAN), found["d"], found):
-            if _last_axis(sweep, inner["mean"]) and _last_axis(sweep, inner["variance"]) and _shape_kept(sweep, op, inner["x"]):
+            if (
+                _last_axis(sweep, inner["mean"])
+                and _last_axis(sweep, inner["variance"])
+                and _shape_kept(sweep, op, inner["x"])
+            ):
                 epsilon = sweep.scalar(inner["epsilon"]) or 0.0
-                sweep.emit(Op("layer_norm", (inner["x"],), op.outputs, {"axis": -1, "epsilon": epsilon}, (), op.loc))
+                sweep.emit(
+                    Op(
+                        "layer_norm",
+                        (inner["x"],),
+                        op.outputs,
+                        {"axis": -1, "epsilon": epsilon},
+                        (),
+                        op.loc,
+                    )
+                )
                 return True
     for found in _root(sweep, _RMS_NORM, op):
         if _last_axis(sweep, found["variance"]) and _shape_kept(sweep, op, found["x"]):
@@ -85,13 +110,23 @@ def _norm(sweep: Sweep, op: Op) -> bool:
 
 
 def _affine(sweep: Sweep, op: Op) -> bool:
-    """A constant per column that multiplies, or is added to, a normalisation becomes its scale or bias."""
+    """A constant per column that multiplies, or is added to, a normalisation becomes its scale or
+    bias.
+    """
     for i in (0, 1):
         norm, other = sweep.producer.get(op.inputs[i]), op.inputs[1 - i]
-        if norm is None or norm.kind not in ("layer_norm", "rms_norm") or len([o for o in norm.outputs if o]) != 1:
+        if (
+            norm is None
+            or norm.kind not in ("layer_norm", "rms_norm")
+            or len([o for o in norm.outputs if o]) != 1
+        ):
             continue
         width = sweep.value(norm.inputs[0]).dims[-1]
-        if not sweep.is_constant(other) or sweep.shape(other) != (width,) or not _shape_kept(sweep, op, norm.inputs[0]):
+        if (
+            not sweep.is_constant(other)
+            or sweep.shape(other) != (width,)
+            or not _shape_kept(sweep, op, norm.inputs[0])
+        ):
             continue
         ones = ("ones", norm.outputs[0]) in sweep.memo
         if op.kind == "mul" and ((norm.kind == "layer_norm" and len(norm.inputs) == 1) or ones):
@@ -103,16 +138,24 @@ def _affine(sweep: Sweep, op: Op) -> bool:
     return False
 
 
-# --- attention -------------------------------------------------------------------------------------------
+# --- attention --------------------------------------------------------------------------
 
 _SCORES = of("matmul", Anything("q"), Anything("k"), name="scores")
-_SCALED = Either((of("mul", _SCORES, Number(name="times"), name="scaled"), of("div", _SCORES, Number(name="over"), name="scaled"), _SCORES))
+_SCALED = Either(
+    (
+        of("mul", _SCORES, Number(name="times"), name="scaled"),
+        of("div", _SCORES, Number(name="over"), name="scaled"),
+        _SCORES,
+    )
+)
 _MASKED = Either((of("add", _SCALED, Anything("mask"), name="masked"), _SCALED))
 _WEIGHTS = of("softmax", _MASKED, name="weights")
 
 
 def _attention(sweep: Sweep, op: Op) -> bool:
-    """softmax(q k^T * scale + mask) v (Vaswani et al. 2017, equation 1) whose scores nobody else reads."""
+    """softmax(q k^T * scale + mask) v (Vaswani et al. 2017, equation 1) whose scores nobody else
+    reads.
+    """
     if op.attrs.get("transpose_a", 0):
         return False
     for found in matches(sweep, _WEIGHTS, op.inputs[0], {}):
@@ -126,19 +169,32 @@ def _attention(sweep: Sweep, op: Op) -> bool:
 def _attention_fits(sweep: Sweep, found: dict[str, str], op: Op) -> bool:
     weights, scores = sweep.producer[found["weights"]], sweep.producer[found["scores"]]
     shapes = [sweep.shape(n) for n in (found["q"], found["k"], op.inputs[1], op.outputs[0])]
-    if any(s is None or len(s) not in (3, 4) for s in shapes) or not sweep.value(found["q"]).dtype.is_float:
+    if (
+        any(s is None or len(s) not in (3, 4) for s in shapes)
+        or not sweep.value(found["q"]).dtype.is_float
+    ):
         return False
     rank = len(shapes[3] or ())
     batch = [s[:-2] for s in shapes if s is not None]
     same = all(b == batch[0] for b in batch) and all(len(s or ()) == rank for s in shapes)
-    fits = "mask" not in found or _mask_fits(sweep.shape(found["mask"]), sweep.shape(found["scores"]), rank)
+    fits = "mask" not in found or _mask_fits(
+        sweep.shape(found["mask"]), sweep.shape(found["scores"]), rank
+    )
     last = int(weights.attrs.get("axis", -1)) in (-1, rank - 1)  # type: ignore[arg-type]
     return same and fits and last and not scores.attrs.get("transpose_a", 0)
 
 
 def _mask_fits(mask: tuple[int, ...] | None, scores: tuple[int, ...] | None, rank: int) -> bool:
-    """Whether the mask says something of every key and only spreads over the scores, as the op asks for."""
-    if not mask or scores is None or len(mask) > rank or (rank == 3 and len(mask) == 1) or mask[-1] != scores[-1]:
+    """Whether the mask says something of every key and only spreads over the scores, as the op asks
+    for.
+    """
+    if (
+        not mask
+        or scores is None
+        or len(mask) > rank
+        or (rank == 3 and len(mask) == 1)
+        or mask[-1] != scores[-1]
+    ):
         return False
     return all(m in (1, s) for m, s in zip(reversed(mask), reversed(scores), strict=False))
 
@@ -157,7 +213,11 @@ def _emit_attention(sweep: Sweep, found: dict[str, str], op: Op) -> None:
     rank = len(sweep.value(q).dims)
     if rank == 3:
         q, k, v = (_reshaped(sweep, n, (1, *sweep.value(n).dims), op) for n in (q, k, v))
-        mask = _reshaped(sweep, mask, (1, *sweep.value(mask).dims), op) if mask and len(sweep.value(mask).dims) == 3 else mask
+        mask = (
+            _reshaped(sweep, mask, (1, *sweep.value(mask).dims), op)
+            if mask and len(sweep.value(mask).dims) == 3
+            else mask
+        )
     inputs = (q, k, v, mask) if mask else (q, k, v)
     if rank == 4:
         sweep.emit(Op("attention", inputs, op.outputs, {"scale": scale}, (), op.loc))
@@ -176,7 +236,9 @@ def _swapped(sweep: Sweep, name: str, like: Op) -> str:
         inner: tuple[int, ...] = before.attrs["perm"]  # type: ignore[assignment]
         composed = tuple(inner[p] for p in perm)
         return (
-            before.inputs[0] if composed == tuple(range(rank)) else sweep.make("transpose", (before.inputs[0],), {"perm": composed}, like)
+            before.inputs[0]
+            if composed == tuple(range(rank))
+            else sweep.make("transpose", (before.inputs[0],), {"perm": composed}, like)
         )
     return sweep.make("transpose", (name,), {"perm": perm}, like)
 
@@ -186,7 +248,7 @@ def _reshaped(sweep: Sweep, name: str, shape: tuple[object, ...], like: Op) -> s
     return sweep.make("reshape", (name, target), {"allowzero": 1}, like)
 
 
-# --- shared ----------------------------------------------------------------------------------------------
+# --- shared -----------------------------------------------------------------------------
 
 
 def _root(sweep: Sweep, pattern: Pattern, op: Op) -> list[dict[str, str]]:
@@ -201,7 +263,9 @@ def _root(sweep: Sweep, pattern: Pattern, op: Op) -> list[dict[str, str]]:
 
 
 def _axes(sweep: Sweep, reduced: str) -> tuple[int, ...] | None:
-    """The axes that the op reduces, which must keep them as extents of 1; None where they are not known."""
+    """The axes that the op reduces, which must keep them as extents of 1; None where they are not
+    known.
+    """
     op = sweep.producer[reduced]
     rank = len(sweep.value(op.inputs[0]).dims)
     if not op.attrs.get("keepdims", 1):
@@ -230,5 +294,9 @@ _RULES = {
 _LAST = frozenset({"div", "mul", "add"})  # that a function of one number may end in
 _RUNTIME_FUNCTIONS = frozenset({"gelu", "swish"})
 
-PASS = Pass("recognise", "softmax, norms, gelu and its kin, attention become one op however they were written", sweeping(_visit))
+PASS = Pass(
+    "recognise",
+    "softmax, norms, gelu and its kin, attention become one op however they were written",
+    sweeping(_visit),
+)
 RUNTIME_PASS = Pass(PASS.name, PASS.does, sweeping(_visit_for_runtime))

@@ -12,10 +12,12 @@ from tenfold.ir.infer import Scope, infer_op
 
 
 class Sweep:
-    """The graph as rewritten so far. A visitor looks at each op once, with its operands already rewritten.
+    """The graph as rewritten so far. A visitor looks at each op once, with its operands already
+    rewritten.
 
-    It emits the op, another one, or nothing; ``forward`` makes later ops read another value instead.
-    ``uses`` counts the readers of each value in the graph as it was; ``memo`` is the visitor's own notebook.
+    It emits the op, another one, or nothing; ``forward`` makes later ops read another value
+    instead. ``uses`` counts the readers of each value in the graph as it was; ``memo`` is the
+    visitor's own notebook.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -24,7 +26,9 @@ class Sweep:
         self.producer: dict[str, Op] = {}
         self.constants: dict[str, Array | None] = dict(graph.constants)
         self._scope = Scope(values=dict(graph.values), constants=self.constants)
-        self._scope.known = {n: a for n, a in graph.constants.items() if a is not None and a.size <= 4096}
+        self._scope.known = {
+            n: a for n, a in graph.constants.items() if a is not None and a.size <= 4096
+        }
         self._renamed: dict[str, str] = {}
         self._fresh = 0
         self.memo: dict[tuple[object, ...], Any] = {}
@@ -41,7 +45,9 @@ class Sweep:
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The static shape of a value, or None."""
         shape = self._scope.values[name].shape
-        return tuple(shape) if shape is not None and all(isinstance(d, int) for d in shape) else None
+        return (
+            tuple(shape) if shape is not None and all(isinstance(d, int) for d in shape) else None
+        )
 
     def is_constant(self, name: str) -> bool:
         return name in self.constants
@@ -49,7 +55,11 @@ class Sweep:
     def scalar(self, name: str) -> float | None:
         """The number that a constant of one element holds."""
         data = self.constants.get(name)
-        return float(data.reshape(-1)[0]) if data is not None and data.size == 1 and data.dtype.kind in "fiu" else None
+        return (
+            float(data.reshape(-1)[0])
+            if data is not None and data.size == 1 and data.dtype.kind in "fiu"
+            else None
+        )
 
     def resolve(self, op: Op) -> Op:
         """``op`` with its operands as already rewritten."""
@@ -88,19 +98,29 @@ class Sweep:
 
     def number(self, base: str, data: Array) -> str:
         """Add a constant with content under a new name."""
-        return self.constant(self.name(base, "const"), data, Value("", from_numpy(data.dtype), data.shape))
+        return self.constant(
+            self.name(base, "const"), data, Value("", from_numpy(data.dtype), data.shape)
+        )
 
     def forward(self, old: str, new: str, like: Op) -> None:
-        """Later readers of ``old`` read ``new``. A graph output keeps its name through an identity."""
+        """Later readers of ``old`` read ``new``. A graph output keeps its name through an
+        identity.
+        """
         self._renamed[old] = new
         if old in self.graph.outputs:
             self.ops.append(Op("identity", (new,), (old,), loc=like.loc))
             self.producer[old] = self.ops[-1]
 
     def finish(self) -> Graph:
-        """The new graph. What nobody reads any more is still in it: that is for dead-code elimination."""
+        """The new graph. What nobody reads any more is still in it: that is for dead-code
+        elimination.
+        """
         inputs = set(self.graph.inputs)
-        values = {n: v for n, v in self._scope.values.items() if n in self.producer or n in self.constants or n in inputs}
+        values = {
+            n: v
+            for n, v in self._scope.values.items()
+            if n in self.producer or n in self.constants or n in inputs
+        }
         return replace(self.graph, ops=tuple(self.ops), values=values, constants=self.constants)
 
 
@@ -109,7 +129,9 @@ Visitor: TypeAlias = Callable[[Sweep, Op], None]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A named rewrite of graphs that leaves their results unchanged; ``does`` is its line of help."""
+    """A named rewrite of graphs that leaves their results unchanged; ``does`` is its line of
+    help.
+    """
 
     name: str
     does: str
@@ -131,7 +153,14 @@ def sweeping(visit: Visitor) -> Callable[[Graph], Graph]:
 
 
 def without_weights(graph: Graph, limit: int = 4096) -> Graph:
-    """``graph`` with the content of large constants forgotten: enough for pricing, and far quicker to rewrite."""
-    constants = {n: (a if a is not None and a.size <= limit else None) for n, a in graph.constants.items()}
-    ops = tuple(replace(op, bodies=tuple(without_weights(b, limit) for b in op.bodies)) if op.bodies else op for op in graph.ops)
+    """``graph`` with the content of large constants forgotten: enough for pricing, and far quicker
+    to rewrite.
+    """
+    constants = {
+        n: a if a is not None and a.size <= limit else None for n, a in graph.constants.items()
+    }
+    ops = tuple(
+        replace(op, bodies=tuple(without_weights(b, limit) for b in op.bodies)) if op.bodies else op
+        for op in graph.ops
+    )
     return replace(graph, constants=constants, ops=ops)

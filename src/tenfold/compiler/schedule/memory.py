@@ -1,9 +1,9 @@
 """The memory plan: which buffers stay in the large on-chip memory, from when to when, and where.
 
-Residency follows XLA's memory-space assignment in outline: a buffer that lives on chip between two kernels saves
-its writes and reads off chip; what saves most for the room and the time it takes comes first. Weights that fit
-beside all that stay between calls. What is left of the room takes weights of later kernels while earlier ones,
-which leave the off-chip interface idle, still run.
+Residency follows XLA's memory-space assignment in outline: a buffer that lives on chip between two
+kernels saves its writes and reads off chip; what saves most for the room and the time it takes
+comes first. Weights that fit beside all that stay between calls. What is left of the room takes
+weights of later kernels while earlier ones, which leave the off-chip interface idle, still run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class _Life:
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """A part of a weight that an earlier kernel fetches for the one that reads it (kernels by number)."""
+    """A part of a weight that an earlier kernel fetches for the one that reads it (kernels by
+    number).
+    """
 
     weight: str
     reader: int
@@ -55,7 +57,9 @@ class _Near:
     chosen: list[Buffer] = field(default_factory=list)
 
     def fits(self, life: _Life) -> bool:
-        return int(self.used[life.first : life.last + 1].max(initial=0)) + life.bytes <= self.capacity
+        return (
+            int(self.used[life.first : life.last + 1].max(initial=0)) + life.bytes <= self.capacity
+        )
 
     def add(self, life: _Life, why: str) -> None:
         self.used[life.first : life.last + 1] += life.bytes
@@ -72,8 +76,9 @@ def plan_memory(
 ) -> tuple[tuple[Kernel, ...], MemoryPlan]:
     """The kernels with their traffic split by memory, and where every buffer lives.
 
-    ``sizes`` are the bytes of each buffer. The model's own ``inputs`` and ``outputs`` come from and go to off-chip
-    memory, except on a chip whose activations never leave it. Without ``balances`` everything stays off chip.
+    ``sizes`` are the bytes of each buffer. The model's own ``inputs`` and ``outputs`` come from and
+    go to off-chip memory, except on a chip whose activations never leave it. Without ``balances``
+    everything stays off chip.
     """
     lives = _lives(made, sizes, outputs)
     near = _Near(int(chip.near_bytes), np.zeros(len(made) + 1, dtype=np.int64))
@@ -90,12 +95,20 @@ def plan_memory(
         ahead[s.reader, s.weight] += s.bytes
         fetched[s.fetcher] += s.bytes
     kernels = (
-        _split(k, inside, {n: b for n in {o.name for o in k.operands} if (b := ahead[i, n])}, fetched[i]) for i, k in enumerate(made)
+        _split(
+            k,
+            inside,
+            {n: b for n in {o.name for o in k.operands} if (b := ahead[i, n])},
+            fetched[i],
+        )
+        for i, k in enumerate(made)
     )
     return tuple(kernels), plan
 
 
-def _lives(made: Sequence[Kernel], sizes: Mapping[str, int], outputs: frozenset[str]) -> dict[str, _Life]:
+def _lives(
+    made: Sequence[Kernel], sizes: Mapping[str, int], outputs: frozenset[str]
+) -> dict[str, _Life]:
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     moved: dict[str, int] = {}
@@ -108,12 +121,16 @@ def _lives(made: Sequence[Kernel], sizes: Mapping[str, int], outputs: frozenset[
             if o.name not in roles or o.role is Role.WEIGHT:
                 roles[o.name] = o.role
     last |= {n: len(made) - 1 for n in outputs if n in first}
-    return {n: _Life(n, roles[n], sizes.get(n, moved[n]), first[n], last[n], moved[n]) for n in first}
+    return {
+        n: _Life(n, roles[n], sizes.get(n, moved[n]), first[n], last[n], moved[n]) for n in first
+    }
 
 
 def _keep_activations(near: _Near, lives: Mapping[str, _Life], io: frozenset[str]) -> None:
     """Activations by bytes saved over room times time."""
-    wanted = [v for v in lives.values() if v.role is not Role.WEIGHT and v.name not in io and v.bytes]
+    wanted = [
+        v for v in lives.values() if v.role is not Role.WEIGHT and v.name not in io and v.bytes
+    ]
     for v in sorted(wanted, key=lambda v: (-v.moved / (v.bytes * (v.last - v.first + 1)), v.first)):
         if near.fits(v):
             near.add(v, f"{v.moved:,} bytes off chip saved")
@@ -122,10 +139,13 @@ def _keep_activations(near: _Near, lives: Mapping[str, _Life], io: frozenset[str
 _STAYS = "stays between calls"
 
 
-def _keep_weights(near: _Near, lives: Mapping[str, _Life], made: Sequence[Kernel], balances: Sequence[Balance]) -> None:
+def _keep_weights(
+    near: _Near, lives: Mapping[str, _Life], made: Sequence[Kernel], balances: Sequence[Balance]
+) -> None:
     """Weights of the kernels that wait longest for their bytes, as many as fit all the time.
 
-    Where not all do, room is left for fetching the others ahead: each of its bytes serves many weights a pass.
+    Where not all do, room is left for fetching the others ahead: each of its bytes serves many
+    weights a pass.
     """
     end = len(made)
     wanted: list[tuple[float, _Life]] = []
@@ -145,8 +165,12 @@ def _keep_weights(near: _Near, lives: Mapping[str, _Life], made: Sequence[Kernel
             room -= v.bytes
 
 
-def _prefetch(near: _Near, made: Sequence[Kernel], balances: Sequence[Balance]) -> dict[str, _Slice]:
-    """Slices of weights by the name of the buffer they wait in: fetched by earlier kernels that leave the interface idle."""
+def _prefetch(
+    near: _Near, made: Sequence[Kernel], balances: Sequence[Balance]
+) -> dict[str, _Slice]:
+    """Slices of weights by the name of the buffer they wait in: fetched by earlier kernels that
+    leave the interface idle.
+    """
     slack = [b.slack_bytes for b in balances]
     stays = {b.name for b in near.chosen}
     slices: dict[str, _Slice] = {}
@@ -169,24 +193,35 @@ def _prefetch(near: _Near, made: Sequence[Kernel], balances: Sequence[Balance]) 
 
 
 def _placed(near: _Near, lives: Mapping[str, _Life], chip: Chip) -> MemoryPlan:
-    """Offsets in both memories; what fragmentation pushes beyond the on-chip memory goes off chip."""
+    """Offsets in both memories; what fragmentation pushes beyond the on-chip memory goes off
+    chip.
+    """
     offsets, _ = place([Interval(b.name, b.first, b.last, b.bytes) for b in near.chosen])
     chosen = [b for b in near.chosen if offsets[b.name] + b.bytes <= near.capacity]
     inside = {b.name for b in chosen}
-    far = [Interval(v.name, v.first, v.last, v.bytes) for v in lives.values() if v.role is not Role.WEIGHT and v.name not in inside]
+    far = [
+        Interval(v.name, v.first, v.last, v.bytes)
+        for v in lives.values()
+        if v.role is not Role.WEIGHT and v.name not in inside
+    ]
     far_offsets, far_bytes = place(far)
     return MemoryPlan(
         level=chip.near.name if chip.near else "",
         capacity=near.capacity,
         near=tuple(replace(b, offset=offsets[b.name]) for b in chosen),
-        far=tuple(Buffer(b.name, lives[b.name].role, b.bytes, b.first, b.last, far_offsets[b.name]) for b in far),
+        far=tuple(
+            Buffer(b.name, lives[b.name].role, b.bytes, b.first, b.last, far_offsets[b.name])
+            for b in far
+        ),
         far_bytes=far_bytes,
         lower_bound=tightest(far),
     )
 
 
 def _split(kernel: Kernel, kept: set[str], early: Mapping[str, int], fetches: int) -> Kernel:
-    """The kernel with its traffic by memory: bytes of its weights that come ``early``, and what it ``fetches`` for others."""
+    """The kernel with its traffic by memory: bytes of its weights that come ``early``, and what it
+    ``fetches`` for others.
+    """
     sums = {name: getattr(kernel.traffic, name) for name in Traffic.__slots__}
     for o in kernel.operands:
         far_field, near_field = _FIELDS[o.role]
@@ -199,4 +234,8 @@ def _split(kernel: Kernel, kept: set[str], early: Mapping[str, int], fetches: in
     return replace(kernel, traffic=Traffic(**sums))
 
 
-_FIELDS = {Role.WEIGHT: ("weights", "near_weights"), Role.INPUT: ("inputs", "near_inputs"), Role.OUTPUT: ("outputs", "near_outputs")}
+_FIELDS = {
+    Role.WEIGHT: ("weights", "near_weights"),
+    Role.INPUT: ("inputs", "near_inputs"),
+    Role.OUTPUT: ("outputs", "near_outputs"),
+}

@@ -1,7 +1,9 @@
-"""Offsets: buffers with lifetimes into one memory, without overlap, as tight as a few first-fits get.
+"""Offsets: buffers with lifetimes into one memory, without overlap, as tight as a few first-fits
+get.
 
-Dynamic storage allocation is NP-hard (Garey, Johnson 1979, SR2); first-fit over the buffers in decreasing
-size, area or lifetime comes within a few percent on networks, and the best of them is taken.
+Dynamic storage allocation is NP-hard (Garey, Johnson 1979, SR2); first-fit over the buffers in
+decreasing size, area or lifetime comes within a few percent on networks, and the best of them is
+taken.
 """
 
 from __future__ import annotations
@@ -52,9 +54,11 @@ def tightest(buffers: Sequence[Interval]) -> int:
 
 
 def place(buffers: Sequence[Interval]) -> tuple[dict[str, int], int]:
-    """Offsets by name and the bytes needed in all: the best of first-fit in several orders, each mended where it is high.
+    """Offsets by name and the bytes needed in all: the best of first-fit in several orders, each
+    mended where it is high.
 
-    Mending places the buffer that reaches highest first and tries again, as long as that may still help.
+    Mending places the buffer that reaches highest first and tries again, as long as that may still
+    help.
     """
     bound = tightest(buffers)
     best: tuple[int, dict[str, int]] | None = None

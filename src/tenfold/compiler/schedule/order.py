@@ -8,11 +8,14 @@ from tenfold.compiler.schedule.offsets import Interval, tightest
 from tenfold.machine import Group
 
 
-def ordered(groups: Sequence[Group], sizes: Mapping[str, int], outputs: frozenset[str]) -> tuple[Group, ...]:
-    """``groups``, which are in a valid order, in that one or in a greedy one, whichever keeps less alive.
+def ordered(
+    groups: Sequence[Group], sizes: Mapping[str, int], outputs: frozenset[str]
+) -> tuple[Group, ...]:
+    """``groups``, which are in a valid order, in that one or in a greedy one, whichever keeps less
+    alive.
 
-    Greedy: of the kernels whose inputs are there, the one that frees most for what it makes (list scheduling, Coffman 1976,
-    with memory for the priority). Ties go to the order as it was.
+    Greedy: of the kernels whose inputs are there, the one that frees most for what it makes (list
+    scheduling, Coffman 1976, with memory for the priority). Ties go to the order as it was.
     """
     other = _greedy(groups, sizes, outputs)
     return min((tuple(groups), other), key=lambda o: peak(o, sizes, outputs))
@@ -31,7 +34,9 @@ def peak(groups: Sequence[Group], sizes: Mapping[str, int], outputs: frozenset[s
     return tightest([Interval(n, first[n], last[n], sizes[n]) for n in first])
 
 
-def _greedy(groups: Sequence[Group], sizes: Mapping[str, int], outputs: frozenset[str]) -> tuple[Group, ...]:
+def _greedy(
+    groups: Sequence[Group], sizes: Mapping[str, int], outputs: frozenset[str]
+) -> tuple[Group, ...]:
     maker = {n: i for i, g in enumerate(groups) for n in g.outputs}
     readers: dict[str, set[int]] = {}
     for i, g in enumerate(groups):
@@ -53,8 +58,16 @@ def _greedy(groups: Sequence[Group], sizes: Mapping[str, int], outputs: frozense
     return tuple(groups[i] for i in done)
 
 
-def _grown(group: Group, number: int, readers: Mapping[str, set[int]], sizes: Mapping[str, int], outputs: frozenset[str]) -> int:
+def _grown(
+    group: Group,
+    number: int,
+    readers: Mapping[str, set[int]],
+    sizes: Mapping[str, int],
+    outputs: frozenset[str],
+) -> int:
     """Bytes that the kernel makes less those that nobody needs after it."""
     made = sum(sizes.get(n, 0) for n in group.outputs)
-    freed = sum(sizes.get(n, 0) for n in group.inputs if readers[n] == {number} and n not in outputs)
+    freed = sum(
+        sizes.get(n, 0) for n in group.inputs if readers[n] == {number} and n not in outputs
+    )
     return made - freed

@@ -1,4 +1,6 @@
-"""Standard ONNX ops, one handler each: how its attributes and inputs map to the op table at every opset."""
+"""Standard ONNX ops, one handler each: how its attributes and inputs map to the op table at every
+opset.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,16 @@ def dtype_name(n: Node, attribute: str) -> str | None:
     return DTYPES[number].value
 
 
-# --- constants ------------------------------------------------------------------------------------------
+# --- constants --------------------------------------------------------------------------
 
 
 def _constant(n: Node) -> list[str]:
-    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+    for name, dtype in (
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+    ):
         if name in n.attrs:
             return [n.builder.constant(n.outputs[0], np.asarray(n.attrs[name], dtype=dtype))]
     for name in ("value_string", "value_strings"):
@@ -48,28 +55,54 @@ def _constant(n: Node) -> list[str]:
 
 def _constant_of_shape(n: Node) -> list[str]:
     value = n.attr("value")
-    fill = value.reshape(-1)[:1].reshape(()) if value is not None and value.size else np.zeros((), np.float32)
+    fill = (
+        value.reshape(-1)[:1].reshape(())
+        if value is not None and value.size
+        else np.zeros((), np.float32)
+    )
     return n.out("full", [n.input(0), n.const(fill)])
 
 
 def _random(n: Node) -> list[str]:
     normal = "Normal" in n.op_type
     attrs = n.same("mean", "scale") if normal else n.same("low", "high")
-    return n.out("random", [n.input(0)] if n.op_type.endswith("Like") else [], distribution="normal" if normal else "uniform",
-                 shape=n.attr("shape"), dtype=dtype_name(n, "dtype"), **attrs)  # fmt: skip
+    return n.out(
+        "random",
+        [n.input(0)] if n.op_type.endswith("Like") else [],
+        distribution="normal" if normal else "uniform",
+        shape=n.attr("shape"),
+        dtype=dtype_name(n, "dtype"),
+        **attrs,
+    )
 
 
-# --- shape and movement ----------------------------------------------------------------------------------
+# --- shape and movement -----------------------------------------------------------------
 
 
 def _axes_input(kind: str) -> Handler:
     """``axes`` was an attribute before opset 13."""
-    return lambda n: n.out(kind, [n.input(0), n.ints(*n.attr("axes")) if n.attr("axes") is not None else n.inputs[1] if n.has(1) else ""])
+    return lambda n: n.out(
+        kind,
+        [
+            n.input(0),
+            (
+                n.ints(*n.attr("axes"))
+                if n.attr("axes") is not None
+                else n.inputs[1]
+                if n.has(1)
+                else ""
+            ),
+        ],
+    )
 
 
 def _reduce(kind: str) -> Handler:
     def handle(n: Node) -> list[str]:
-        axes = n.ints(*n.attr("axes")) if n.attr("axes") is not None else (n.inputs[1] if n.has(1) else "")
+        axes = (
+            n.ints(*n.attr("axes"))
+            if n.attr("axes") is not None
+            else (n.inputs[1] if n.has(1) else "")
+        )
         return n.out(kind, [n.input(0), axes], **n.same("keepdims", "noop_with_empty_axes"))
 
     return handle
@@ -84,32 +117,61 @@ def _slice(n: Node) -> list[str]:
 
 
 def _split(n: Node) -> list[str]:
-    sizes = n.ints(*n.attr("split")) if n.attr("split") is not None else (n.inputs[1] if n.has(1) else "")
+    sizes = (
+        n.ints(*n.attr("split"))
+        if n.attr("split") is not None
+        else (n.inputs[1] if n.has(1) else "")
+    )
     return n.out("split", [n.input(0), sizes], axis=n.attr("axis", 0))
 
 
 def _pad(n: Node) -> list[str]:
     mode = n.attr("mode", "constant")
     if n.opset < 11:
-        return n.out("pad", [n.input(0), n.ints(*n.needs("pads")), n.like(n.attr("value", 0.0))], mode=mode)
+        return n.out(
+            "pad", [n.input(0), n.ints(*n.needs("pads")), n.like(n.attr("value", 0.0))], mode=mode
+        )
     return n.out("pad", n.inputs, mode=mode)
 
 
 def _upsample(n: Node) -> list[str]:
     scales = n.const(n.attr("scales"), np.float32) if n.attr("scales") is not None else n.input(1)
-    return n.out("resize", [n.input(0), "", scales], mode=n.attr("mode", "nearest"), nearest_mode="floor",
-                 coordinate_transformation_mode="asymmetric")  # fmt: skip
+    return n.out(
+        "resize",
+        [n.input(0), "", scales],
+        mode=n.attr("mode", "nearest"),
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )
 
 
 def _resize(n: Node) -> list[str]:
     if n.opset < 11:
-        return n.out("resize", [n.input(0), "", n.input(1)], mode=n.attr("mode", "nearest"), nearest_mode="simple",
-                     coordinate_transformation_mode="asymmetric")  # fmt: skip
+        return n.out(
+            "resize",
+            [n.input(0), "", n.input(1)],
+            mode=n.attr("mode", "nearest"),
+            nearest_mode="simple",
+            coordinate_transformation_mode="asymmetric",
+        )
     inputs = list(n.inputs)
     if len(inputs) > 2 and inputs[2] and n.type_of(inputs[2]).shape == (0,):
         inputs[2] = ""
-    return n.out("resize", inputs, **n.same("antialias", "axes", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside",
-                                            "extrapolation_value", "keep_aspect_ratio_policy", "mode", "nearest_mode"))  # fmt: skip
+    return n.out(
+        "resize",
+        inputs,
+        **n.same(
+            "antialias",
+            "axes",
+            "coordinate_transformation_mode",
+            "cubic_coeff_a",
+            "exclude_outside",
+            "extrapolation_value",
+            "keep_aspect_ratio_policy",
+            "mode",
+            "nearest_mode",
+        ),
+    )
 
 
 def _top_k(n: Node) -> list[str]:
@@ -131,17 +193,24 @@ def _eye_like(n: Node) -> list[str]:
 
 
 def _grid_sample(n: Node) -> list[str]:
-    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(n.attr("mode", "linear"), n.attr("mode", "linear"))
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(
+        n.attr("mode", "linear"), n.attr("mode", "linear")
+    )
     return n.out("grid_sample", n.inputs, mode=mode, **n.same("align_corners", "padding_mode"))
 
 
 def _roi_align(n: Node) -> list[str]:
     default = "half_pixel" if n.opset >= 16 else "output_half_pixel"
     attrs = n.same("mode", "output_height", "output_width", "sampling_ratio", "spatial_scale")
-    return n.out("roi_align", n.inputs, coordinate_transformation_mode=n.attr("coordinate_transformation_mode", default), **attrs)
+    return n.out(
+        "roi_align",
+        n.inputs,
+        coordinate_transformation_mode=n.attr("coordinate_transformation_mode", default),
+        **attrs,
+    )
 
 
-# --- arithmetic --------------------------------------------------------------------------------------------
+# --- arithmetic -------------------------------------------------------------------------
 
 
 def _cast(n: Node) -> list[str]:
@@ -152,7 +221,9 @@ def _cast(n: Node) -> list[str]:
 
 
 def _cast_like(n: Node) -> list[str]:
-    return n.out("cast", [n.input(0)], to=n.value(1).dtype.value, **n.same("saturate", "round_mode"))
+    return n.out(
+        "cast", [n.input(0)], to=n.value(1).dtype.value, **n.same("saturate", "round_mode")
+    )
 
 
 def _chain(kind: str) -> Handler:
@@ -183,7 +254,14 @@ def _clip(n: Node) -> list[str]:
     if n.opset >= 11:
         return n.out("clip", n.inputs)
     low, high = n.attr("min"), n.attr("max")
-    return n.out("clip", [n.input(0), n.like(low) if low is not None else "", n.like(high) if high is not None else ""])
+    return n.out(
+        "clip",
+        [
+            n.input(0),
+            n.like(low) if low is not None else "",
+            n.like(high) if high is not None else "",
+        ],
+    )
 
 
 def _dropout(n: Node) -> list[str]:
@@ -192,7 +270,9 @@ def _dropout(n: Node) -> list[str]:
     if n.has(2) and (training is None or bool(training.reshape(-1)[0])):
         ratio = n.known(1)
         if n.has(1) and (ratio is None or float(ratio.reshape(-1)[0]) != 0.0):
-            raise ModelError(f"node '{n.loc}': Dropout in training mode: export the model for inference")
+            raise ModelError(
+                f"node '{n.loc}': Dropout in training mode: export the model for inference"
+            )
     y = n.builder.unique(n.outputs[0])
     from tenfold.ir.graph import Op
 
@@ -205,7 +285,11 @@ def _dropout(n: Node) -> list[str]:
 
 def _gemm(n: Node) -> list[str]:
     alpha, beta = n.attr("alpha", 1.0), n.attr("beta", 1.0)
-    attrs = {k: 1 for k, on in (("transpose_a", n.attr("transA", 0)), ("transpose_b", n.attr("transB", 0))) if on}
+    attrs = {
+        k: 1
+        for k, on in (("transpose_a", n.attr("transA", 0)), ("transpose_b", n.attr("transB", 0)))
+        if on
+    }
     if not n.has(2) and alpha == 1.0:
         return n.out("matmul", n.inputs[:2], **attrs)
     product = n.emit("matmul", n.inputs[:2], **attrs)
@@ -243,12 +327,30 @@ def _global_lp_pool(n: Node) -> list[str]:
 def _pool(kind: str) -> Handler:
     def handle(n: Node) -> list[str]:
         n.needs("kernel_shape")
-        names = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode", "count_include_pad", "p", "storage_order")
-        allowed = {"max_pool": {"storage_order"}, "average_pool": {"count_include_pad"}, "lp_pool": {"p"}}[kind]
+        names = (
+            "kernel_shape",
+            "strides",
+            "pads",
+            "dilations",
+            "auto_pad",
+            "ceil_mode",
+            "count_include_pad",
+            "p",
+            "storage_order",
+        )
+        allowed = {
+            "max_pool": {"storage_order"},
+            "average_pool": {"count_include_pad"},
+            "lp_pool": {"p"},
+        }[kind]
         return n.out(
             kind,
             n.inputs,
-            **{k: v for k, v in n.same(*names).items() if k in allowed or k not in ("storage_order", "count_include_pad", "p")},
+            **{
+                k: v
+                for k, v in n.same(*names).items()
+                if k in allowed or k not in ("storage_order", "count_include_pad", "p")
+            },
         )
 
     return handle
@@ -259,7 +361,12 @@ def _conv(n: Node) -> list[str]:
 
 
 def _batch_norm(n: Node) -> list[str]:
-    return n.out("batch_norm", n.inputs, **n.same("epsilon", "momentum"), training_mode=1 if n.attr("training_mode", 0) else None)
+    return n.out(
+        "batch_norm",
+        n.inputs,
+        **n.same("epsilon", "momentum"),
+        training_mode=1 if n.attr("training_mode", 0) else None,
+    )
 
 
 def _group_norm(n: Node) -> list[str]:
@@ -291,13 +398,22 @@ def _attention(n: Node) -> list[str]:
         "right_window_size",
     )
     attrs = n.same(*names)
-    if len(n.value(0).shape or ()) == 4:  # the shape says how many heads there are, and since opset 25 nothing else may
+    # the shape says how many heads there are, and since opset 25 nothing else may
+    if len(n.value(0).shape or ()) == 4:
         attrs = {k: v for k, v in attrs.items() if k not in ("q_num_heads", "kv_num_heads")}
     return n.out("attention", n.inputs, **attrs)
 
 
 def _recurrent(kind: str, *extra: str) -> Handler:
-    names = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "layout", *extra)
+    names = (
+        "activation_alpha",
+        "activation_beta",
+        "activations",
+        "clip",
+        "direction",
+        "layout",
+        *extra,
+    )
 
     def handle(n: Node) -> list[str]:
         hidden = n.attr("hidden_size")
@@ -311,19 +427,36 @@ def _recurrent(kind: str, *extra: str) -> Handler:
     return handle
 
 
-# --- quantisation -------------------------------------------------------------------------------------------
+# --- quantisation -----------------------------------------------------------------------
 
 
 def _quantize(n: Node) -> list[str]:
-    return n.out("quantize", n.inputs, dtype=dtype_name(n, "output_dtype"), **n.same("axis", "block_size", "saturate"))
+    return n.out(
+        "quantize",
+        n.inputs,
+        dtype=dtype_name(n, "output_dtype"),
+        **n.same("axis", "block_size", "saturate"),
+    )
 
 
 def _dequantize(n: Node) -> list[str]:
-    return n.out("dequantize", n.inputs, dtype=dtype_name(n, "output_dtype"), **n.same("axis", "block_size"))
+    return n.out(
+        "dequantize", n.inputs, dtype=dtype_name(n, "output_dtype"), **n.same("axis", "block_size")
+    )
 
 
-def requantize(n: Node, accumulator: str, scales: Sequence[str], out_scale: str, out_zero: str, axis: int, rank: int) -> list[str]:
-    """int32 accumulator times the product of the input scales, quantised to the output's scale and zero point."""
+def requantize(
+    n: Node,
+    accumulator: str,
+    scales: Sequence[str],
+    out_scale: str,
+    out_zero: str,
+    axis: int,
+    rank: int,
+) -> list[str]:
+    """int32 accumulator times the product of the input scales, quantised to the output's scale and
+    zero point.
+    """
     real = n.emit("cast", [accumulator], to="fp32")
     combined = n.emit("mul", [n.emit("cast", [s], to="fp32") for s in scales])
     shape = n.type_of(combined).shape
@@ -346,64 +479,83 @@ def _qlinear_matmul(n: Node) -> list[str]:
 
 def _qlinear_conv(n: Node) -> list[str]:
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = n.inputs[:8]
-    acc = n.emit("conv_integer", [x, w, x_zero, w_zero], **n.same("auto_pad", "dilations", "group", "pads", "strides"))
+    acc = n.emit(
+        "conv_integer",
+        [x, w, x_zero, w_zero],
+        **n.same("auto_pad", "dilations", "group", "pads", "strides"),
+    )
     rank = n.rank(0)
     if n.has(8):
         found, outputs = n.value(8).dims, n.type_of(w).dims[0]
         if len(found) != 1 or contradict(found[0], outputs):
-            raise ModelError(f"node '{n.loc}': QLinearConv of {outputs} outputs has a bias of shape {list(found)}")
+            raise ModelError(
+                f"node '{n.loc}': QLinearConv of {outputs} outputs has a bias of shape"
+                f" {list(found)}"
+            )
         bias = n.emit("unsqueeze", [n.input(8), n.ints(*range(1, rank - 1))])
         acc = n.emit("add", [acc, bias])
     return requantize(n, acc, [x_scale, w_scale], y_scale, y_zero, 1, rank)
 
 
 def _conv_integer(n: Node) -> list[str]:
-    return n.out("conv_integer", n.inputs, **n.same("auto_pad", "dilations", "group", "pads", "strides"))
+    return n.out(
+        "conv_integer", n.inputs, **n.same("auto_pad", "dilations", "group", "pads", "strides")
+    )
 
 
 _POINTWISE = {
-    "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Add": "add", "And": "and", "Asin": "asin", "Asinh": "asinh",
-    "Atan": "atan", "Atanh": "atanh", "BitwiseAnd": "bitwise_and", "BitwiseNot": "bitwise_not", "BitwiseOr": "bitwise_or",
-    "BitwiseXor": "bitwise_xor", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Div": "div", "Equal": "equal", "Erf": "erf",
-    "Exp": "exp", "Floor": "floor", "Greater": "greater", "GreaterOrEqual": "greater_equal", "HardSwish": "hard_swish",
-    "Identity": "identity", "IsNaN": "is_nan", "Less": "less", "LessOrEqual": "less_equal", "Log": "log", "Mish": "mish",
-    "Mul": "mul", "Neg": "neg", "Not": "not", "Or": "or", "PRelu": "prelu", "Pow": "pow", "Reciprocal": "reciprocal",
-    "Relu": "relu", "Round": "round", "Sigmoid": "sigmoid", "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Softplus": "softplus",
-    "Softsign": "softsign", "Sqrt": "sqrt", "Sub": "sub", "Tan": "tan", "Tanh": "tanh", "Where": "where", "Xor": "xor",
-    "Det": "det", "Expand": "expand", "Tile": "tile", "NonZero": "non_zero", "Size": "size", "Range": "range",
-    "DynamicQuantizeLinear": "dynamic_quantize", "MatMulInteger": "matmul_integer", "MatMul": "matmul",
+    "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Add": "add", "And": "and", "Asin": "asin",
+    "Asinh": "asinh", "Atan": "atan", "Atanh": "atanh", "BitwiseAnd": "bitwise_and",
+    "BitwiseNot": "bitwise_not", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
+    "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Div": "div", "Equal": "equal", "Erf": "erf",
+    "Exp": "exp", "Floor": "floor", "Greater": "greater", "GreaterOrEqual": "greater_equal",
+    "HardSwish": "hard_swish", "Identity": "identity", "IsNaN": "is_nan", "Less": "less",
+    "LessOrEqual": "less_equal", "Log": "log", "Mish": "mish", "Mul": "mul", "Neg": "neg",
+    "Not": "not", "Or": "or", "PRelu": "prelu", "Pow": "pow", "Reciprocal": "reciprocal",
+    "Relu": "relu", "Round": "round", "Sigmoid": "sigmoid", "Sign": "sign", "Sin": "sin",
+    "Sinh": "sinh", "Softplus": "softplus", "Softsign": "softsign", "Sqrt": "sqrt", "Sub": "sub",
+    "Tan": "tan", "Tanh": "tanh", "Where": "where", "Xor": "xor", "Det": "det", "Expand": "expand",
+    "Tile": "tile", "NonZero": "non_zero", "Size": "size", "Range": "range",
+    "DynamicQuantizeLinear": "dynamic_quantize", "MatMulInteger": "matmul_integer",
+    "MatMul": "matmul",
 }  # fmt: skip
 
 _WITH_ATTRS: dict[str, tuple[str, ...]] = {
     "BitShift": ("bit_shift", "direction"), "Celu": ("celu", "alpha"), "Elu": ("elu", "alpha"),
     "Gelu": ("gelu", "approximate"), "HardSigmoid": ("hard_sigmoid", "alpha", "beta"),
-    "IsInf": ("is_inf", "detect_negative", "detect_positive"), "LeakyRelu": ("leaky_relu", "alpha"), "Mod": ("mod", "fmod"),
-    "Selu": ("selu", "alpha", "gamma"), "Shrink": ("shrink", "lambd", "bias"), "Swish": ("swish", "alpha"),
-    "ThresholdedRelu": ("thresholded_relu", "alpha"), "ArgMax": ("arg_max", "axis", "keepdims", "select_last_index"),
-    "ArgMin": ("arg_min", "axis", "keepdims", "select_last_index"), "CumSum": ("cum_sum", "exclusive", "reverse"),
-    "CumProd": ("cum_prod", "exclusive", "reverse"), "Concat": ("concat", "axis"), "DepthToSpace": ("depth_to_space", "blocksize", "mode"),
-    "SpaceToDepth": ("space_to_depth", "blocksize", "mode"), "Flatten": ("flatten", "axis"), "Reshape": ("reshape", "allowzero"),
-    "Shape": ("shape", "start", "end"), "Transpose": ("transpose", "perm"), "Trilu": ("trilu", "upper"),
-    "ReverseSequence": ("reverse_sequence", "batch_axis", "time_axis"), "CenterCropPad": ("center_crop_pad", "axes"),
-    "Compress": ("compress", "axis"), "Gather": ("gather", "axis"), "GatherElements": ("gather_elements", "axis"),
-    "GatherND": ("gather_nd", "batch_dims"), "ScatterElements": ("scatter_elements", "axis", "reduction"),
-    "Scatter": ("scatter_elements", "axis"), "ScatterND": ("scatter_nd", "reduction"), "OneHot": ("one_hot", "axis"),
-    "TensorScatter": ("tensor_scatter", "axis", "mode"), "Unique": ("unique", "axis", "sorted"),
-    "NonMaxSuppression": ("non_max_suppression", "center_point_box"), "Einsum": ("einsum", "equation"),
-    "InstanceNormalization": ("instance_norm", "epsilon"), "LRN": ("lrn", "alpha", "beta", "bias", "size"),
-    "LayerNormalization": ("layer_norm", "axis", "epsilon"), "RMSNormalization": ("rms_norm", "axis", "epsilon"),
-    "LpNormalization": ("lp_normalization", "axis", "p"), "MaxUnpool": ("max_unpool", "kernel_shape", "pads", "strides"),
-    "MaxRoiPool": ("max_roi_pool", "pooled_shape", "spatial_scale"), "AffineGrid": ("affine_grid", "align_corners"),
-    "Col2Im": ("col2im", "dilations", "pads", "strides"), "STFT": ("stft", "onesided"),
-    "ImageDecoder": ("image_decoder", "pixel_format"),
-    "MelWeightMatrix": ("mel_weight_matrix", "output_datatype"),
-    "ConvTranspose": ("conv_transpose", "auto_pad", "dilations", "group", "output_padding", "output_shape", "pads", "strides"),
-    "DeformConv": ("deform_conv", "dilations", "group", "kernel_shape", "offset_group", "pads", "strides"),
-    "RotaryEmbedding": ("rotary_embedding", "interleaved", "num_heads", "rotary_embedding_dim"),
-    "CausalConvWithState": ("causal_conv", "activation"),
-    "LinearAttention": ("linear_attention", "q_num_heads", "kv_num_heads", "scale", "update_rule", "chunk_size"),
-    "TfIdfVectorizer": ("tfidf", "max_gram_length", "max_skip_count", "min_gram_length", "mode", "ngram_counts", "ngram_indexes",
-                        "pool_int64s", "pool_strings", "weights"),
+    "IsInf": ("is_inf", "detect_negative", "detect_positive"), "LeakyRelu": ("leaky_relu", "alpha"),
+    "Mod": ("mod", "fmod"), "Selu": ("selu", "alpha", "gamma"), "Shrink": ("shrink", "lambd",
+    "bias"), "Swish": ("swish", "alpha"), "ThresholdedRelu": ("thresholded_relu", "alpha"),
+    "ArgMax": ("arg_max", "axis", "keepdims", "select_last_index"), "ArgMin": ("arg_min", "axis",
+    "keepdims", "select_last_index"), "CumSum": ("cum_sum", "exclusive", "reverse"),
+    "CumProd": ("cum_prod", "exclusive", "reverse"), "Concat": ("concat", "axis"),
+    "DepthToSpace": ("depth_to_space", "blocksize", "mode"), "SpaceToDepth": ("space_to_depth",
+    "blocksize", "mode"), "Flatten": ("flatten", "axis"), "Reshape": ("reshape", "allowzero"),
+    "Shape": ("shape", "start", "end"), "Transpose": ("transpose", "perm"), "Trilu": ("trilu",
+    "upper"), "ReverseSequence": ("reverse_sequence", "batch_axis", "time_axis"),
+    "CenterCropPad": ("center_crop_pad", "axes"), "Compress": ("compress", "axis"),
+    "Gather": ("gather", "axis"), "GatherElements": ("gather_elements", "axis"),
+    "GatherND": ("gather_nd", "batch_dims"), "ScatterElements": ("scatter_elements", "axis",
+    "reduction"), "Scatter": ("scatter_elements", "axis"), "ScatterND": ("scatter_nd", "reduction"),
+    "OneHot": ("one_hot", "axis"), "TensorScatter": ("tensor_scatter", "axis", "mode"),
+    "Unique": ("unique", "axis", "sorted"), "NonMaxSuppression": ("non_max_suppression",
+    "center_point_box"), "Einsum": ("einsum", "equation"),
+    "InstanceNormalization": ("instance_norm", "epsilon"), "LRN": ("lrn", "alpha", "beta", "bias",
+    "size"), "LayerNormalization": ("layer_norm", "axis", "epsilon"),
+    "RMSNormalization": ("rms_norm", "axis", "epsilon"), "LpNormalization": ("lp_normalization",
+    "axis", "p"), "MaxUnpool": ("max_unpool", "kernel_shape", "pads", "strides"),
+    "MaxRoiPool": ("max_roi_pool", "pooled_shape", "spatial_scale"), "AffineGrid": ("affine_grid",
+    "align_corners"), "Col2Im": ("col2im", "dilations", "pads", "strides"), "STFT": ("stft",
+    "onesided"), "ImageDecoder": ("image_decoder", "pixel_format"),
+    "MelWeightMatrix": ("mel_weight_matrix", "output_datatype"), "ConvTranspose": ("conv_transpose",
+    "auto_pad", "dilations", "group", "output_padding", "output_shape", "pads", "strides"),
+    "DeformConv": ("deform_conv", "dilations", "group", "kernel_shape", "offset_group", "pads",
+    "strides"), "RotaryEmbedding": ("rotary_embedding", "interleaved", "num_heads",
+    "rotary_embedding_dim"), "CausalConvWithState": ("causal_conv", "activation"),
+    "LinearAttention": ("linear_attention", "q_num_heads", "kv_num_heads", "scale", "update_rule",
+    "chunk_size"), "TfIdfVectorizer": ("tfidf", "max_gram_length", "max_skip_count",
+    "min_gram_length", "mode", "ngram_counts", "ngram_indexes", "pool_int64s", "pool_strings",
+    "weights"),
 }  # fmt: skip
 
 _WINDOWS = {"HannWindow": "hann", "HammingWindow": "hamming", "BlackmanWindow": "blackman"}
@@ -441,7 +593,9 @@ _SPECIAL: dict[str, Handler] = {
     "Mean": _mean,
     "MeanVarianceNormalization": _mean_variance,
     "Min": _chain("min"),
-    "Multinomial": lambda n: n.out("multinomial", n.inputs, sample_size=n.attr("sample_size", 1), dtype=dtype_name(n, "dtype")),
+    "Multinomial": lambda n: n.out(
+        "multinomial", n.inputs, sample_size=n.attr("sample_size", 1), dtype=dtype_name(n, "dtype")
+    ),
     "Pad": _pad,
     "QLinearConv": _qlinear_conv,
     "QLinearMatMul": _qlinear_matmul,
@@ -468,16 +622,33 @@ _SPECIAL: dict[str, Handler] = {
 def _standard() -> dict[str, Handler]:
     table: dict[str, Handler] = {op: _plain(kind) for op, kind in _POINTWISE.items()}
     table |= {op: _plain(row[0], *row[1:]) for op, row in _WITH_ATTRS.items()}
-    table |= {f"Reduce{op}": _reduce(f"reduce_{kind}") for op, kind in {
-        "Sum": "sum", "Mean": "mean", "Max": "max", "Min": "min", "Prod": "prod", "L1": "l1", "L2": "l2", "LogSum": "log_sum",
-        "LogSumExp": "log_sum_exp", "SumSquare": "sum_square"}.items()}  # fmt: skip
+    table |= {
+        f"Reduce{op}": _reduce(f"reduce_{kind}")
+        for op, kind in {
+            "Sum": "sum",
+            "Mean": "mean",
+            "Max": "max",
+            "Min": "min",
+            "Prod": "prod",
+            "L1": "l1",
+            "L2": "l2",
+            "LogSum": "log_sum",
+            "LogSumExp": "log_sum_exp",
+            "SumSquare": "sum_square",
+        }.items()
+    }
     for op, name in _WINDOWS.items():
-        table[op] = lambda n, name=name: n.out("window", n.inputs, function=name, periodic=n.attr("periodic", 1),  # type: ignore[misc]
-                                               dtype=dtype_name(n, "output_datatype"))  # fmt: skip
+        table[op] = lambda n, name=name: n.out(
+            "window",
+            n.inputs,
+            function=name,
+            periodic=n.attr("periodic", 1),  # type: ignore[misc]
+            dtype=dtype_name(n, "output_datatype"),
+        )
     return table | _SPECIAL
 
 
-from tenfold.importers.onnx.microsoft import ALSO_DEFAULT, MICROSOFT  # noqa: E402  (it builds on the handlers above)
+from tenfold.importers.onnx.microsoft import ALSO_DEFAULT, MICROSOFT  # noqa: E402
 
 HANDLERS: Mapping[tuple[str, str], Handler] = (
     {("", op): h for op, h in _standard().items()}

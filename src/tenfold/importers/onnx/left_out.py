@@ -1,4 +1,6 @@
-"""Standard ops that Tenfold does not import, with the reason. Everything else of ai.onnx it does."""
+"""Standard ops that Tenfold does not import, with the reason. Everything else of ai.onnx it
+does.
+"""
 
 from __future__ import annotations
 

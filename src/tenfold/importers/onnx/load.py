@@ -101,7 +101,9 @@ def _load_external(model: onnx.ModelProto, folder: Path) -> None:
     try:
         load_external_data_for_model(model, str(folder))
     except (OSError, ValueError, onnx.checker.ValidationError, RuntimeError) as error:
-        raise ModelError(f"external data cannot be loaded: {' '.join(str(error).split())}") from error
+        raise ModelError(
+            f"external data cannot be loaded: {' '.join(str(error).split())}"
+        ) from error
 
 
 def import_model(model: onnx.ModelProto, name: str) -> Graph:
@@ -110,7 +112,9 @@ def import_model(model: onnx.ModelProto, name: str) -> Graph:
     opset = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
     version = opset.setdefault("", 1 if model.ir_version < 3 else OPSETS[1])
     if not 1 <= version <= OPSETS[1]:
-        raise ModelError(f"{name}: opset {version} is outside what is supported ({OPSETS[0]} to {OPSETS[1]})")
+        raise ModelError(
+            f"{name}: opset {version} is outside what is supported ({OPSETS[0]} to {OPSETS[1]})"
+        )
     functions = {(f.domain, f.name): f for f in model.functions}
     builder = Builder(model.graph.name or name, opset, functions)
     try:
@@ -121,19 +125,32 @@ def import_model(model: onnx.ModelProto, name: str) -> Graph:
 
 
 def _check_names(model: onnx.ModelProto) -> None:
-    """Names end up in reports, symbols and messages: they must be short enough for one line, and printable."""
+    """Names end up in reports, symbols and messages: they must be short enough for one line, and
+    printable.
+    """
     for what, name in itertools.chain(
         _graph_names(model.graph),
-        (pair for f in model.functions for pair in (("function", f.name), ("domain", f.domain), *_node_names(f.node))),
+        (
+            pair
+            for f in model.functions
+            for pair in (("function", f.name), ("domain", f.domain), *_node_names(f.node))
+        ),
         (("value", name) for f in model.functions for name in itertools.chain(f.input, f.output)),
         (("domain", o.domain) for o in model.opset_import),
     ):
         if not isinstance(name, str):  # protobuf hands over what is not UTF-8 as bytes
             raise ModelError(f"the {what} {name[:60]!r} is not UTF-8")
         if len(name) > MAX_NAME:
-            raise ModelError(f"the {what} '{name[:60]}…' is {len(name)} characters long: at most {MAX_NAME} are allowed")
-        if not (name.isascii() and name.isprintable()) and any(unicodedata.category(c)[0] in "CZ" and c != " " for c in name):
-            raise ModelError(f"the {what} {name!r} holds characters that cannot be printed on one line")
+            raise ModelError(
+                f"the {what} '{name[:60]}…' is {len(name)} characters long: at most {MAX_NAME} are"
+                " allowed"
+            )
+        if not (name.isascii() and name.isprintable()) and any(
+            unicodedata.category(c)[0] in "CZ" and c != " " for c in name
+        ):
+            raise ModelError(
+                f"the {what} {name!r} holds characters that cannot be printed on one line"
+            )
 
 
 def _graph_names(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
@@ -160,8 +177,11 @@ def _node_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
                 yield from _graph_names(a.g)
 
 
-def import_graph(builder: Builder, graph: onnx.GraphProto, formals: Sequence[Any] | None = None) -> list[str]:
-    """Add a graph's initialisers, inputs and nodes to ``builder``; returns the names of its outputs.
+def import_graph(
+    builder: Builder, graph: onnx.GraphProto, formals: Sequence[Any] | None = None
+) -> list[str]:
+    """Add a graph's initialisers, inputs and nodes to ``builder``; returns the names of its
+    outputs.
 
     ``formals`` gives the values of a body's inputs where the construct around it knows them.
     """
@@ -173,7 +193,9 @@ def import_graph(builder: Builder, graph: onnx.GraphProto, formals: Sequence[Any
                 builder.input(info.name, dtype, shape)
     else:
         for info, value in zip(graph.input, formals, strict=False):
-            dtype, shape = (value.dtype, value.shape) if value is not None else value_type(info, info.name)
+            dtype, shape = (
+                (value.dtype, value.shape) if value is not None else value_type(info, info.name)
+            )
             builder.input(info.name, dtype, shape)
     for tensor in graph.initializer:
         if tensor.name not in builder.env or builder.env[tensor.name] not in builder.inputs:
@@ -190,18 +212,27 @@ def import_graph(builder: Builder, graph: onnx.GraphProto, formals: Sequence[Any
 
 
 def _distinct(builder: Builder, outputs: list[str], names: list[str]) -> list[str]:
-    """Outputs under their ONNX names, each a value of its own; a model may hand back its inputs and constants as they are."""
+    """Outputs under their ONNX names, each a value of its own; a model may hand back its inputs and
+    constants as they are.
+    """
     result: list[str] = []
     for inner, name in zip(outputs, names, strict=True):
         if builder.outer is None and inner == name and inner not in result:
             result.append(inner)
             continue
-        if inner in builder.inputs or inner in builder.captures.values() or inner in result or inner in builder.scope.constants:
+        if (
+            inner in builder.inputs
+            or inner in builder.captures.values()
+            or inner in result
+            or inner in builder.scope.constants
+        ):
             fresh = builder.unique(name)
             from tenfold.ir.graph import Op
             from tenfold.ir.infer import infer_op
 
-            builder.ops.append(infer_op(builder.scope, Op("identity", (inner,), (fresh,), {}, (), name)))
+            builder.ops.append(
+                infer_op(builder.scope, Op("identity", (inner,), (fresh,), {}, (), name))
+            )
             inner = fresh
         result.append(inner)
     return result
@@ -211,7 +242,9 @@ def value_type(info: onnx.ValueInfoProto, name: str) -> tuple[DType, tuple[Dim, 
     """Element type and shape of a declared value; free dimensions become symbols named after it."""
     kind = info.type.WhichOneof("value")
     if kind != "tensor_type":
-        raise ModelError(f"input '{name}' is a {kind or 'value without type'}: only tensors are supported")
+        raise ModelError(
+            f"input '{name}' is a {kind or 'value without type'}: only tensors are supported"
+        )
     tensor = info.type.tensor_type
     if tensor.elem_type not in DTYPES:
         raise ModelError(f"input '{name}' has the unknown element type {tensor.elem_type}")
@@ -227,7 +260,9 @@ def value_type(info: onnx.ValueInfoProto, name: str) -> tuple[DType, tuple[Dim, 
 
 
 def _symbol_name(given: str, value: str, axis: int) -> str:
-    """A usable symbol name: the one in the file if it says anything, else the input's name and axis."""
+    """A usable symbol name: the one in the file if it says anything, else the input's name and
+    axis.
+    """
     clean = "".join(c if c.isalnum() or c == "_" else "_" for c in given).strip("_")
     if not clean or clean[0].isdigit() or clean.startswith("unk__"):
         base = "".join(c if c.isalnum() else "_" for c in value).strip("_") or "input"
@@ -239,18 +274,33 @@ def tensor_array(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
     if tensor.data_type not in DTYPES:
         raise ModelError(f"tensor '{tensor.name}' has the unknown element type {tensor.data_type}")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise ModelError(f"tensor '{tensor.name}' is stored outside the file, and its data is not there")
+        raise ModelError(
+            f"tensor '{tensor.name}' is stored outside the file, and its data is not there"
+        )
     count = np.prod([float(d) for d in tensor.dims])
     if any(d < 0 for d in tensor.dims) or count > 2**40:
         raise ModelError(f"tensor '{tensor.name}' has the impossible shape {list(tensor.dims)}")
     try:
         array = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError, OverflowError, RuntimeError, MemoryError, AttributeError) as error:
-        raise ModelError(f"tensor '{tensor.name}' of shape {list(tensor.dims)}: its data does not fit its type") from error
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        RuntimeError,
+        MemoryError,
+        AttributeError,
+    ) as error:
+        raise ModelError(
+            f"tensor '{tensor.name}' of shape {list(tensor.dims)}: its data does not fit its type"
+        ) from error
     if tensor.data_type == onnx.TensorProto.STRING:
-        return np.asarray([s.decode("utf-8", "replace") if isinstance(s, bytes) else s for s in array.reshape(-1)], dtype=object).reshape(
-            array.shape
-        )
+        return np.asarray(
+            [
+                s.decode("utf-8", "replace") if isinstance(s, bytes) else s
+                for s in array.reshape(-1)
+            ],
+            dtype=object,
+        ).reshape(array.shape)
     return np.asarray(array, dtype=DTYPES[tensor.data_type].numpy)
 
 
@@ -258,10 +308,17 @@ def sparse_array(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
     values, indices = tensor_array(sparse.values), tensor_array(sparse.indices)
     name, shape = sparse.values.name, tuple(sparse.dims)
     if any(d < 0 for d in shape) or math.prod(max(d, 1) for d in shape) > MAX_SPARSE:
-        raise ModelError(f"sparse tensor '{name}' has the impossible shape {list(shape)[:MAX_RANK]}")
-    if values.ndim != 1 or indices.dtype != np.int64 or indices.shape not in ((values.size,), (values.size, len(shape))):
         raise ModelError(
-            f"sparse tensor '{name}' has {list(values.shape)} values and {list(indices.shape)} indices, which do not belong together"
+            f"sparse tensor '{name}' has the impossible shape {list(shape)[:MAX_RANK]}"
+        )
+    if (
+        values.ndim != 1
+        or indices.dtype != np.int64
+        or indices.shape not in ((values.size,), (values.size, len(shape)))
+    ):
+        raise ModelError(
+            f"sparse tensor '{name}' has {list(values.shape)} values and {list(indices.shape)}"
+            " indices, which do not belong together"
         )
     dense = np.zeros(shape, values.dtype)
     try:
@@ -298,7 +355,9 @@ def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
             case onnx.AttributeProto.SPARSE_TENSOR:
                 result[a.name] = sparse_array(a.sparse_tensor)
             case other:
-                raise ModelError(f"node '{proto.name}': attribute '{a.name}' has the unsupported type {other}")
+                raise ModelError(
+                    f"node '{proto.name}': attribute '{a.name}' has the unsupported type {other}"
+                )
     return result
 
 
@@ -334,10 +393,22 @@ def _dispatch(node: Node) -> list[str]:
         handler = HANDLERS.get(key)
         if handler is not None:
             return list(handler(node))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
-        raise ModelError(f"node '{node.loc}' ({node.op_type}): {type(error).__name__} {error}") from error
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ZeroDivisionError,
+        OverflowError,
+    ) as error:
+        raise ModelError(
+            f"node '{node.loc}' ({node.op_type}): {type(error).__name__} {error}"
+        ) from error
     except UnknownShape as error:
-        raise ModelError(f"node '{node.loc}' ({node.op_type}): the rank of '{error}' depends on data") from error
+        raise ModelError(
+            f"node '{node.loc}' ({node.op_type}): the rank of '{error}' depends on data"
+        ) from error
     body = function_body(node)
     if body is not None:
         return _inline(node, body)
@@ -350,11 +421,23 @@ def _inline(node: Node, function: onnx.FunctionProto) -> list[str]:
     if parent.depth >= MAX_DEPTH:
         raise ModelError(f"node '{node.loc}': functions call each other more than {MAX_DEPTH} deep")
     parent.budget.spend(len(function.node), node.loc)
-    opset: Mapping[str, int] = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
+    opset: Mapping[str, int] = {
+        ("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import
+    }
     inner = Builder(
-        parent.name, {**parent.opset, **opset}, parent.functions, parent.outer, parent.scope, {}, parent.ops,
-        parent.inputs, parent.captures, parent.counter, parent.depth + 1, parent.budget,
-    )  # fmt: skip
+        parent.name,
+        {**parent.opset, **opset},
+        parent.functions,
+        parent.outer,
+        parent.scope,
+        {},
+        parent.ops,
+        parent.inputs,
+        parent.captures,
+        parent.counter,
+        parent.depth + 1,
+        parent.budget,
+    )
     for formal, actual in zip(function.input, node.inputs, strict=False):
         inner.env[formal] = actual
     for formal in function.input:
@@ -371,7 +454,9 @@ def _inline(node: Node, function: onnx.FunctionProto) -> list[str]:
     return [inner.env.get(o, "") for o in function.output][: len(node.proto.output)]
 
 
-def _fill_references(proto: onnx.NodeProto, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def _fill_references(
+    proto: onnx.NodeProto, given: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
     """Replace attributes that refer to the function's own by their values."""
     kept = []
     for a in proto.attribute:
@@ -384,7 +469,11 @@ def _fill_references(proto: onnx.NodeProto, given: Mapping[str, Any], defaults: 
             filled.name = a.name
             kept.append(filled)
         else:
-            for sub in [a.g, *a.graphs] if a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) else []:
+            for sub in (
+                [a.g, *a.graphs]
+                if a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+                else []
+            ):
                 for n in sub.node:
                     _fill_references(n, given, defaults)
             kept.append(a)

@@ -20,11 +20,19 @@ _WINDOW = ("auto_pad", "dilations", "group", "pads", "strides")
 
 def _activation(n: Node, x: str, name: str, parameters: Sequence[float] = ()) -> list[str]:
     """The final activation of a fused op."""
-    kinds = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Gelu": "gelu", "HardSwish": "hard_swish"}
+    kinds = {
+        "Relu": "relu",
+        "Tanh": "tanh",
+        "Sigmoid": "sigmoid",
+        "Gelu": "gelu",
+        "HardSwish": "hard_swish",
+    }
     if name in kinds:
         return n.out(kinds[name], [x])
     if name == "LeakyRelu":
-        return n.out("leaky_relu", [x], alpha=parameters[0] if parameters else n.attr("alpha", 0.01))
+        return n.out(
+            "leaky_relu", [x], alpha=parameters[0] if parameters else n.attr("alpha", 0.01)
+        )
     if name == "Clip":
         return n.out("clip", [x, n.like(parameters[0]), n.like(parameters[1])])
     if name == "HardSigmoid":
@@ -36,7 +44,11 @@ def _fused_matmul(n: Node) -> list[str]:
     a, b = n.input(0), n.input(1)
     if n.attr("transBatchA", 0) or n.attr("transBatchB", 0):
         raise ModelError(f"node '{n.loc}': FusedMatMul with transposed batch is not supported")
-    attrs = {k: 1 for k, on in (("transpose_a", n.attr("transA", 0)), ("transpose_b", n.attr("transB", 0))) if on}
+    attrs = {
+        k: 1
+        for k, on in (("transpose_a", n.attr("transA", 0)), ("transpose_b", n.attr("transB", 0)))
+        if on
+    }
     alpha = n.attr("alpha", 1.0)
     if alpha == 1.0:
         return n.out("matmul", [a, b], **attrs)
@@ -53,14 +65,27 @@ def _fused_conv(n: Node) -> list[str]:
 
 
 def _fused_gemm(n: Node) -> list[str]:
-    attrs = {k: 1 for k, on in (("transpose_a", n.attr("transA", 0)), ("transpose_b", n.attr("transB", 0))) if on}
+    attrs = {
+        k: 1
+        for k, on in (("transpose_a", n.attr("transA", 0)), ("transpose_b", n.attr("transB", 0)))
+        if on
+    }
     y = n.emit("matmul", n.inputs[:2], **attrs)
     if n.attr("alpha", 1.0) != 1.0:
         y = n.emit("mul", [y, n.like(n.attr("alpha"))])
     if n.has(2):
-        bias = n.input(2) if n.attr("beta", 1.0) == 1.0 else n.emit("mul", [n.input(2), n.like(n.attr("beta"), 2)])
+        bias = (
+            n.input(2)
+            if n.attr("beta", 1.0) == 1.0
+            else n.emit("mul", [n.input(2), n.like(n.attr("beta"), 2)])
+        )
         y = n.emit("add", [y, bias])
-    return _activation(n, y, n.attr("activation", "Relu"), (n.attr("activation_alpha", 0.01), n.attr("activation_beta", 0.0)))
+    return _activation(
+        n,
+        y,
+        n.attr("activation", "Relu"),
+        (n.attr("activation_alpha", 0.01), n.attr("activation_beta", 0.0)),
+    )
 
 
 def _bias_gelu(approximate: str) -> Handler:
@@ -92,8 +117,12 @@ def _skip_norm(kind: str, has_beta: bool) -> Handler:
 
 
 def _simplified_norm(n: Node) -> list[str]:
-    """The second output, the inverse deviation, is for training: whoever reads it is told that nothing defines it."""
-    return [n.emit("rms_norm", n.inputs[:2], axis=n.attr("axis", -1), epsilon=n.attr("epsilon", 1e-5))]
+    """The second output, the inverse deviation, is for training: whoever reads it is told that
+    nothing defines it.
+    """
+    return [
+        n.emit("rms_norm", n.inputs[:2], axis=n.attr("axis", -1), epsilon=n.attr("epsilon", 1e-5))
+    ]
 
 
 def _embed_norm(n: Node) -> list[str]:
@@ -107,13 +136,19 @@ def _embed_norm(n: Node) -> list[str]:
     total = n.emit("add", [total, position])
     if n.has(4) and n.has(1):
         total = n.emit("add", [total, n.emit("gather", [n.input(4), n.input(1)], axis=0)])
-    y = n.emit("layer_norm", [total, n.input(5), n.input(6)], axis=-1, epsilon=n.attr("epsilon", 1e-12))
+    y = n.emit(
+        "layer_norm", [total, n.input(5), n.input(6)], axis=-1, epsilon=n.attr("epsilon", 1e-12)
+    )
     results = [y]
     if len(n.outputs) > 1 and n.outputs[1]:
         if n.has(7):
-            mask = n.emit("cast", [n.emit("reduce_sum", [n.input(7), n.ints(1)], keepdims=0)], to="int32")
+            mask = n.emit(
+                "cast", [n.emit("reduce_sum", [n.input(7), n.ints(1)], keepdims=0)], to="int32"
+            )
         else:
-            mask = n.emit("expand", [n.const(np.zeros((), np.int32)), n.emit("shape", [ids], start=0, end=1)])
+            mask = n.emit(
+                "expand", [n.const(np.zeros((), np.int32)), n.emit("shape", [ids], start=0, end=1)]
+            )
         results.append(mask)
     if len(n.outputs) > 2 and n.outputs[2]:
         results = [*results, *[""] * (2 - len(results)), total]
@@ -123,7 +158,9 @@ def _embed_norm(n: Node) -> list[str]:
 def _mask_bias(n: Node, mask: str, value: float) -> str:
     """A [batch, length] or higher mask of ones and zeros as a bias: -``value`` where it is zero."""
     real = n.emit("cast", [mask], to="fp32")
-    bias = n.emit("mul", [n.emit("sub", [real, n.const(np.float32(1))]), n.const(np.float32(value))])
+    bias = n.emit(
+        "mul", [n.emit("sub", [real, n.const(np.float32(1))]), n.const(np.float32(value))]
+    )
     rank = len(n.type_of(mask).dims)
     if rank == 2:
         return str(n.emit("unsqueeze", [bias, n.ints(1, 2)]))
@@ -138,7 +175,10 @@ def _attention(n: Node) -> list[str]:
     """com.microsoft Attention: one projection to q, k, v, then attention over heads."""
     heads = n.needs("num_heads")
     if n.has(4) or n.attr("qkv_hidden_sizes"):
-        raise ModelError(f"node '{n.loc}': com.microsoft Attention with past or uneven q, k, v sizes is not supported")
+        raise ModelError(
+            f"node '{n.loc}': com.microsoft Attention with past or uneven q, k, v sizes is not"
+            " supported"
+        )
     qkv = n.emit("matmul", [n.input(0), n.input(1)])
     if n.has(2):
         qkv = n.emit("add", [qkv, n.input(2)])
@@ -146,15 +186,25 @@ def _attention(n: Node) -> list[str]:
     bias = _mask_bias(n, n.input(3), -n.attr("mask_filter_value", -10000.0)) if n.has(3) else ""
     if n.has(5):
         bias = n.emit("add", [bias, n.input(5)]) if bias else n.input(5)
-    return [n.emit("attention", [q, k, v, bias], q_num_heads=heads, kv_num_heads=heads, scale=n.attr("scale") or None,
-                   is_causal=1 if n.attr("unidirectional", 0) else None)]  # fmt: skip
+    return [
+        n.emit(
+            "attention",
+            [q, k, v, bias],
+            q_num_heads=heads,
+            kv_num_heads=heads,
+            scale=n.attr("scale") or None,
+            is_causal=1 if n.attr("unidirectional", 0) else None,
+        )
+    ]
 
 
 def _multi_head(n: Node) -> list[str]:
     """com.microsoft MultiHeadAttention with separate q, k, v."""
     heads = n.needs("num_heads")
     if not n.has(1) or not n.has(2) or n.rank(0) != 3 or n.rank(1) != 3:
-        raise ModelError(f"node '{n.loc}': packed query-key-value in MultiHeadAttention is not supported")
+        raise ModelError(
+            f"node '{n.loc}': packed query-key-value in MultiHeadAttention is not supported"
+        )
     q, k, v = n.input(0), n.input(1), n.input(2)
     if n.has(3):
         width = n.value(0).dims[-1]
@@ -166,28 +216,59 @@ def _multi_head(n: Node) -> list[str]:
         bias = n.emit("add", [bias, n.input(5)]) if bias else n.input(5)
     past = [n.inputs[6], n.inputs[7]] if n.has(6) and n.has(7) else ["", ""]
     steps, keys = n.value(0).dims[1], n.value(1).dims[1]
-    if n.attr("unidirectional", 0) and not past[0] and isinstance(steps, int) and isinstance(keys, int) and steps < keys:
-        raise ModelError(f"node '{n.loc}': causal MultiHeadAttention of {steps} queries over {keys} keys needs a past of {keys - steps}")
+    if (
+        n.attr("unidirectional", 0)
+        and not past[0]
+        and isinstance(steps, int)
+        and isinstance(keys, int)
+        and steps < keys
+    ):
+        raise ModelError(
+            f"node '{n.loc}': causal MultiHeadAttention of {steps} queries over {keys} keys needs a"
+            f" past of {keys - steps}"
+        )
     count = 3 if any(o for o in n.outputs[1:]) or past[0] else 1
-    result = n.emit("attention", [q, k, v, bias, *past], count, q_num_heads=heads, kv_num_heads=heads,
-                    scale=n.attr("scale") or None, is_causal=1 if n.attr("unidirectional", 0) else None)  # fmt: skip
+    result = n.emit(
+        "attention",
+        [q, k, v, bias, *past],
+        count,
+        q_num_heads=heads,
+        kv_num_heads=heads,
+        scale=n.attr("scale") or None,
+        is_causal=1 if n.attr("unidirectional", 0) else None,
+    )
     return [result] if count == 1 else list(result)
 
 
 def _group_query(n: Node) -> list[str]:
-    """com.microsoft GroupQueryAttention without packed qkv: the cache of each sequence is as long as seqlens_k + 1."""
+    """com.microsoft GroupQueryAttention without packed qkv: the cache of each sequence is as long
+    as seqlens_k + 1.
+    """
     if not n.has(1) or not n.has(2) or n.attr("do_rotary", 0):
-        raise ModelError(f"node '{n.loc}': GroupQueryAttention with packed qkv or built-in rotary embedding is not supported")
+        raise ModelError(
+            f"node '{n.loc}': GroupQueryAttention with packed qkv or built-in rotary embedding is"
+            " not supported"
+        )
     if n.attr("softcap", 0.0) or n.attr("smooth_softmax", 0):
-        raise ModelError(f"node '{n.loc}': GroupQueryAttention with softcap or smooth softmax is not supported")
+        raise ModelError(
+            f"node '{n.loc}': GroupQueryAttention with softcap or smooth softmax is not supported"
+        )
     if any(n.has(i) for i in range(11, len(n.inputs))) or any(n.outputs[3:]):
-        raise ModelError(f"node '{n.loc}': GroupQueryAttention with a head sink, a quantised cache or scores as output is not supported")
+        raise ModelError(
+            f"node '{n.loc}': GroupQueryAttention with a head sink, a quantised cache or scores as"
+            " output is not supported"
+        )
     past = [n.inputs[3], n.inputs[4]] if n.has(3) and n.has(4) else ["", ""]
     lengths = n.emit("add", [n.input(5), n.like(1, 5)])
     bias, window = n.inputs[10] if n.has(10) else "", n.attr("local_window_size", -1)
-    return n.out("cached_attention", [n.input(0), n.input(1), n.input(2), bias, *past, lengths, n.input(6)],
-                 q_num_heads=n.needs("num_heads"), kv_num_heads=n.needs("kv_num_heads"), scale=n.attr("scale") or None,
-                 left_window_size=window - 1 if window > 0 else None)  # fmt: skip
+    return n.out(
+        "cached_attention",
+        [n.input(0), n.input(1), n.input(2), bias, *past, lengths, n.input(6)],
+        q_num_heads=n.needs("num_heads"),
+        kv_num_heads=n.needs("kv_num_heads"),
+        scale=n.attr("scale") or None,
+        left_window_size=window - 1 if window > 0 else None,
+    )
 
 
 def _rotary(n: Node) -> list[str]:
@@ -200,7 +281,14 @@ def _rotary(n: Node) -> list[str]:
 
 
 def _dynamic_quantize_lstm(n: Node) -> list[str]:
-    names = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "input_forget")
+    names = (
+        "activation_alpha",
+        "activation_beta",
+        "activations",
+        "clip",
+        "direction",
+        "input_forget",
+    )
     inputs = [*n.inputs, *[""] * 12][:12]
     hidden = n.attr("hidden_size") or n.value(2).dims[1]
     return n.out("dynamic_quantize_lstm", inputs, hidden_size=int(hidden), **n.same(*names))
@@ -214,7 +302,10 @@ def _dynamic_quantize_matmul(n: Node) -> list[str]:
 
 
 def _matmul_integer_to_float(n: Node) -> list[str]:
-    product = n.emit("matmul_integer", [n.input(0), n.input(1), n.inputs[4] if n.has(4) else "", n.inputs[5] if n.has(5) else ""])
+    product = n.emit(
+        "matmul_integer",
+        [n.input(0), n.input(1), n.inputs[4] if n.has(4) else "", n.inputs[5] if n.has(5) else ""],
+    )
     return _scaled_product(n, product, n.input(2), n.input(3), 6)
 
 
@@ -229,7 +320,10 @@ def _matmul_nbits(n: Node) -> list[str]:
     packed = n.builder.scope.constants.get(n.input(1))
     scales = n.builder.scope.constants.get(n.input(2))
     if packed is None or scales is None or bits not in (4, 8) or n.has(4):
-        raise ModelError(f"node '{n.loc}': MatMulNBits needs constant weights of 4 or 8 bits without a group index")
+        raise ModelError(
+            f"node '{n.loc}': MatMulNBits needs constant weights of 4 or 8 bits without a group"
+            " index"
+        )
     blocks = -(-k // block)
     raw = packed.reshape(width, blocks, -1)
     codes = raw if bits == 8 else np.stack([raw & 15, raw >> 4], axis=-1)
@@ -255,14 +349,19 @@ def _nbits_zero(n: Node, bits: int, width: int, blocks: int) -> Any:
         raise ModelError(f"node '{n.loc}': MatMulNBits needs constant integer zero points")
     if bits == 8:
         return raw.reshape(width, blocks)
-    return np.stack([raw.reshape(width, -1) & 15, raw.reshape(width, -1) >> 4], axis=-1).reshape(width, -1)[:, :blocks]
+    return np.stack([raw.reshape(width, -1) & 15, raw.reshape(width, -1) >> 4], axis=-1).reshape(
+        width, -1
+    )[:, :blocks]
 
 
 def _qlinear_binary(kind: str) -> Handler:
     def handle(n: Node) -> list[str]:
         a, a_scale, a_zero, b, b_scale, b_zero, y_scale = n.inputs[:7]
         y_zero = n.inputs[7] if n.has(7) else ""
-        left, right = n.emit("dequantize", [a, a_scale, a_zero]), n.emit("dequantize", [b, b_scale, b_zero])
+        left, right = (
+            n.emit("dequantize", [a, a_scale, a_zero]),
+            n.emit("dequantize", [b, b_scale, b_zero]),
+        )
         return n.out("quantize", [n.emit(kind, [left, right]), y_scale, y_zero])
 
     return handle
@@ -292,7 +391,15 @@ def _real_softmax(n: Node, x: str) -> str:
 
 
 def _real_pool(n: Node, x: str) -> str:
-    pool = _same_op("average_pool", "kernel_shape", "strides", "pads", "auto_pad", "ceil_mode", "count_include_pad")
+    pool = _same_op(
+        "average_pool",
+        "kernel_shape",
+        "strides",
+        "pads",
+        "auto_pad",
+        "ceil_mode",
+        "count_include_pad",
+    )
     if not n.attr("channels_last", 0):
         return pool(n, x)
     rank = n.rank(0)
@@ -313,7 +420,11 @@ def _qlinear_concat(n: Node) -> list[str]:
 
 def _qgemm(n: Node) -> list[str]:
     a, a_scale, a_zero, b, b_scale, b_zero = n.inputs[:6]
-    attrs = {k: 1 for k, on in (("transpose_a", n.attr("transA", 0)), ("transpose_b", n.attr("transB", 0))) if on}
+    attrs = {
+        k: 1
+        for k, on in (("transpose_a", n.attr("transA", 0)), ("transpose_b", n.attr("transB", 0)))
+        if on
+    }
     if attrs.get("transpose_b"):
         b = n.emit("transpose", [b], perm=(1, 0))
     if attrs.get("transpose_a"):
@@ -324,14 +435,19 @@ def _qgemm(n: Node) -> list[str]:
     real = n.emit("mul", [n.emit("cast", [acc], to="fp32"), n.emit("mul", [a_scale, b_scale])])
     if n.attr("alpha", 1.0) != 1.0:
         real = n.emit("mul", [real, n.const(np.float32(n.attr("alpha")))])
-    return n.out("quantize", [real, n.input(7), n.inputs[8] if n.has(8) else ""]) if n.has(7) else n.out("identity", [real])
+    return (
+        n.out("quantize", [real, n.input(7), n.inputs[8] if n.has(8) else ""])
+        if n.has(7)
+        else n.out("identity", [real])
+    )
 
 
 def _quantize(kind: str) -> Handler:
     return lambda n: n.out(kind, n.inputs, **n.same("axis", "block_size"))
 
 
-ALSO_DEFAULT = ("SimplifiedLayerNormalization",)  # private ops that ONNX Runtime registers in the default domain
+# private ops that ONNX Runtime registers in the default domain
+ALSO_DEFAULT = ("SimplifiedLayerNormalization",)
 
 MICROSOFT: Mapping[str, Handler] = {
     "Attention": _attention,

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import onnx
 
 FOLD_LIMIT = 1 << 27  # elements of a constant that importing may create
-EXPANSION_LIMIT = 20_000  # nodes that functions and bodies may add: a few calls of calls make billions
+EXPANSION_LIMIT = (
+    20_000  # nodes that functions and bodies may add: a few calls of calls make billions
+)
 
 
 @dataclass(slots=True)
@@ -31,12 +33,16 @@ class Budget:
     def spend(self, nodes: int, loc: str) -> None:
         self.nodes -= nodes
         if self.nodes < 0:
-            raise ModelError(f"node '{loc}': the model's functions expand to more than {EXPANSION_LIMIT} nodes")
+            raise ModelError(
+                f"node '{loc}': the model's functions expand to more than {EXPANSION_LIMIT} nodes"
+            )
 
 
 @dataclass(slots=True)
 class Builder:
-    """A graph under construction. A body's builder looks up what it lacks in ``outer`` and records the capture."""
+    """A graph under construction. A body's builder looks up what it lacks in ``outer`` and records
+    the capture.
+    """
 
     name: str
     opset: Mapping[str, int]
@@ -82,7 +88,9 @@ class Builder:
             return self.env[name]
         value = self.outer.scope.values[source]
         inner = self.unique(name)
-        self.scope.declare(Value(inner, value.dtype, value.shape), self.outer.scope.known.get(source))
+        self.scope.declare(
+            Value(inner, value.dtype, value.shape), self.outer.scope.known.get(source)
+        )
         self.env[name] = inner
         self.captures[source] = inner
         return inner
@@ -97,7 +105,11 @@ class Builder:
         row = row_of(op)
         foldable = row.lowering is Lowering.VIEW or op.kind in ("full", "transpose", "cast")
         arrays = [self.scope.constants.get(n) if n else None for n in op.inputs]
-        if not foldable or op.bodies or any(n and a is None for n, a in zip(op.inputs, arrays, strict=True)):
+        if (
+            not foldable
+            or op.bodies
+            or any(n and a is None for n, a in zip(op.inputs, arrays, strict=True))
+        ):
             return False
         if not all(o and o not in self.scope.values for o in op.outputs):
             return False
@@ -107,7 +119,11 @@ class Builder:
         )
         infer_op(probe, op)  # rejects contradictions with a message
         shape = probe.values[op.outputs[0]].shape
-        size = np.prod([int(d) for d in shape or ()], dtype=np.float64) if shape is not None else np.inf
+        size = (
+            np.prod([int(d) for d in shape or ()], dtype=np.float64)
+            if shape is not None
+            else np.inf
+        )
         if size > FOLD_LIMIT:
             return False
         with np.errstate(all="ignore"):
@@ -125,13 +141,19 @@ class Builder:
             {n: d for n, d in self.scope.constants.items() if n not in self.inputs},
             self.scope.bounds,
         )
-        concrete = {n: a for n, a in self.scope.known.items() if a.dtype != object or graph.values[n].dtype is DType.STRING}
+        concrete = {
+            n: a
+            for n, a in self.scope.known.items()
+            if a.dtype != object or graph.values[n].dtype is DType.STRING
+        }
         return prune(graph, concrete)
 
 
 @dataclass(slots=True)
 class Node:
-    """One ONNX node, as its handler sees it: inputs by index, attributes by name, ways to emit ops."""
+    """One ONNX node, as its handler sees it: inputs by index, attributes by name, ways to emit
+    ops.
+    """
 
     builder: Builder
     proto: onnx.NodeProto
@@ -142,7 +164,7 @@ class Node:
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any]
 
-    # --- reading ---------------------------------------------------------------------------------
+    # --- reading -------------------------------------------------------------------------
     def attr(self, name: str, default: Any = None) -> Any:
         return self.attrs.get(name, default)
 
@@ -165,7 +187,9 @@ class Node:
     def rank(self, i: int) -> int:
         shape = self.value(i).shape
         if shape is None:
-            raise ModelError(f"node '{self.loc}' ({self.op_type}): the rank of '{self.input(i)}' depends on data")
+            raise ModelError(
+                f"node '{self.loc}' ({self.op_type}): the rank of '{self.input(i)}' depends on data"
+            )
         return len(shape)
 
     def known(self, i: int) -> Array | None:
@@ -178,9 +202,11 @@ class Node:
     def loc(self) -> str:
         return str(self.proto.name) or next((str(o) for o in self.proto.output if o), self.op_type)
 
-    # --- writing ---------------------------------------------------------------------------------
+    # --- writing -------------------------------------------------------------------------
     def const(self, data: Any, dtype: Any = None) -> str:
-        return self.builder.constant(f"{self.outputs[0] if self.outputs else self.loc}.c", np.asarray(data, dtype=dtype))
+        return self.builder.constant(
+            f"{self.outputs[0] if self.outputs else self.loc}.c", np.asarray(data, dtype=dtype)
+        )
 
     def ints(self, *values: int) -> str:
         return self.const(list(values), np.int64)
@@ -205,11 +231,19 @@ class Node:
         return list(names)
 
     def flattened(self, kind: str, x: str, axis: int) -> tuple[str, str]:
-        """``kind`` over all axes from ``axis`` on at once, and the shape that its result is to be brought back to."""
+        """``kind`` over all axes from ``axis`` on at once, and the shape that its result is to be
+        brought back to.
+        """
         flat = self.emit(kind, [self.emit("flatten", [x], axis=axis)], axis=-1)
         return flat, self.emit("shape", [x])
 
-    def _put(self, kind: str, inputs: Sequence[str], names: tuple[str, ...], attrs: Mapping[str, Attr | None]) -> None:
+    def _put(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        names: tuple[str, ...],
+        attrs: Mapping[str, Attr | None],
+    ) -> None:
         ins = list(inputs)
         while ins and not ins[-1]:
             ins.pop()

@@ -22,7 +22,8 @@ from tenfold.ir.ops import (
 from tenfold.ir.table import OpRow
 
 _GROUPS = (
-    pointwise, movement, indexing, reduction, normalization, contraction, sequence, experts, window, quantization, signal, control,
+    pointwise, movement, indexing, reduction, normalization, contraction, sequence, experts, window,
+    quantization, signal, control,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape
 from tenfold.ir.table import Access, Call, Context, Space, Work
 
-# --- element types -----------------------------------------------------------------------------
+# --- element types -----------------------------------------------------------------------
 
 
 def same_dtype(call: Call) -> Sequence[DType]:
@@ -40,7 +40,7 @@ def dtype_of_input(i: int) -> Callable[[Call], Sequence[DType]]:
     return lambda call: [call.input(i).dtype] * len(call.op.outputs)
 
 
-# --- shapes --------------------------------------------------------------------------------------
+# --- shapes -----------------------------------------------------------------------------
 
 
 def same_shape(call: Call) -> Sequence[Shape]:
@@ -71,14 +71,18 @@ def contradict(a: Dim, b: Dim) -> bool:
 
 
 def need_shape(call: Call, i: int, wanted: Shape, what: str) -> None:
-    """Raises ValueError where input ``i``, if there is one, is known not to have the shape ``wanted``."""
+    """Raises ValueError where input ``i``, if there is one, is known not to have the shape
+    ``wanted``.
+    """
     found = call.input(i).shape if call.has(i) else None
     if found is not None and (len(found) != len(wanted) or any(map(contradict, found, wanted))):
         raise ValueError(f"{what} has the shape {_shown(found)}, must have {_shown(wanted)}")
 
 
 def need_spread(call: Call, i: int, over: Shape, what: str) -> None:
-    """Raises ValueError where input ``i``, if there is one, is known not to broadcast to the shape ``over``."""
+    """Raises ValueError where input ``i``, if there is one, is known not to broadcast to the shape
+    ``over``.
+    """
     found = call.input(i).shape if call.has(i) else None
     if found is None:
         return
@@ -98,12 +102,15 @@ def _shown(shape: Shape) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-# --- iteration spaces ------------------------------------------------------------------------------
+# --- iteration spaces -------------------------------------------------------------------
 
 
 def pointwise_space(call: Call) -> Space:
     out = call.out()
-    access = tuple(Access.SHAPE if v is None else Access.POINT if v.shape == out else Access.BROADCAST for v in call.inputs)
+    access = tuple(
+        Access.SHAPE if v is None else Access.POINT if v.shape == out else Access.BROADCAST
+        for v in call.inputs
+    )
     return Space(out, (), access)
 
 
@@ -133,7 +140,7 @@ def first(call: Call, head: Access, rest: Access) -> tuple[Access, ...]:
     return tuple(head if i == 0 else rest for i in range(len(call.inputs)))
 
 
-# --- work ------------------------------------------------------------------------------------------
+# --- work -------------------------------------------------------------------------------
 
 
 def all_reads(call: Call) -> tuple[Dim, ...]:
@@ -188,12 +195,16 @@ def per_input(flops: int, transcendentals: int = 0) -> Callable[[Call], Work]:
     return rule
 
 
-# --- evaluation --------------------------------------------------------------------------------------
+# --- evaluation -------------------------------------------------------------------------
 
 
 def widen(x: Array) -> Array:
     """fp16, bf16 and fp8 arrays as fp32, others unchanged: NumPy has no BLAS for narrow floats."""
-    narrow = x.dtype == np.float16 or (x.dtype.kind == "V" and x.dtype.names is None) or _is_narrow(x.dtype)
+    narrow = (
+        x.dtype == np.float16
+        or (x.dtype.kind == "V" and x.dtype.names is None)
+        or _is_narrow(x.dtype)
+    )
     return x.astype(np.float32) if narrow else x
 
 

@@ -11,11 +11,20 @@ import numpy as np
 from tenfold.ir.dims import Dim, Shape, add, broadcast, ceildiv, floordiv, mul, prod, sub
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import all_reads, all_writes, always, contradict, first, need_shape, same_dtype, widen
+from tenfold.ir.ops.common import (
+    all_reads,
+    all_writes,
+    always,
+    contradict,
+    first,
+    need_shape,
+    same_dtype,
+    widen,
+)
 from tenfold.ir.ops.reference import onnx_reference
 from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
 
-# --- matmul ----------------------------------------------------------------------------------------
+# --- matmul ------------------------------------------------------------------------------
 
 
 def _operands(call: Call) -> tuple[Shape, Shape]:
@@ -34,13 +43,18 @@ def _matmul_shape(call: Call) -> Sequence[Shape]:
     a, b = _operands(call)
     inner_b = b[-2] if len(b) > 1 else b[0]
     if isinstance(a[-1], int) and isinstance(inner_b, int) and a[-1] != inner_b:
-        raise ValueError(f"matmul of {call.shape(0)} and {call.shape(1)}: inner extents {a[-1]} and {inner_b} differ")
+        raise ValueError(
+            f"matmul of {call.shape(0)} and {call.shape(1)}: inner extents {a[-1]} and {inner_b}"
+            " differ"
+        )
     batch = broadcast((a[:-2], b[:-2]))
     return [(*batch, *((a[-2],) if len(a) > 1 else ()), *((b[-1],) if len(b) > 1 else ()))]
 
 
 def matmul_of(call: Call) -> Matmul:
-    """The product as the matrix unit sees it: a weight shared by the batch makes the batch part of m."""
+    """The product as the matrix unit sees it: a weight shared by the batch makes the batch part of
+    m.
+    """
     a, b = _operands(call)
     m = a[-2] if len(a) > 1 else 1
     n = b[-1] if len(b) > 1 else 1
@@ -52,12 +66,21 @@ def matmul_of(call: Call) -> Matmul:
 
 def _matmul_space(call: Call) -> Space:
     a, _ = _operands(call)
-    return Space(call.out(), (a[-1],), tuple(Access.CONTRACT if i < 2 else Access.BROADCAST for i in range(len(call.inputs))))
+    return Space(
+        call.out(),
+        (a[-1],),
+        tuple(Access.CONTRACT if i < 2 else Access.BROADCAST for i in range(len(call.inputs))),
+    )
 
 
 def _matmul_work(call: Call) -> Work:
     product = matmul_of(call)
-    return Work(contraction_flops=mul(2, product.macs), matmuls=(product,), reads=all_reads(call), writes=all_writes(call))
+    return Work(
+        contraction_flops=mul(2, product.macs),
+        matmuls=(product,),
+        reads=all_reads(call),
+        writes=all_writes(call),
+    )
 
 
 def _matmul(ctx: Context, a: Array, b: Array) -> Array:
@@ -70,7 +93,9 @@ def _matmul(ctx: Context, a: Array, b: Array) -> Array:
 
 
 def exact_int_matmul(a: Array, b: Array) -> Array:
-    """Integer product in int32 through fp64 BLAS: exact below 2**53, 40 times faster than NumPy's integers."""
+    """Integer product in int32 through fp64 BLAS: exact below 2**53, 40 times faster than NumPy's
+    integers.
+    """
     return np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.int64).astype(np.int32)
 
 
@@ -86,13 +111,15 @@ def _zero_point(zero: Array | None, rank: int, axis: int) -> Array:
     return z.reshape(()) if z.size == 1 else z
 
 
-def _matmul_integer(_ctx: Context, a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Array:
+def _matmul_integer(
+    _ctx: Context, a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None
+) -> Array:
     left = a.astype(np.int32) - _zero_point(a_zero, a.ndim, -2 if a.ndim > 1 else -1)
     right = b.astype(np.int32) - _zero_point(b_zero, b.ndim, -1)
     return exact_int_matmul(left, right)
 
 
-# --- einsum ------------------------------------------------------------------------------------------
+# --- einsum -----------------------------------------------------------------------------
 
 
 def _einsum_terms(call: Call) -> tuple[list[list[str]], list[str], dict[str, Dim]]:
@@ -100,12 +127,19 @@ def _einsum_terms(call: Call) -> tuple[list[list[str]], list[str], dict[str, Dim
     left, _, right = call.attr("equation").replace(" ", "").partition("->")
     operands = left.split(",")
     if len(operands) != len(call.inputs):
-        raise ValueError(f"einsum '{call.attr('equation')}' names {len(operands)} operands, got {len(call.inputs)}")
+        raise ValueError(
+            f"einsum '{call.attr('equation')}' names {len(operands)} operands, got"
+            f" {len(call.inputs)}"
+        )
     extents: dict[str, Dim] = {}
     names: list[list[str]] = []
     for i, term in enumerate(operands):
         shape = call.shape(i)
-        hidden = [f".{j}" for j in range(len(shape) - len(term.replace("...", "")))] if "..." in term else []
+        hidden = (
+            [f".{j}" for j in range(len(shape) - len(term.replace("...", "")))]
+            if "..." in term
+            else []
+        )
         head, dots, tail = term.partition("...")
         indices = [*head, *(hidden if dots else []), *tail]
         if len(indices) != len(shape):
@@ -119,7 +153,9 @@ def _einsum_terms(call: Call) -> tuple[list[list[str]], list[str], dict[str, Dim
         result = [*head, *(dotted if dots else []), *tail]
     else:
         flat = [n for t in names for n in t]
-        result = dotted + sorted(n for n in set(flat) if flat.count(n) == 1 and not n.startswith("."))
+        result = dotted + sorted(
+            n for n in set(flat) if flat.count(n) == 1 and not n.startswith(".")
+        )
     return names, result, extents
 
 
@@ -138,25 +174,38 @@ def _einsum_work(call: Call) -> Work:
     names, result, extents = _einsum_terms(call)
     if len(names) != 2 or all(n in result for n in extents):
         points = prod(extents.values())
-        return Work(vector_flops=mul(points, max(1, len(names))), reads=all_reads(call), writes=all_writes(call))
+        return Work(
+            vector_flops=mul(points, max(1, len(names))),
+            reads=all_reads(call),
+            writes=all_writes(call),
+        )
     left, right = names
     batch = prod(extents[n] for n in extents if n in left and n in right and n in result)
     m = prod(extents[n] for n in extents if n in left and n not in right and n in result)
     n_ = prod(extents[n] for n in extents if n in right and n not in left and n in result)
     k = prod(extents[n] for n in extents if n not in result)
     product = Matmul(batch, m, n_, k)
-    return Work(contraction_flops=mul(2, product.macs), matmuls=(product,), reads=all_reads(call), writes=all_writes(call))
+    return Work(
+        contraction_flops=mul(2, product.macs),
+        matmuls=(product,),
+        reads=all_reads(call),
+        writes=all_writes(call),
+    )
 
 
 def _einsum(ctx: Context, *arrays: Array) -> Array:
     wide = [widen(a) for a in arrays]
-    return np.asarray(np.einsum(ctx.get("equation"), *wide, optimize=True)).astype(arrays[0].dtype, copy=False)
+    return np.asarray(np.einsum(ctx.get("equation"), *wide, optimize=True)).astype(
+        arrays[0].dtype, copy=False
+    )
 
 
-# --- convolution ---------------------------------------------------------------------------------------
+# --- convolution ------------------------------------------------------------------------
 
 
-def window_pads(attrs: Mapping[str, Any], spatial: Sequence[Dim], kernel: Sequence[Dim]) -> list[Dim]:
+def window_pads(
+    attrs: Mapping[str, Any], spatial: Sequence[Dim], kernel: Sequence[Dim]
+) -> list[Dim]:
     """Padding (begins then ends) of a sliding window, from ``pads`` or ``auto_pad``."""
     rank = len(spatial)
     mode = attrs.get("auto_pad", "NOTSET")
@@ -178,7 +227,9 @@ def window_pads(attrs: Mapping[str, Any], spatial: Sequence[Dim], kernel: Sequen
     return begins + ends
 
 
-def window_extent(dim: Dim, kernel: Dim, stride: int, dilation: int, pads: Dim, ceil_mode: bool = False) -> Dim:
+def window_extent(
+    dim: Dim, kernel: Dim, stride: int, dilation: int, pads: Dim, ceil_mode: bool = False
+) -> Dim:
     """Number of window positions along one axis."""
     room = sub(add(dim, pads), add(mul(sub(kernel, 1), dilation), 1))
     return add((ceildiv if ceil_mode else floordiv)(room, stride), 1)
@@ -191,26 +242,38 @@ def _conv_geometry(call: Call) -> tuple[list[Dim], list[Dim], list[Dim]]:
         raise ValueError(f"conv of input {x} and kernel {w}: ranks must agree and be 3 or more")
     group = _groups(call, w[0], "outputs")
     if isinstance(x[1], int) and isinstance(w[1], int) and x[1] != w[1] * group:
-        raise ValueError(f"conv of input {x} with kernel {w} in {group} groups: {x[1]} channels, needs {w[1] * group}")
+        raise ValueError(
+            f"conv of input {x} with kernel {w} in {group} groups: {x[1]} channels, needs"
+            f" {w[1] * group}"
+        )
     spatial, kernel = list(x[2:]), list(w[2:])
     rank = len(spatial)
     strides, dilations = call.attr("strides") or (1,) * rank, call.attr("dilations") or (1,) * rank
     pads = window_pads(call.op.attrs, spatial, kernel)
-    out = [window_extent(spatial[i], kernel[i], strides[i], dilations[i], add(pads[i], pads[i + rank])) for i in range(rank)]
+    out = [
+        window_extent(spatial[i], kernel[i], strides[i], dilations[i], add(pads[i], pads[i + rank]))
+        for i in range(rank)
+    ]
     if any(isinstance(d, int) and d < 1 for d in out):
-        raise ValueError(f"conv of input {x} with kernel {w}: no room for the kernel, output would be {out}")
+        raise ValueError(
+            f"conv of input {x} with kernel {w}: no room for the kernel, output would be {out}"
+        )
     return out, kernel, pads
 
 
 def _groups(call: Call, channels: Dim, what: str) -> int:
     group = int(call.attr("group", 1))
     if group < 1 or (isinstance(channels, int) and channels % group):
-        raise ValueError(f"{call.op.kind} in {group} groups: they must divide the {channels} {what}")
+        raise ValueError(
+            f"{call.op.kind} in {group} groups: they must divide the {channels} {what}"
+        )
     return group
 
 
 def _conv_shape(bias: int | None) -> Callable[[Call], Sequence[Shape]]:
-    """The rule of a convolution whose input ``bias``, if any, is one number for each output channel."""
+    """The rule of a convolution whose input ``bias``, if any, is one number for each output
+    channel.
+    """
 
     def rule(call: Call) -> Sequence[Shape]:
         out, _, _ = _conv_geometry(call)
@@ -222,24 +285,28 @@ def _conv_shape(bias: int | None) -> Callable[[Call], Sequence[Shape]]:
     return rule
 
 
-def valid_taps(extent: Dim, out: Dim, kernel: Dim, stride: int, dilation: int, pad: Dim, base: int = 1) -> Dim:
+def valid_taps(
+    extent: Dim, out: Dim, kernel: Dim, stride: int, dilation: int, pad: Dim, base: int = 1
+) -> Dim:
     """Pairs of output position and kernel tap along one axis that fall on a real input element.
 
-    The rule of XLA's HloCostAnalysis for convolutions. ``base`` is the input dilation of transposed ones.
-    Symbolic extents count every tap.
+    The rule of XLA's HloCostAnalysis for convolutions. ``base`` is the input dilation of transposed
+    ones. Symbolic extents count every tap.
     """
     if not all(isinstance(v, int) for v in (extent, out, kernel, pad)):
         return mul(out, kernel)
     if int(kernel) > 1 << 20:
         raise ValueError(f"a kernel of extent {kernel} is beyond any network")
-    shift = np.arange(int(kernel), dtype=object) * dilation - int(pad)  # position of output o at a tap: o * stride + shift
+    # position of output o at a tap: o * stride + shift
+    shift = np.arange(int(kernel), dtype=object) * dilation - int(pad)
     last = (int(extent) - 1) * base
     total = 0
     for s in shift.tolist():
         low, high = max(0, -(s // stride)), min(int(out) - 1, (last - s) // stride)
         if base == 1:
             total += max(0, high - low + 1)
-        elif high >= low:  # input dilation comes with stride 1: every base-th position is a real element
+        # input dilation comes with stride 1: every base-th position is a real element
+        elif high >= low:
             total += (high + s) // base - (low + s - 1) // base
     return total
 
@@ -249,7 +316,10 @@ def _conv_work(call: Call) -> Work:
     out, kernel, pads = _conv_geometry(call)
     rank, group = len(out), call.attr("group", 1)
     strides, dilations = call.attr("strides") or (1,) * rank, call.attr("dilations") or (1,) * rank
-    taps = prod(valid_taps(x[2 + i], out[i], kernel[i], strides[i], dilations[i], pads[i]) for i in range(rank))
+    taps = prod(
+        valid_taps(x[2 + i], out[i], kernel[i], strides[i], dilations[i], pads[i])
+        for i in range(rank)
+    )
     macs = prod((x[0], w[0], w[1], taps))
     product = Matmul(group, mul(x[0], prod(out)), floordiv(w[0], group), mul(w[1], prod(kernel)))
     bias = prod(call.out()) if call.has(2) and call.op.kind == "conv" else 0
@@ -265,42 +335,71 @@ def _conv_work(call: Call) -> Work:
 def _conv_space(call: Call) -> Space:
     w = call.shape(1)
     return Space(
-        call.out(), tuple(w[1:]), tuple((Access.WINDOW, Access.CONTRACT)[i] if i < 2 else Access.BROADCAST for i in range(len(call.inputs)))
+        call.out(),
+        tuple(w[1:]),
+        tuple(
+            (Access.WINDOW, Access.CONTRACT)[i] if i < 2 else Access.BROADCAST
+            for i in range(len(call.inputs))
+        ),
     )
 
 
 def convolve(x: Array, w: Array, attrs: Mapping[str, Any]) -> Array:
-    """N-dimensional convolution [N, C, …] * [O, C/group, …] by one BLAS product per group over gathered windows."""
+    """N-dimensional convolution [N, C, …] * [O, C/group, …] by one BLAS product per group over
+    gathered windows.
+    """
     rank, group = x.ndim - 2, attrs.get("group", 1)
     strides, dilations = attrs.get("strides") or (1,) * rank, attrs.get("dilations") or (1,) * rank
     kernel = w.shape[2:]
     pads = [int(p) for p in window_pads(attrs, x.shape[2:], kernel)]
     padded = np.pad(x, [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))])
-    out = tuple((padded.shape[2 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank))
+    out = tuple(
+        (padded.shape[2 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1
+        for i in range(rank)
+    )
     n, outputs = x.shape[0], w.shape[0]
     if group > 1 and w.shape[1] == 1 and outputs == group:
         return _depthwise(padded, w, out, strides, dilations)
     views = np.lib.stride_tricks.sliding_window_view(
-        padded, tuple((kernel[i] - 1) * dilations[i] + 1 for i in range(rank)), axis=tuple(range(2, 2 + rank))
+        padded,
+        tuple((kernel[i] - 1) * dilations[i] + 1 for i in range(rank)),
+        axis=tuple(range(2, 2 + rank)),
     )
-    at = (slice(None), slice(None), *(slice(None, (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(rank)),
-          *(slice(None, None, d) for d in dilations))  # fmt: skip
+    at = (
+        slice(None),
+        slice(None),
+        *(slice(None, (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(rank)),
+        *(slice(None, None, d) for d in dilations),
+    )
     windows = views[at]  # N, C, out…, kernel…
     result = np.empty((n, outputs, *out), np.result_type(x, w))
     per_in, per_out = w.shape[1], outputs // group
     order = (*range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
     for b, g in itertools.product(range(n), range(group)):
-        part = windows[b : b + 1, g * per_in : (g + 1) * per_in].transpose((0, *order)).reshape(int(np.prod(out)), -1)
+        part = (
+            windows[b : b + 1, g * per_in : (g + 1) * per_in]
+            .transpose((0, *order))
+            .reshape(int(np.prod(out)), -1)
+        )
         weights = w[g * per_out : (g + 1) * per_out].reshape(per_out, -1)
         result[b, g * per_out : (g + 1) * per_out] = (weights @ part.T).reshape(per_out, *out)
     return result
 
 
-def _depthwise(padded: Array, w: Array, out: tuple[int, ...], strides: Sequence[int], dilations: Sequence[int]) -> Array:
+def _depthwise(
+    padded: Array, w: Array, out: tuple[int, ...], strides: Sequence[int], dilations: Sequence[int]
+) -> Array:
     rank = len(out)
     result = np.zeros((padded.shape[0], w.shape[0], *out), np.result_type(padded, w))
     for tap in itertools.product(*(range(k) for k in w.shape[2:])):
-        at = tuple(slice(tap[i] * dilations[i], tap[i] * dilations[i] + (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(rank))
+        at = tuple(
+            slice(
+                tap[i] * dilations[i],
+                tap[i] * dilations[i] + (out[i] - 1) * strides[i] + 1,
+                strides[i],
+            )
+            for i in range(rank)
+        )
         weight: Any = (slice(None), 0, *tap)
         result += padded[(slice(None), slice(None), *at)] * w[weight].reshape(1, -1, *(1,) * rank)
     return result
@@ -313,32 +412,50 @@ def _conv(ctx: Context, x: Array, w: Array, bias: Array | None = None) -> Array:
     return y.astype(x.dtype, copy=False)
 
 
-def _conv_integer(ctx: Context, x: Array, w: Array, x_zero: Array | None = None, w_zero: Array | None = None) -> Array:
-    left = x.astype(np.float64) - (x_zero.astype(np.float64).reshape(()) if x_zero is not None else 0)
+def _conv_integer(
+    ctx: Context, x: Array, w: Array, x_zero: Array | None = None, w_zero: Array | None = None
+) -> Array:
+    left = x.astype(np.float64) - (
+        x_zero.astype(np.float64).reshape(()) if x_zero is not None else 0
+    )
     right = w.astype(np.float64) - _zero_point(w_zero, w.ndim, 0)
     return np.rint(convolve(left, right, ctx.attrs)).astype(np.int32)
 
 
-# --- transposed convolution ------------------------------------------------------------------------------
+# --- transposed convolution -------------------------------------------------------------
 
 
 def _transposed_geometry(call: Call) -> tuple[list[Dim], list[Dim], list[Dim]]:
     """Output extents, kernel extents and pads (begins then ends) of a transposed convolution."""
     x, w = call.shape(0), call.shape(1)
     if len(x) != len(w) or len(x) < 3:
-        raise ValueError(f"conv_transpose of input {x} and kernel {w}: ranks must agree and be 3 or more")
+        raise ValueError(
+            f"conv_transpose of input {x} and kernel {w}: ranks must agree and be 3 or more"
+        )
     if contradict(x[1], w[0]):
-        raise ValueError(f"conv_transpose of input {x} with kernel {w}: {x[1]} channels, needs {w[0]}")
+        raise ValueError(
+            f"conv_transpose of input {x} with kernel {w}: {x[1]} channels, needs {w[0]}"
+        )
     return transposed_pads(call.op.attrs, list(x[2:]), list(w[2:]))
 
 
-def transposed_pads(attrs: Mapping[str, Any], spatial: list[Dim], kernel: list[Dim]) -> tuple[list[Dim], list[Dim], list[Dim]]:
+def transposed_pads(
+    attrs: Mapping[str, Any], spatial: list[Dim], kernel: list[Dim]
+) -> tuple[list[Dim], list[Dim], list[Dim]]:
     rank = len(spatial)
     strides, dilations = attrs.get("strides") or (1,) * rank, attrs.get("dilations") or (1,) * rank
     extra = attrs.get("output_padding") or (0,) * rank
-    full = [add(add(mul(strides[i], sub(spatial[i], 1)), extra[i]), add(mul(sub(kernel[i], 1), dilations[i]), 1)) for i in range(rank)]
+    full = [
+        add(
+            add(mul(strides[i], sub(spatial[i], 1)), extra[i]),
+            add(mul(sub(kernel[i], 1), dilations[i]), 1),
+        )
+        for i in range(rank)
+    ]
     mode = attrs.get("auto_pad", "NOTSET")
-    wanted: Any = attrs.get("output_shape") or ([mul(spatial[i], strides[i]) for i in range(rank)] if mode.startswith("SAME") else None)
+    wanted: Any = attrs.get("output_shape") or (
+        [mul(spatial[i], strides[i]) for i in range(rank)] if mode.startswith("SAME") else None
+    )
     if wanted is None:
         pads = list(attrs.get("pads") or [0] * 2 * rank) if mode == "NOTSET" else [0] * 2 * rank
     else:
@@ -347,7 +464,11 @@ def transposed_pads(attrs: Mapping[str, Any], spatial: list[Dim], kernel: list[D
         small = [floordiv(t, 2) for t in total]
         large = [sub(t, s) for t, s in zip(total, small, strict=True)]
         pads = [*large, *small] if mode == "SAME_LOWER" else [*small, *large]
-    out = list(wanted[-rank:]) if wanted is not None else [sub(full[i], add(pads[i], pads[i + rank])) for i in range(rank)]
+    out = (
+        list(wanted[-rank:])
+        if wanted is not None
+        else [sub(full[i], add(pads[i], pads[i + rank])) for i in range(rank)]
+    )
     return out, kernel, pads
 
 
@@ -364,7 +485,15 @@ def _conv_transpose_work(call: Call) -> Work:
     group, rank = call.attr("group", 1), len(out)
     strides, dilations = call.attr("strides") or (1,) * rank, call.attr("dilations") or (1,) * rank
     taps = prod(
-        valid_taps(x[2 + i], out[i], kernel[i], 1, dilations[i], sub(mul(dilations[i], sub(kernel[i], 1)), pads[i]), strides[i])
+        valid_taps(
+            x[2 + i],
+            out[i],
+            kernel[i],
+            1,
+            dilations[i],
+            sub(mul(dilations[i], sub(kernel[i], 1)), pads[i]),
+            strides[i],
+        )
         for i in range(rank)
     )
     macs = prod((x[0], x[1], w[1], taps))
@@ -383,17 +512,27 @@ def _conv_transpose(ctx: Context, x: Array, w: Array, bias: Array | None = None)
     rank, group = x.ndim - 2, ctx.get("group", 1)
     strides, dilations = ctx.get("strides") or (1,) * rank, ctx.get("dilations") or (1,) * rank
     out, kernel, pads = transposed_pads(ctx.attrs, list(x.shape[2:]), list(w.shape[2:]))
-    full = [strides[i] * (x.shape[2 + i] - 1) + (w.shape[2 + i] - 1) * dilations[i] + 1 for i in range(rank)]
+    full = [
+        strides[i] * (x.shape[2 + i] - 1) + (w.shape[2 + i] - 1) * dilations[i] + 1
+        for i in range(rank)
+    ]
     room = [max(full[i], int(pads[i]) + int(out[i])) for i in range(rank)]
     n, per_out = x.shape[0], w.shape[1]
     result = np.zeros((n, per_out * group, *room), np.result_type(xw, ww))
     per_in = x.shape[1] // group
     for g in range(group):
-        columns = np.tensordot(xw[:, g * per_in : (g + 1) * per_in], ww[g * per_in : (g + 1) * per_in], axes=(1, 0))
+        columns = np.tensordot(
+            xw[:, g * per_in : (g + 1) * per_in], ww[g * per_in : (g + 1) * per_in], axes=(1, 0)
+        )
         columns = np.moveaxis(columns, 1 + rank, 1)  # N, O, spatial…, kernel…
         for tap in itertools.product(*(range(int(k)) for k in kernel)):
             at = tuple(
-                slice(tap[i] * dilations[i], tap[i] * dilations[i] + strides[i] * (x.shape[2 + i] - 1) + 1, strides[i]) for i in range(rank)
+                slice(
+                    tap[i] * dilations[i],
+                    tap[i] * dilations[i] + strides[i] * (x.shape[2 + i] - 1) + 1,
+                    strides[i],
+                )
+                for i in range(rank)
             )
             here: Any = (..., *tap)
             result[(slice(None), slice(g * per_out, (g + 1) * per_out), *at)] += columns[here]
@@ -404,23 +543,29 @@ def _conv_transpose(ctx: Context, x: Array, w: Array, bias: Array | None = None)
     return np.ascontiguousarray(y).astype(x.dtype, copy=False)
 
 
-_WINDOW = {"auto_pad": str, "dilations": tuple, "group": int, "kernel_shape": tuple, "pads": tuple, "strides": tuple}
+_WINDOW = {
+    "auto_pad": str,
+    "dilations": tuple,
+    "group": int,
+    "kernel_shape": tuple,
+    "pads": tuple,
+    "strides": tuple,
+}
 
 _CONTRACTION: dict[str, Any] = {"lowering": Lowering.MATRIX}
 
 ROWS: tuple[OpRow, ...] = (
-    OpRow("matmul", (2, 2), attributes(transpose_a=int, transpose_b=int), same_dtype, _matmul_shape, _matmul_space,
-          _matmul_work, _matmul, **_CONTRACTION),
-    OpRow("matmul_integer", (2, 4), {}, always(DType.I32), _matmul_shape, _matmul_space, _matmul_work,
-          _matmul_integer, **_CONTRACTION),
-    OpRow("einsum", (1, 1 << 30), attributes(equation=str), same_dtype, _einsum_shape, _einsum_space, _einsum_work,
-          _einsum, **_CONTRACTION),
-    OpRow("conv", (2, 3), _WINDOW, same_dtype, _conv_shape(2), _conv_space, _conv_work, _conv, **_CONTRACTION),
-    OpRow("conv_integer", (2, 4), _WINDOW, always(DType.I32), _conv_shape(None), _conv_space, _conv_work, _conv_integer,
-          **_CONTRACTION),
-    OpRow("conv_transpose", (2, 3), {**_WINDOW, "output_padding": tuple, "output_shape": tuple}, same_dtype,
-          _conv_transpose_shape, _conv_space, _conv_transpose_work, _conv_transpose, **_CONTRACTION),
-    OpRow("deform_conv", (3, 5), {**_WINDOW, "offset_group": int}, same_dtype, _conv_shape(3),
-          lambda c: Space(c.out(), tuple(c.shape(1)[1:]), first(c, Access.LOOKUP, Access.CONTRACT)), _conv_work,
-          onnx_reference("DeformConv"), **_CONTRACTION),
+    OpRow("matmul", (2, 2), attributes(transpose_a=int, transpose_b=int), same_dtype, _matmul_shape,
+    _matmul_space, _matmul_work, _matmul, **_CONTRACTION), OpRow("matmul_integer", (2, 4), {},
+    always(DType.I32), _matmul_shape, _matmul_space, _matmul_work, _matmul_integer, **_CONTRACTION),
+    OpRow("einsum", (1, 1 << 30), attributes(equation=str), same_dtype, _einsum_shape,
+    _einsum_space, _einsum_work, _einsum, **_CONTRACTION), OpRow("conv", (2, 3), _WINDOW,
+    same_dtype, _conv_shape(2), _conv_space, _conv_work, _conv, **_CONTRACTION),
+    OpRow("conv_integer", (2, 4), _WINDOW, always(DType.I32), _conv_shape(None), _conv_space,
+    _conv_work, _conv_integer, **_CONTRACTION), OpRow("conv_transpose", (2, 3), {**_WINDOW,
+    "output_padding": tuple, "output_shape": tuple}, same_dtype, _conv_transpose_shape, _conv_space,
+    _conv_transpose_work, _conv_transpose, **_CONTRACTION), OpRow("deform_conv", (3, 5), {**_WINDOW,
+    "offset_group": int}, same_dtype, _conv_shape(3), lambda c: Space(c.out(),
+    tuple(c.shape(1)[1:]), first(c, Access.LOOKUP, Access.CONTRACT)), _conv_work,
+    onnx_reference("DeformConv"), **_CONTRACTION),
 )  # fmt: skip

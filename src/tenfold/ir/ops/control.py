@@ -25,20 +25,24 @@ def _body_outputs(call: Call, which: int) -> list[Value]:
 
 
 def merge_shapes(call: Call, a: Shape | None, b: Shape | None) -> Shape | None:
-    """The shape that covers both: unequal extents become unknown ones, unequal ranks no shape at all."""
+    """The shape that covers both: unequal extents become unknown ones, unequal ranks no shape at
+    all.
+    """
     if a is None or b is None or len(a) != len(b):
         return None
     return tuple(x if x == y else call.unknown_dim("merge") for x, y in zip(a, b, strict=True))
 
 
-# --- if ------------------------------------------------------------------------------------------------
+# --- if ---------------------------------------------------------------------------------
 
 
 def _only_branch(call: Call) -> int | None:
     """The branch of an ``if`` whose other branch is impossible."""
     from tenfold.ir.infer import IMPOSSIBLE
 
-    return next((which for which in (0, 1) if call.op.bodies[1 - which].name.startswith(IMPOSSIBLE)), None)
+    return next(
+        (which for which in (0, 1) if call.op.bodies[1 - which].name.startswith(IMPOSSIBLE)), None
+    )
 
 
 def _if_dtypes(call: Call) -> Sequence[DType]:
@@ -63,7 +67,7 @@ def _if(ctx: Context, condition: Array, *captured: Array | None) -> Sequence[Arr
     return ctx.bodies[0 if bool(condition.reshape(-1)[0]) else 1](captured)
 
 
-# --- loop ---------------------------------------------------------------------------------------------
+# --- loop -------------------------------------------------------------------------------
 
 
 def trip_count(call: Call) -> Dim | None:
@@ -104,11 +108,17 @@ def _loop_shapes(call: Call) -> Sequence[Shape | None]:
     ]
     for v in outs[carried:]:
         extent = trips if trips is not None else call.unknown_dim("trips")
-        shapes.append(None if v.shape is None else (int(extent) if isinstance(extent, np.integer) else extent, *v.shape))
+        shapes.append(
+            None
+            if v.shape is None
+            else (int(extent) if isinstance(extent, np.integer) else extent, *v.shape)
+        )
     return shapes
 
 
-def _loop(ctx: Context, limit: Array | None, condition: Array | None, *rest: Array | None) -> Sequence[Array]:
+def _loop(
+    ctx: Context, limit: Array | None, condition: Array | None, *rest: Array | None
+) -> Sequence[Array]:
     carried = ctx.get("carried")
     state, captured = list(rest[:carried]), rest[carried:]
     most = int(limit.reshape(-1)[0]) if limit is not None else MANY
@@ -121,7 +131,10 @@ def _loop(ctx: Context, limit: Array | None, condition: Array | None, *rest: Arr
         for column, value in zip(stacked, outs[carried:], strict=False):
             column.append(value)
         i += 1
-    return [*(s for s in state if s is not None), *(np.stack(c) if c else _nothing(ctx, carried + j) for j, c in enumerate(stacked))]
+    return [
+        *(s for s in state if s is not None),
+        *(np.stack(c) if c else _nothing(ctx, carried + j) for j, c in enumerate(stacked)),
+    ]
 
 
 def _nothing(ctx: Context, i: int) -> Array:
@@ -129,10 +142,12 @@ def _nothing(ctx: Context, i: int) -> Array:
     value = ctx.declared[i] if i < len(ctx.declared) else None
     if value is None:
         return np.zeros((0,), np.float32)
-    return np.zeros((0, *(d if isinstance(d, int) else 0 for d in (value.shape or (0,))[1:])), value.dtype.numpy)
+    return np.zeros(
+        (0, *(d if isinstance(d, int) else 0 for d in (value.shape or (0,))[1:])), value.dtype.numpy
+    )
 
 
-# --- scan ---------------------------------------------------------------------------------------------
+# --- scan -------------------------------------------------------------------------------
 
 
 def _scan_dtypes(call: Call) -> Sequence[DType]:
@@ -160,7 +175,10 @@ def _scan(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
     captured = arrays[states + scanned :]
     axes = ctx.get("input_axes") or (0,) * scanned
     back = ctx.get("input_directions") or (0,) * scanned
-    columns = [np.moveaxis(a, x, 0)[::-1] if d else np.moveaxis(a, x, 0) for a, x, d in zip(inputs, axes, back, strict=True)]
+    columns = [
+        np.moveaxis(a, x, 0)[::-1] if d else np.moveaxis(a, x, 0)
+        for a, x, d in zip(inputs, axes, back, strict=True)
+    ]
     if columns[0].shape[0] == 0:
         raise ModelError("a scan over a sequence of length 0 has no result")
     outputs = ctx.outputs - states
@@ -170,13 +188,21 @@ def _scan(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
         state = list(outs[:states])
         for column, value in zip(stacked, outs[states:], strict=True):
             column.append(value)
-    out_axes, out_back = ctx.get("output_axes") or (0,) * outputs, ctx.get("output_directions") or (0,) * outputs
-    results = [np.stack(c[::-1] if d else c, axis=x) for c, x, d in zip(stacked, out_axes, out_back, strict=True)]
+    out_axes, out_back = (
+        ctx.get("output_axes") or (0,) * outputs,
+        ctx.get("output_directions") or (0,) * outputs,
+    )
+    results = [
+        np.stack(c[::-1] if d else c, axis=x)
+        for c, x, d in zip(stacked, out_axes, out_back, strict=True)
+    ]
     return [*(s for s in state if s is not None), *results]
 
 
 def _control_work(call: Call) -> Work:
-    """Bodies' arithmetic times their trips; of an ``if`` the dearer branch. Unknown trips count once."""
+    """Bodies' arithmetic times their trips; of an ``if`` the dearer branch. Unknown trips count
+    once.
+    """
     from tenfold.ir.cost import graph_totals
 
     totals = [graph_totals(body) for body in call.op.bodies]
@@ -195,7 +221,7 @@ def _control_work(call: Call) -> Work:
     )
 
 
-# --- opaque -------------------------------------------------------------------------------------------
+# --- opaque -----------------------------------------------------------------------------
 
 
 def _opaque_dtypes(call: Call) -> Sequence[DType]:
@@ -211,7 +237,10 @@ def _opaque_shapes(call: Call) -> Sequence[Shape | None]:
     dims, shapes = list(call.attr("dims")), []
     for rank in ranks:
         shapes.append(None if rank < 0 else tuple(dims.pop(0) for _ in range(rank)))
-    return [None if s is None else tuple(d if d >= 0 else call.unknown_dim("opaque") for d in s) for s in shapes]
+    return [
+        None if s is None else tuple(d if d >= 0 else call.unknown_dim("opaque") for d in s)
+        for s in shapes
+    ]
 
 
 def _opaque(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
@@ -240,14 +269,24 @@ def _opaque_work(call: Call) -> Work:
 
 
 def _control(kind: str, dtypes: Any, shapes: Any, evaluate: Any, **attrs: type) -> OpRow:
-    return OpRow(kind, (0, MANY), attributes(**attrs), dtypes, shapes, whole_space, _control_work, evaluate, Lowering.CONTROL)
+    return OpRow(
+        kind,
+        (0, MANY),
+        attributes(**attrs),
+        dtypes,
+        shapes,
+        whole_space,
+        _control_work,
+        evaluate,
+        Lowering.CONTROL,
+    )
 
 
 ROWS: tuple[OpRow, ...] = (
-    _control("if", _if_dtypes, _if_shapes, _if),
-    _control("loop", _loop_dtypes, _loop_shapes, _loop, carried=int),
-    _control("scan", _scan_dtypes, _scan_shapes, _scan, states=int, scanned=int, input_axes=tuple,
-             input_directions=tuple, output_axes=tuple, output_directions=tuple),
-    OpRow("opaque", (0, MANY), attributes(source=str, model=str, dtypes=tuple, ranks=tuple, dims=tuple), _opaque_dtypes,
-          _opaque_shapes, whole_space, _opaque_work, _opaque, Lowering.OPAQUE),
+    _control("if", _if_dtypes, _if_shapes, _if), _control("loop", _loop_dtypes, _loop_shapes, _loop,
+    carried=int), _control("scan", _scan_dtypes, _scan_shapes, _scan, states=int, scanned=int,
+    input_axes=tuple, input_directions=tuple, output_axes=tuple, output_directions=tuple),
+    OpRow("opaque", (0, MANY), attributes(source=str, model=str, dtypes=tuple, ranks=tuple,
+    dims=tuple), _opaque_dtypes, _opaque_shapes, whole_space, _opaque_work, _opaque,
+    Lowering.OPAQUE),
 )  # fmt: skip

@@ -1,4 +1,6 @@
-"""Mixture of experts, kept whole: a router and the feed-forward layers of the experts that it picks."""
+"""Mixture of experts, kept whole: a router and the feed-forward layers of the experts that it
+picks.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x * sigmoid(x),
     "gelu": lambda x: 0.5 * x * (1 + erf(x / np.sqrt(np.float32(2)))),
-    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x**3))),
+    "gelu_tanh": lambda x: (
+        0.5 * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x**3)))
+    ),
 }
 
 
@@ -25,17 +29,27 @@ def _shape(call: Call) -> Sequence[Shape]:
     x, router, up, down = (call.shape(i) for i in range(4))
     experts, width, inner, k = up[0], up[1], down[1], call.attr("top_k")
     gate = 2 if call.attr("gated", 0) else 1
-    if router != (x[-1], experts) or width != x[-1] or down != (experts, inner, x[-1]) or up[2] != mul(gate, inner):
-        raise ValueError(f"experts of {up} and {down} with router {router} do not fit tokens of width {x[-1]}")
+    if (
+        router != (x[-1], experts)
+        or width != x[-1]
+        or down != (experts, inner, x[-1])
+        or up[2] != mul(gate, inner)
+    ):
+        raise ValueError(
+            f"experts of {up} and {down} with router {router} do not fit tokens of width {x[-1]}"
+        )
     if isinstance(experts, int) and not 1 <= k <= experts:
         raise ValueError(f"top_k must be 1 to {experts}, got {k}")
     if call.attr("activation") not in _ACTIVATIONS:
-        raise ValueError(f"activation '{call.attr('activation')}': allowed are {', '.join(_ACTIVATIONS)}")
+        raise ValueError(
+            f"activation '{call.attr('activation')}': allowed are {', '.join(_ACTIVATIONS)}"
+        )
     return same_shape(call)
 
 
 def touched(tokens: Dim, experts: Dim, top_k: int) -> Dim:
-    """How many experts some token is sent to, where each token picks ``top_k`` of them evenly and on its own (the expected number).
+    """How many experts some token is sent to, where each token picks ``top_k`` of them evenly and
+    on its own (the expected number).
 
     For a number of tokens that is not known yet, the most it can be.
     """
@@ -45,7 +59,8 @@ def touched(tokens: Dim, experts: Dim, top_k: int) -> Dim:
 
 
 def _work(call: Call) -> Work:
-    """Every token passes the router and ``top_k`` experts; weights of experts that no token is sent to stay where they are.
+    """Every token passes the router and ``top_k`` experts; weights of experts that no token is sent
+    to stay where they are.
 
     Shazeer et al. 2017, section 2, with tokens spread evenly over the experts that are touched.
     """
@@ -54,7 +69,11 @@ def _work(call: Call) -> Work:
     routed = mul(tokens, k)
     active = touched(tokens, experts, k)
     each = ceildiv(routed, active)
-    products = (Matmul(1, tokens, experts, x[-1]), Matmul(active, each, up[2], up[1]), Matmul(active, each, x[-1], inner))
+    products = (
+        Matmul(1, tokens, experts, x[-1]),
+        Matmul(active, each, up[2], up[1]),
+        Matmul(active, each, x[-1], inner),
+    )
     macs = add(products[0].macs, mul(routed, add(mul(up[1], up[2]), mul(inner, x[-1]))))
     weights = tuple(floordiv(mul(call.input(i).bytes, active), experts) for i in (2, 3))
     others = tuple(call.input(i).bytes for i in range(4, len(call.inputs)))
@@ -73,12 +92,16 @@ def _space(call: Call) -> Space:
     return Space(call.out(), (call.shape(3)[1],), (Access.CONTRACT,) * len(call.inputs))
 
 
-def _moe(ctx: Context, x: Array, router: Array, up: Array, down: Array, bias: Array | None = None) -> Array:
+def _moe(
+    ctx: Context, x: Array, router: Array, up: Array, down: Array, bias: Array | None = None
+) -> Array:
     """``bias`` is added to the scores only to choose (DeepSeek-V3, section 2.1.2)."""
     flat = widen(x).reshape(-1, x.shape[-1])
     logits = flat @ widen(router)
     scores = sigmoid(logits) if ctx.get("score", "softmax") == "sigmoid" else softmax(logits, -1)
-    ranked = np.argsort(-(scores + bias if bias is not None else scores), axis=-1, kind="stable")[:, : ctx.get("top_k")]
+    ranked = np.argsort(-(scores + bias if bias is not None else scores), axis=-1, kind="stable")[
+        :, : ctx.get("top_k")
+    ]
     share = np.take_along_axis(scores, ranked, -1)
     if ctx.get("renormalise", 1):
         share = share / share.sum(-1, keepdims=True)
@@ -97,6 +120,10 @@ def _moe(ctx: Context, x: Array, router: Array, up: Array, down: Array, bias: Ar
     return y.reshape(x.shape).astype(x.dtype)
 
 
-_ATTRIBUTES = attributes(top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float)
+_ATTRIBUTES = attributes(
+    top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float
+)
 
-ROWS: tuple[OpRow, ...] = (OpRow("moe", (4, 5), _ATTRIBUTES, same_dtype, _shape, _space, _work, _moe, Lowering.MATRIX),)
+ROWS: tuple[OpRow, ...] = (
+    OpRow("moe", (4, 5), _ATTRIBUTES, same_dtype, _shape, _space, _work, _moe, Lowering.MATRIX),
+)

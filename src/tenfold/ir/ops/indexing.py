@@ -25,7 +25,17 @@ from tenfold.ir.ops.common import (
     whole_space,
 )
 from tenfold.ir.ops.reference import onnx_reference
-from tenfold.ir.table import Access, Call, Context, Evaluate, Lowering, OpRow, Space, Work, attributes
+from tenfold.ir.table import (
+    Access,
+    Call,
+    Context,
+    Evaluate,
+    Lowering,
+    OpRow,
+    Space,
+    Work,
+    attributes,
+)
 
 
 def _gather_work(call: Call) -> Work:
@@ -56,7 +66,9 @@ def _gather(ctx: Context, x: Array, indices: Array) -> Array:
 def _gather_elements_shape(call: Call) -> Sequence[Shape]:
     s, i = call.shape(0), call.shape(1)
     if len(s) != len(i):
-        raise ValueError(f"gather_elements takes as many axes of indices as of data, got {len(i)} for {len(s)}")
+        raise ValueError(
+            f"gather_elements takes as many axes of indices as of data, got {len(i)} for {len(s)}"
+        )
     need_indices(call.numbers(1), s[normalise_axis(call.attr("axis", 0), len(s))])
     return [i]
 
@@ -74,7 +86,9 @@ def _gather_nd_shape(call: Call) -> Sequence[Shape]:
         raise UnknownShape("gather_nd with an unknown index depth")
     at = call.attr("batch_dims", 0)
     if at + i[-1] > len(s):
-        raise ValueError(f"gather_nd with indices of {i[-1]} axes after {at} of the batch: the data has {len(s)}")
+        raise ValueError(
+            f"gather_nd with indices of {i[-1]} axes after {at} of the batch: the data has {len(s)}"
+        )
     if 1 in call.known:
         for j in range(i[-1]):
             need_indices(call.known[1][..., j].reshape(-1).tolist(), s[at + j])
@@ -86,7 +100,10 @@ def _gather_nd(ctx: Context, x: Array, indices: Array) -> Array:
     batch = x.shape[:b]
     flat = x.reshape(-1, *x.shape[b:]) if b else x[None]
     idx = indices.reshape(-1, *indices.shape[b:]) if b else indices[None]
-    rows = [part[tuple(np.moveaxis(j, -1, 0).astype(np.int64))] for part, j in zip(flat, idx, strict=True)]
+    rows = [
+        part[tuple(np.moveaxis(j, -1, 0).astype(np.int64))]
+        for part, j in zip(flat, idx, strict=True)
+    ]
     stacked = np.stack(rows)
     return stacked.reshape(*batch, *stacked.shape[1:]) if b else stacked[0]
 
@@ -119,7 +136,12 @@ def _scatter_elements(ctx: Context, x: Array, indices: Array, updates: Array) ->
 
 def _scatter_nd(ctx: Context, x: Array, indices: Array, updates: Array) -> Array:
     y = x.copy()
-    _apply(y, tuple(np.moveaxis(indices, -1, 0).astype(np.int64)), updates, ctx.get("reduction", "none"))
+    _apply(
+        y,
+        tuple(np.moveaxis(indices, -1, 0).astype(np.int64)),
+        updates,
+        ctx.get("reduction", "none"),
+    )
     return y
 
 
@@ -174,7 +196,9 @@ def _unique_shape(call: Call) -> Sequence[Shape]:
 
 def _unique(ctx: Context, x: Array) -> Sequence[Array]:
     axis = ctx.get("axis")
-    values, index, inverse, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True, axis=axis)
+    values, index, inverse, counts = np.unique(
+        x, return_index=True, return_inverse=True, return_counts=True, axis=axis
+    )
     inverse = inverse.reshape(-1)
     if not ctx.get("sorted", 1):
         order = np.argsort(index, kind="stable")
@@ -185,13 +209,19 @@ def _unique(ctx: Context, x: Array) -> Sequence[Array]:
 
 
 def _tensor_scatter(ctx: Context, past: Array, update: Array, start: Array | None = None) -> Array:
-    """Writes ``update`` into a KV cache along ``axis`` from each sequence's position, round the end if circular."""
+    """Writes ``update`` into a KV cache along ``axis`` from each sequence's position, round the end
+    if circular.
+    """
     axis = ctx.get("axis", -2) % past.ndim
     y = past.copy()
     length, count = past.shape[axis], update.shape[axis]
     for b in range(past.shape[0]):
         begin = int(start[b]) if start is not None else 0
-        at = (np.arange(begin, begin + count) % length) if ctx.get("mode", "linear") == "circular" else np.arange(begin, begin + count)
+        at = (
+            (np.arange(begin, begin + count) % length)
+            if ctx.get("mode", "linear") == "circular"
+            else np.arange(begin, begin + count)
+        )
         np.moveaxis(y[b], axis - 1, 0)[at] = np.moveaxis(update[b], axis - 1, 0)
     return y
 
@@ -199,15 +229,36 @@ def _tensor_scatter(ctx: Context, past: Array, update: Array, start: Array | Non
 def _nms_shape(call: Call) -> Sequence[Shape]:
     boxes, scores = call.shape(0), call.shape(1)
     most = call.numbers(2)
-    each: Dim = min(int(most[0]), boxes[1]) if most is not None and isinstance(boxes[1], int) else boxes[1]
+    each: Dim = (
+        min(int(most[0]), boxes[1]) if most is not None and isinstance(boxes[1], int) else boxes[1]
+    )
     return [(call.unknown_dim("boxes", prod((scores[0], scores[1], each))), 3)]
 
 
 def _row(
-    kind: str, arity: tuple[int, int], shapes: Any, evaluate: Evaluate, work: Any = _gather_work, *,
-    dtypes: Any = same_dtype, space: Any = lookup_space, symbolic: bool = False, **attrs: type,
-) -> OpRow:  # fmt: skip
-    return OpRow(kind, arity, attributes(**attrs), dtypes, shapes, space, work, evaluate, Lowering.GATHER, symbolic)
+    kind: str,
+    arity: tuple[int, int],
+    shapes: Any,
+    evaluate: Evaluate,
+    work: Any = _gather_work,
+    *,
+    dtypes: Any = same_dtype,
+    space: Any = lookup_space,
+    symbolic: bool = False,
+    **attrs: type,
+) -> OpRow:
+    return OpRow(
+        kind,
+        arity,
+        attributes(**attrs),
+        dtypes,
+        shapes,
+        space,
+        work,
+        evaluate,
+        Lowering.GATHER,
+        symbolic,
+    )
 
 
 def _scatter_space(call: Call) -> Space:
@@ -220,23 +271,26 @@ def _unique_dtypes(call: Call) -> list[DType]:
 
 def _sort_work(call: Call) -> Work:
     """A sort: about 20 comparisons an element at a million elements."""
-    return Work(vector_flops=mul(prod(call.shape(0)), 20), reads=all_reads(call), writes=all_writes(call))
+    return Work(
+        vector_flops=mul(prod(call.shape(0)), 20), reads=all_reads(call), writes=all_writes(call)
+    )
 
 
 _INT64 = always(DType.I64)
 
 ROWS: tuple[OpRow, ...] = (
-    _row("gather", (2, 2), _gather_shape, _gather, symbolic=True, axis=int),
-    _row("gather_elements", (2, 2), _gather_elements_shape, _gather_elements, axis=int),
-    _row("gather_nd", (2, 2), _gather_nd_shape, _gather_nd, batch_dims=int),
-    _row("scatter_elements", (3, 3), same_shape, _scatter_elements, _scatter_work, space=_scatter_space, axis=int,
-         reduction=str),
-    _row("scatter_nd", (3, 3), same_shape, _scatter_nd, _scatter_work, space=_scatter_space, reduction=str),
-    _row("tensor_scatter", (2, 3), same_shape, _tensor_scatter, per_input(0), space=_scatter_space, axis=int, mode=str),
-    _row("one_hot", (3, 3), _one_hot_shape, _one_hot, per_input(0), dtypes=dtype_of_input(2), axis=int),
-    _row("non_zero", (1, 1), _non_zero_shape, _non_zero, per_input(1), dtypes=_INT64, space=whole_space),
-    _row("compress", (2, 2), _compress_shape, _compress, per_input(0), space=whole_space, axis=int),
-    _row("unique", (1, 1), _unique_shape, _unique, _sort_work, dtypes=_unique_dtypes, space=whole_space, axis=int, sorted=int),
-    _row("non_max_suppression", (2, 5), _nms_shape, onnx_reference("NonMaxSuppression"), per_input(20), dtypes=_INT64,
-         space=whole_space, center_point_box=int),
+    _row("gather", (2, 2), _gather_shape, _gather, symbolic=True, axis=int), _row("gather_elements",
+    (2, 2), _gather_elements_shape, _gather_elements, axis=int), _row("gather_nd", (2, 2),
+    _gather_nd_shape, _gather_nd, batch_dims=int), _row("scatter_elements", (3, 3), same_shape,
+    _scatter_elements, _scatter_work, space=_scatter_space, axis=int, reduction=str),
+    _row("scatter_nd", (3, 3), same_shape, _scatter_nd, _scatter_work, space=_scatter_space,
+    reduction=str), _row("tensor_scatter", (2, 3), same_shape, _tensor_scatter, per_input(0),
+    space=_scatter_space, axis=int, mode=str), _row("one_hot", (3, 3), _one_hot_shape, _one_hot,
+    per_input(0), dtypes=dtype_of_input(2), axis=int), _row("non_zero", (1, 1), _non_zero_shape,
+    _non_zero, per_input(1), dtypes=_INT64, space=whole_space), _row("compress", (2, 2),
+    _compress_shape, _compress, per_input(0), space=whole_space, axis=int), _row("unique", (1, 1),
+    _unique_shape, _unique, _sort_work, dtypes=_unique_dtypes, space=whole_space, axis=int,
+    sorted=int), _row("non_max_suppression", (2, 5), _nms_shape,
+    onnx_reference("NonMaxSuppression"), per_input(20), dtypes=_INT64, space=whole_space,
+    center_point_box=int),
 )  # fmt: skip

@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.ir.dims import Dim, Shape, add, all_static, broadcast, ceildiv, floordiv, maximum, minimum, mul, prod, sub
+from tenfold.ir.dims import (
+    Dim,
+    Shape,
+    add,
+    all_static,
+    broadcast,
+    ceildiv,
+    floordiv,
+    maximum,
+    minimum,
+    mul,
+    prod,
+    sub,
+)
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape
 from tenfold.ir.ops.common import (
@@ -24,9 +37,20 @@ from tenfold.ir.ops.common import (
     same_shape,
     view_space,
 )
-from tenfold.ir.table import MANY, Access, Call, Context, Evaluate, Lowering, OpRow, Space, Work, attributes
+from tenfold.ir.table import (
+    MANY,
+    Access,
+    Call,
+    Context,
+    Evaluate,
+    Lowering,
+    OpRow,
+    Space,
+    Work,
+    attributes,
+)
 
-# --- reshape and friends -----------------------------------------------------------------------------
+# --- reshape and friends -----------------------------------------------------------------
 
 
 def _reshape_shape(call: Call) -> Sequence[Shape]:
@@ -54,15 +78,22 @@ def resolve_reshape(source: Shape, target: Sequence[Any], allowzero: bool) -> Sh
         rest = prod(d for d in out if not (isinstance(d, int) and d == -1))
         whole = prod(source)
         if isinstance(whole, int) and isinstance(rest, int) and (rest == 0 or whole % rest):
-            raise ValueError(f"cannot reshape {source} to {tuple(target)}: {whole} elements do not divide by {rest}")
+            raise ValueError(
+                f"cannot reshape {source} to {tuple(target)}: {whole} elements do not divide by"
+                f" {rest}"
+            )
         out[out.index(-1)] = floordiv(whole, rest)
     if all_static(out) and all_static(source) and prod(out) != prod(source):
-        raise ValueError(f"cannot reshape {source} ({prod(source)} elements) to {tuple(target)} ({prod(out)})")
+        raise ValueError(
+            f"cannot reshape {source} ({prod(source)} elements) to {tuple(target)} ({prod(out)})"
+        )
     return tuple(out)
 
 
 def _reshape(ctx: Context, x: Array, shape: Array) -> Array:
-    return x.reshape(resolve_reshape(x.shape, shape.reshape(-1).tolist(), bool(ctx.get("allowzero", 0))))
+    return x.reshape(
+        resolve_reshape(x.shape, shape.reshape(-1).tolist(), bool(ctx.get("allowzero", 0)))
+    )
 
 
 def _flatten_shape(call: Call) -> Sequence[Shape]:
@@ -80,7 +111,10 @@ def _flatten(ctx: Context, x: Array) -> Array:
     return (
         x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), -1)
         if x.size
-        else x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), int(np.prod(x.shape[axis:], dtype=np.int64)))
+        else x.reshape(
+            int(np.prod(x.shape[:axis], dtype=np.int64)),
+            int(np.prod(x.shape[axis:], dtype=np.int64)),
+        )
     )
 
 
@@ -137,22 +171,30 @@ def _transpose(ctx: Context, x: Array) -> Array:
 def _expand_shape(call: Call) -> Sequence[Shape]:
     numbers = call.numbers(1)
     if numbers is not None:
-        return [broadcast((call.shape(0), tuple(int(n) if isinstance(n, np.integer) else n for n in numbers)))]
+        return [
+            broadcast(
+                (call.shape(0), tuple(int(n) if isinstance(n, np.integer) else n for n in numbers))
+            )
+        ]
     rank = max(call.target_rank(1), len(call.shape(0)))
     return [tuple(call.unknown_dim(f"expand_{i}") for i in range(rank))]
 
 
 def _expand(_ctx: Context, x: Array, shape: Array) -> Array:
-    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(d) for d in shape.reshape(-1))))
+    return np.broadcast_to(
+        x, np.broadcast_shapes(x.shape, tuple(int(d) for d in shape.reshape(-1)))
+    )
 
 
-# --- slicing and joining ----------------------------------------------------------------------------
+# --- slicing and joining ----------------------------------------------------------------
 
 
 def _slice_shape(call: Call) -> Sequence[Shape]:
     s = list(call.shape(0))
     count = call.shape(1)[0]
-    axes = known_ints(call, 3) if call.has(3) else list(range(count)) if isinstance(count, int) else []
+    axes = (
+        known_ints(call, 3) if call.has(3) else list(range(count)) if isinstance(count, int) else []
+    )
     starts, ends = call.numbers(1), call.numbers(2)
     steps = call.numbers(4) if call.has(4) else [1] * len(axes)
     for j, axis in enumerate(normalise_axes(axes, len(s))):
@@ -165,10 +207,16 @@ def _slice_shape(call: Call) -> Sequence[Shape]:
 
 
 def _slice_extent(dim: Dim, start: Any, end: Any, step: int) -> Dim | None:
-    """How many a slice takes; None where that is not known: backwards through a symbolic extent, other than through all of it."""
+    """How many a slice takes; None where that is not known: backwards through a symbolic extent,
+    other than through all of it.
+    """
     if step == 0:
         raise ValueError("slice step is 0")
-    if isinstance(dim, int) and isinstance(start, (int, np.integer)) and isinstance(end, (int, np.integer)):
+    if (
+        isinstance(dim, int)
+        and isinstance(start, (int, np.integer))
+        and isinstance(end, (int, np.integer))
+    ):
         return len(range(*slice(int(start), _clip_end(int(end), step), step).indices(dim)))
     if step < 0:
         last, before = (isinstance(v, (int, np.integer)) and int(v) for v in (start, end))
@@ -191,14 +239,25 @@ def _position(index: Any, dim: Dim) -> Dim:
         return minimum(i, dim) if i > 0 else maximum(0, add(dim, i)) if i < 0 else 0
     if index == dim:
         return dim
-    return minimum(index, dim) if not getattr(index, "could_extract_minus_sign", bool)() else maximum(0, add(dim, index))
+    return (
+        minimum(index, dim)
+        if not getattr(index, "could_extract_minus_sign", bool)()
+        else maximum(0, add(dim, index))
+    )
 
 
 def _clip_end(end: int, step: int) -> int | None:
     return None if step < 0 and end < -(2**31) else end
 
 
-def _slice(_ctx: Context, x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Array:
+def _slice(
+    _ctx: Context,
+    x: Array,
+    starts: Array,
+    ends: Array,
+    axes: Array | None = None,
+    steps: Array | None = None,
+) -> Array:
     at = [slice(None)] * x.ndim
     count = starts.size
     for j in range(count):
@@ -266,7 +325,12 @@ def _tile_shape(call: Call) -> Sequence[Shape]:
     repeats = call.numbers(1)
     if repeats is None:
         return [tuple(call.unknown_dim(f"tile_{i}") for i in range(len(s)))]
-    return [tuple(mul(d, int(r) if isinstance(r, np.integer) else r) for d, r in zip(s, repeats, strict=True))]
+    return [
+        tuple(
+            mul(d, int(r) if isinstance(r, np.integer) else r)
+            for d, r in zip(s, repeats, strict=True)
+        )
+    ]
 
 
 def _tile(_ctx: Context, x: Array, repeats: Array) -> Array:
@@ -289,18 +353,31 @@ def _plain(n: Any) -> Any:
     return int(n) if isinstance(n, np.integer) else n
 
 
-def _pad(ctx: Context, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None) -> Array:
-    which = normalise_axes(axes.reshape(-1).tolist(), x.ndim) if axes is not None else list(range(x.ndim))
+def _pad(
+    ctx: Context, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None
+) -> Array:
+    which = (
+        normalise_axes(axes.reshape(-1).tolist(), x.ndim)
+        if axes is not None
+        else list(range(x.ndim))
+    )
     flat = pads.reshape(-1).astype(int).tolist()
     before, after = [0] * x.ndim, [0] * x.ndim
     for j, a in enumerate(which):
         before[a], after[a] = flat[j], flat[j + len(which)]
-    cut = tuple(slice(max(0, -b), x.shape[i] - max(0, -a)) for i, (b, a) in enumerate(zip(before, after, strict=True)))
+    cut = tuple(
+        slice(max(0, -b), x.shape[i] - max(0, -a))
+        for i, (b, a) in enumerate(zip(before, after, strict=True))
+    )
     x = x[cut]
     width = [(max(0, b), max(0, a)) for b, a in zip(before, after, strict=True)]
     mode = ctx.get("mode", "constant")
     if mode == "constant":
-        fill = value.reshape(()).item() if value is not None else (x.dtype.type(0) if x.dtype.kind != "O" else "")
+        fill = (
+            value.reshape(()).item()
+            if value is not None
+            else (x.dtype.type(0) if x.dtype.kind != "O" else "")
+        )
         return np.pad(x, width, mode="constant", constant_values=fill)
     if mode not in ("reflect", "edge", "wrap"):
         raise ValueError(f"pad mode '{mode}' is none of constant, reflect, edge, wrap")
@@ -375,7 +452,7 @@ def _center_crop_pad(ctx: Context, x: Array, shape: Array) -> Array:
     return x
 
 
-# --- numbers about shapes, and constants ----------------------------------------------------------------
+# --- numbers about shapes, and constants ------------------------------------------------
 
 
 def _shape_of(call: Call) -> Sequence[Shape]:
@@ -414,7 +491,9 @@ def _range_shape(call: Call) -> Sequence[Shape]:
 
 def _range(_ctx: Context, start: Array, limit: Array, delta: Array) -> Array:
     a, b, d = (v.reshape(()) for v in (start, limit, delta))
-    count = max(0, int(np.ceil((b.astype(np.float64) - a.astype(np.float64)) / d.astype(np.float64))))
+    count = max(
+        0, int(np.ceil((b.astype(np.float64) - a.astype(np.float64)) / d.astype(np.float64)))
+    )
     return (
         (a.astype(np.float64) + np.arange(count) * d.astype(np.float64)).astype(start.dtype)
         if start.dtype.kind in "fV"
@@ -423,7 +502,9 @@ def _range(_ctx: Context, start: Array, limit: Array, delta: Array) -> Array:
 
 
 def _eye(ctx: Context, x: Array) -> Array:
-    return np.eye(x.shape[0], x.shape[1], k=ctx.get("k", 0)).astype(DType(ctx.get("dtype")).numpy if ctx.get("dtype") else x.dtype)
+    return np.eye(x.shape[0], x.shape[1], k=ctx.get("k", 0)).astype(
+        DType(ctx.get("dtype")).numpy if ctx.get("dtype") else x.dtype
+    )
 
 
 def _identity(_ctx: Context, x: Array) -> Array:
@@ -469,26 +550,23 @@ _VIEW = Lowering.VIEW
 _INT64 = always(DType.I64)
 
 ROWS: tuple[OpRow, ...] = (
-    _row("identity", (1, 1), same_shape, _identity, _VIEW, symbolic=True),
-    _row("reshape", (2, 2), _reshape_shape, _reshape, _VIEW, symbolic=True, allowzero=int),
-    _row("flatten", (1, 1), _flatten_shape, _flatten, _VIEW, axis=int),
-    _row("squeeze", (1, 2), _squeeze_shape, _squeeze, _VIEW, symbolic=True),
-    _row("unsqueeze", (2, 2), _unsqueeze_shape, _unsqueeze, _VIEW, symbolic=True),
-    _row("transpose", (1, 1), _transpose_shape, _transpose, symbolic=True, perm=tuple),
-    _row("expand", (2, 2), _expand_shape, _expand, symbolic=True),
-    _row("slice", (3, 5), _slice_shape, _slice, symbolic=True),
-    _row("concat", (1, MANY), _concat_shape, _concat, work=_join_work, space=_concat_space, symbolic=True, axis=int),
-    _row("split", (1, 2), _split_shape, _split, symbolic=True, axis=int),
-    _row("tile", (2, 2), _tile_shape, _tile),
-    _row("pad", (2, 4), _pad_shape, _pad, mode=str),
-    _row("depth_to_space", (1, 1), _depth_to_space_shape, _depth_to_space, blocksize=int, mode=str),
-    _row("space_to_depth", (1, 1), _space_to_depth_shape, _space_to_depth, blocksize=int, mode=str),
-    _row("trilu", (1, 2), same_shape, _trilu, upper=int),
-    _row("reverse_sequence", (2, 2), same_shape, _reverse_sequence, batch_axis=int, time_axis=int),
-    _row("center_crop_pad", (2, 2), _center_crop_pad_shape, _center_crop_pad, axes=tuple),
-    _row("shape", (1, 1), _shape_of, _shape, _VIEW, dtypes=_INT64, start=int, end=int),
-    _row("size", (1, 1), lambda _c: [()], _size, _VIEW, dtypes=_INT64),
-    _row("full", (2, 2), _full_shape, _full, dtypes=lambda c: [c.input(1).dtype]),
-    _row("range", (3, 3), _range_shape, _range),
-    _row("eye", (1, 1), same_shape, _eye, dtypes=dtype_of_attr("dtype"), k=int, dtype=str),
+    _row("identity", (1, 1), same_shape, _identity, _VIEW, symbolic=True), _row("reshape", (2, 2),
+    _reshape_shape, _reshape, _VIEW, symbolic=True, allowzero=int), _row("flatten", (1, 1),
+    _flatten_shape, _flatten, _VIEW, axis=int), _row("squeeze", (1, 2), _squeeze_shape, _squeeze,
+    _VIEW, symbolic=True), _row("unsqueeze", (2, 2), _unsqueeze_shape, _unsqueeze, _VIEW,
+    symbolic=True), _row("transpose", (1, 1), _transpose_shape, _transpose, symbolic=True,
+    perm=tuple), _row("expand", (2, 2), _expand_shape, _expand, symbolic=True), _row("slice", (3,
+    5), _slice_shape, _slice, symbolic=True), _row("concat", (1, MANY), _concat_shape, _concat,
+    work=_join_work, space=_concat_space, symbolic=True, axis=int), _row("split", (1, 2),
+    _split_shape, _split, symbolic=True, axis=int), _row("tile", (2, 2), _tile_shape, _tile),
+    _row("pad", (2, 4), _pad_shape, _pad, mode=str), _row("depth_to_space", (1, 1),
+    _depth_to_space_shape, _depth_to_space, blocksize=int, mode=str), _row("space_to_depth", (1, 1),
+    _space_to_depth_shape, _space_to_depth, blocksize=int, mode=str), _row("trilu", (1, 2),
+    same_shape, _trilu, upper=int), _row("reverse_sequence", (2, 2), same_shape, _reverse_sequence,
+    batch_axis=int, time_axis=int), _row("center_crop_pad", (2, 2), _center_crop_pad_shape,
+    _center_crop_pad, axes=tuple), _row("shape", (1, 1), _shape_of, _shape, _VIEW, dtypes=_INT64,
+    start=int, end=int), _row("size", (1, 1), lambda _c: [()], _size, _VIEW, dtypes=_INT64),
+    _row("full", (2, 2), _full_shape, _full, dtypes=lambda c: [c.input(1).dtype]), _row("range", (3,
+    3), _range_shape, _range), _row("eye", (1, 1), same_shape, _eye, dtypes=dtype_of_attr("dtype"),
+    k=int, dtype=str),
 )  # fmt: skip

@@ -47,15 +47,21 @@ def _hardmax(ctx: Context, x: Array) -> Array:
     return y
 
 
-def _layer_norm(ctx: Context, x: Array, scale: Array | None = None, bias: Array | None = None) -> Sequence[Array]:
+def _layer_norm(
+    ctx: Context, x: Array, scale: Array | None = None, bias: Array | None = None
+) -> Sequence[Array]:
     """Ba, Kiros, Hinton 2016, equation 4; outputs y, mean and 1/sqrt(variance + epsilon)."""
     wide = widen(x)
     axes = tuple(range(ctx.get("axis", -1) % x.ndim, x.ndim))
     mean = wide.mean(axis=axes, keepdims=True, dtype=wide.dtype)
     centred = wide - mean
-    inverse = (1 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + wide.dtype.type(ctx.get("epsilon", 1e-5)))).astype(
-        wide.dtype
-    )
+    inverse = (
+        1
+        / np.sqrt(
+            (centred * centred).mean(axis=axes, keepdims=True)
+            + wide.dtype.type(ctx.get("epsilon", 1e-5))
+        )
+    ).astype(wide.dtype)
     y = centred * inverse
     if scale is not None:
         y = y * widen(scale)
@@ -89,7 +95,9 @@ def _rms_norm(ctx: Context, x: Array, scale: Array) -> Array:
     """Zhang, Sennrich 2019, equation 4."""
     wide = widen(x)
     axes = tuple(range(ctx.get("axis", -1) % x.ndim, x.ndim))
-    y = wide / np.sqrt((wide * wide).mean(axis=axes, keepdims=True) + wide.dtype.type(ctx.get("epsilon", 1e-5)))
+    y = wide / np.sqrt(
+        (wide * wide).mean(axis=axes, keepdims=True) + wide.dtype.type(ctx.get("epsilon", 1e-5))
+    )
     return (y.astype(x.dtype) * scale).astype(x.dtype)
 
 
@@ -102,19 +110,28 @@ def _per_channel(x: Array, v: Array) -> Array:
     return widen(v).reshape(1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else widen(v)
 
 
-def _batch_norm(ctx: Context, x: Array, scale: Array, bias: Array, mean: Array, variance: Array) -> Sequence[Array]:
+def _batch_norm(
+    ctx: Context, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
+) -> Sequence[Array]:
     """Ioffe, Szegedy 2015, algorithm 2; with training_mode also the running statistics."""
     wide = widen(x)
     if not ctx.get("training_mode", 0):
-        inverse = _per_channel(x, scale) / np.sqrt(_per_channel(x, variance) + wide.dtype.type(ctx.get("epsilon", 1e-5)))
+        inverse = _per_channel(x, scale) / np.sqrt(
+            _per_channel(x, variance) + wide.dtype.type(ctx.get("epsilon", 1e-5))
+        )
         y = (wide - _per_channel(x, mean)) * inverse + _per_channel(x, bias)
         return [y.astype(x.dtype)]
     axes = tuple(i for i in range(x.ndim) if i != 1)
     now_mean, now_variance = wide.mean(axis=axes), wide.var(axis=axes)
     momentum = ctx.get("momentum", 0.9)
-    y = (wide - _per_channel(x, now_mean)) / np.sqrt(_per_channel(x, now_variance) + ctx.get("epsilon", 1e-5))
+    y = (wide - _per_channel(x, now_mean)) / np.sqrt(
+        _per_channel(x, now_variance) + ctx.get("epsilon", 1e-5)
+    )
     y = y * _per_channel(x, scale) + _per_channel(x, bias)
-    running = [(old * momentum + new * (1 - momentum)).astype(old.dtype) for old, new in ((mean, now_mean), (variance, now_variance))]
+    running = [
+        (old * momentum + new * (1 - momentum)).astype(old.dtype)
+        for old, new in ((mean, now_mean), (variance, now_variance))
+    ]
     return [y.astype(x.dtype), *running]
 
 
@@ -140,7 +157,9 @@ def _instance_norm(ctx: Context, x: Array, scale: Array, bias: Array) -> Array:
     """Ulyanov, Vedaldi, Lempitsky 2016."""
     axes = tuple(range(2, x.ndim))
     centred = x - x.mean(axis=axes, keepdims=True)
-    y = centred / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + ctx.get("epsilon", 1e-5))
+    y = centred / np.sqrt(
+        (centred * centred).mean(axis=axes, keepdims=True) + ctx.get("epsilon", 1e-5)
+    )
     return y * _per_channel(x, scale) + _per_channel(x, bias)
 
 
@@ -156,7 +175,10 @@ def _instance_norm_shape(call: Call) -> Sequence[Shape]:
 def _group_norm_shape(call: Call) -> Sequence[Shape]:
     s, groups = call.shape(0), call.attr("num_groups")
     if len(s) < 2 or groups < 1 or (isinstance(s[1], int) and s[1] % groups):
-        raise ValueError(f"group_norm of {s[1] if len(s) > 1 else 'no'} channels in {groups} groups: the groups must divide the channels")
+        raise ValueError(
+            f"group_norm of {s[1] if len(s) > 1 else 'no'} channels in {groups} groups: the groups"
+            " must divide the channels"
+        )
     if call.shape(1) != (groups,):
         need_shape(call, 1, (s[1],), f"the scale of {groups} groups")
     need_shape(call, 2, call.shape(1), "the bias")
@@ -168,9 +190,13 @@ def _group_norm(ctx: Context, x: Array, scale: Array, bias: Array) -> Array:
     groups = ctx.get("num_groups")
     grouped = x.reshape(x.shape[0], groups, -1)
     centred = grouped - grouped.mean(axis=-1, keepdims=True)
-    y = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + ctx.get("epsilon", 1e-5))
+    y = centred / np.sqrt(
+        (centred * centred).mean(axis=-1, keepdims=True) + ctx.get("epsilon", 1e-5)
+    )
     each = x.shape[1] // scale.size
-    return y.reshape(x.shape) * _per_channel(x, np.repeat(scale, each)) + _per_channel(x, np.repeat(bias, each))
+    return y.reshape(x.shape) * _per_channel(x, np.repeat(scale, each)) + _per_channel(
+        x, np.repeat(bias, each)
+    )
 
 
 def _lrn(ctx: Context, x: Array) -> Array:
@@ -179,7 +205,9 @@ def _lrn(ctx: Context, x: Array) -> Array:
     before, after = (size - 1) // 2, size // 2
     padded = np.pad(x * x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
     total = sum(padded[:, i : i + x.shape[1]] for i in range(size))
-    return x / (ctx.get("bias", 1.0) + ctx.get("alpha", 1e-4) / size * total) ** ctx.get("beta", 0.75)
+    return x / (ctx.get("bias", 1.0) + ctx.get("alpha", 1e-4) / size * total) ** ctx.get(
+        "beta", 0.75
+    )
 
 
 def _lp_normalization(ctx: Context, x: Array) -> Array:
@@ -189,23 +217,41 @@ def _lp_normalization(ctx: Context, x: Array) -> Array:
         return np.where(size == 0, 0, x / size).astype(x.dtype)
 
 
-def _row(kind: str, arity: tuple[int, int], evaluate: Any, flops: int, transcendentals: int = 0, *,
-         shapes: Any = same_shape, dtypes: Any = same_dtype, **attrs: type) -> OpRow:  # fmt: skip
-    return OpRow(kind, arity, attributes(**attrs), dtypes, shapes, row_space, per_input(flops, transcendentals),
-                 evaluate, Lowering.REDUCE)  # fmt: skip
+def _row(
+    kind: str,
+    arity: tuple[int, int],
+    evaluate: Any,
+    flops: int,
+    transcendentals: int = 0,
+    *,
+    shapes: Any = same_shape,
+    dtypes: Any = same_dtype,
+    **attrs: type,
+) -> OpRow:
+    return OpRow(
+        kind,
+        arity,
+        attributes(**attrs),
+        dtypes,
+        shapes,
+        row_space,
+        per_input(flops, transcendentals),
+        evaluate,
+        Lowering.REDUCE,
+    )
 
 
 ROWS: tuple[OpRow, ...] = (
     _row("softmax", (1, 1), in_fp32(_softmax), 4, 1, shapes=_along_axis, axis=int),
     _row("log_softmax", (1, 1), in_fp32(_log_softmax), 4, 1, shapes=_along_axis, axis=int),
-    _row("hardmax", (1, 1), _hardmax, 1, shapes=_along_axis, axis=int),
-    _row("layer_norm", (1, 3), _layer_norm, 7, shapes=_layer_norm_shape, dtypes=_layer_norm_dtypes, axis=int,
-         epsilon=float),
+    _row("hardmax", (1, 1), _hardmax, 1, shapes=_along_axis, axis=int), _row("layer_norm", (1, 3),
+    _layer_norm, 7, shapes=_layer_norm_shape, dtypes=_layer_norm_dtypes, axis=int, epsilon=float),
     _row("rms_norm", (2, 2), _rms_norm, 4, shapes=_rms_norm_shape, axis=int, epsilon=float),
-    OpRow("batch_norm", (5, 5), attributes(epsilon=float, momentum=float, training_mode=int), _batch_norm_dtypes,
-          _batch_norm_shape, _batch_norm_space, per_input(2), _batch_norm, Lowering.VECTOR),
-    _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7, shapes=_instance_norm_shape, epsilon=float),
-    _row("group_norm", (3, 3), in_fp32(_group_norm), 7, shapes=_group_norm_shape, epsilon=float, num_groups=int),
-    _row("lrn", (1, 1), in_fp32(_lrn), 8, 1, alpha=float, beta=float, bias=float, size=int),
-    _row("lp_normalization", (1, 1), _lp_normalization, 3, shapes=_along_axis, axis=int, p=int),
+    OpRow("batch_norm", (5, 5), attributes(epsilon=float, momentum=float, training_mode=int),
+    _batch_norm_dtypes, _batch_norm_shape, _batch_norm_space, per_input(2), _batch_norm,
+    Lowering.VECTOR), _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7,
+    shapes=_instance_norm_shape, epsilon=float), _row("group_norm", (3, 3), in_fp32(_group_norm), 7,
+    shapes=_group_norm_shape, epsilon=float, num_groups=int), _row("lrn", (1, 1), in_fp32(_lrn), 8,
+    1, alpha=float, beta=float, bias=float, size=int), _row("lp_normalization", (1, 1),
+    _lp_normalization, 3, shapes=_along_axis, axis=int, p=int),
 )  # fmt: skip

@@ -31,14 +31,25 @@ Scalar = Callable[..., Any]
 def erf(x: Array) -> Array:
     """Error function to fp32 and fp64 accuracy (math.erf per element for fp64, rational for fp32).
 
-    The rational form is Numerical Recipes' Chebyshev fit of erfc (section 6.2.2, error below 1.2e-7).
+    The rational form is Numerical Recipes' Chebyshev fit of erfc (section 6.2.2, error below
+    1.2e-7).
     """
     if x.dtype == np.float64:
         return np.vectorize(math.erf, otypes=[np.float64])(x) if x.size else x
     z = np.abs(x.astype(np.float64))
     t = 1.0 / (1.0 + 0.5 * z)
-    c = (-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587,
-         -0.82215223, 0.17087277)  # fmt: skip
+    c = (
+        -1.26551223,
+        1.00002368,
+        0.37409196,
+        0.09678418,
+        -0.18628806,
+        0.27886807,
+        -1.13520398,
+        1.48851587,
+        -0.82215223,
+        0.17087277,
+    )
     poly = np.zeros_like(t)
     for a in reversed(c):
         poly = poly * t + a
@@ -85,7 +96,9 @@ def _min(a: Array, b: Array) -> Array:
 
 
 def _equal(a: Array, b: Array) -> Array:
-    if object in (a.dtype, b.dtype) and not all(isinstance(v, str) or is_static(v) for v in (*np.ravel(a)[:1], *np.ravel(b)[:1])):
+    if object in (a.dtype, b.dtype) and not all(
+        isinstance(v, str) or is_static(v) for v in (*np.ravel(a)[:1], *np.ravel(b)[:1])
+    ):
         raise ValueError("symbolic dimensions cannot be compared")
     return np.asarray(np.equal(a, b), dtype=bool)
 
@@ -135,7 +148,9 @@ def _where(_ctx: Context, condition: Array, a: Array, b: Array) -> Array:
 
 
 def saturate_cast(x: Array, to: DType, saturate: bool = True) -> Array:
-    """Cast as ONNX does: to fp8 values out of range become the largest finite one if ``saturate``."""
+    """Cast as ONNX does: to fp8 values out of range become the largest finite one if
+    ``saturate``.
+    """
     target = to.numpy
     if x.dtype == object and to.is_integer and not any(isinstance(v, str) for v in np.ravel(x)[:1]):
         return x  # symbolic ints stay what they are
@@ -149,13 +164,19 @@ def saturate_cast(x: Array, to: DType, saturate: bool = True) -> Array:
         if to is DType.F4E2M1:
             return np.clip(x.astype(np.float32), -6.0, 6.0).astype(target)
         if to.bits < 8 and to.is_integer:
-            return (x.astype(np.float32) if x.dtype.kind == "V" else x).astype(np.int32).astype(target)
+            return (
+                (x.astype(np.float32) if x.dtype.kind == "V" else x).astype(np.int32).astype(target)
+            )
         return x.astype(np.float32).astype(target) if to is DType.F8E8M0 else x.astype(target)
 
 
 def _number_text(v: Any) -> str:
     if isinstance(v, (float, np.floating)):
-        return f"{v:.8g}" if math.isfinite(v) else {"inf": "INF", "-inf": "-INF", "nan": "NaN"}[str(float(v))]
+        return (
+            f"{v:.8g}"
+            if math.isfinite(v)
+            else {"inf": "INF", "-inf": "-INF", "nan": "NaN"}[str(float(v))]
+        )
     return str(v)
 
 
@@ -169,10 +190,13 @@ def _to_fp8(x: Array, to: DType, saturate: bool) -> Array:
 
 def _cast(ctx: Context, x: Array) -> Array:
     to = DType(ctx.get("to"))
-    if x.size > 1 and not any(x.strides):  # one number spread over a shape stays one number in memory
+    # one number spread over a shape stays one number in memory
+    if x.size > 1 and not any(x.strides):
         return np.broadcast_to(_cast(ctx, x[(0,) * x.ndim]), x.shape)
     if to is DType.F8E8M0:
-        return _to_e8m0(x.astype(np.float32), ctx.get("round_mode", "up"), bool(ctx.get("saturate", 1)))
+        return _to_e8m0(
+            x.astype(np.float32), ctx.get("round_mode", "up"), bool(ctx.get("saturate", 1))
+        )
     return saturate_cast(x, to, bool(ctx.get("saturate", 1)))
 
 
@@ -180,11 +204,17 @@ def _to_e8m0(x: Array, mode: str, saturate: bool) -> Array:
     """Powers of two only: the exponent of ``x``, rounded up, down or to nearest."""
     with np.errstate(all="ignore"):
         mantissa, exponent = np.frexp(np.abs(x))
-        step = {"up": mantissa > 0.5, "down": np.zeros(x.shape, bool), "nearest": mantissa >= 0.75}[mode]
+        step = {"up": mantissa > 0.5, "down": np.zeros(x.shape, bool), "nearest": mantissa >= 0.75}[
+            mode
+        ]
         biased = exponent - 1 + step + 127
         top = 254 if saturate else 255
         biased = np.where(np.isinf(x), top, np.clip(biased, 0, top))
-        return np.where(np.isnan(x), 255, np.where(x == 0, 0, biased)).astype(np.uint8).view(DType.F8E8M0.numpy)
+        return (
+            np.where(np.isnan(x), 255, np.where(x == 0, 0, biased))
+            .astype(np.uint8)
+            .view(DType.F8E8M0.numpy)
+        )
 
 
 def _bitcast(ctx: Context, x: Array) -> Array:
@@ -229,7 +259,13 @@ def _row(
 
 def _unary(kind: str, fn: Scalar, flops: int = 1, transcendentals: int = 0, **kw: Any) -> OpRow:
     wide = in_fp32(lambda _ctx, x: _popular(fn)(_ctx, x))
-    return _row(kind, _popular(fn) if kw.get("boolean") or kw.get("symbolic") else wide, flops, transcendentals, **kw)
+    return _row(
+        kind,
+        _popular(fn) if kw.get("boolean") or kw.get("symbolic") else wide,
+        flops,
+        transcendentals,
+        **kw,
+    )
 
 
 def _binary(kind: str, fn: Scalar, flops: int = 1, transcendentals: int = 0, **kw: Any) -> OpRow:
@@ -320,13 +356,38 @@ ROWS: tuple[OpRow, ...] = (
     _param("selu", _selu, 3, 1, alpha=float, gamma=float),
     _param("celu", _celu, 4, 1, alpha=float),
     _param("hard_sigmoid", _hard_sigmoid, 4, alpha=float, beta=float),
-    _param("leaky_relu", lambda c, x: np.where(x < 0, c.get("alpha", 0.01) * x, x).astype(x.dtype), 2, alpha=float),
-    _param("thresholded_relu", lambda c, x: np.where(x > c.get("alpha", 1.0), x, 0).astype(x.dtype), 1, alpha=float),
-    _param("swish", lambda c, x: x * sigmoid((c.get("alpha", 1.0) * x).astype(x.dtype)), 4, 1, alpha=float),
+    _param(
+        "leaky_relu",
+        lambda c, x: np.where(x < 0, c.get("alpha", 0.01) * x, x).astype(x.dtype),
+        2,
+        alpha=float,
+    ),
+    _param(
+        "thresholded_relu",
+        lambda c, x: np.where(x > c.get("alpha", 1.0), x, 0).astype(x.dtype),
+        1,
+        alpha=float,
+    ),
+    _param(
+        "swish",
+        lambda c, x: x * sigmoid((c.get("alpha", 1.0) * x).astype(x.dtype)),
+        4,
+        1,
+        alpha=float,
+    ),
     _param("gelu", _gelu, 4, 1, approximate=str),
     _param("shrink", _shrink, 3, lambd=float, bias=float),
     _row("is_inf", _is_inf, boolean=True, detect_positive=int, detect_negative=int),
-    _row("cast", _cast, 0, symbolic=True, dtypes=dtype_of_attr("to"), to=str, saturate=int, round_mode=str),
+    _row(
+        "cast",
+        _cast,
+        0,
+        symbolic=True,
+        dtypes=dtype_of_attr("to"),
+        to=str,
+        saturate=int,
+        round_mode=str,
+    ),
     _row("bit_cast", _bitcast, 0, dtypes=dtype_of_attr("to"), to=str),
     # two inputs
     _binary("add", np.add, symbolic=True),

@@ -16,7 +16,9 @@ from tenfold.ir.table import Call, Context, Lowering, OpRow, attributes
 
 
 def spread(parameter: Array, x_shape: tuple[int, ...], axis: int, block: int) -> Array:
-    """A scale or zero point shaped like ``x``: one number, one per slice along ``axis``, or one per block."""
+    """A scale or zero point shaped like ``x``: one number, one per slice along ``axis``, or one per
+    block.
+    """
     if parameter.size == 1:
         return parameter.reshape(())
     if parameter.ndim == 1:
@@ -24,7 +26,9 @@ def spread(parameter: Array, x_shape: tuple[int, ...], axis: int, block: int) ->
         shape[axis] = parameter.size
         return parameter.reshape(shape)
     size = block or -(-x_shape[axis] // parameter.shape[axis])
-    return np.repeat(parameter, size, axis=axis)[tuple(slice(0, n) if i == axis else slice(None) for i, n in enumerate(x_shape))]
+    return np.repeat(parameter, size, axis=axis)[
+        tuple(slice(0, n) if i == axis else slice(None) for i, n in enumerate(x_shape))
+    ]
 
 
 def _quantize_dtype(call: Call) -> Sequence[DType]:
@@ -35,7 +39,11 @@ def _quantize_dtype(call: Call) -> Sequence[DType]:
 
 def limits(dtype: DType) -> tuple[int, int]:
     signed = not dtype.value.startswith("u")
-    return (-(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1) if signed else (0, (1 << dtype.bits) - 1)
+    return (
+        (-(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1)
+        if signed
+        else (0, (1 << dtype.bits) - 1)
+    )
 
 
 def _quantize(ctx: Context, x: Array, scale: Array, zero: Array | None = None) -> Array:
@@ -53,13 +61,21 @@ def _quantize(ctx: Context, x: Array, scale: Array, zero: Array | None = None) -
         return saturate_cast(y.astype(np.float32), target, bool(ctx.get("saturate", 1)))
     z = spread(zero.astype(np.int64), x.shape, axis, block) if zero is not None else 0
     low, high = limits(target)
-    return np.clip(np.rint(y).astype(np.float64) + z, low, high).astype(np.int64 if target.bits >= 8 else np.int32).astype(target.numpy)
+    return (
+        np.clip(np.rint(y).astype(np.float64) + z, low, high)
+        .astype(np.int64 if target.bits >= 8 else np.int32)
+        .astype(target.numpy)
+    )
 
 
 def _dequantize(ctx: Context, x: Array, scale: Array, zero: Array | None = None) -> Array:
     axis, block = ctx.get("axis", 1) % max(x.ndim, 1), ctx.get("block_size", 0)
     out = DType(ctx.get("dtype")).numpy if ctx.get("dtype") else scale.dtype
-    value = x.astype(np.float32) if x.dtype.kind not in "iu" or x.dtype.itemsize < 4 else x.astype(np.float64)
+    value = (
+        x.astype(np.float32)
+        if x.dtype.kind not in "iu" or x.dtype.itemsize < 4
+        else x.astype(np.float64)
+    )
     if zero is not None:
         value = value - spread(zero.astype(value.dtype), x.shape, axis, block)
     return (value * spread(widen(scale).astype(np.float32), x.shape, axis, block)).astype(out)
@@ -70,7 +86,9 @@ def _dequantize_dtype(call: Call) -> Sequence[DType]:
 
 
 def _dynamic_quantize(_ctx: Context, x: Array) -> Sequence[Array]:
-    """uint8 with scale and zero point from the range of the data, zero included (ONNX DynamicQuantizeLinear)."""
+    """uint8 with scale and zero point from the range of the data, zero included (ONNX
+    DynamicQuantizeLinear).
+    """
     low = np.minimum(x.min(initial=0.0), 0).astype(np.float32)
     high = np.maximum(x.max(initial=0.0), 0).astype(np.float32)
     scale = np.float32((high - low) / np.float32(255))
@@ -84,14 +102,32 @@ def _dynamic_shape(call: Call) -> Sequence[Shape]:
     return [call.shape(0), (), ()]
 
 
-def _row(kind: str, arity: tuple[int, int], evaluate: Any, flops: int, dtypes: Any, shapes: Any = same_shape,
-         lowering: Lowering = Lowering.VECTOR, **attrs: type) -> OpRow:  # fmt: skip
-    return OpRow(kind, arity, attributes(**attrs), dtypes, shapes, pointwise_space, per_output(flops), evaluate, lowering)
+def _row(
+    kind: str,
+    arity: tuple[int, int],
+    evaluate: Any,
+    flops: int,
+    dtypes: Any,
+    shapes: Any = same_shape,
+    lowering: Lowering = Lowering.VECTOR,
+    **attrs: type,
+) -> OpRow:
+    return OpRow(
+        kind,
+        arity,
+        attributes(**attrs),
+        dtypes,
+        shapes,
+        pointwise_space,
+        per_output(flops),
+        evaluate,
+        lowering,
+    )
 
 
 ROWS: tuple[OpRow, ...] = (
-    _row("quantize", (2, 3), _quantize, 4, _quantize_dtype, axis=int, block_size=int, dtype=str, saturate=int),
-    _row("dequantize", (2, 3), _dequantize, 2, _dequantize_dtype, axis=int, block_size=int, dtype=str),
-    _row("dynamic_quantize", (1, 1), _dynamic_quantize, 6, lambda _c: [DType.U8, DType.F32, DType.U8], _dynamic_shape,
-         Lowering.REDUCE),
+    _row("quantize", (2, 3), _quantize, 4, _quantize_dtype, axis=int, block_size=int, dtype=str,
+    saturate=int), _row("dequantize", (2, 3), _dequantize, 2, _dequantize_dtype, axis=int,
+    block_size=int, dtype=str), _row("dynamic_quantize", (1, 1), _dynamic_quantize, 6, lambda
+    _c: [DType.U8, DType.F32, DType.U8], _dynamic_shape, Lowering.REDUCE),
 )  # fmt: skip

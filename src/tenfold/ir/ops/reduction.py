@@ -59,7 +59,9 @@ def _reduce_space(call: Call) -> Space:
     )
 
 
-def _reducer(fn: Callable[..., Any], before: Callable[[Array], Array] | None = None) -> Callable[..., Array]:
+def _reducer(
+    fn: Callable[..., Any], before: Callable[[Array], Array] | None = None
+) -> Callable[..., Array]:
     def run(ctx: Context, x: Array, axes: Array | None = None) -> Array:
         given = tuple(int(a) for a in axes.reshape(-1)) if axes is not None else ()
         if not given and ctx.get("noop_with_empty_axes", 0):
@@ -74,7 +76,11 @@ def _reducer(fn: Callable[..., Any], before: Callable[[Array], Array] | None = N
 
 
 def _log_sum_exp(x: Array, axis: Any, keepdims: bool) -> Array:
-    top = np.max(x, axis=axis, keepdims=True, initial=-np.inf) if x.dtype.kind == "f" else np.max(x, axis=axis, keepdims=True)
+    top = (
+        np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+        if x.dtype.kind == "f"
+        else np.max(x, axis=axis, keepdims=True)
+    )
     top = np.where(np.isfinite(top), top, 0).astype(x.dtype)
     total = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
     return total if keepdims else np.squeeze(total, axis=axis)
@@ -93,15 +99,21 @@ def _extreme(fn: Callable[..., Any], for_float: float, integer_end: str) -> Call
 
     def run(x: Array, axis: Any, keepdims: bool) -> Array:
         if x.dtype.kind == "b":
-            return np.asarray(fn(x.astype(np.int8), axis=axis, keepdims=keepdims, initial=int(for_float > 0)))
+            return np.asarray(
+                fn(x.astype(np.int8), axis=axis, keepdims=keepdims, initial=int(for_float > 0))
+            )
         if x.dtype.kind in "iu":
-            return np.asarray(fn(x, axis=axis, keepdims=keepdims, initial=getattr(np.iinfo(x.dtype), integer_end)))
+            return np.asarray(
+                fn(x, axis=axis, keepdims=keepdims, initial=getattr(np.iinfo(x.dtype), integer_end))
+            )
         return np.asarray(fn(x, axis=axis, keepdims=keepdims, initial=for_float))
 
     return run
 
 
-def _reduce_row(kind: str, fn: Callable[..., Any], before: Any = None, flops: int = 1, transcendentals: int = 0) -> OpRow:
+def _reduce_row(
+    kind: str, fn: Callable[..., Any], before: Any = None, flops: int = 1, transcendentals: int = 0
+) -> OpRow:
     return OpRow(
         kind=f"reduce_{kind}",
         arity=(1, 2),
@@ -135,7 +147,11 @@ def _arg(fn: Callable[..., Any]) -> Callable[..., Array]:
             index = x.shape[axis] - 1 - fn(np.flip(x, axis), axis=axis)
         else:
             index = fn(x, axis=axis)
-        return np.expand_dims(index, axis).astype(np.int64) if ctx.get("keepdims", 1) else np.asarray(index, dtype=np.int64)
+        return (
+            np.expand_dims(index, axis).astype(np.int64)
+            if ctx.get("keepdims", 1)
+            else np.asarray(index, dtype=np.int64)
+        )
 
     return run
 
@@ -188,8 +204,15 @@ ROWS: tuple[OpRow, ...] = (
     _reduce_row("min", _extreme(np.min, _INF, "max")),
     _reduce_row("prod", np.prod),
     _reduce_row("l1", np.sum, np.abs, 2),
-    _reduce_row("l2", lambda x, axis, keepdims: np.sqrt(np.sum(x, axis=axis, keepdims=keepdims)), np.square, 2),
-    _reduce_row("log_sum", lambda x, axis, keepdims: np.log(np.sum(x, axis=axis, keepdims=keepdims))),
+    _reduce_row(
+        "l2",
+        lambda x, axis, keepdims: np.sqrt(np.sum(x, axis=axis, keepdims=keepdims)),
+        np.square,
+        2,
+    ),
+    _reduce_row(
+        "log_sum", lambda x, axis, keepdims: np.log(np.sum(x, axis=axis, keepdims=keepdims))
+    ),
     _reduce_row("log_sum_exp", _log_sum_exp, None, 2, 1),
     _reduce_row("sum_square", np.sum, np.square, 2),
     *(

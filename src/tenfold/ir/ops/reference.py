@@ -18,12 +18,18 @@ from tenfold.ir.table import Context
 OPSET = 23
 
 
-def onnx_reference(op_type: str, opset: int = OPSET, domain: str = "") -> Callable[..., Sequence[Array]]:
-    """An evaluate function that runs one ONNX op through ``onnx.reference``; attributes keep their ONNX names."""
+def onnx_reference(
+    op_type: str, opset: int = OPSET, domain: str = ""
+) -> Callable[..., Sequence[Array]]:
+    """An evaluate function that runs one ONNX op through ``onnx.reference``; attributes keep their
+    ONNX names.
+    """
 
     def run(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
         present = tuple(a is not None for a in arrays)
-        evaluator = _evaluator(op_type, opset, domain, present, ctx.outputs, tuple(sorted(ctx.attrs.items())))
+        evaluator = _evaluator(
+            op_type, opset, domain, present, ctx.outputs, tuple(sorted(ctx.attrs.items()))
+        )
         feeds = {f"i{j}": np.asarray(a) for j, a in enumerate(arrays) if a is not None}
         with np.errstate(all="ignore"):
             return [np.asarray(y) for y in evaluator.run(None, feeds)]
@@ -32,13 +38,20 @@ def onnx_reference(op_type: str, opset: int = OPSET, domain: str = "") -> Callab
 
 
 @lru_cache(maxsize=256)
-def _evaluator(op_type: str, opset: int, domain: str, present: tuple[bool, ...], outputs: int, attrs: tuple[tuple[str, Any], ...]) -> Any:
+def _evaluator(
+    op_type: str,
+    opset: int,
+    domain: str,
+    present: tuple[bool, ...],
+    outputs: int,
+    attrs: tuple[tuple[str, Any], ...],
+) -> Any:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
     names = [f"i{j}" if p else "" for j, p in enumerate(present)]
     results = [f"o{j}" for j in range(outputs)]
-    plain = {k: (list(v) if isinstance(v, tuple) else v) for k, v in attrs}
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in attrs}
     node = onnx.helper.make_node(op_type, names, results, domain=domain, **plain)
     graph = onnx.helper.make_graph(
         [node],

@@ -11,16 +11,27 @@ from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, minimum, mul, prod, simplify
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import all_reads, all_writes, first, need_shape, need_spread, same_dtype, same_shape, widen
+from tenfold.ir.ops.common import (
+    all_reads,
+    all_writes,
+    first,
+    need_shape,
+    need_spread,
+    same_dtype,
+    same_shape,
+    widen,
+)
 from tenfold.ir.ops.pointwise import sigmoid
 from tenfold.ir.ops.reference import onnx_reference
 from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
 
-# --- attention ---------------------------------------------------------------------------------------
+# --- attention ---------------------------------------------------------------------------
 
 
 def attention_dims(call: Call) -> tuple[Dim, Dim, Dim, Dim, Dim, Dim, Dim]:
-    """batch, query heads, key-value heads, query length, key length (with the past), head size of k, of v."""
+    """batch, query heads, key-value heads, query length, key length (with the past), head size of
+    k, of v.
+    """
     q, k, v = call.shape(0), call.shape(1), call.shape(2)
     past = call.shape(4)[2] if call.has(4) else 0
     if len(q) == 4:
@@ -32,12 +43,16 @@ def attention_dims(call: Call) -> tuple[Dim, Dim, Dim, Dim, Dim, Dim, Dim]:
 
 
 def attention_window(call: Call) -> int | None:
-    """Keys that one query sees at most, itself included, by ``left_window_size`` and ``right_window_size``; None: no bound.
+    """Keys that one query sees at most, itself included, by ``left_window_size`` and
+    ``right_window_size``; None: no bound.
 
     Causal attention sees nothing to the right whatever the window says.
     """
     causal = call.op.kind == "cached_attention" or bool(call.attr("is_causal", 0))
-    left, right = int(call.attr("left_window_size", -1)), 0 if causal else int(call.attr("right_window_size", -1))
+    left, right = (
+        int(call.attr("left_window_size", -1)),
+        0 if causal else int(call.attr("right_window_size", -1)),
+    )
     return None if left < 0 or right < 0 else left + right + 1
 
 
@@ -50,18 +65,25 @@ def _attention_shape(call: Call) -> Sequence[Shape]:
 
 
 def _check_mask(call: Call, scores: Shape) -> None:
-    """Raises ValueError for a mask that does not spread over the scores; fewer keys than there are mean that the last are masked."""
+    """Raises ValueError for a mask that does not spread over the scores; fewer keys than there are
+    mean that the last are masked.
+    """
     keys = call.shape(3)[-1:]
     if not keys:
         raise ValueError("the mask is a single number, must have an axis of keys")
-    shorter = all(isinstance(k, int) and isinstance(s, int) and k < s for k, s in zip(keys, scores[-1:], strict=False))
+    shorter = all(
+        isinstance(k, int) and isinstance(s, int) and k < s
+        for k, s in zip(keys, scores[-1:], strict=False)
+    )
     need_spread(call, 3, (*scores[:-1], *keys) if shorter else scores, "the mask")
 
 
 def _attention_work(call: Call) -> Work:
-    """Two products and a softmax over the scores; a causal mask halves nothing here (XLA counts all scores too).
+    """Two products and a softmax over the scores; a causal mask halves nothing here (XLA counts all
+    scores too).
 
-    A window does: each query meets as many keys as its window has, and of the past only what the windows reach is read.
+    A window does: each query meets as many keys as its window has, and of the past only what the
+    windows reach is read.
     """
     b, hq, _, lq, lk, dk, dv = attention_dims(call)
     window = attention_window(call)
@@ -86,18 +108,28 @@ def _attention_reads(call: Call) -> tuple[Dim, ...]:
 
     def reached(i: int) -> Dim:
         b, heads, past, width = call.shape(i)
-        return floordiv(mul(prod((b, heads, minimum(past, window - 1), width)), call.input(i).dtype.bits), 8)
+        return floordiv(
+            mul(prod((b, heads, minimum(past, window - 1), width)), call.input(i).dtype.bits), 8
+        )
 
     return tuple(reached(i) if i in (4, 5) and call.has(i) else w for i, w in enumerate(whole))
 
 
 def _attention_space(call: Call) -> Space:
     _, _, _, _, lk, dk, _ = attention_dims(call)
-    return Space(call.out(), (lk, dk), tuple(Access.CONTRACT if i < 3 else Access.BROADCAST for i in range(len(call.inputs))))
+    return Space(
+        call.out(),
+        (lk, dk),
+        tuple(Access.CONTRACT if i < 3 else Access.BROADCAST for i in range(len(call.inputs))),
+    )
 
 
-def _attention(ctx: Context, q: Array, k: Array, v: Array, mask: Array | None = None, *rest: Array | None) -> Sequence[Array]:
-    """By the standard's reference, which counts causal positions along the mask's own query axis: it must be there whole."""
+def _attention(
+    ctx: Context, q: Array, k: Array, v: Array, mask: Array | None = None, *rest: Array | None
+) -> Sequence[Array]:
+    """By the standard's reference, which counts causal positions along the mask's own query axis:
+    it must be there whole.
+    """
     if mask is not None:
         mask = np.broadcast_to(mask, (*mask.shape[:-2], q.shape[-2], mask.shape[-1]))
     return _ATTENTION_REFERENCE(ctx, q, k, v, mask, *rest)
@@ -107,21 +139,28 @@ _ATTENTION_REFERENCE = onnx_reference("Attention", 25)
 
 
 def _cached_attention_shape(call: Call) -> Sequence[Shape]:
-    """The cache has room for ``total`` keys; one that is longer than that stays as long as it is."""
+    """The cache has room for ``total`` keys; one that is longer than that stays as long as it
+    is.
+    """
     b, hq, hk, lq, most, dk, dv = attention_dims(call)
     if call.has(3):
         _check_mask(call, (b, hq, lq, most))
     total = call.numbers(7)
     past = call.shape(4)[2] if call.has(4) else 0
-    room = maximum(past, simplify(total[0])) if total is not None else call.unknown_dim("cache", most)
+    room = (
+        maximum(past, simplify(total[0])) if total is not None else call.unknown_dim("cache", most)
+    )
     return [(b, lq, mul(hq, dv)), (b, hk, room, dk), (b, hk, room, dv)][: len(call.op.outputs)]
 
 
-def _cached_attention(ctx: Context, q: Array, k: Array, v: Array, bias: Array | None, *cache: Any) -> Sequence[Array]:
-    """Causal attention over a cache in which each sequence has a length of its own, this step included.
+def _cached_attention(
+    ctx: Context, q: Array, k: Array, v: Array, bias: Array | None, *cache: Any
+) -> Sequence[Array]:
+    """Causal attention over a cache in which each sequence has a length of its own, this step
+    included.
 
-    As ONNX Runtime's GroupQueryAttention: the step's keys go where the sequence's past ends (at the front if the step is all
-    there is), and nothing beyond the sequence is attended.
+    As ONNX Runtime's GroupQueryAttention: the step's keys go where the sequence's past ends (at the
+    front if the step is all there is), and nothing beyond the sequence is attended.
     """
     past_k, past_v, lengths, total = cache
     hq, hk = ctx.get("q_num_heads"), ctx.get("kv_num_heads")
@@ -135,14 +174,23 @@ def _cached_attention(ctx: Context, q: Array, k: Array, v: Array, bias: Array | 
         or starts.max(initial=0) > kept
         or starts.max(initial=0) + steps > max(most, kept)
     ):
-        raise ModelError(f"sequences of lengths {ends.tolist()[:8]} do not fit a past of {kept}, a step of {steps} and a total of {most}")
+        raise ModelError(
+            f"sequences of lengths {ends.tolist()[:8]} do not fit a past of {kept}, a step of"
+            f" {steps} and a total of {most}"
+        )
     keys = _into_cache(past_k, _heads(k, hk), starts, most)
     values = _into_cache(past_v, _heads(v, hk), starts, most)
     last = np.minimum(np.arange(steps) + starts[:, None], ends[:, None] - 1)
     allowed = (np.arange(keys.shape[2]) <= last[..., None])[:, None]
     if ctx.get("left_window_size", -1) >= 0:
-        allowed &= (np.arange(keys.shape[2]) >= last[..., None] - ctx.get("left_window_size"))[:, None]
-    room = np.zeros(keys.shape[2], q.dtype) if bias is None else np.pad(bias, [(0, 0)] * 3 + [(0, keys.shape[2] - bias.shape[-1])])
+        allowed &= (np.arange(keys.shape[2]) >= last[..., None] - ctx.get("left_window_size"))[
+            :, None
+        ]
+    room = (
+        np.zeros(keys.shape[2], q.dtype)
+        if bias is None
+        else np.pad(bias, [(0, 0)] * 3 + [(0, keys.shape[2] - bias.shape[-1])])
+    )
     mask = np.where(allowed, room, q.dtype.type(-np.inf))
     scale = {"scale": ctx.attrs["scale"]} if "scale" in ctx.attrs else {}
     (y,) = _ATTENTION_REFERENCE(Context(scale, 1), _heads(q, hq), keys, values, mask)
@@ -154,7 +202,9 @@ def _heads(x: Array, heads: int) -> Array:
 
 
 def _into_cache(past: Array | None, new: Array, starts: Array, total: int) -> Array:
-    """[batch, heads, room, width]: each sequence's past up to its start, then the new entries, then zeros."""
+    """[batch, heads, room, width]: each sequence's past up to its start, then the new entries, then
+    zeros.
+    """
     old = past if past is not None else new[:, :, :0]
     cache = np.zeros((*new.shape[:2], max(old.shape[2], total), new.shape[3]), new.dtype)
     for b, start in enumerate(starts):
@@ -177,7 +227,12 @@ def _linear_attention_work(call: Call) -> Work:
     d, dv = floordiv(q[-1], hq), floordiv(v[-1], hk)
     step = Matmul(mul(q[0], hk), d, dv, 1, q[1])
     read = Matmul(mul(q[0], hq), 1, dv, d, q[1])
-    return Work(contraction_flops=mul(2, add(step.macs, read.macs)), matmuls=(step, read), reads=all_reads(call), writes=all_writes(call))
+    return Work(
+        contraction_flops=mul(2, add(step.macs, read.macs)),
+        matmuls=(step, read),
+        reads=all_reads(call),
+        writes=all_writes(call),
+    )
 
 
 def _causal_conv_shape(call: Call) -> Sequence[Shape]:
@@ -191,10 +246,12 @@ def _causal_conv_work(call: Call) -> Work:
 
 
 def _rotary_work(call: Call) -> Work:
-    return Work(vector_flops=mul(3, prod(call.shape(0))), reads=all_reads(call), writes=all_writes(call))
+    return Work(
+        vector_flops=mul(3, prod(call.shape(0))), reads=all_reads(call), writes=all_writes(call)
+    )
 
 
-# --- recurrent layers -----------------------------------------------------------------------------------
+# --- recurrent layers -------------------------------------------------------------------
 
 
 def _directions(attrs: Any) -> list[bool]:
@@ -223,11 +280,15 @@ _ACTIVATIONS: dict[str, Callable[[Array, float, float], Array]] = {
     "softsign": lambda x, a, b: x / (1 + np.abs(x)),
     "softplus": lambda x, a, b: np.logaddexp(x, 0),
 }
-_DEFAULTS = {"affine": (1.0, 0.0), "leakyrelu": (0.01, 0.0), "thresholdedrelu": (1.0, 0.0), "scaledtanh": (1.0, 1.0),
-             "hardsigmoid": (0.2, 0.5), "elu": (1.0, 0.0)}  # fmt: skip
+_DEFAULTS = {
+    "affine": (1.0, 0.0), "leakyrelu": (0.01, 0.0), "thresholdedrelu": (1.0, 0.0),
+    "scaledtanh": (1.0, 1.0), "hardsigmoid": (0.2, 0.5), "elu": (1.0, 0.0),
+}  # fmt: skip
 
 
-def _activations(ctx: Context, direction: int, names: Sequence[str]) -> list[Callable[[Array], Array]]:
+def _activations(
+    ctx: Context, direction: int, names: Sequence[str]
+) -> list[Callable[[Array], Array]]:
     """The activation functions of one direction, with their clip and parameters applied."""
     given = ctx.get("activations") or tuple(names) * 2
     mine = [n.lower() for n in given[direction * len(names) : (direction + 1) * len(names)]]
@@ -244,8 +305,12 @@ def _activations(ctx: Context, direction: int, names: Sequence[str]) -> list[Cal
     return [make(n) for n in mine]
 
 
-def _recurrent_shape(states: int, gates: int, *, hidden_last: bool = True) -> Callable[[Call], Sequence[Shape]]:
-    """The rule of a layer with so many states and gates; ``hidden_last`` is how the standard lays out its weights."""
+def _recurrent_shape(
+    states: int, gates: int, *, hidden_last: bool = True
+) -> Callable[[Call], Sequence[Shape]]:
+    """The rule of a layer with so many states and gates; ``hidden_last`` is how the standard lays
+    out its weights.
+    """
 
     def rule(call: Call) -> Sequence[Shape]:
         x = call.shape(0)
@@ -254,17 +319,33 @@ def _recurrent_shape(states: int, gates: int, *, hidden_last: bool = True) -> Ca
         hidden: Dim = call.attr("hidden_size")
         count = len(_directions(call.op.attrs))
         wide, batch = mul(gates, hidden), x[0] if call.attr("layout", 0) else x[1]
-        need_shape(call, 1, (count, wide, x[2]) if hidden_last else (count, x[2], wide), "the weight W")
-        need_shape(call, 2, (count, wide, hidden) if hidden_last else (count, hidden, wide), "the recurrent weight R")
+        need_shape(
+            call, 1, (count, wide, x[2]) if hidden_last else (count, x[2], wide), "the weight W"
+        )
+        need_shape(
+            call,
+            2,
+            (count, wide, hidden) if hidden_last else (count, hidden, wide),
+            "the recurrent weight R",
+        )
         need_shape(call, 3, (count, mul(2, wide)), "the bias B")
         need_shape(call, 4, (batch,), "the list of sequence lengths")
         for i in range(5, 5 + states):
-            need_shape(call, i, (batch, count, hidden) if call.attr("layout", 0) else (count, batch, hidden), "an initial state")
+            need_shape(
+                call,
+                i,
+                (batch, count, hidden) if call.attr("layout", 0) else (count, batch, hidden),
+                "an initial state",
+            )
         if states == 2:
             need_shape(call, 7, (count, mul(3, hidden)), "the peephole weight P")
         if call.attr("layout", 0):
-            return [(x[0], x[1], count, hidden), *[(x[0], count, hidden)] * states][: len(call.op.outputs)]
-        return [(x[0], count, x[1], hidden), *[(count, x[1], hidden)] * states][: len(call.op.outputs)]
+            return [(x[0], x[1], count, hidden), *[(x[0], count, hidden)] * states][
+                : len(call.op.outputs)
+            ]
+        return [(x[0], count, x[1], hidden), *[(count, x[1], hidden)] * states][
+            : len(call.op.outputs)
+        ]
 
     return rule
 
@@ -276,7 +357,10 @@ def _recurrent_work(gates: int, vector: int, transcendentals: int) -> Callable[[
         count = len(_directions(call.op.attrs))
         seq, batch = (x[1], x[0]) if call.attr("layout", 0) else (x[0], x[1])
         wide = mul(gates, hidden)
-        products = (Matmul(1, mul(seq, batch), mul(wide, count), x[2]), Matmul(1, batch, wide, hidden, mul(seq, count)))
+        products = (
+            Matmul(1, mul(seq, batch), mul(wide, count), x[2]),
+            Matmul(1, batch, wide, hidden, mul(seq, count)),
+        )
         cells = prod((seq, batch, hidden, count))
         return Work(
             contraction_flops=mul(2, add(products[0].macs, products[1].macs)),
@@ -291,14 +375,22 @@ def _recurrent_work(gates: int, vector: int, transcendentals: int) -> Callable[[
 
 
 def _recurrent_space(call: Call) -> Space:
-    return Space(call.out() if call.outputs[0] else call.shape(0), (call.shape(0)[-1],), first(call, Access.WHOLE, Access.WHOLE))
+    return Space(
+        call.out() if call.outputs[0] else call.shape(0),
+        (call.shape(0)[-1],),
+        first(call, Access.WHOLE, Access.WHOLE),
+    )
 
 
 Step = Callable[[Array, Array, Array], "tuple[Array, Array]"]
 
 
-def _unroll(x: Array, lengths: Array | None, h: Array, c: Array, backwards: bool, step: Step) -> tuple[Array, Array, Array]:
-    """Run ``step(x_t, h, c)`` over [seq, batch, in]; shorter sequences keep their state and give zeros."""
+def _unroll(
+    x: Array, lengths: Array | None, h: Array, c: Array, backwards: bool, step: Step
+) -> tuple[Array, Array, Array]:
+    """Run ``step(x_t, h, c)`` over [seq, batch, in]; shorter sequences keep their state and give
+    zeros.
+    """
     seq, batch = x.shape[:2]
     y = np.zeros((seq, batch, h.shape[-1]), h.dtype)
     for t in range(seq):
@@ -316,9 +408,18 @@ def _unroll(x: Array, lengths: Array | None, h: Array, c: Array, backwards: bool
     return y, h, c
 
 
-def _run_directions(ctx: Context, x: Array, hidden: int, h0: Array | None, c0: Array | None, lengths: Array | None,
-                    make_step: Callable[[int], Step]) -> tuple[Array, Array, Array]:  # fmt: skip
-    """All directions of a recurrent layer: outputs [seq, directions, batch, hidden] and final states."""
+def _run_directions(
+    ctx: Context,
+    x: Array,
+    hidden: int,
+    h0: Array | None,
+    c0: Array | None,
+    lengths: Array | None,
+    make_step: Callable[[int], Step],
+) -> tuple[Array, Array, Array]:
+    """All directions of a recurrent layer: outputs [seq, directions, batch, hidden] and final
+    states.
+    """
     batch_first = bool(ctx.get("layout", 0))
     if batch_first:
         x = np.swapaxes(x, 0, 1)
@@ -340,8 +441,17 @@ def _run_directions(ctx: Context, x: Array, hidden: int, h0: Array | None, c0: A
     return y, hn, cn
 
 
-def _lstm(ctx: Context, x: Array, w: Array, r: Array, b: Array | None = None, lengths: Array | None = None,
-          h0: Array | None = None, c0: Array | None = None, peephole: Array | None = None) -> Sequence[Array]:  # fmt: skip
+def _lstm(
+    ctx: Context,
+    x: Array,
+    w: Array,
+    r: Array,
+    b: Array | None = None,
+    lengths: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    peephole: Array | None = None,
+) -> Sequence[Array]:
     """Hochreiter, Schmidhuber 1997 with forget gate and peepholes; gate order i, o, f, c."""
     dtype, hidden = x.dtype, r.shape[-1]
     x, w, r = widen(x), widen(w), widen(r)
@@ -349,7 +459,11 @@ def _lstm(ctx: Context, x: Array, w: Array, r: Array, b: Array | None = None, le
     def make_step(d: int) -> Step:
         f, g, h_act = _activations(ctx, d, ("Sigmoid", "Tanh", "Tanh"))
         bias = (widen(b[d][: 4 * hidden]) + widen(b[d][4 * hidden :])) if b is not None else 0
-        p = widen(peephole[d]).reshape(3, hidden) if peephole is not None else np.zeros((3, hidden), x.dtype)
+        p = (
+            widen(peephole[d]).reshape(3, hidden)
+            if peephole is not None
+            else np.zeros((3, hidden), x.dtype)
+        )
         wt, rt = w[d].T, r[d].T
         couple = bool(ctx.get("input_forget", 0))
 
@@ -366,8 +480,15 @@ def _lstm(ctx: Context, x: Array, w: Array, r: Array, b: Array | None = None, le
     return y.astype(dtype), h.astype(dtype), c.astype(dtype)
 
 
-def _gru(ctx: Context, x: Array, w: Array, r: Array, b: Array | None = None, lengths: Array | None = None,
-         h0: Array | None = None) -> Sequence[Array]:  # fmt: skip
+def _gru(
+    ctx: Context,
+    x: Array,
+    w: Array,
+    r: Array,
+    b: Array | None = None,
+    lengths: Array | None = None,
+    h0: Array | None = None,
+) -> Sequence[Array]:
     """Cho et al. 2014; gate order z, r, h; linear_before_reset as in cuDNN."""
     dtype, hidden = x.dtype, r.shape[-1]
     x, w, r = widen(x), widen(w), widen(r)
@@ -375,7 +496,11 @@ def _gru(ctx: Context, x: Array, w: Array, r: Array, b: Array | None = None, len
     def make_step(d: int) -> Step:
         f, g = _activations(ctx, d, ("Sigmoid", "Tanh"))
         zero = np.zeros(3 * hidden, x.dtype)
-        wb, rb = (widen(b[d][: 3 * hidden]), widen(b[d][3 * hidden :])) if b is not None else (zero, zero)
+        wb, rb = (
+            (widen(b[d][: 3 * hidden]), widen(b[d][3 * hidden :]))
+            if b is not None
+            else (zero, zero)
+        )
         wt, rt = w[d].T, r[d].T
         linear = bool(ctx.get("linear_before_reset", 0))
 
@@ -395,8 +520,15 @@ def _gru(ctx: Context, x: Array, w: Array, r: Array, b: Array | None = None, len
     return y.astype(dtype), h.astype(dtype)
 
 
-def _rnn(ctx: Context, x: Array, w: Array, r: Array, b: Array | None = None, lengths: Array | None = None,
-         h0: Array | None = None) -> Sequence[Array]:  # fmt: skip
+def _rnn(
+    ctx: Context,
+    x: Array,
+    w: Array,
+    r: Array,
+    b: Array | None = None,
+    lengths: Array | None = None,
+    h0: Array | None = None,
+) -> Sequence[Array]:
     """Elman 1990."""
     dtype, hidden = x.dtype, r.shape[-1]
     x, w, r = widen(x), widen(w), widen(r)
@@ -410,16 +542,34 @@ def _rnn(ctx: Context, x: Array, w: Array, r: Array, b: Array | None = None, len
     return y.astype(dtype), h.astype(dtype)
 
 
-def _quantized_lstm(ctx: Context, x: Array, w: Array, r: Array, b: Array | None, lengths: Array | None,
-                    h0: Array | None, c0: Array | None, peephole: Array | None, w_scale: Array, w_zero: Array,
-                    r_scale: Array, r_zero: Array) -> Sequence[Array]:  # fmt: skip
-    """LSTM with int8 weights [directions, in, 4 hidden]; inputs and states are quantised as they come."""
+def _quantized_lstm(
+    ctx: Context,
+    x: Array,
+    w: Array,
+    r: Array,
+    b: Array | None,
+    lengths: Array | None,
+    h0: Array | None,
+    c0: Array | None,
+    peephole: Array | None,
+    w_scale: Array,
+    w_zero: Array,
+    r_scale: Array,
+    r_zero: Array,
+) -> Sequence[Array]:
+    """LSTM with int8 weights [directions, in, 4 hidden]; inputs and states are quantised as they
+    come.
+    """
     hidden = r.shape[1]
 
     def make_step(d: int) -> Step:
         f, g, h_act = _activations(ctx, d, ("Sigmoid", "Tanh", "Tanh"))
         bias = (b[d][: 4 * hidden] + b[d][4 * hidden :]) if b is not None else np.float32(0)
-        p = peephole[d].reshape(3, hidden) if peephole is not None else np.zeros((3, hidden), np.float32)
+        p = (
+            peephole[d].reshape(3, hidden)
+            if peephole is not None
+            else np.zeros((3, hidden), np.float32)
+        )
 
         def product(a: Array, weight: Array, scale: Array, zero: Array) -> Array:
             q, a_scale, a_zero = _quantise_rows(a)
@@ -458,19 +608,43 @@ def _range_of(a: Array) -> tuple[np.float32, float]:
 
 def _quantise_rows(a: Array) -> tuple[Array, float, float]:
     scale, zero = _range_of(a)
-    return np.clip(np.rint(a / scale) + np.float32(zero), 0, 255).astype(np.float64), float(scale), zero
+    return (
+        np.clip(np.rint(a / scale) + np.float32(zero), 0, 255).astype(np.float64),
+        float(scale),
+        zero,
+    )
 
 
-_RECURRENT = {"activation_alpha": tuple, "activation_beta": tuple, "activations": tuple, "clip": float,
-              "direction": str, "hidden_size": int, "layout": int}  # fmt: skip
-_ATTENTION = {"is_causal": int, "kv_num_heads": int, "q_num_heads": int, "qk_matmul_output_mode": int, "scale": float,
-              "softcap": float, "softmax_precision": int, "left_window_size": int,
-              "right_window_size": int}  # fmt: skip
-_LINEAR = {"q_num_heads": int, "kv_num_heads": int, "scale": float, "update_rule": str, "chunk_size": int}
+_RECURRENT = {
+    "activation_alpha": tuple, "activation_beta": tuple, "activations": tuple, "clip": float,
+    "direction": str, "hidden_size": int, "layout": int,
+}  # fmt: skip
+_ATTENTION = {
+    "is_causal": int, "kv_num_heads": int, "q_num_heads": int, "qk_matmul_output_mode": int,
+    "scale": float, "softcap": float, "softmax_precision": int, "left_window_size": int,
+    "right_window_size": int,
+}  # fmt: skip
+_LINEAR = {
+    "q_num_heads": int,
+    "kv_num_heads": int,
+    "scale": float,
+    "update_rule": str,
+    "chunk_size": int,
+}
 
 
-def _matrix(kind: str, arity: tuple[int, int], shapes: Any, space: Any, work: Any, evaluate: Any, **attrs: type) -> OpRow:
-    return OpRow(kind, arity, attributes(**attrs), same_dtype, shapes, space, work, evaluate, Lowering.MATRIX)
+def _matrix(
+    kind: str,
+    arity: tuple[int, int],
+    shapes: Any,
+    space: Any,
+    work: Any,
+    evaluate: Any,
+    **attrs: type,
+) -> OpRow:
+    return OpRow(
+        kind, arity, attributes(**attrs), same_dtype, shapes, space, work, evaluate, Lowering.MATRIX
+    )
 
 
 def _quantized_dtypes(call: Call) -> list[DType]:
@@ -478,23 +652,21 @@ def _quantized_dtypes(call: Call) -> list[DType]:
 
 
 ROWS: tuple[OpRow, ...] = (
-    _matrix("attention", (3, 7), _attention_shape, _attention_space, _attention_work,
-            _attention, **_ATTENTION),
-    _matrix("cached_attention", (8, 8), _cached_attention_shape, _attention_space, _attention_work, _cached_attention,
-            kv_num_heads=int, q_num_heads=int, scale=float, left_window_size=int),
-    _matrix("linear_attention", (3, 8), _linear_attention_shape, _recurrent_space, _linear_attention_work,
-            onnx_reference("LinearAttention", 27), **_LINEAR),
-    _matrix("lstm", (3, 8), _recurrent_shape(2, 4), _recurrent_space, _recurrent_work(4, 10, 5), _lstm,
-            input_forget=int, **_RECURRENT),
-    _matrix("gru", (3, 6), _recurrent_shape(1, 3), _recurrent_space, _recurrent_work(3, 8, 3), _gru,
-            linear_before_reset=int, **_RECURRENT),
-    _matrix("rnn", (3, 6), _recurrent_shape(1, 1), _recurrent_space, _recurrent_work(1, 2, 1), _rnn, **_RECURRENT),
-    _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2, 4, hidden_last=False), _recurrent_space, _recurrent_work(4, 14, 5),
-            _quantized_lstm, input_forget=int, **_RECURRENT),
-    OpRow("rotary_embedding", (3, 4), attributes(interleaved=int, num_heads=int, rotary_embedding_dim=int), same_dtype,
-          same_shape, lambda c: Space(c.out(), (), first(c, Access.VIEW, Access.BROADCAST)), _rotary_work,
-          onnx_reference("RotaryEmbedding"), Lowering.VECTOR),
-    OpRow("causal_conv", (2, 4), attributes(activation=str), same_dtype, _causal_conv_shape,
-          lambda c: Space(c.out(), (), first(c, Access.WINDOW, Access.BROADCAST)), _causal_conv_work,
-          onnx_reference("CausalConvWithState", 27), Lowering.VECTOR),
+    _matrix("attention", (3, 7), _attention_shape, _attention_space, _attention_work, _attention,
+    **_ATTENTION), _matrix("cached_attention", (8, 8), _cached_attention_shape, _attention_space,
+    _attention_work, _cached_attention, kv_num_heads=int, q_num_heads=int, scale=float,
+    left_window_size=int), _matrix("linear_attention", (3, 8), _linear_attention_shape,
+    _recurrent_space, _linear_attention_work, onnx_reference("LinearAttention", 27), **_LINEAR),
+    _matrix("lstm", (3, 8), _recurrent_shape(2, 4), _recurrent_space, _recurrent_work(4, 10, 5),
+    _lstm, input_forget=int, **_RECURRENT), _matrix("gru", (3, 6), _recurrent_shape(1, 3),
+    _recurrent_space, _recurrent_work(3, 8, 3), _gru, linear_before_reset=int, **_RECURRENT),
+    _matrix("rnn", (3, 6), _recurrent_shape(1, 1), _recurrent_space, _recurrent_work(1, 2, 1), _rnn,
+    **_RECURRENT), _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2, 4,
+    hidden_last=False), _recurrent_space, _recurrent_work(4, 14, 5), _quantized_lstm,
+    input_forget=int, **_RECURRENT), OpRow("rotary_embedding", (3, 4), attributes(interleaved=int,
+    num_heads=int, rotary_embedding_dim=int), same_dtype, same_shape, lambda c: Space(c.out(), (),
+    first(c, Access.VIEW, Access.BROADCAST)), _rotary_work, onnx_reference("RotaryEmbedding"),
+    Lowering.VECTOR), OpRow("causal_conv", (2, 4), attributes(activation=str), same_dtype,
+    _causal_conv_shape, lambda c: Space(c.out(), (), first(c, Access.WINDOW, Access.BROADCAST)),
+    _causal_conv_work, onnx_reference("CausalConvWithState", 27), Lowering.VECTOR),
 )  # fmt: skip

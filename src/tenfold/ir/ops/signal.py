@@ -36,7 +36,9 @@ def _fft_work(call: Call) -> Work:
     """5 n log2 n per transform (Cooley, Tukey 1965, real operations)."""
     points = prod(call.out())
     length = call.shape(0)[-2] if len(call.shape(0)) > 1 else call.shape(0)[-1]
-    return Work(vector_flops=mul(points, 5 * _bits(length)), reads=all_reads(call), writes=all_writes(call))
+    return Work(
+        vector_flops=mul(points, 5 * _bits(length)), reads=all_reads(call), writes=all_writes(call)
+    )
 
 
 def _dft_shape(call: Call) -> Sequence[Shape]:
@@ -60,15 +62,25 @@ def _stft_shape(call: Call) -> Sequence[Shape]:
     if call.has(3) and length is None and not call.has(2):
         size = call.unknown_dim("frame", x[1])
     else:
-        size = simplify(length[0]) if length is not None else call.shape(2)[0] if call.has(2) else x[1]
-    frames = add(floordiv(sub(x[1], size), simplify(step[0])), 1) if step is not None else call.unknown_dim("frames", x[1])
+        size = (
+            simplify(length[0]) if length is not None else call.shape(2)[0] if call.has(2) else x[1]
+        )
+    frames = (
+        add(floordiv(sub(x[1], size), simplify(step[0])), 1)
+        if step is not None
+        else call.unknown_dim("frames", x[1])
+    )
     bins = add(floordiv(size, 2), 1) if call.attr("onesided", 1) else size
     return [(x[0], frames, bins, 2)]
 
 
 def _mel_shape(call: Call) -> Sequence[Shape]:
     bins, length = call.numbers(0), call.numbers(1)
-    rows = add(floordiv(simplify(length[0]), 2), 1) if length is not None else call.unknown_dim("spectrum")
+    rows = (
+        add(floordiv(simplify(length[0]), 2), 1)
+        if length is not None
+        else call.unknown_dim("spectrum")
+    )
     return [(rows, simplify(bins[0]) if bins is not None else call.unknown_dim("mel"))]
 
 
@@ -77,7 +89,11 @@ def _window_shape(call: Call) -> Sequence[Shape]:
     return [(simplify(size[0]) if size is not None else call.unknown_dim("window"),)]
 
 
-_COSINES = {"hann": (0.5, 0.5, 0.0), "hamming": (25 / 46, 21 / 46, 0.0), "blackman": (0.42, 0.5, 0.08)}
+_COSINES = {
+    "hann": (0.5, 0.5, 0.0),
+    "hamming": (25 / 46, 21 / 46, 0.0),
+    "blackman": (0.42, 0.5, 0.08),
+}
 
 
 def _window(ctx: Context, size: Array) -> Array:
@@ -97,7 +113,11 @@ def _det_shape(call: Call) -> Sequence[Shape]:
 def _det_work(call: Call) -> Work:
     """LU factorisation: 2/3 n^3 per matrix."""
     n = call.shape(0)[-1]
-    return Work(vector_flops=floordiv(prod((*call.shape(0)[:-2], n, n, n, 2)), 3), reads=all_reads(call), writes=all_writes(call))
+    return Work(
+        vector_flops=floordiv(prod((*call.shape(0)[:-2], n, n, n, 2)), 3),
+        reads=all_reads(call),
+        writes=all_writes(call),
+    )
 
 
 def _det(_ctx: Context, x: Array) -> Array:
@@ -117,9 +137,15 @@ def _random_shape(call: Call) -> Sequence[Shape]:
 def _random(ctx: Context, like: Array | None = None) -> Array:
     rng = ctx.rng if ctx.rng is not None else np.random.default_rng(0)
     shape = tuple(ctx.get("shape") or ()) if like is None else like.shape
-    dtype = DType(ctx.get("dtype")).numpy if ctx.get("dtype") else (like.dtype if like is not None else np.dtype(np.float32))
+    dtype = (
+        DType(ctx.get("dtype")).numpy
+        if ctx.get("dtype")
+        else (like.dtype if like is not None else np.dtype(np.float32))
+    )
     if ctx.get("distribution") == "normal":
-        return (rng.standard_normal(shape) * ctx.get("scale", 1.0) + ctx.get("mean", 0.0)).astype(dtype)
+        return (rng.standard_normal(shape) * ctx.get("scale", 1.0) + ctx.get("mean", 0.0)).astype(
+            dtype
+        )
     return rng.uniform(ctx.get("low", 0.0), ctx.get("high", 1.0), shape).astype(dtype)
 
 
@@ -139,7 +165,14 @@ def _multinomial(ctx: Context, x: Array) -> Array:
     p = p / p.sum(1, keepdims=True)
     dtype = DType(ctx.get("dtype", "int32")).numpy
     return np.stack(
-        [rng.choice(x.shape[1], ctx.get("sample_size", 1), p=row.astype(np.float64) / row.astype(np.float64).sum()) for row in p]
+        [
+            rng.choice(
+                x.shape[1],
+                ctx.get("sample_size", 1),
+                p=row.astype(np.float64) / row.astype(np.float64).sum(),
+            )
+            for row in p
+        ]
     ).astype(dtype)
 
 
@@ -156,30 +189,42 @@ def _image_decoder(ctx: Context, data: Array) -> Sequence[Array | None] | Array:
         raise ModelError("decoding images needs Pillow: pip install 'tenfold[images]'") from error
 
 
-def _row(kind: str, arity: tuple[int, int], shapes: Any, evaluate: Any, work: Any, *, dtypes: Any = same_dtype,
-         space: Any = whole_space, pure: bool = True, lowering: Lowering = Lowering.VECTOR, **attrs: type) -> OpRow:  # fmt: skip
-    return OpRow(kind, arity, attributes(**attrs), dtypes, shapes, space, work, evaluate, lowering, pure=pure)
+def _row(
+    kind: str,
+    arity: tuple[int, int],
+    shapes: Any,
+    evaluate: Any,
+    work: Any,
+    *,
+    dtypes: Any = same_dtype,
+    space: Any = whole_space,
+    pure: bool = True,
+    lowering: Lowering = Lowering.VECTOR,
+    **attrs: type,
+) -> OpRow:
+    return OpRow(
+        kind, arity, attributes(**attrs), dtypes, shapes, space, work, evaluate, lowering, pure=pure
+    )
 
 
 ROWS: tuple[OpRow, ...] = (
     _row("dft", (1, 3), _dft_shape, onnx_reference("DFT"), _fft_work, inverse=int, onesided=int),
     _row("stft", (2, 4), _stft_shape, onnx_reference("STFT"), _fft_work, onesided=int),
     _row("mel_weight_matrix", (5, 5), _mel_shape, onnx_reference("MelWeightMatrix"), per_output(8),
-         dtypes=lambda c: [DType.F32 if c.attr("output_datatype", 1) == 1 else DType.F64 if c.attr("output_datatype") == 11 else DType.F16],
-         output_datatype=int),
-    _row("window", (1, 1), _window_shape, _window, per_output(4, 1), dtypes=dtype_of_attr("dtype", DType.F32),
-         function=str, periodic=int, dtype=str),
-    _row("det", (1, 1), _det_shape, _det, _det_work),
-    _row("tfidf", (1, 1), _tfidf_shape, onnx_reference("TfIdfVectorizer"), per_output(4), dtypes=always(DType.F32),
-         lowering=Lowering.GATHER, max_gram_length=int, max_skip_count=int, min_gram_length=int, mode=str,
-         ngram_counts=tuple, ngram_indexes=tuple, pool_int64s=tuple, pool_strings=tuple, weights=tuple),
-    _row("image_decoder", (1, 1), _image_shape, _image_decoder, per_output(20), dtypes=always(DType.U8), lowering=Lowering.GATHER,
-         pixel_format=str),
-    _row("random", (0, 1), _random_shape, _random, per_output(8), pure=False, distribution=str, shape=tuple,
-         dtypes=lambda c: [DType(c.attr("dtype")) if c.attr("dtype") else c.input(0).dtype if c.has(0) else DType.F32],
-         mean=float, scale=float, low=float, high=float, dtype=str),
-    _row("bernoulli", (1, 1), same_shape, _bernoulli, per_output(8), dtypes=dtype_of_attr("dtype"), pure=False,
-         space=pointwise_space, dtype=str),
-    _row("multinomial", (1, 1), _multinomial_shape, _multinomial, per_output(8), pure=False, sample_size=int, dtype=str,
-         dtypes=dtype_of_attr("dtype", DType.I32)),
+    dtypes=lambda c: [DType.F32 if c.attr("output_datatype", 1) == 1 else DType.F64 if
+    c.attr("output_datatype") == 11 else DType.F16], output_datatype=int), _row("window", (1, 1),
+    _window_shape, _window, per_output(4, 1), dtypes=dtype_of_attr("dtype", DType.F32),
+    function=str, periodic=int, dtype=str), _row("det", (1, 1), _det_shape, _det, _det_work),
+    _row("tfidf", (1, 1), _tfidf_shape, onnx_reference("TfIdfVectorizer"), per_output(4),
+    dtypes=always(DType.F32), lowering=Lowering.GATHER, max_gram_length=int, max_skip_count=int,
+    min_gram_length=int, mode=str, ngram_counts=tuple, ngram_indexes=tuple, pool_int64s=tuple,
+    pool_strings=tuple, weights=tuple), _row("image_decoder", (1, 1), _image_shape, _image_decoder,
+    per_output(20), dtypes=always(DType.U8), lowering=Lowering.GATHER, pixel_format=str),
+    _row("random", (0, 1), _random_shape, _random, per_output(8), pure=False, distribution=str,
+    shape=tuple, dtypes=lambda c: [DType(c.attr("dtype")) if c.attr("dtype") else c.input(0).dtype
+    if c.has(0) else DType.F32], mean=float, scale=float, low=float, high=float, dtype=str),
+    _row("bernoulli", (1, 1), same_shape, _bernoulli, per_output(8), dtypes=dtype_of_attr("dtype"),
+    pure=False, space=pointwise_space, dtype=str), _row("multinomial", (1, 1), _multinomial_shape,
+    _multinomial, per_output(8), pure=False, sample_size=int, dtype=str,
+    dtypes=dtype_of_attr("dtype", DType.I32)),
 )  # fmt: skip

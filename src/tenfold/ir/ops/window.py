@@ -25,11 +25,13 @@ from tenfold.ir.ops.contraction import window_extent, window_pads
 from tenfold.ir.ops.reference import onnx_reference
 from tenfold.ir.table import Call, Context, Lowering, OpRow, Work, attributes
 
-# --- pooling -----------------------------------------------------------------------------------------
+# --- pooling -----------------------------------------------------------------------------
 
 
 def _pool_geometry(attrs: Any, spatial: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
-    """Output extents and pads. A last window that starts in the padding is dropped (ONNX, ceil_mode)."""
+    """Output extents and pads. A last window that starts in the padding is dropped (ONNX,
+    ceil_mode).
+    """
     kernel = attrs.get("kernel_shape")
     rank = len(kernel)
     if len(spatial) != rank:
@@ -39,8 +41,15 @@ def _pool_geometry(attrs: Any, spatial: Sequence[Dim]) -> tuple[list[Dim], list[
     ceil = bool(attrs.get("ceil_mode", 0))
     out: list[Dim] = []
     for i in range(rank):
-        n = window_extent(spatial[i], kernel[i], strides[i], dilations[i], add(pads[i], pads[i + rank]), ceil)
-        if ceil and isinstance(n, int) and isinstance(spatial[i], int) and (n - 1) * strides[i] >= spatial[i] + pads[i]:
+        n = window_extent(
+            spatial[i], kernel[i], strides[i], dilations[i], add(pads[i], pads[i + rank]), ceil
+        )
+        if (
+            ceil
+            and isinstance(n, int)
+            and isinstance(spatial[i], int)
+            and (n - 1) * strides[i] >= spatial[i] + pads[i]
+        ):
             n -= 1
         if isinstance(n, int) and n < 1:
             raise ValueError(f"pooling window {kernel} has no room in {tuple(spatial)}")
@@ -56,7 +65,9 @@ def _pool_shape(call: Call) -> Sequence[Shape]:
 
 def _pool_work(call: Call) -> Work:
     taps = prod(call.attr("kernel_shape"))
-    return Work(vector_flops=mul(prod(call.out()), taps), reads=all_reads(call), writes=all_writes(call))
+    return Work(
+        vector_flops=mul(prod(call.out()), taps), reads=all_reads(call), writes=all_writes(call)
+    )
 
 
 def _windows(attrs: Any, x: Array, fill: Any) -> tuple[Array, list[int], list[int]]:
@@ -68,12 +79,20 @@ def _windows(attrs: Any, x: Array, fill: Any) -> tuple[Array, list[int], list[in
     out, pads = [int(d) for d in out_dims], [int(p) for p in pad_dims]
     room = [(out[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 for i in range(rank)]
     after = [max(pads[i + rank], room[i] - x.shape[2 + i] - pads[i]) for i in range(rank)]
-    padded = np.pad(x, [(0, 0), (0, 0), *((pads[i], after[i]) for i in range(rank))], constant_values=fill)
-    views = np.lib.stride_tricks.sliding_window_view(
-        padded, tuple((kernel[i] - 1) * dilations[i] + 1 for i in range(rank)), axis=tuple(range(2, 2 + rank))
+    padded = np.pad(
+        x, [(0, 0), (0, 0), *((pads[i], after[i]) for i in range(rank))], constant_values=fill
     )
-    at = (slice(None), slice(None), *(slice(None, (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(rank)),
-          *(slice(None, None, d) for d in dilations))  # fmt: skip
+    views = np.lib.stride_tricks.sliding_window_view(
+        padded,
+        tuple((kernel[i] - 1) * dilations[i] + 1 for i in range(rank)),
+        axis=tuple(range(2, 2 + rank)),
+    )
+    at = (
+        slice(None),
+        slice(None),
+        *(slice(None, (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(rank)),
+        *(slice(None, None, d) for d in dilations),
+    )
     return views[at], out, pads
 
 
@@ -88,7 +107,11 @@ def _max_pool(ctx: Context, x: Array) -> Sequence[Array]:
     positions = np.arange(np.prod(x.shape[2:]), dtype=np.int64).reshape(1, 1, *x.shape[2:])
     where, _, _ = _windows(ctx.attrs, positions, -1)
     flat = windows.reshape(*windows.shape[: 2 + rank], -1)
-    index = np.take_along_axis(np.broadcast_to(where.reshape(1, 1, *out, -1), flat.shape), flat.argmax(-1)[..., None], axis=-1)[..., 0]
+    index = np.take_along_axis(
+        np.broadcast_to(where.reshape(1, 1, *out, -1), flat.shape),
+        flat.argmax(-1)[..., None],
+        axis=-1,
+    )[..., 0]
     if ctx.get("storage_order", 0) == 1 and rank == 2:
         h, w = x.shape[2:]
         index = (index % w) * h + index // w
@@ -125,11 +148,18 @@ def _max_unpool_shape(call: Call) -> Sequence[Shape]:
     s = call.shape(0)
     given = call.numbers(2)
     if call.has(2):
-        return [tuple(int(d) for d in given)] if given is not None else [tuple(call.unknown_dim("unpool") for _ in s)]
+        return (
+            [tuple(int(d) for d in given)]
+            if given is not None
+            else [tuple(call.unknown_dim("unpool") for _ in s)]
+        )
     kernel = call.attr("kernel_shape")
     rank = len(kernel)
     strides, pads = call.attr("strides") or (1,) * rank, call.attr("pads") or (0,) * 2 * rank
-    out = [add(mul(add(s[2 + i], -1), strides[i]), kernel[i] - pads[i] - pads[i + rank]) for i in range(rank)]
+    out = [
+        add(mul(add(s[2 + i], -1), strides[i]), kernel[i] - pads[i] - pads[i + rank])
+        for i in range(rank)
+    ]
     return [(*s[:2], *out)]
 
 
@@ -149,10 +179,16 @@ def _unpooled(ctx: Context, x: Array) -> tuple[int, ...]:
     kernel = ctx.get("kernel_shape")
     rank = len(kernel)
     strides, pads = ctx.get("strides") or (1,) * rank, ctx.get("pads") or (0,) * 2 * rank
-    return (*x.shape[:2], *((x.shape[2 + i] - 1) * strides[i] + kernel[i] - pads[i] - pads[i + rank] for i in range(rank)))
+    return (
+        *x.shape[:2],
+        *(
+            (x.shape[2 + i] - 1) * strides[i] + kernel[i] - pads[i] - pads[i + rank]
+            for i in range(rank)
+        ),
+    )
 
 
-# --- resize -------------------------------------------------------------------------------------------
+# --- resize -----------------------------------------------------------------------------
 
 
 def _resize_axes(attrs: Any, rank: int) -> list[int]:
@@ -181,9 +217,19 @@ def _scaled(d: Dim, factor: Any) -> Dim:
         return int(np.floor(d * float(factor)))
     import sympy
 
-    exact = Fraction(float(factor)).limit_denominator(4096) if isinstance(factor, (float, int, np.number)) else factor
-    ratio = sympy.Rational(exact.numerator, exact.denominator) if isinstance(exact, Fraction) else exact
-    return floordiv(simplify(d * ratio.p), int(ratio.q)) if ratio.is_Rational else simplify(sympy.floor(d * ratio))
+    exact = (
+        Fraction(float(factor)).limit_denominator(4096)
+        if isinstance(factor, (float, int, np.number))
+        else factor
+    )
+    ratio = (
+        sympy.Rational(exact.numerator, exact.denominator) if isinstance(exact, Fraction) else exact
+    )
+    return (
+        floordiv(simplify(d * ratio.p), int(ratio.q))
+        if ratio.is_Rational
+        else simplify(sympy.floor(d * ratio))
+    )
 
 
 def _aspect(attrs: Any, have: list[Any], want: list[Any]) -> list[Any]:
@@ -197,7 +243,9 @@ def _aspect(attrs: Any, have: list[Any], want: list[Any]) -> list[Any]:
 
 
 def _coordinates(mode: str, out: int, extent: int, scale: float, roi: tuple[float, float]) -> Array:
-    """Where each output position lies on the input axis (ONNX Resize, coordinate_transformation_mode)."""
+    """Where each output position lies on the input axis (ONNX Resize,
+    coordinate_transformation_mode).
+    """
     x = np.arange(out, dtype=np.float64)
     match mode:
         case "half_pixel":
@@ -260,7 +308,13 @@ def _axis_weights(attrs: Any, mode: str, at: Array, extent: int, scale: float) -
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _resize(ctx: Context, x: Array, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None) -> Array:
+def _resize(
+    ctx: Context,
+    x: Array,
+    roi: Array | None = None,
+    scales: Array | None = None,
+    sizes: Array | None = None,
+) -> Array:
     axes = _resize_axes(ctx.attrs, x.ndim)
     have = [x.shape[a] for a in axes]
     if sizes is not None and sizes.size:
@@ -268,16 +322,25 @@ def _resize(ctx: Context, x: Array, roi: Array | None = None, scales: Array | No
         factors = [w / h for w, h in zip(want, have, strict=True)]
         if ctx.get("keep_aspect_ratio_policy", "stretch") != "stretch":
             ratios = [s / h for s, h in zip(sizes.reshape(-1).tolist(), have, strict=True)]
-            factors = [min(ratios) if ctx.get("keep_aspect_ratio_policy") == "not_larger" else max(ratios)] * len(axes)
+            factors = [
+                min(ratios) if ctx.get("keep_aspect_ratio_policy") == "not_larger" else max(ratios)
+            ] * len(axes)
     else:
         factors = [float(f) for f in (scales.reshape(-1) if scales is not None else [])]
         want = [int(np.floor(h * f)) for h, f in zip(have, factors, strict=True)]
-    mode, transform = ctx.get("mode", "nearest"), ctx.get("coordinate_transformation_mode", "half_pixel")
+    mode, transform = (
+        ctx.get("mode", "nearest"),
+        ctx.get("coordinate_transformation_mode", "half_pixel"),
+    )
     y, outside = widen(x), np.zeros((1,) * x.ndim, bool)
     exact = x.dtype.kind in "iub"
     y = y.astype(np.float64) if exact or x.dtype == np.float64 else y
     for j, a in enumerate(axes):
-        region = (float(roi[j]), float(roi[j + len(axes)])) if roi is not None and roi.size else (0.0, 1.0)
+        region = (
+            (float(roi[j]), float(roi[j + len(axes)]))
+            if roi is not None and roi.size
+            else (0.0, 1.0)
+        )
         at = _coordinates(transform, want[j], have[j], factors[j], region)
         if transform == "tf_crop_and_resize":
             out_here = (at < 0) | (at > have[j] - 1)
@@ -291,7 +354,7 @@ def _resize(ctx: Context, x: Array, roi: Array | None = None, scales: Array | No
     return np.rint(y).astype(x.dtype) if exact else y.astype(x.dtype, copy=False)
 
 
-# --- sampling ---------------------------------------------------------------------------------------------
+# --- sampling ---------------------------------------------------------------------------
 
 
 def _grid_sample_shape(call: Call) -> Sequence[Shape]:
@@ -309,7 +372,14 @@ def _affine_grid_shape(call: Call) -> Sequence[Shape]:
 
 
 def _roi_shape(call: Call) -> Sequence[Shape]:
-    return [(call.shape(1)[0], call.shape(0)[1], call.attr("output_height", 1), call.attr("output_width", 1))]
+    return [
+        (
+            call.shape(1)[0],
+            call.shape(0)[1],
+            call.attr("output_height", 1),
+            call.attr("output_width", 1),
+        )
+    ]
 
 
 def _max_roi_shape(call: Call) -> Sequence[Shape]:
@@ -317,7 +387,9 @@ def _max_roi_shape(call: Call) -> Sequence[Shape]:
 
 
 def _max_roi_pool(ctx: Context, x: Array, rois: Array) -> Array:
-    """Maximum over each cell of a grid laid on each region (Girshick, Fast R-CNN 2015, section 2.1)."""
+    """Maximum over each cell of a grid laid on each region (Girshick, Fast R-CNN 2015, section
+    2.1).
+    """
     ph, pw = ctx.get("pooled_shape")
     scale = ctx.get("spatial_scale", 1.0)
     y = np.zeros((rois.shape[0], x.shape[1], ph, pw), x.dtype)
@@ -326,9 +398,17 @@ def _max_roi_pool(ctx: Context, x: Array, rois: Array) -> Array:
         x1, y1, x2, y2 = (int(np.floor(v * scale + 0.5)) for v in roi[1:])
         height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
         for i, j in itertools.product(range(ph), range(pw)):
-            top, bottom = y1 + int(np.floor(i * height / ph)), y1 + int(np.ceil((i + 1) * height / ph))
-            left, right = x1 + int(np.floor(j * width / pw)), x1 + int(np.ceil((j + 1) * width / pw))
-            cell = image[:, max(top, 0) : min(bottom, x.shape[2]), max(left, 0) : min(right, x.shape[3])]
+            top, bottom = (
+                y1 + int(np.floor(i * height / ph)),
+                y1 + int(np.ceil((i + 1) * height / ph)),
+            )
+            left, right = (
+                x1 + int(np.floor(j * width / pw)),
+                x1 + int(np.ceil((j + 1) * width / pw)),
+            )
+            cell = image[
+                :, max(top, 0) : min(bottom, x.shape[2]), max(left, 0) : min(right, x.shape[3])
+            ]
             if cell.size:
                 y[r, :, i, j] = cell.max(axis=(1, 2))
     return y
@@ -337,16 +417,40 @@ def _max_roi_pool(ctx: Context, x: Array, rois: Array) -> Array:
 def _col2im_shape(call: Call) -> Sequence[Shape]:
     s = call.shape(0)
     image, block = call.numbers(1), call.numbers(2)
-    dims = [simplify(d) for d in image] if image is not None else [call.unknown_dim(f"col2im_{i}") for i in range(call.target_rank(1))]
-    channels = floordiv(s[1], prod(int(b) for b in block)) if block is not None else call.unknown_dim("channels", s[1])
+    dims = (
+        [simplify(d) for d in image]
+        if image is not None
+        else [call.unknown_dim(f"col2im_{i}") for i in range(call.target_rank(1))]
+    )
+    channels = (
+        floordiv(s[1], prod(int(b) for b in block))
+        if block is not None
+        else call.unknown_dim("channels", s[1])
+    )
     return [(s[0], channels, *dims)]
 
 
-_POOL: dict[str, Any] = {"kernel_shape": tuple, "strides": tuple, "pads": tuple, "dilations": tuple, "auto_pad": str, "ceil_mode": int}
+_POOL: dict[str, Any] = {
+    "kernel_shape": tuple,
+    "strides": tuple,
+    "pads": tuple,
+    "dilations": tuple,
+    "auto_pad": str,
+    "ceil_mode": int,
+}
 
 
-def _row(kind: str, arity: tuple[int, int], shapes: Any, evaluate: Any, work: Any, lowering: Lowering = Lowering.REDUCE,
-         space: Any = window_space, dtypes: Any = same_dtype, **attrs: type) -> OpRow:  # fmt: skip
+def _row(
+    kind: str,
+    arity: tuple[int, int],
+    shapes: Any,
+    evaluate: Any,
+    work: Any,
+    lowering: Lowering = Lowering.REDUCE,
+    space: Any = window_space,
+    dtypes: Any = same_dtype,
+    **attrs: type,
+) -> OpRow:
     return OpRow(kind, arity, attributes(**attrs), dtypes, shapes, space, work, evaluate, lowering)
 
 
@@ -357,21 +461,21 @@ def _pool_dtypes(call: Call) -> list[DType]:
 _GATHER = Lowering.GATHER
 
 ROWS: tuple[OpRow, ...] = (
-    _row("max_pool", (1, 1), _pool_shape, _max_pool, _pool_work, dtypes=_pool_dtypes, storage_order=int, **_POOL),
-    _row("average_pool", (1, 1), _pool_shape, _average_pool, _pool_work, count_include_pad=int, **_POOL),
-    _row("lp_pool", (1, 1), _pool_shape, _lp_pool, _pool_work, p=int, **_POOL),
-    _row("max_unpool", (2, 3), _max_unpool_shape, _max_unpool, per_output(1), _GATHER, lookup_space, **_POOL),
-    _row("resize", (1, 4), _resize_shape, _resize, per_output(4), _GATHER, antialias=int, axes=tuple, mode=str,
-         coordinate_transformation_mode=str, cubic_coeff_a=float, exclude_outside=int, extrapolation_value=float,
-         keep_aspect_ratio_policy=str, nearest_mode=str),
-    _row("grid_sample", (2, 2), _grid_sample_shape, onnx_reference("GridSample"), per_output(8), _GATHER, lookup_space,
-         align_corners=int, mode=str, padding_mode=str),
-    _row("affine_grid", (2, 2), _affine_grid_shape, onnx_reference("AffineGrid"), per_output(4), align_corners=int),
-    _row("roi_align", (3, 3), _roi_shape, onnx_reference("RoiAlign"), per_output(16), _GATHER, lookup_space,
-         coordinate_transformation_mode=str, mode=str, output_height=int, output_width=int, sampling_ratio=int,
-         spatial_scale=float),
-    _row("max_roi_pool", (2, 2), _max_roi_shape, _max_roi_pool, per_output(16), _GATHER, lookup_space,
-         pooled_shape=tuple, spatial_scale=float),
-    _row("col2im", (3, 3), _col2im_shape, onnx_reference("Col2Im"), per_output(1), dilations=tuple, pads=tuple,
-         strides=tuple),
+    _row("max_pool", (1, 1), _pool_shape, _max_pool, _pool_work, dtypes=_pool_dtypes,
+    storage_order=int, **_POOL), _row("average_pool", (1, 1), _pool_shape, _average_pool,
+    _pool_work, count_include_pad=int, **_POOL), _row("lp_pool", (1, 1), _pool_shape, _lp_pool,
+    _pool_work, p=int, **_POOL), _row("max_unpool", (2, 3), _max_unpool_shape, _max_unpool,
+    per_output(1), _GATHER, lookup_space, **_POOL), _row("resize", (1, 4), _resize_shape, _resize,
+    per_output(4), _GATHER, antialias=int, axes=tuple, mode=str, coordinate_transformation_mode=str,
+    cubic_coeff_a=float, exclude_outside=int, extrapolation_value=float,
+    keep_aspect_ratio_policy=str, nearest_mode=str), _row("grid_sample", (2, 2), _grid_sample_shape,
+    onnx_reference("GridSample"), per_output(8), _GATHER, lookup_space, align_corners=int, mode=str,
+    padding_mode=str), _row("affine_grid", (2, 2), _affine_grid_shape, onnx_reference("AffineGrid"),
+    per_output(4), align_corners=int), _row("roi_align", (3, 3), _roi_shape,
+    onnx_reference("RoiAlign"), per_output(16), _GATHER, lookup_space,
+    coordinate_transformation_mode=str, mode=str, output_height=int, output_width=int,
+    sampling_ratio=int, spatial_scale=float), _row("max_roi_pool", (2, 2), _max_roi_shape,
+    _max_roi_pool, per_output(16), _GATHER, lookup_space, pooled_shape=tuple, spatial_scale=float),
+    _row("col2im", (3, 3), _col2im_shape, onnx_reference("Col2Im"), per_output(1), dilations=tuple,
+    pads=tuple, strides=tuple),
 )  # fmt: skip
