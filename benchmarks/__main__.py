@@ -20,9 +20,9 @@ import tenfold
 from tenfold.chips import MatrixPrecision
 from tenfold.compiler import STEPS, Options, build
 from tenfold.ir.table import Lowering
-from tenfold.machine import Kernel, Product, Traffic, simulate, time_kernel
-from tenfold.machine.maxplus import Repeat, closed_form, event_loop
-from tenfold.machine.step import Tile
+from tenfold.machine import Kernel, Moved, Product, Traffic, simulate, time_kernel
+from tenfold.machine.systolic.maxplus import Repeat, closed_form, event_loop
+from tenfold.machine.systolic.step import Tile
 from tenfold.scalesim import Config, Dataflow, read_topology, report
 from tenfold.serving import Known, Open, Poisson, Served, SloPolicy, Spread, Stream, curve
 from tenfold.serving import simulate as simulate_queue
@@ -98,14 +98,14 @@ def largest_product() -> float:
     """Seconds for the exact time of a product of 1e9 tiles of 128 x 128, the choice of its tiling
     included.
     """
-    traffic = Traffic(SIDE * SIDE * 2, 8 * SIDE * SIDE * 2, 8 * SIDE * SIDE * 2)
+    traffic = Traffic(Moved(SIDE * SIDE * 2, 8 * SIDE * SIDE * 2, 8 * SIDE * SIDE * 2))
     kernel = Kernel(
-        "large",
-        ("matmul",),
-        Lowering.MATRIX,
-        MatrixPrecision.BF16,
-        (Product(1, 8 * SIDE, SIDE, SIDE),),
-        2,
+        name="large",
+        ops=("matmul",),
+        kind=Lowering.MATRIX,
+        precision=MatrixPrecision.BF16,
+        products=(Product(1, 8 * SIDE, SIDE, SIDE),),
+        flops=2,
         traffic=traffic,
     )
     v4 = tenfold.chip("tpu-v4")

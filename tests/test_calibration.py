@@ -22,11 +22,13 @@ from tenfold.calibration import (
     with_constants,
     write_chip,
 )
-from tenfold.calibration.fit import GPU, timer
+from tenfold.calibration.fit import timer
 from tenfold.calibration.measured import group_of
-from tenfold.chips import chip, read_chip
+from tenfold.calibration.sought import FITTINGS
+from tenfold.chips import GpuConstant, KernelFamily, Kind, chip, read_chip
 from tenfold.errors import InputError
-from tenfold.machine import gpu, gpu_times, time_kernel
+from tenfold.machine import gpu_times, time_kernel
+from tenfold.machine.gpu.products import kernel_time
 from tenfold.operators import Request, kernel_of
 from tenfold.validation.measured import like_relative
 
@@ -81,7 +83,7 @@ def test_constants_that_made_the_times_come_back(op: str) -> None:
     """Times made by the model itself with constants changed: fitting finds times that agree, held
     out too.
     """
-    changed = chip("a100-sxm-80").with_constants(
+    changed = chip("a100-sxm-80").with_figures(
         {
             "calibration.memory_fraction": 0.7,
             "calibration.wave_s": 1e-6,
@@ -95,7 +97,7 @@ def test_constants_that_made_the_times_come_back(op: str) -> None:
     start = (
         chip("a100-sxm-80")
         if op == "matmul"
-        else chip("a100-sxm-80").with_constants(
+        else chip("a100-sxm-80").with_figures(
             {"calibration.memory_fraction": 0.7, "calibration.wave_s": 1e-6}
         )
     )
@@ -116,12 +118,14 @@ def test_many_at_once_equal_one_by_one(op: str) -> None:
     ]
     together = gpu_times(record, kernels)
     assert together == pytest.approx([time_kernel(record, k).time_s for k in kernels])
-    assert together == pytest.approx([gpu.kernel_time(record, k).total for k in kernels])
+    assert together == pytest.approx([kernel_time(record, k).total for k in kernels])
 
 
 def test_few_and_physical() -> None:
     """At most six constants a family of kernels - prefill and decode are one family."""
-    sizes = {f.value: len(c) for families, c in GPU.items() for f in families}
+    sizes = {
+        f.value: len(c) for families, c in FITTINGS[Kind.GPU].families.items() for f in families
+    }
     assert sizes["attention"] + sizes["decode"] <= 6
     assert max(sizes.values()) <= 6
 
@@ -180,7 +184,7 @@ def test_the_file_that_is_written_reads_back(tmp_path: Path) -> None:
     )
     written = read_chip(path)
     for name, value in result.families[0].constants.items():
-        assert written.constant(name) == pytest.approx(value, rel=1e-3)
+        assert written.constant(GpuConstant(name)) == pytest.approx(value, rel=1e-3)
         assert written.figures[f"calibration.{name}"].status == "fitted"
     assert written.sources["own"] == 'rows of "mine"'
     with pytest.raises(InputError, match="--force"):
@@ -191,7 +195,7 @@ def test_a_source_has_one_offset_whatever_it_timed() -> None:
     """Products and softmax by one source: what it times beside a kernel is found once, and the file
     says what was scored.
     """
-    record = chip("a100-sxm-80").with_constants({"calibration.launch_s": 3e-5})
+    record = chip("a100-sxm-80").with_figures({"calibration.launch_s": 3e-5})
     rows = _timed(_rows("matmul", 4, 60), record)
     softmax = [Request(i, "softmax", "bf16", {"rows": 2**i, "cols": 1024}) for i in range(12)]
     rows += _timed([Measured(r, 1.0, "a source", group_of(r)) for r in softmax], record)
@@ -218,16 +222,22 @@ def test_any_source_name_is_written_and_read(tmp_path: Path, source: str) -> Non
 def test_a_relative_lends_constants_and_a_wider_interval() -> None:
     lent, own = like_relative("h100-sxm"), chip("h100-sxm")
     relative = chip("a100-sxm-80")
-    assert lent.constant("memory_fraction") == relative.constant("memory_fraction")
+    assert lent.constant(GpuConstant.MEMORY_FRACTION) == relative.constant(
+        GpuConstant.MEMORY_FRACTION
+    )
     assert lent.achieved_share is not None
     assert relative.achieved_share is not None
-    scaled = relative.constant("matrix_fraction") * lent.achieved_share / relative.achieved_share
-    assert lent.constant("matrix_fraction") == pytest.approx(scaled)
-    assert lent.figures["calibration.wave_s"].note == "taken from a100-sxm-80"
-    assert lent.error("matmul") > own.error("matmul")
-    assert lent.constant("wave_s") / relative.constant("wave_s") == pytest.approx(
-        (relative.clock_hz or 0) / (own.clock_hz or 1)
+    scaled = (
+        relative.constant(GpuConstant.MATRIX_FRACTION)
+        * lent.achieved_share
+        / relative.achieved_share
     )
+    assert lent.constant(GpuConstant.MATRIX_FRACTION) == pytest.approx(scaled)
+    assert lent.figures["calibration.wave_s"].note == "taken from a100-sxm-80"
+    assert lent.error(KernelFamily.MATMUL) > own.error(KernelFamily.MATMUL)
+    assert lent.constant(GpuConstant.WAVE_S) / relative.constant(
+        GpuConstant.WAVE_S
+    ) == pytest.approx((relative.clock_hz or 0) / (own.clock_hz or 1))
 
 
 @measured
@@ -239,5 +249,7 @@ def test_the_catalogue_holds_what_the_open_sets_give() -> None:
     )
     for f in result.families:
         for name, value in f.constants.items():
-            if chip("mi210").constant(name) > 1e-8:
-                assert value == pytest.approx(chip("mi210").constant(name), rel=0.05), name
+            if chip("mi210").constant(GpuConstant(name)) > 1e-8:
+                assert value == pytest.approx(
+                    chip("mi210").constant(GpuConstant(name)), rel=0.05
+                ), name

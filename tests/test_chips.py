@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.chips import CATALOGUE, MatrixPrecision, chip, names, read_chip
+from tenfold.chips import (
+    CATALOGUE,
+    GpuConstant,
+    HostConstant,
+    MatrixPrecision,
+    Whole,
+    chip,
+    names,
+    read_chip,
+)
 from tenfold.errors import DataFileError, MissingFigure, UnknownName, UnsupportedDType
 
 FILES = sorted(CATALOGUE.glob("*.toml"))
@@ -152,18 +161,22 @@ def test_constants_of_a_relative_are_marked_and_wider() -> None:
     assert own.figures["calibration.memory_fraction"].status == "fitted"
     q = taken.figures["calibration.memory_fraction"]
     assert (q.status, q.note) == ("assumed", "taken from tpu-v4")
-    assert taken.constant("time_error") == 2 * own.constant("time_error")
+    assert taken.error(Whole.TIME) == 2 * own.error(Whole.TIME)
 
 
 def test_shares_of_a_relative_are_scaled_by_what_matmuls_achieve_on_both() -> None:
     mi300x, h100 = chip("mi300x"), chip("h100-sxm")
     assert mi300x.achieved_share == pytest.approx(781.9 / 1307)
     assert h100.achieved_share == pytest.approx(792.1 / 989)
-    scaled = h100.constant("matrix_fraction") * (781.9 / 1307) / (792.1 / 989)
-    assert mi300x.constant("matrix_fraction") == pytest.approx(scaled)
-    assert mi300x.constant("memory_fraction") == h100.constant("memory_fraction")
+    scaled = h100.constant(GpuConstant.MATRIX_FRACTION) * (781.9 / 1307) / (792.1 / 989)
+    assert mi300x.constant(GpuConstant.MATRIX_FRACTION) == pytest.approx(scaled)
+    assert mi300x.constant(GpuConstant.MEMORY_FRACTION) == h100.constant(
+        GpuConstant.MEMORY_FRACTION
+    )
     assert chip("b200").achieved_share is None
-    assert chip("b200").constant("matrix_fraction") == h100.constant("matrix_fraction")
+    assert chip("b200").constant(GpuConstant.MATRIX_FRACTION) == h100.constant(
+        GpuConstant.MATRIX_FRACTION
+    )
 
 
 def test_a_processor_file_of_an_earlier_version_is_to_be_made_again() -> None:
@@ -174,7 +187,7 @@ def test_a_processor_file_of_an_earlier_version_is_to_be_made_again() -> None:
     with pytest.raises(
         MissingFigure, match=r"'calibration.fork_s', which its file lacks.*calibrate host"
     ):
-        old.constant("fork_s")
+        old.constant(HostConstant.FORK_S)
 
 
 def test_missing_figures_name_the_result() -> None:

@@ -15,14 +15,14 @@ import pytest
 from support import FETCHED, LIGHTS, model_path, real_model, seeded_feeds
 from tenfold.chips import chip
 from tenfold.compiler import STEPS, Options, build
-from tenfold.compiler.fusion import fuse, rules_of
+from tenfold.compiler.fusion import fuse
 from tenfold.compiler.passes import run_passes
 from tenfold.compiler.schedule import Interval, place, tightest
 from tenfold.errors import UnknownName
 from tenfold.importers.onnx import import_model
 from tenfold.ir import Graph, interpret, parse_text
 from tenfold.ir.table import Lowering
-from tenfold.machine import Attention, Buffer, Program, Role, simulate
+from tenfold.machine import Attention, Buffer, Program, Role, simulate, target_of
 from tenfold.machine.functional import run_program
 from tenfold.machine.text import program_text
 from tenfold.machine.trace import trace, trace_document
@@ -72,7 +72,7 @@ def test_the_program_computes_what_the_graph_does(name: str) -> None:
 @pytest.mark.parametrize("on", ["tpu-v4i", "a100-sxm-80"])
 def test_groups_cut_the_graph_once_and_in_order(name: str, on: str) -> None:
     graph = run_passes(bound(name))
-    groups = fuse(graph, rules_of(chip(on)))
+    groups = fuse(graph, target_of(chip(on)).rules)
     ops = [id(op) for g in groups for op in g.ops]
     assert sorted(ops) == sorted(id(op) for op in graph.ops)
     there = set(graph.inputs) | set(graph.constants)
@@ -103,7 +103,7 @@ def test_fusion_only_saves(name: str) -> None:
 
 
 def reasons(text: str, on: str = "tpu-v4i") -> list[list[str]]:
-    return [[op.kind for op in g.ops] for g in fuse(parse_text(text), rules_of(chip(on)))]
+    return [[op.kind for op in g.ops] for g in fuse(parse_text(text), target_of(chip(on)).rules)]
 
 
 def test_epilogues_residuals_and_rows() -> None:
@@ -153,7 +153,7 @@ def test_a_transpose_before_a_product_is_read_as_it_comes_and_expansion_in_its_s
       %y: fp32[1,8,4,4] = matmul(%q, %k3) {transpose_b=1}
       output %y
     }"""
-    (group,) = fuse(parse_text(text), rules_of(A100))
+    (group,) = fuse(parse_text(text), target_of(A100).rules)
     assert set(group.inputs) >= {"q", "k"}
     assert "k2" not in group.outputs
 
@@ -207,9 +207,9 @@ def test_the_plan_never_overlaps_and_moves_what_it_says(name: str) -> None:
         everything = compiled(graph, on, "residency")
         for kept, whole in zip(program.kernels, everything.kernels, strict=True):
             a, b = kept.traffic, whole.traffic
-            assert a.weights + a.near_weights == b.weights
-            assert a.inputs + a.near_inputs == b.inputs
-            assert a.outputs + a.near_outputs == b.outputs
+            assert a.off_chip.weights + a.near.weights == b.off_chip.weights
+            assert a.off_chip.inputs + a.near.inputs == b.off_chip.inputs
+            assert a.off_chip.outputs + a.near.outputs == b.off_chip.outputs
         assert sum(k.traffic.prefetch for k in program.kernels) == sum(
             k.traffic.prefetched for k in program.kernels
         )

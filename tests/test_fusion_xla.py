@@ -11,9 +11,8 @@ import pytest
 from support import model_path
 from tenfold.chips import chip
 from tenfold.compiler import STEPS, Options, build, pipeline
-from tenfold.compiler.fusion import Rules
-from tenfold.compiler.passes import run_passes
 from tenfold.ir import Graph, Op
+from tenfold.machine.gpu.target import Gpu
 from tenfold.profile import Sizes, load, prepare
 
 jax = pytest.importorskip("jax")
@@ -64,16 +63,22 @@ def _layer_norm(op: Op, x: Any, scale: Any, bias: Any) -> Any:
 
 
 JAX: dict[str, Callable[..., Any]] = {
-    "conv": _conv, "relu": lambda op, x: numpy.maximum(x, 0), "add": lambda op, a, b: a + b,
+    "conv": _conv,
+    "relu": lambda op, x: numpy.maximum(x, 0),
+    "add": lambda op, a, b: a + b,
     "split": lambda op, x, sizes: numpy.split(x, np.cumsum(sizes)[:-1].tolist(),
-    axis=op.attrs["axis"]), "tanh": lambda op, x: numpy.tanh(x), "gelu": lambda op,
-    x: jax.nn.gelu(x, approximate=False), "softmax": lambda op, x: jax.nn.softmax(x,
-    axis=op.attrs["axis"]), "max_pool": lambda op, x: _pool(op, x, -np.inf, jax.lax.max),
+        axis=op.attrs["axis"]),
+    "tanh": lambda op, x: numpy.tanh(x),
+    "gelu": lambda op, x: jax.nn.gelu(x, approximate=False),
+    "softmax": lambda op, x: jax.nn.softmax(x, axis=op.attrs["axis"]),
+    "max_pool": lambda op, x: _pool(op, x, -np.inf, jax.lax.max),
     "average_pool": lambda op, x: _pool(op, x, 0.0, jax.lax.add) /
-    np.prod(op.attrs["kernel_shape"]), "reshape": lambda op, x, shape: x.reshape([int(d) for d in
-    shape]), "gather": lambda op, x, i: numpy.take(x, i, axis=op.attrs.get("axis", 0)),
+        np.prod(op.attrs["kernel_shape"]),
+    "reshape": lambda op, x, shape: x.reshape([int(d) for d in shape]),
+    "gather": lambda op, x, i: numpy.take(x, i, axis=op.attrs.get("axis", 0)),
     "matmul": lambda op, a, b: a @ (b.swapaxes(-1, -2) if op.attrs.get("transpose_b") else b),
-    "attention": _attention, "layer_norm": _layer_norm,
+    "attention": _attention,
+    "layer_norm": _layer_norm,
 }  # fmt: skip
 
 
@@ -117,16 +122,8 @@ def test_fusion_removes_half_and_leaves_no_more_than_xla(
     name: str, seq: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fusion as a GPU allows it, whatever one operator at a time would do on a processor."""
-    monkeypatch.setattr(
-        pipeline, "rules_of", lambda chip: Rules(row_elements=128, vector_prologue=False)
-    )
-    monkeypatch.setattr(pipeline, "cut", lambda made, *rest: made)
-    monkeypatch.setattr(pipeline, "lay_out", lambda made, *rest: made)
-    monkeypatch.setattr(
-        pipeline,
-        "run_passes",
-        lambda graph, without, observe, single_ops: run_passes(graph, without, observe),
-    )
+    monkeypatch.setattr(pipeline, "target_of", Gpu)
+    monkeypatch.setattr(Gpu, "parts", lambda _, kernel, *rest: (kernel,))
     assert name != "resnet50" or model_path("light/light_resnet50.onnx").is_file()
     graph = prepare(load(name), Sizes(batch=8, seq=seq)).graph
     record = chip("epyc-9654")

@@ -11,10 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from support import model_path, real_model
 from tenfold.chips import chip
-from tenfold.compiler import REORDER, Options, build
+from tenfold.compiler import Options, build
 from tenfold.importers.onnx import import_model
 from tenfold.ir.bind import bind
 from tenfold.machine import Kernel, Program, simulate
+from tenfold.machine.host.layout import REORDER
 from tenfold.measure import compare_nodes, measure
 from tenfold.measure.runtime import normal_inputs
 from tenfold.profile import Sizes, load, prepare, profile_bound
@@ -130,7 +131,7 @@ def test_a_convolution_over_time_is_a_product_over_windows() -> None:
     assert kernel.ops == ("matmul",)
     (p,) = kernel.products
     assert (p.batch, p.m, p.n, p.k) == (4, 24, 16, 80)
-    assert kernel.cached_bytes == 4 * (2 * 4 * 80 * 16 + 3 * 24 * 80)
+    assert kernel.runtime.cached_bytes == 4 * (2 * 4 * 80 * 16 + 3 * 24 * 80)
     assert kernel.flops == 2 * 4 * 24 * 16 * 80
 
 
@@ -204,7 +205,9 @@ def test_control_flow_bodies_are_laid_out_too() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     kernels = program(model).kernels
-    assert any("matmul" in k.ops and k.cached_bytes for k in kernels)
+    assert any(
+        "matmul" in k.ops and k.runtime is not None and k.runtime.cached_bytes for k in kernels
+    )
 
 
 def test_a_runtime_of_single_operators_has_no_hard_swish_of_pieces_but_a_gelu() -> None:
@@ -423,5 +426,5 @@ def test_results_pass_through_the_caches_once_for_each_part_of_the_sum() -> None
         made = program(
             network([conv("x", "w", "y")], [weights("w", 32, channels, side, side)], shape)
         ).kernels
-        passes[name] = next(p.passes for k in made for p in k.products)
+        passes[name] = next(k.runtime.passes for k in made if k.runtime is not None)
     assert passes == {"few": 8, "blocks": 4, "weighing": 2}

@@ -14,9 +14,19 @@ import tenfold
 from tenfold.chips import MatrixPrecision, chip, names
 from tenfold.errors import DoesNotFit, InputError, MissingFigure
 from tenfold.ir.table import Lowering
-from tenfold.machine import Counters, Kernel, Product, Traffic, simulate, time_kernel
+from tenfold.machine import (
+    Counters,
+    Kernel,
+    Level,
+    Moved,
+    Product,
+    Traffic,
+    simulate,
+    time_kernel,
+)
 from tenfold.machine.energy import at_node, energy_model, energy_table
-from tenfold.machine.maxplus import (
+from tenfold.machine.systolic.array import array_of
+from tenfold.machine.systolic.maxplus import (
     DURATIONS,
     Repeat,
     apply,
@@ -25,8 +35,8 @@ from tenfold.machine.maxplus import (
     matrix_of,
     walk,
 )
-from tenfold.machine.step import STATES, Drain, Instruction, Launch, Tile
-from tenfold.machine.systolic import Bytes, array_of, best_program
+from tenfold.machine.systolic.step import STATES, Drain, Instruction, Launch, Tile
+from tenfold.machine.systolic.tiles import Bytes, best_program
 
 durations = st.integers(0, 50)
 tiles = st.builds(
@@ -103,18 +113,18 @@ def _product_kernel(
 ) -> Kernel:
     width = bits // 8
     return Kernel(
-        "k",
-        ("matmul",),
-        Lowering.MATRIX,
-        precision,
-        (Product(1, m, n, k),),
-        2 * m * n * k,
-        traffic=Traffic(k * n * width, m * k * width, m * n * width),
+        name="k",
+        ops=("matmul",),
+        kind=Lowering.MATRIX,
+        precision=precision,
+        products=(Product(1, m, n, k),),
+        flops=2 * m * n * k,
+        traffic=Traffic(Moved(k * n * width, m * k * width, m * n * width)),
         operand_bits=bits,
     )
 
 
-MODELLED = [n for n in names() if chip(n).kind != "listed"]
+MODELLED = [n for n in names() if chip(n).modelled]
 
 
 @pytest.mark.parametrize("name", MODELLED)
@@ -131,11 +141,13 @@ def test_counters_and_energy_add_up_on_every_chip(name: str) -> None:
     )
     for f in fields(Counters):
         if f.name not in ("cycles", "idle"):
-            total = sum(getattr(k.counters, f.name) * k.kernel.repeat for k in run.kernels)
+            each = [np.asarray(getattr(k.counters, f.name)) for k in run.kernels]
+            total = sum(n * k.kernel.repeat for n, k in zip(each, run.kernels, strict=True))
             assert getattr(c, f.name) == pytest.approx(total, rel=1e-9), f.name
-    by_kernel = sum(e.energy_j.value * k.kernel.repeat for k in run.kernels for e in k.energy)
+    by_kernel = sum(e.amount.value * k.kernel.repeat for k in run.kernels for e in k.energy)
     static = next(e for e in run.energy if e.what == "static")
-    assert run.energy_j.value == pytest.approx(by_kernel + static.energy_j.value, rel=1e-9)
+    assert run.energy_j.value == pytest.approx(by_kernel + static.amount.value, rel=1e-9)
+    assert run.energy_j.value == pytest.approx(sum(e.amount.value for e in run.energy), rel=1e-9)
     assert c.macs_useful == sum(p.macs * k.repeat for k in run.program.kernels for p in k.products)
     assert 0 < run.mfu <= 1
     assert run.time_s.low < run.time_s.value < run.time_s.high
@@ -149,14 +161,11 @@ def test_power_stays_near_what_was_published(name: str) -> None:
     record = chip(name)
     precision = record.storage(None)
     model = energy_model(record, precision)
-    large = _product_kernel(8192, 8192, 8192, precision, record.bits(precision))
+    large = _product_kernel(8192, 8192, 8192, precision, precision.bits)
     timed = time_kernel(record, large)
     watts = model.static_w.value + model.mac_j.value * timed.counters.macs_useful / timed.time_s
-    watts += (
-        model.memory_byte_j.value
-        * (timed.counters.memory_read_bytes + timed.counters.memory_write_bytes)
-        / timed.time_s
-    )
+    memory_j = model.byte_j[Level.OFF_CHIP].value * timed.counters.bytes(Level.OFF_CHIP)
+    watts += memory_j / timed.time_s
     published = record.figures.get("tdp")
     assert watts > model.static_w.value
     if published is not None:
@@ -176,7 +185,7 @@ def test_time_never_beats_the_roofline(name: str) -> None:
         (333, 777, 555),
         (8192, 8192, 8192),
     ):
-        kernel = _product_kernel(m, n, k, precision, record.bits(precision))
+        kernel = _product_kernel(m, n, k, precision, precision.bits)
         floor = max(
             kernel.flops / record.peak_flops[precision],
             kernel.traffic.total / (record.memory_bytes_per_s or math.inf),

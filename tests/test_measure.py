@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from support import model_path
-from tenfold.chips import chip, read_chip
+from tenfold.chips import HostConstant, chip, read_chip
 from tenfold.chips.write import chip_file
 from tenfold.compiler import build
 from tenfold.errors import InputError
@@ -44,7 +44,7 @@ def test_constants_that_made_the_times_come_back() -> None:
     agree.
     """
     base = chip("host")
-    other = base.with_constants(
+    other = base.with_figures(
         {
             "calibration.matrix_fraction": 0.5,
             "calibration.conv_fraction": 0.3,
@@ -123,6 +123,6 @@ def test_what_quantizes_belongs_to_the_product_unless_it_has_a_node_of_its_own()
         epyc,
         graph,
     ).pairs
-    watching_s = epyc.constant("watching_s")
+    watching_s = epyc.constant(HostConstant.WATCHING_S)
     assert pair.predicted_s == pytest.approx(first.predicted_s + second.predicted_s - watching_s)
     assert min(first.predicted_s, second.predicted_s) > watching_s

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfold.machine.maxplus import Repeat, closed_form, event_loop
-from tenfold.machine.step import Tile
+from tenfold.machine.systolic.maxplus import Repeat, closed_form, event_loop
+from tenfold.machine.systolic.step import Tile
 
 SIDE = 8
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tenfold import units
 from tenfold.errors import UnitError
+from tenfold.units import Dimension
 
 DIMENSIONS = sorted(units._TABLES)
 DECIMAL = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
@@ -43,18 +44,18 @@ def test_every_unit_of_every_dimension(dimension: str, unit: str, factor: float)
 @pytest.mark.parametrize("prefix", DECIMAL)
 def test_decimal_and_binary_prefixes_differ(prefix: str) -> None:
     decimal = DECIMAL[prefix]
-    assert units.parse(f"1 {prefix}B", "bytes") == decimal
+    assert units.parse(f"1 {prefix}B", Dimension.BYTES) == decimal
     assert (
-        units.parse(f"8 {prefix}bit/s", "bytes_per_s")
-        == units.parse(f"1 {prefix}B/s", "bytes_per_s")
+        units.parse(f"8 {prefix}bit/s", Dimension.BYTES_PER_S)
+        == units.parse(f"1 {prefix}B/s", Dimension.BYTES_PER_S)
         == decimal
     )
     binary = prefix.upper() + "iB"
     if prefix in "kMGT":
         power = 10 * ("kMGT".index(prefix) + 1)
         assert (
-            units.parse(f"1 {binary}", "bytes")
-            == units.parse(f"1 {binary}/s", "bytes_per_s")
+            units.parse(f"1 {binary}", Dimension.BYTES)
+            == units.parse(f"1 {binary}/s", Dimension.BYTES_PER_S)
             == 2.0**power
         )
 

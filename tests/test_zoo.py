@@ -184,16 +184,20 @@ def _filled(graph: Graph, weights: dict[str, Any]) -> Graph:
 # --- Hugging Face -----------------------------------------------------------------------
 
 CONFIGS: dict[str, tuple[dict[str, Any], int]] = {
-    "llama": ({"num_hidden_layers": 32}, 6_738_415_616), "qwen2": ({"hidden_size": 896,
-    "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
-    "num_key_value_heads": 2, "tie_word_embeddings": True}, 494_032_768),
+    "llama": ({"num_hidden_layers": 32}, 6_738_415_616),
+    "qwen2": ({"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True},
+        494_032_768),
     "qwen3": ({"hidden_size": 5120, "intermediate_size": 25600, "num_hidden_layers": 64,
-    "num_attention_heads": 64, "num_key_value_heads": 8}, 32_762_123_264),
-    "mistral": ({"vocab_size": 32000}, 7_241_732_096), "gemma": ({}, 8_537_680_896), "gpt2": ({},
-    124_439_808), "mixtral": ({}, 46_702_792_704), "deepseek_v3": ({}, 671_026_419_200),
-    "bert": ({}, 109_482_240), "vit": ({"id2label": {str(i): str(i) for i in range(1000)}},
-    86_567_656), "t5": ({"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
-    222_903_552),
+        "num_attention_heads": 64, "num_key_value_heads": 8}, 32_762_123_264),
+    "mistral": ({"vocab_size": 32000}, 7_241_732_096),
+    "gemma": ({}, 8_537_680_896),
+    "gpt2": ({}, 124_439_808),
+    "mixtral": ({}, 46_702_792_704),
+    "deepseek_v3": ({}, 671_026_419_200),
+    "bert": ({}, 109_482_240),
+    "vit": ({"id2label": {str(i): str(i) for i in range(1000)}}, 86_567_656),
+    "t5": ({"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12}, 222_903_552),
 }  # fmt: skip
 
 

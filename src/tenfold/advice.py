@@ -4,19 +4,27 @@ it, each with its gain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tenfold.chips import Chip, MatrixPrecision
-from tenfold.chips.record import Quantity
+from tenfold.chips import Chip, GpuConstant, MatrixPrecision, SystolicConstant
+from tenfold.chips.figures import CALIBRATION, PEAK
+from tenfold.chips.record import constants
 from tenfold.compiler import DEFAULT, Options, build
 from tenfold.errors import TenfoldError
 from tenfold.ir import Graph
-from tenfold.machine import Program, simulate
+from tenfold.machine import Program, simulate, target_of
 from tenfold.profile import Sizes, prepare
 
 FAST = 1e6  # times as fast is infinitely fast
-_LAUNCHES = ("launch_s", "kernel_s", "attention_launch_s", "wave_s")
+_LAUNCHES = frozenset(
+    {
+        GpuConstant.LAUNCH_S.value,
+        GpuConstant.ATTENTION_LAUNCH_S.value,
+        GpuConstant.WAVE_S.value,
+        SystolicConstant.KERNEL_S.value,
+    }
+)
 WORTH = 0.03  # gains below this are not advice
 
 
@@ -50,22 +58,20 @@ def bottleneck(program: Program, chip: Chip) -> list[Relaxed]:
 
 
 def _relaxed(chip: Chip) -> Iterator[tuple[str, Chip]]:
-    assert chip.memory_bytes_per_s is not None
-    yield "off-chip memory", replace(chip, memory_bytes_per_s=chip.memory_bytes_per_s * FAST)
-    yield "matrix unit", replace(chip, peak_flops={p: v * FAST for p, v in chip.peak_flops.items()})
+    yield "off-chip memory", _faster(chip, ["memory.bandwidth"])
+    yield "matrix unit", _faster(chip, [p for p in chip.figures if p.startswith(PEAK)])
+    yield "vector unit", _faster(chip, ["vector_ops_per_cycle"])
     yield (
-        "vector unit",
-        replace(chip, vector_ops_per_cycle=(chip.vector_ops_per_cycle or 1.0) * FAST),
+        "launches",
+        chip.with_figures(
+            {f"{CALIBRATION}{c.value}": 0.0 for c in constants(chip) if c.value in _LAUNCHES}
+        ),
     )
-    yield "launches", replace(chip, figures=_without(chip.figures))
 
 
-def _without(figures: Mapping[str, Quantity]) -> dict[str, Quantity]:
-    """The figures with every fixed cost of a launch at zero."""
-    gone = {f"calibration.{n}" for n in _LAUNCHES}
-    return {
-        n: replace(q, value=0.0, low=0.0, high=0.0) if n in gone else q for n, q in figures.items()
-    }
+def _faster(chip: Chip, paths: Sequence[str]) -> Chip:
+    """The chip with figures so large that what they are rates of takes no time."""
+    return chip.with_figures({p: (chip.number(p) or 1.0) * FAST for p in paths})
 
 
 def advise(
@@ -105,7 +111,7 @@ def _trials(
         options,
     )
     for other in (MatrixPrecision.INT8, MatrixPrecision.FP8):
-        if other in chip.peak_flops and chip.bits(other) < chip.bits(precision):
+        if other in chip.peak_flops and other.bits < precision.bits:
             yield (
                 other.value,
                 "if quality holds: check with --quality",
@@ -118,9 +124,8 @@ def _trials(
     for step in options.without:
         left = replace(options, without=tuple(s for s in options.without if s != step))
         yield f"the compiler step '{step}'", "", sizes.batch, chip, precision, left
-    near = chip.near
+    near = target_of(chip).near()
     if near is not None:
-        larger = replace(
-            chip, sram=tuple(replace(s, bytes=s.bytes * 2) if s == near else s for s in chip.sram)
-        )
+        path = f"sram.{near.name}.capacity"
+        larger = chip.with_figures({path: 2 * chip.figures[path].value})
         yield f"twice the {near.name}", "another chip", sizes.batch, larger, precision, options

@@ -12,13 +12,23 @@ from functools import lru_cache
 import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.compiler import Options, build, twice
+from tenfold.compiler import Options, build
 from tenfold.errors import InputError
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Attr, Graph, Op, Value
 from tenfold.ir.infer import Scope, infer_op
-from tenfold.ir.table import Lowering
-from tenfold.machine import Attention, Experts, Kernel, Product, Traffic
+from tenfold.ir.table import Lowering, Rate
+from tenfold.machine import (
+    Attention,
+    Experts,
+    Kernel,
+    Moved,
+    NearMemory,
+    Product,
+    Traffic,
+    target_of,
+)
+from tenfold.machine.attention import softmax_in_two
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("m", "n", "k"),
@@ -67,11 +77,14 @@ def parts_of(kernel: Kernel, r: Request, chip: Chip) -> tuple[Kernel, ...]:
     neighbour to overlap with: operands that fit are fetched whole, then used, and a result that
     fits stays for its consumer.
     """
-    if chip.kind != "systolic":
+    near = target_of(chip).near()
+    if near is None:
         return (kernel,)
-    if r.op.startswith("attention"):
+    if kernel.attention is not None:
         return _attention_graph(r, chip, kernel.precision)
-    return twice(kernel) if r.op == "softmax" else _alone(kernel, chip)
+    if not kernel.products:
+        return softmax_in_two(kernel) if kernel.rate is Rate.SOFTMAX else (kernel,)
+    return _alone(kernel, near)
 
 
 def _graph(
@@ -107,9 +120,9 @@ def _matmul(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     On a GPU an fp8 product comes and goes in 16 bits, as in serving: its activations are quantized
     first.
     """
-    e, width = r.extents, chip.bits(precision) / 8
+    e, width = r.extents, precision.bits / 8
     m, n, k = e["m"], e["n"], e["k"]
-    narrow = r.dtype == "fp8" and chip.kind == "gpu"
+    narrow = r.dtype == "fp8" and target_of(chip).serves
     first, second = math.ceil(m * k * width), math.ceil(k * n * width)
     result = math.ceil(m * n * (2 if narrow else width))
     return Kernel(
@@ -119,8 +132,9 @@ def _matmul(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
         precision=precision,
         products=(Product(1, m, n, k),),
         flops=2 * m * n * k,
-        traffic=Traffic(weights=second, inputs=first, outputs=result),
-        operand_bits=chip.bits(precision),
+        rate=Rate.PRODUCT,
+        traffic=Traffic(Moved(second, first, result)),
+        operand_bits=precision.bits,
         quantizes=m * k if narrow else 0,
     )
 
@@ -141,10 +155,10 @@ def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     decode = r.op == "attention_decode"
     q_len, kv_len = (1, e["kv_len"]) if decode else (e["q_len"], e["q_len"])
     causal = not decode and bool(e["causal"])
-    width = chip.bits(precision) / 8
+    width = precision.bits / 8
     batch, heads, kv_heads, dim = e["batch"], e["heads"], e["kv_heads"], e["head_dim"]
     group = heads // kv_heads
-    read = GROUPED_CACHE_READ if decode and group > 1 and chip.kind == "gpu" else 1.0
+    read = GROUPED_CACHE_READ if decode and group > 1 and target_of(chip).serves else 1.0
     attention = Attention(
         batch, heads, kv_heads, q_len, kv_len, dim, causal, writes_cache=not decode, cache_read=read
     )
@@ -164,8 +178,9 @@ def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
         flops=4 * scores * dim,
         vector_ops=4 * scores,
         transcendentals=scores,
-        traffic=Traffic(inputs=int(kv + q), outputs=int(q)),
-        operand_bits=chip.bits(precision),
+        rate=Rate.PRODUCT,
+        traffic=Traffic(Moved(inputs=int(kv + q), outputs=int(q))),
+        operand_bits=precision.bits,
         attention=attention,
     )
 
@@ -199,7 +214,7 @@ def _moe(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     counts = expert_counts(e["tokens"], e["experts"], e["topk"], e["ep"], r.distribution, r.line)
     routed, active = sum(counts), sum(c > 0 for c in counts)
     m, inter = math.ceil(routed / max(active, 1)), math.ceil(e["inter"] / e["tp"])
-    width, hidden = chip.bits(precision) / 8, e["hidden"]
+    width, hidden = precision.bits / 8, e["hidden"]
     return Kernel(
         name="moe",
         ops=("moe",),
@@ -209,12 +224,15 @@ def _moe(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
         flops=2 * (gates + 1) * routed * inter * hidden,
         vector_ops=3 * routed * inter,
         transcendentals=routed * inter,
+        rate=Rate.PRODUCT,
         traffic=Traffic(
-            weights=int((gates + 1) * active * inter * hidden * width),
-            inputs=int(routed * (hidden + inter) * width),
-            outputs=int(routed * (hidden + (gates + 1) * inter) * width),
+            Moved(
+                weights=int((gates + 1) * active * inter * hidden * width),
+                inputs=int(routed * (hidden + inter) * width),
+                outputs=int(routed * (hidden + (gates + 1) * inter) * width),
+            )
         ),
-        operand_bits=chip.bits(precision),
+        operand_bits=precision.bits,
         experts=Experts(e["tokens"], hidden, inter, e["experts"], counts, bool(e["gated"])),
     )
 
@@ -289,31 +307,20 @@ _KERNELS: Mapping[str, Callable[[Request, Chip, MatrixPrecision], Kernel]] = {
 }
 
 
-def _alone(kernel: Kernel, chip: Chip) -> tuple[Kernel, ...]:
-    t = kernel.traffic
-    if not kernel.products or not chip.near_bytes:
-        return (kernel,)
-    if t.total > chip.near_bytes or chip.activation_level:
-        return (
-            (
-                replace(kernel, traffic=replace(t, outputs=0))
-                if t.outputs <= chip.near_bytes
-                else kernel
-            ),
-        )
-    fetch = replace(
-        kernel,
-        name="fetch",
+FETCH = "fetch"  # the kernel that brings the operands of a product on its own
+
+
+def _alone(kernel: Kernel, near: NearMemory) -> tuple[Kernel, ...]:
+    t = kernel.traffic.off_chip
+    if t.total > near.bytes or near.holds_all:
+        stays = replace(kernel, traffic=Traffic(replace(t, outputs=0)))
+        return (stays if t.outputs <= near.bytes else kernel,)
+    fetch = Kernel(
+        name=FETCH,
         ops=("copy",),
         kind=Lowering.MOVE,
-        products=(),
-        flops=0,
-        vector_ops=0,
-        transcendentals=0,
-        traffic=Traffic(inputs=t.reads),
+        precision=kernel.precision,
+        traffic=Traffic(Moved(inputs=t.reads)),
+        operand_bits=kernel.operand_bits,
     )
-    use = replace(
-        kernel,
-        traffic=Traffic(near_weights=t.weights, near_inputs=t.inputs, near_outputs=t.outputs),
-    )
-    return fetch, use
+    return fetch, replace(kernel, traffic=Traffic(near=t))

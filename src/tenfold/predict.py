@@ -7,14 +7,16 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tenfold.chips import Chip
+from tenfold.chips import Chip, GpuConstant, KernelFamily
 from tenfold.errors import InputError, TenfoldError
 from tenfold.estimate import Estimate
-from tenfold.machine import Family, Kernel, require_model, time_kernels
-from tenfold.machine.simulate import dynamic_energy, static_power
-from tenfold.operators import COLUMNS, DTYPES, Request, kernel_of, parts_of
+from tenfold.machine import Kernel, target_of, time_kernels
+from tenfold.machine.energy import dynamic_energy, energy_model
+from tenfold.operators import COLUMNS, DTYPES, FETCH, Request, kernel_of, parts_of
 
-WITH_OFFSET = frozenset({Family.MATMUL, Family.SOFTMAX, Family.NORM, Family.STREAM})
+WITH_OFFSET = frozenset(
+    {KernelFamily.MATMUL, KernelFamily.SOFTMAX, KernelFamily.NORM, KernelFamily.STREAM}
+)
 RESULT_COLUMNS = ("time_s", "bound", "energy_j")
 _DEFAULTS = {"tp": "1", "ep": "1", "gated": "1", "causal": "1"}
 _FLAGS = ("causal", "gated")
@@ -122,7 +124,7 @@ def predict(request: Request, chip: Chip, source: str | None = None) -> Predicti
     other. Without it a kernel in a graph of kernels is meant. Raises InputError with the line for a
     dtype that the chip has not.
     """
-    require_model(chip)
+    target_of(chip)
     try:
         precision = chip.storage(request.dtype)
         kernel = kernel_of(request, chip, precision)
@@ -136,8 +138,8 @@ def predict(request: Request, chip: Chip, source: str | None = None) -> Predicti
         sum(t.time_s for t in timed) - fetched_with(chip, kernels) + beside(chip, kernel, source)
     )
     time = Estimate.within(seconds, chip.error(kernel.family))
-    parts = dynamic_energy(chip, precision, counters)
-    energy = Estimate.total(e.energy_j for e in parts) + static_power(chip, precision) * time
+    model = energy_model(chip, precision)
+    energy = dynamic_energy(model, counters).total + model.static_w * time
     return Prediction(time, max(timed, key=lambda t: t.time_s).bound, energy)
 
 
@@ -145,9 +147,8 @@ def fetched_with(chip: Chip, kernels: Sequence[Kernel]) -> float:
     """Seconds counted twice where operands are fetched in a step of their own: that starts with the
     product.
     """
-    return (
-        chip.constant("kernel_s") if chip.kind == "systolic" and kernels[0].name == "fetch" else 0.0
-    )
+    near = target_of(chip).near()
+    return near.balance(kernels[0]).start_s if near and kernels[0].name == FETCH else 0.0
 
 
 def beside(chip: Chip, kernel: Kernel, source: str | None) -> float:
@@ -160,11 +161,9 @@ def beside(chip: Chip, kernel: Kernel, source: str | None) -> float:
     if source is None:
         return 0.0
     offset = chip.offset(source)
-    return (
-        offset - chip.constant("launch_s")
-        if chip.kind == "gpu" and kernel.family in WITH_OFFSET
-        else 0.0
-    )
+    if not target_of(chip).serves or kernel.family not in WITH_OFFSET:
+        return 0.0
+    return offset - chip.constant(GpuConstant.LAUNCH_S)
 
 
 def predict_all(

@@ -1,15 +1,41 @@
 """Quantities with units, parsed once at the border into SI floats.
 
-``parse("28 MiB", "bytes")`` is 29360128.0.  Decimal and binary prefixes are never confused: GB is
-1e9 bytes, GiB is 2**30.  Inside Tenfold a quantity is a plain float whose name carries the unit.
+``parse("28 MiB", Dimension.BYTES)`` is 29360128.0.  Decimal and binary prefixes are never confused:
+GB is 1e9 bytes, GiB is 2**30.  Inside Tenfold a quantity is a plain float whose name carries the
+unit.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from enum import StrEnum
 
 from tenfold.errors import UnitError
+
+
+class Dimension(StrEnum):
+    """What a quantity measures; the name is that of the SI unit inside."""
+
+    TIME_S = "time_s"
+    BYTES = "bytes"
+    BYTES_PER_S = "bytes_per_s"
+    FREQUENCY_HZ = "frequency_hz"
+    FLOPS_PER_S = "flops_per_s"
+    POWER_W = "power_w"
+    ENERGY_J = "energy_j"
+    AREA_M2 = "area_m2"
+    LENGTH_M = "length_m"
+    USD = "usd"
+    USD_PER_S = "usd_per_s"
+    USD_PER_W = "usd_per_w"
+    USD_PER_W_S = "usd_per_w_s"
+    USD_PER_J = "usd_per_j"
+    KGCO2E_PER_J = "kgco2e_per_j"
+    RATE_PER_S = "rate_per_s"
+    FRACTION = "fraction"
+    COUNT = "count"
+
 
 _SI = {
     "": 1.0,
@@ -34,8 +60,8 @@ def _prefixed(symbol: str, prefixes: str, *, binary: bool = False) -> dict[str, 
     return table
 
 
-_TABLES: dict[str, dict[str, float]] = {
-    "time_s": (
+_TABLES: dict[Dimension, dict[str, float]] = {
+    Dimension.TIME_S: (
         _prefixed("s", "nuµm")
         | {
             "min": 60.0,
@@ -46,46 +72,46 @@ _TABLES: dict[str, dict[str, float]] = {
             "years": 31557600.0,
         }
     ),
-    "bytes": _prefixed("B", "kMGTPE", binary=True) | {"bytes": 1.0},
-    "bytes_per_s": (
+    Dimension.BYTES: _prefixed("B", "kMGTPE", binary=True) | {"bytes": 1.0},
+    Dimension.BYTES_PER_S: (
         {f"{u}/s": f for u, f in _prefixed("B", "kMGTPE", binary=True).items()}
         | {f"{p}bit/s": f / 8 for p, f in _SI.items() if p and p in "kMGTPE"}
     ),
-    "frequency_hz": _prefixed("Hz", "kMGT"),
-    "flops_per_s": {
+    Dimension.FREQUENCY_HZ: _prefixed("Hz", "kMGT"),
+    Dimension.FLOPS_PER_S: {
         f"{p}{u}": f
         for p, f in _SI.items()
         if p and p in "GTPE"
         for u in ("FLOPS", "OPS", "FLOP/s", "OP/s")
     },
-    "power_w": _prefixed("W", "mkMG"),
-    "energy_j": (
+    Dimension.POWER_W: _prefixed("W", "mkMG"),
+    Dimension.ENERGY_J: (
         _prefixed("J", "numkMG")
         | {"pJ": 1e-12}
         | {f"{p}Wh": f * 3600 for p, f in _SI.items() if p in "kMGT"}
     ),
-    "area_m2": {"mm2": 1e-6, "cm2": 1e-4},
-    "length_m": {"nm": 1e-9},
-    "usd": {"USD": 1.0, "$": 1.0},
-    "usd_per_s": {"USD/h": 1 / 3600, "USD/hour": 1 / 3600, "USD/chip-hour": 1 / 3600},
-    "usd_per_w": {"USD/W": 1.0},
-    "usd_per_w_s": {"USD/W/year": 1 / 31557600.0, "USD/W/month": 12 / 31557600.0},
-    "usd_per_j": {"USD/kWh": 1 / 3.6e6},
-    "kgco2e_per_j": {
+    Dimension.AREA_M2: {"mm2": 1e-6, "cm2": 1e-4},
+    Dimension.LENGTH_M: {"nm": 1e-9},
+    Dimension.USD: {"USD": 1.0, "$": 1.0},
+    Dimension.USD_PER_S: {"USD/h": 1 / 3600, "USD/hour": 1 / 3600, "USD/chip-hour": 1 / 3600},
+    Dimension.USD_PER_W: {"USD/W": 1.0},
+    Dimension.USD_PER_W_S: {"USD/W/year": 1 / 31557600.0, "USD/W/month": 12 / 31557600.0},
+    Dimension.USD_PER_J: {"USD/kWh": 1 / 3.6e6},
+    Dimension.KGCO2E_PER_J: {
         "kg/kWh": 1 / 3.6e6,
         "g/kWh": 1e-3 / 3.6e6,
         "gCO2e/kWh": 1e-3 / 3.6e6,
         "kgCO2e/kWh": 1 / 3.6e6,
     },
-    "rate_per_s": {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600},
-    "fraction": {"": 1.0, "%": 0.01},
-    "count": {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9},
+    Dimension.RATE_PER_S: {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600},
+    Dimension.FRACTION: {"": 1.0, "%": 0.01},
+    Dimension.COUNT: {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9},
 }
 
 _QUANTITY = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
 
-def parse(text: str, dimension: str) -> float:
+def parse(text: str, dimension: Dimension) -> float:
     """SI value of ``text``, which must be a number with a unit of ``dimension``.
 
     Raises UnitError naming what was found and which units are allowed.

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 
 from tenfold.calibration.measured import Forward, Measured
-from tenfold.chips import Chip
+from tenfold.calibration.sought import FITTINGS, Search, Sought
+from tenfold.chips import Chip, Constant, GpuConstant, KernelFamily, Predicted, Whole
+from tenfold.chips.figures import CALIBRATION, OFFSETS
 from tenfold.compiler import build
 from tenfold.errors import InputError
-from tenfold.machine import Family, Kernel, Program, gpu_times, simulate, time_kernels
+from tenfold.facts import Status
+from tenfold.machine import Kernel, Level, Program, gpu_times, simulate, time_kernels
 from tenfold.machine.energy import energy_model
 from tenfold.operators import kernel_of, parts_of
 from tenfold.predict import WITH_OFFSET, fetched_with
@@ -33,56 +36,12 @@ OUTLIER = 0.5  # logarithmic error beyond which a row weighs less
 WHOLE_OUTLIER = 0.2  # the same where whole models are among the rows
 SIMPLEX_TRIES = 160
 # times that whole models are planned anew with the constants found: what fits in memory when
-# depends on them
-PLANS = 2
 # a share of a few rows counts as one more row, whose error is this part of its distance from the
 # usual
 PRIOR = 0.5
 # rows that say little about other rows, and the interval they give at least (assumed)
-FEW, LEAST_OF_FEW = (
-    30,
-    0.15,
-)
+FEW, LEAST_OF_FEW = 30, 0.15
 INTERVAL = 0.9  # of the rows fitted on lie within the error that is stored
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """A constant of the machine model by its name in the chip file, with the bounds it is sought
-    in.
-    """
-
-    name: str
-    start: float
-    low: float
-    high: float
-
-
-def _share(name: str, start: float = 0.8) -> Constant:
-    return Constant(name, start, 0.02, 1.0)
-
-
-def _seconds(name: str, start: float) -> Constant:
-    return Constant(name, start, 1e-9, 1e-3)
-
-
-GPU: Mapping[tuple[Family, ...], tuple[Constant, ...]] = {
-    (Family.MATMUL,): (_share("matrix_fraction"), _share("memory_fraction"), _share("l2_fraction",
-    0.5), Constant("tile_factor", 1.0, 1e-3, 20), _seconds("wave_s", 1e-6), _seconds("reduction_s",
-    2e-6)), (Family.QUANTIZED,): (_seconds("quantize_s", 1e-5),),
-    (Family.ATTENTION,): (_share("attention_fraction", 0.5), _seconds("attention_block_s", 2e-6),
-    _seconds("attention_launch_s", 1e-5)), (Family.DECODE,): (_seconds("decode_block_s", 5e-6),
-    Constant("decode_stream_factor", 1.6, 0.1, 50), _seconds("decode_launch_s", 6e-6)),
-    (Family.EXPERTS,): (_share("moe_matrix_fraction", 0.6), _share("moe_memory_fraction"),
-    Constant("moe_token_factor", 1.0, 0.01, 20), _seconds("moe_launch_s", 2e-5),
-    _seconds("moe_wave_s", 1e-6), _seconds("moe_expert_s", 1e-7)), (Family.SOFTMAX, Family.NORM,
-    Family.STREAM): (_share("stream_fraction"), _share("softmax_fraction", 0.5),
-    _share("norm_fraction", 0.7), _seconds("row_s", 1e-8)),
-}  # fmt: skip
-SYSTOLIC: tuple[Constant, ...] = (
-    _seconds("kernel_s", 1e-6), _share("memory_fraction"), _share("matrix_fraction", 0.9),
-    _share("vector_fraction", 0.6),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +53,7 @@ class FamilyFit:
     """
 
     family: str
-    covers: tuple[str, ...]
+    covers: tuple[Predicted, ...]
     constants: Mapping[str, float]
     offsets: Mapping[str, float]
     fitted_on: tuple[float, ...]
@@ -138,34 +97,32 @@ def calibrate(
 
     Raises InputError for a chip without a machine model, and where no family has enough rows.
     """
-    if chip.kind not in ("gpu", "systolic"):
+    fitting = FITTINGS.get(chip.kind)
+    if fitting is None:
         raise InputError(
             f"{chip.name} is of kind '{chip.kind}', without constants for operators: give a GPU or"
             " a TPU, or `host`"
         )
-    if chip.kind == "gpu" and any(isinstance(m.what, Forward) for m in (*fitted_on, *held_out)):
+    everything = (*fitted_on, *held_out)
+    if not fitting.whole_models and any(isinstance(m.what, Forward) for m in everything):
         raise InputError(
             f"rows of whole models are for TPUs: {chip.name} is fitted to single operators"
         )
-    plan: Mapping[tuple[Family, ...], tuple[Constant, ...]] = (
-        GPU if chip.kind == "gpu" else {tuple(Family): SYSTOLIC}
-    )
     done: list[FamilyFit] = []
     few: list[str] = []
     known: dict[str, float] = {}  # what each source times beside the kernel, found once
-    for families, constants in plan.items():
+    for families, constants in fitting.families.items():
         train, test = (_of_families(chip, rows, families) for rows in (fitted_on, held_out))
         if len(train) < FEWEST:
             few += [families[0].value] if train or test else []
             continue
-        for _ in range(PLANS if chip.kind == "systolic" else 1):
+        for _ in range(fitting.plans):
             chip, fit = _fit(chip, families, constants, train, test, known)
         known |= fit.offsets
         done.append(fit)
-    if chip.kind == "gpu" and sum(m.power_w is not None for m in fitted_on) >= FEWEST:
-        chip, fit = fit_energy(
-            chip, *([m for m in rows if m.power_w is not None] for rows in (fitted_on, held_out))
-        )
+    if fitting.power and sum(m.power_w is not None for m in fitted_on) >= FEWEST:
+        rows = ([m for m in rows if m.power_w is not None] for rows in (fitted_on, held_out))
+        chip, fit = fit_energy(chip, *rows)
         done.append(fit)
     if not done:
         raise InputError(
@@ -176,9 +133,9 @@ def calibrate(
 
 
 def _of_families(
-    chip: Chip, rows: Sequence[Measured], families: Sequence[Family]
+    chip: Chip, rows: Sequence[Measured], families: Sequence[KernelFamily]
 ) -> list[Measured]:
-    whole = chip.kind == "systolic"  # the constants of a TPU show in whole models too
+    whole = FITTINGS[chip.kind].whole_models  # the constants of a TPU show in whole models too
     return [
         m
         for m in rows
@@ -196,84 +153,109 @@ def _kernel(chip: Chip, m: Measured) -> Kernel:
 
 def _fit(
     chip: Chip,
-    families: Sequence[Family],
-    constants: Sequence[Constant],
+    families: Sequence[KernelFamily],
+    constants: Sequence[Sought],
     train: Sequence[Measured],
     test: Sequence[Measured],
     known: Mapping[str, float],
 ) -> tuple[Chip, FamilyFit]:
     from scipy.optimize import least_squares, minimize
 
+    fitting = FITTINGS[chip.kind]
     by_source: dict[str, list[Measured]] = {}
     for m in train:
         by_source.setdefault(m.source, []).append(m)
-    own = chip.kind == "gpu" and families[0] in WITH_OFFSET
+    own = fitting.beside and families[0] in WITH_OFFSET
     offsets = tuple(s for s in by_source if s not in known) if own else ()
     fixed = {s: known[s] for s in by_source if own and s in known}
     timers = {s: timer(chip, rows) for s, rows in by_source.items()}
     measured = {s: np.array([m.time_s for m in rows]) for s, rows in by_source.items()}
-    sought = (*constants, *(_seconds(f"offset {s}", 3e-6) for s in offsets))
+    starts = np.array([*(c.start for c in constants), *(OFFSET_S[1] for _ in offsets)])
+    lows = np.array([*(c.low for c in constants), *(OFFSET_S[0] for _ in offsets)])
+    highs = np.array([*(c.high for c in constants), *(OFFSET_S[2] for _ in offsets)])
 
     def at(logs: Floats) -> tuple[dict[str, float], dict[str, float]]:
         values = [math.exp(v) for v in logs]
-        named = {f"calibration.{c.name}": v for c, v in zip(constants, values, strict=False)}
+        named = {_path(c.name): v for c, v in zip(constants, values, strict=False)}
         return named, fixed | dict(zip(offsets, values[len(constants) :], strict=True))
 
     def residuals(logs: Floats) -> Floats:
         named, beside = at(logs)
         parts = []
         for s, time in timers.items():
-            used = named | ({"calibration.launch_s": beside[s]} if s in beside else {})
-            parts.append(
-                np.log(time(chip.with_constants(used)) / measured[s]) / len(measured[s]) ** POWER
-            )
+            used = named | ({LAUNCH: beside[s]} if s in beside else {})
+            ratio = time(_with(chip, used)) / measured[s]
+            parts.append(np.log(ratio) / len(measured[s]) ** POWER)
         return np.concatenate(parts) * float(np.mean([len(t) for t in measured.values()]) ** POWER)
 
-    bounds = [np.log([c.low for c in sought]), np.log([c.high for c in sought])]
-    start = np.log([min(max(c.start, c.low * 1.01), c.high * 0.99) for c in sought])
-    if chip.kind == "gpu":
-        found = least_squares(
-            residuals,
-            start,
-            bounds=bounds,
-            loss="soft_l1",
-            f_scale=OUTLIER,
-            diff_step=1e-3,
-            max_nfev=60,
-        )
-    else:  # whole cycles and changing plans make steps that a gradient stumbles over
-        shares = [c.high == 1.0 for c in sought]
-        options = {"maxfev": SIMPLEX_TRIES, "xatol": 0.01, "fatol": 1e-4}
-        found = minimize(
-            lambda logs: _forgiving(
-                np.concatenate([residuals(logs), PRIOR * (logs - start)[shares]])
-            ),
-            start,
-            method="Nelder-Mead",
-            bounds=list(zip(*bounds, strict=True)),
-            options=options,
-        )
+    bounds = (np.log(lows), np.log(highs))
+    start = np.log(np.clip(starts, lows * 1.01, highs * 0.99))
+    match fitting.search:
+        case Search.GRADIENT:
+            found = least_squares(
+                residuals,
+                start,
+                bounds=bounds,
+                loss="soft_l1",
+                f_scale=OUTLIER,
+                diff_step=1e-3,
+                max_nfev=60,
+            )
+        case Search.SIMPLEX:
+            shares = [c.is_share for c in constants]
+
+            def loss(logs: Floats) -> float:
+                prior = PRIOR * (logs - start)[: len(shares)][shares]
+                return _forgiving(np.concatenate([residuals(logs), prior]))
+
+            found = minimize(
+                loss,
+                start,
+                method="Nelder-Mead",
+                bounds=list(zip(*bounds, strict=True)),
+                options={"maxfev": SIMPLEX_TRIES, "xatol": 0.01, "fatol": 1e-4},
+            )
+        case _:
+            assert_never(fitting.search)
     named, beside = at(found.x)
-    if beside and families[0] is Family.MATMUL:
+    if beside and families[0] is KernelFamily.MATMUL:
         # the least of the measuring sources: kernels in a graph
-        named["calibration.launch_s"] = min(beside.values())
-    best = chip.with_constants(named | {f"offsets.{s}": v for s, v in beside.items()})
-    errors = tuple(tuple(_errors(best, rows, beside)) for rows in (train, test))
-    name = (
-        families[0].value
-        if len(families) == 1
-        else "kernels"
-        if chip.kind == "systolic"
-        else "stream"
-    )
-    covers = ("time",) if chip.kind == "systolic" else tuple(f.value for f in families)
+        named[LAUNCH] = min(beside.values())
+    best = _with(chip, named | {f"{OFFSETS}{s}": v for s, v in beside.items()})
+    covers: tuple[Predicted, ...] = (Whole.TIME,) if fitting.whole_models else tuple(families)
     fit = FamilyFit(
-        name, covers, {k.removeprefix("calibration."): v for k, v in named.items()}, beside, *errors
+        family=_name(families),
+        covers=covers,
+        constants={k.removeprefix(CALIBRATION): v for k, v in named.items()},
+        offsets=beside,
+        fitted_on=tuple(_errors(best, train, beside)),
+        held_out=tuple(_errors(best, test, beside)),
     )
-    return best.with_constants({f"calibration.{n}_error": fit.interval for n in covers}), fit
+    return _with_errors(best, fit), fit
 
 
-ENERGY = ("busy_fraction", "mac_energy_factor")
+LAUNCH = f"{CALIBRATION}{GpuConstant.LAUNCH_S.value}"
+OFFSET_S = (1e-9, 3e-6, 1e-3)  # of a call beside its kernel: least, where the search starts, most
+ENERGY = (GpuConstant.BUSY_FRACTION, GpuConstant.MAC_ENERGY_FACTOR)
+
+
+def _path(constant: Constant) -> str:
+    return f"{CALIBRATION}{constant.value}"
+
+
+def _with(chip: Chip, values: Mapping[str, float]) -> Chip:
+    return chip.with_figures(values, Status.FITTED)
+
+
+def _with_errors(chip: Chip, fit: FamilyFit) -> Chip:
+    return _with(chip, {f"{CALIBRATION}{of.value}_error": fit.interval for of in fit.covers})
+
+
+def _name(families: Sequence[KernelFamily]) -> str:
+    """What families that are fitted together are called."""
+    if len(families) == 1:
+        return families[0].value
+    return "kernels" if len(families) == len(KernelFamily) else KernelFamily.STREAM.value
 
 
 def fit_energy(
@@ -288,7 +270,7 @@ def fit_energy(
     from scipy.optimize import least_squares
 
     def at(logs: Floats) -> dict[str, float]:
-        return {f"calibration.{n}": float(v) for n, v in zip(ENERGY, np.exp(logs), strict=True)}
+        return {_path(n): float(v) for n, v in zip(ENERGY, np.exp(logs), strict=True)}
 
     def ratio(c: Chip, rows: Sequence[Measured]) -> Floats:
         return np.array([energy_of(c, m) / ((m.power_w or 0.0) * m.time_s) for m in rows])
@@ -296,22 +278,22 @@ def fit_energy(
     bounds = (np.log([0.01, 0.01]), np.log([1.0, 50.0]))
     start = np.log([0.5, 1.0])
     found = least_squares(
-        lambda x: np.log(ratio(chip.with_constants(at(x)), train)),
+        lambda x: np.log(ratio(_with(chip, at(x)), train)),
         start,
         bounds=bounds,
         loss="soft_l1",
         f_scale=OUTLIER,
     )
-    best = chip.with_constants(at(found.x))
-    errors = (tuple((ratio(best, rows) - 1).tolist()) for rows in (train, test))
+    best = _with(chip, at(found.x))
     fit = FamilyFit(
-        "energy",
-        ("energy",),
-        {n.removeprefix("calibration."): v for n, v in at(found.x).items()},
-        {},
-        *errors,
+        family=Whole.ENERGY.value,
+        covers=(Whole.ENERGY,),
+        constants={n.removeprefix(CALIBRATION): v for n, v in at(found.x).items()},
+        offsets={},
+        fitted_on=tuple((ratio(best, train) - 1).tolist()),
+        held_out=tuple((ratio(best, test) - 1).tolist()),
     )
-    return best.with_constants({"calibration.energy_error": fit.interval}), fit
+    return _with_errors(best, fit), fit
 
 
 def energy_of(chip: Chip, m: Measured) -> float:
@@ -319,11 +301,8 @@ def energy_of(chip: Chip, m: Measured) -> float:
     k = _kernel(chip, m)
     model = energy_model(chip, k.precision)
     macs = sum(p.macs for p in k.products)
-    return (
-        model.mac_j.value * macs
-        + model.memory_byte_j.value * k.traffic.total
-        + model.static_w.value * m.time_s
-    )
+    bytes_j = model.byte_j[Level.OFF_CHIP].value * k.traffic.total
+    return model.mac_j.value * macs + bytes_j + model.static_w.value * m.time_s
 
 
 def _forgiving(residuals: Floats) -> float:
@@ -336,11 +315,7 @@ def _errors(chip: Chip, rows: Sequence[Measured], beside: Mapping[str, float]) -
     found: list[float] = []
     for source in dict.fromkeys(m.source for m in rows):
         own = [m for m in rows if m.source == source]
-        used = (
-            chip.with_constants({"calibration.launch_s": beside[source]})
-            if source in beside
-            else chip
-        )
+        used = _with(chip, {LAUNCH: beside[source]}) if source in beside else chip
         found += (timer(chip, own)(used) / np.array([m.time_s for m in own]) - 1).tolist()
     return found
 
@@ -349,6 +324,7 @@ def timer(chip: Chip, rows: Sequence[Measured]) -> Timer:
     """Seconds of ``rows`` as a function of the chip's constants; what does not depend on them is
     made once.
     """
+    together = FITTINGS[chip.kind].together
     programs: list[tuple[int, Program]] = []
     alike: dict[tuple[object, ...], list[tuple[int, Kernel]]] = {}
     parts: list[tuple[int, tuple[Kernel, ...]]] = []
@@ -358,7 +334,7 @@ def timer(chip: Chip, rows: Sequence[Measured]) -> Timer:
             programs.append((i, build(bound.graph, chip, chip.storage(m.what.dtype), bound.batch)))
             continue
         k = _kernel(chip, m)
-        if chip.kind == "gpu":
+        if together:
             alike.setdefault((k.family, k.precision), []).append((i, k))
         else:
             parts.append((i, parts_of(k, m.what, chip)))

@@ -13,6 +13,7 @@ from tenfold import units
 from tenfold.errors import InputError, UnitError
 from tenfold.operators import COLUMNS, DTYPES, Request
 from tenfold.predict import LONGEST_NUMBER, each, request_of, rows_of
+from tenfold.units import Dimension
 
 TIME_COLUMNS: Mapping[str, float] = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
 FORWARD = "forward"  # a whole model: columns model, batch, seq
@@ -98,7 +99,10 @@ def _time(line: int, column: str, text: str) -> tuple[float, str]:
     """Seconds, and the unit they were given in."""
     if column == "time":
         try:
-            seconds, unit = units.parse(text, "time_s"), text.lstrip("+-0123456789.eE ").strip()
+            seconds, unit = (
+                units.parse(text, Dimension.TIME_S),
+                text.lstrip("+-0123456789.eE ").strip(),
+            )
         except UnitError as error:
             raise InputError(f"line {line}, column 'time': {error}") from error
     else:

@@ -68,7 +68,7 @@ def entries(c: Calibration) -> tuple[dict[str, tuple[str, str]], dict[str, tuple
         for name, value in f.offsets.items():
             offsets[name] = (_valued("_s", value), "")
         for name in f.covers:
-            constants[f"{name}_error"] = (
+            constants[f"{name.value}_error"] = (
                 f"{f.interval:.3f}",
                 f"nine of ten of the rows fitted on; {note}",
             )

@@ -11,9 +11,10 @@ import msgspec
 
 from tenfold import units
 from tenfold.chips import Chip
-from tenfold.chips.record import Status
 from tenfold.errors import DataFileError, InputError, UnknownName
 from tenfold.estimate import Estimate
+from tenfold.facts import Status
+from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data"
 J_PER_KWH = 3.6e6
@@ -83,7 +84,7 @@ def regions() -> Mapping[str, Region]:
         name: Region(
             name,
             r.location,
-            units.parse(r.grid, "kgco2e_per_j"),
+            units.parse(r.grid, Dimension.KGCO2E_PER_J),
             r.carbon_free_share,
             f"{file.source}, {file.year}",
         )

@@ -7,7 +7,10 @@ import platform
 import re
 from pathlib import Path
 
-from tenfold.chips.record import Chip, MatrixPrecision, Quantity, Sram
+from tenfold.chips.figures import PEAK
+from tenfold.chips.kinds import Kind, MatrixPrecision, MemoryTechnology, SramRole
+from tenfold.chips.record import Chip
+from tenfold.facts import Figure, Status
 
 # fp32 operations a cycle and core: two fused multiply-add units of the vector width (assumed)
 _LANES = {"avx512f": 64, "avx2": 32, "avx": 16}
@@ -17,9 +20,8 @@ _NARROW = {
     "avx_vnni": (MatrixPrecision.INT8, 4.0),
     "avx512_bf16": (MatrixPrecision.BF16, 2.0),
 }
-_MEMORY_PER_CORE = (
-    10e9  # bytes a second that one core can draw (assumed; `calibrate host` measures it)
-)
+# bytes a second that one core can draw (assumed; `calibrate host` measures it)
+_MEMORY_PER_CORE = 10e9
 
 
 def host_chip() -> Chip:
@@ -41,83 +43,59 @@ def host_chip() -> Chip:
     clock = mhz * 1e6
     peak = {MatrixPrecision.FP32: lanes * cores * clock}
     peak |= {p: lanes * f * cores * clock for flag, (p, f) in _NARROW.items() if flag in flags}
-    sram = _caches(cores)
-    figures = (
-        {
-            "clock": _figure(clock, "verified", "cpuinfo"),
-            "units": _figure(cores, "verified", "cpuinfo"),
-            "vector_ops_per_cycle": _figure(lanes * cores, "derived", "cpuinfo"),
-            "vector_bits": _figure(
-                next((b for flag, b in _VECTORS.items() if flag in flags), 128),
-                "derived",
-                "cpuinfo",
-            ),
-            "memory.capacity": _figure(memory_kib * 1024, "verified", "meminfo"),
-            "memory.bandwidth": _figure(cores * _MEMORY_PER_CORE, "assumed", "tenfold"),
-            "tdp": Quantity(
-                cores * 4.0,
-                cores * 1.0,
-                cores * 10.0,
-                "assumed",
-                "tenfold",
-                "watts per core, a share of a server",
-            ),
-        }
-        | {f"sram.{s.name}.capacity": _figure(s.bytes, "verified", "sysfs") for s in sram}
-        | {f"peak.{p.value}": _figure(v, "derived", "cpuinfo") for p, v in peak.items()}
-    )
-    sources = {
-        "cpuinfo": "/proc/cpuinfo",
-        "meminfo": "/proc/meminfo",
-        "sysfs": "/sys/devices/system/cpu/cpu0/cache",
-        "tenfold": "assumption of this project",
+    caches = _caches(cores)
+    registers = next((b for flag, b in _VECTORS.items() if flag in flags), 128)
+    figures = {
+        "clock": Figure.exact(clock, Status.VERIFIED, "cpuinfo"),
+        "units": Figure.exact(cores, Status.VERIFIED, "cpuinfo"),
+        "vector_ops_per_cycle": Figure.exact(lanes * cores, Status.DERIVED, "cpuinfo"),
+        "vector_bits": Figure.exact(registers, Status.DERIVED, "cpuinfo"),
+        "memory.capacity": Figure.exact(memory_kib * 1024, Status.VERIFIED, "meminfo"),
+        "memory.bandwidth": Figure.exact(cores * _MEMORY_PER_CORE, Status.ASSUMED, "tenfold"),
+        "tdp": Figure(
+            cores * 4.0, cores * 1.0, cores * 10.0, Status.ASSUMED, "tenfold", _WATTS_NOTE
+        ),
     }
+    for role, size in caches.items():
+        figures[f"sram.{role.value}.capacity"] = Figure.exact(size, Status.VERIFIED, "sysfs")
+    for precision, rate in peak.items():
+        figures[f"{PEAK}{precision.value}"] = Figure.exact(rate, Status.DERIVED, "cpuinfo")
     return Chip(
         name="host",
         organisation=model,
         year=0,
-        kind="host",
-        cooling="",
-        note="this machine",
-        clock_hz=clock,
-        units=cores,
-        vector_ops_per_cycle=float(lanes * cores),
-        peak_flops=peak,
-        matrix=None,
-        memory_kind="DDR4",
-        memory_bytes=memory_kib * 1024,
-        memory_bytes_per_s=cores * _MEMORY_PER_CORE,
-        sram=sram,
-        tdp_w=None,
-        relatives=(),
+        kind=Kind.HOST,
         figures=figures,
+        sources={
+            "cpuinfo": "/proc/cpuinfo",
+            "meminfo": "/proc/meminfo",
+            "sysfs": "/sys/devices/system/cpu/cpu0/cache",
+            "tenfold": "assumption of this project",
+        },
+        memory=MemoryTechnology.DDR4,
+        levels=tuple(caches),
+        note="this machine",
         calibration_from="epyc-9654",
-        activation_level="",
-        whole_weight_tiles=False,
-        sources=sources,
     )
 
 
-def _caches(cores: int) -> tuple[Sram, ...]:
-    """Data caches of level 2 and up: a level that one core has to itself counts once a core."""
-    found: dict[str, float] = {}
+_WATTS_NOTE = "watts per core, a share of a server"
+
+
+def _caches(cores: int) -> dict[SramRole, float]:
+    """Bytes of the data caches of level 2 and up: a level that one core has to itself counts once a
+    core.
+    """
+    found: dict[SramRole, float] = {}
+    roles = {"2": SramRole.L2, "3": SramRole.L3}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size, shared = (
             _read(str(folder / n)).strip() for n in ("level", "type", "size", "shared_cpu_list")
         )
-        if (
-            kind in ("Data", "Unified")
-            and level.isdecimal()
-            and int(level) >= 2
-            and size.endswith("K")
-        ):
+        if kind in ("Data", "Unified") and level in roles and size.endswith("K"):
             alone = not any(c in shared for c in ",-")
-            found[f"L{level}"] = float(size[:-1]) * 1024 * (cores if alone else 1)
-    return tuple(Sram(n, b, None, None) for n, b in found.items())
-
-
-def _figure(value: float, status: str, source: str) -> Quantity:
-    return Quantity(value, value, value, status, source)  # type: ignore[arg-type]
+            found[roles[level]] = float(size[:-1]) * 1024 * (cores if alone else 1)
+    return found
 
 
 def _read(path: str) -> str:

@@ -5,75 +5,91 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from tenfold.chips.record import Chip, Quantity, dimension_of
+from tenfold.chips.figures import OWN, SECTIONS, spec
+from tenfold.chips.kinds import Kind
+from tenfold.chips.record import Chip
+from tenfold.facts import Figure
+from tenfold.units import Dimension
 
-_UNITS = {
-    "time_s": " s", "bytes": " B", "bytes_per_s": " B/s", "frequency_hz": " Hz",
-    "flops_per_s": " GFLOPS", "power_w": " W", "area_m2": " mm2", "length_m": " nm", "fraction": "",
-    "count": "",
-}  # fmt: skip
-_SCALES = {"flops_per_s": 1e9, "area_m2": 1e-6, "length_m": 1e-9}
+_UNITS: Mapping[Dimension, tuple[str, float]] = {  # the unit written, in SI
+    Dimension.TIME_S: (" s", 1.0),
+    Dimension.BYTES: (" B", 1.0),
+    Dimension.BYTES_PER_S: (" B/s", 1.0),
+    Dimension.FREQUENCY_HZ: (" Hz", 1.0),
+    Dimension.FLOPS_PER_S: (" GFLOPS", 1e9),
+    Dimension.POWER_W: (" W", 1.0),
+    Dimension.AREA_M2: (" mm2", 1e-6),
+    Dimension.LENGTH_M: (" nm", 1e-9),
+    Dimension.FRACTION: ("", 1.0),
+    Dimension.COUNT: ("", 1.0),
+}
 
 
 def chip_file(chip: Chip) -> str:
-    """The file of ``chip``, which reads back as the same record but for links, the host link and
-    offsets, which are left out.
-    """
-    own = [p for p in chip.figures if "." not in p]
-    lines = [
-        f"name = {text_of(chip.name)}",
-        f"organisation = {text_of(chip.organisation)}",
-        f"year = {chip.year}",
-        f'kind = "{chip.kind}"',
-    ]
-    lines += [
-        f"{n} = {text_of(v)}"
-        for n, v in (
-            ("cooling", chip.cooling),
-            ("note", chip.note),
-            ("calibration_from", chip.calibration_from),
-        )
-        if v
-    ]
-    lines += [f"{p} = {_figure(p, chip.figures[p])}" for p in own]
-    lines += ["", *_section("peak", chip.figures)]
-    if chip.matrix:
-        lines += ["", *_section("matrix", chip.figures)]
-    lines += ["", "[memory]", f"kind = {text_of(chip.memory_kind)}", *_keys("memory", chip.figures)]
-    for level in chip.sram:
-        lines += [
-            "",
-            "[[sram]]",
-            f"name = {text_of(level.name)}",
-            *_keys(f"sram.{level.name}", chip.figures),
-        ]
-    lines += ["", "[sources]", *(f"{text_of(k)} = {text_of(v)}" for k, v in chip.sources.items())]
-    lines += ["", *_section("calibration", chip.figures)]
+    """The file of ``chip``, which reads back as the same record."""
+    lines = [*_head(chip), *_keys(chip, "")]
+    for section in SECTIONS:
+        entries = [*_texts(chip, section), *_keys(chip, f"{section}.")]
+        if entries:
+            lines += ["", f"[{section}]", *entries]
+    for role in chip.levels:
+        level = role.value
+        lines += ["", "[[sram]]", f"name = {text_of(level)}", *_keys(chip, f"sram.{level}.")]
+    lines += ["", "[sources]"]
+    lines += [f"{text_of(k)} = {text_of(v)}" for k, v in chip.sources.items()]
+    for section in ("calibration", "offsets"):
+        entries = list(_keys(chip, f"{section}."))
+        if entries:
+            lines += ["", f"[{section}]", *entries]
     return "\n".join(lines) + "\n"
 
 
-def _section(name: str, figures: Mapping[str, Quantity]) -> Iterator[str]:
-    yield f"[{name}]"
-    yield from _keys(name, figures)
+def _head(chip: Chip) -> Iterator[str]:
+    yield f"name = {text_of(chip.name)}"
+    yield f"organisation = {text_of(chip.organisation)}"
+    yield f"year = {chip.year}"
+    yield f'kind = "{chip.kind.value}"'
+    texts = {
+        "cooling": chip.cooling,
+        "note": chip.note,
+        "peak_reason": chip.peak_reason,
+        "calibration_from": chip.calibration_from,
+        "activation_level": chip.activation_level.value if chip.activation_level else "",
+    }
+    yield from (f"{name} = {text_of(text)}" for name, text in texts.items() if text)
+    if chip.relatives:
+        yield f"relatives = [{', '.join(map(text_of, chip.relatives))}]"
+    if chip.whole_weight_tiles:
+        yield "whole_weight_tiles = true"
 
 
-def _keys(section: str, figures: Mapping[str, Quantity]) -> Iterator[str]:
-    for path, q in figures.items():
-        if path.rpartition(".")[0] == section:
-            yield f"{path.rpartition('.')[2]} = {_figure(path, q)}"
+def _texts(chip: Chip, section: str) -> Iterator[str]:
+    if section == "memory" and chip.memory is not None:
+        yield f'kind = "{chip.memory.value}"'
+    if section == "links" and chip.topology:
+        yield f"topology = {text_of(chip.topology)}"
 
 
-def _figure(path: str, q: Quantity) -> str:
-    dimension = dimension_of(path)
+def _keys(chip: Chip, prefix: str) -> Iterator[str]:
+    """The figures whose paths begin with ``prefix``; those of the top level for none."""
+    for path, figure in chip.figures.items():
+        name = path.removeprefix(prefix)
+        if (path in OWN) if not prefix else path.startswith(prefix):
+            yield f"{name if prefix else path} = {_figure(chip.kind, path, figure)}"
+
+
+def _figure(kind: Kind, path: str, figure: Figure) -> str:
+    unit, scale = _UNITS[spec(kind, path).dimension]
 
     def written(value: float) -> str:
-        return f'"{value / _SCALES.get(dimension, 1.0):.9g}{_UNITS[dimension]}"'
+        return f'"{value / scale:.12g}{unit}"'
 
-    parts = [f"value = {written(q.value)}"]
-    parts += [f"{n} = {written(v)}" for n, v in (("low", q.low), ("high", q.high)) if v != q.value]
-    parts += [f'status = "{q.status}"', f"source = {text_of(q.source)}"] + (
-        [f"note = {text_of(q.note)}"] if q.note else []
-    )
+    bounds = (("low", figure.low), ("high", figure.high))
+    parts = [f"value = {written(figure.value)}"]
+    parts += [f"{name} = {written(bound)}" for name, bound in bounds if bound != figure.value]
+    parts += [f'status = "{figure.status.value}"', f"source = {text_of(figure.source)}"]
+    if figure.note:
+        parts.append(f"note = {text_of(figure.note)}")
     return "{ " + ", ".join(parts) + " }"
 
 

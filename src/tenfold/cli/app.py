@@ -21,6 +21,7 @@ from tenfold.cli.common import (
     terminal,
 )
 from tenfold.errors import InputError
+from tenfold.units import Dimension
 
 if TYPE_CHECKING:
     pass
@@ -183,7 +184,7 @@ def estimate(
     from tenfold.report.document import envelope_document
     from tenfold.report.tables import envelope_table
 
-    result = envelope(units.parse(power, "power_w"), hours * 3600, region)
+    result = envelope(units.parse(power, Dimension.POWER_W), hours * 3600, region)
     if as_json:
         emit(envelope_document(result))
     else:

@@ -71,7 +71,7 @@ def compile(
     """The program as text, the ops that run as one kernel and why, and the memory plan."""
     from tenfold.chips import chip as chip_named
     from tenfold.compiler import STEPS, Options, build
-    from tenfold.machine import require_model
+    from tenfold.machine import target_of
     from tenfold.machine.text import program_text
     from tenfold.profile import Sizes, load, prepare
     from tenfold.report.document import program_document
@@ -88,7 +88,7 @@ def compile(
             "compile takes a model and a chip: tenfold compile resnet50 --chip tpu-v4i"
         )
     record = chip_named(chip)
-    require_model(record)
+    target_of(record)
     options = Options(tuple(dict.fromkeys(words(without or ()))))
     sizes = Sizes(batch, seq, height, width, named_sizes(size or ()))
     program = build(

@@ -11,6 +11,7 @@ import typer
 from tenfold import units
 from tenfold.cli.common import Json, app, emit, heading, progress, terminal
 from tenfold.errors import InputError
+from tenfold.units import Dimension
 
 if TYPE_CHECKING:
     from tenfold.loadtest import Measured, Session
@@ -71,7 +72,7 @@ def loadtest(
         spare_threads,
     )
 
-    slo_s = units.parse(slo, "time_s")
+    slo_s = units.parse(slo, Dimension.TIME_S)
     per_s = _rate(rate)
     if slo_s <= 0:
         raise InputError(f"--slo must be above 0, got {slo}")
@@ -106,7 +107,7 @@ def loadtest(
 def _rate(rate: str | None) -> float | None:
     if rate is None:
         return None
-    per_s = units.parse(rate if "/" in rate else f"{rate} /s", "rate_per_s")
+    per_s = units.parse(rate if "/" in rate else f"{rate} /s", Dimension.RATE_PER_S)
     if per_s <= 0:
         raise InputError(f"--rate must be above 0, got {rate}")
     return per_s

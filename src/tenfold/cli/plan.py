@@ -24,6 +24,7 @@ from tenfold.cli.common import (
     write_text,
 )
 from tenfold.errors import InputError
+from tenfold.units import Dimension
 
 if TYPE_CHECKING:
     from tenfold.planner import Ask, Growth, LeftOut, Mixed, Plan
@@ -152,8 +153,8 @@ def _ask(
             "a plan needs MODEL, --slo and --rate (such as: tenfold plan resnet50 --slo 15ms --rate"
             " 1000), or --mix FILE"
         )
-    slo_s = units.parse(slo, "time_s")
-    per_s = units.parse(f"{rate} /s" if _bare(rate) else rate, "rate_per_s")
+    slo_s = units.parse(slo, Dimension.TIME_S)
+    per_s = units.parse(f"{rate} /s" if _bare(rate) else rate, Dimension.RATE_PER_S)
     if slo_s <= 0 or per_s <= 0:
         raise InputError(f"--slo and --rate must be above 0, got {slo} and {rate}")
     return ask_one(

@@ -13,51 +13,16 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tenfold.chips import Chip
 from tenfold.ir.cost import op_call
 from tenfold.ir.graph import Graph, Op
 from tenfold.ir.infer import row_of
-from tenfold.ir.table import Access, Lowering, OpRow
+from tenfold.ir.table import Access, Lowering, OpRow, Rate
 from tenfold.ir.views import roots
-from tenfold.machine.kernel import Group
+from tenfold.machine import FusionRules, Group, Joining
 
 # that ONNX Runtime fuses
-_FUNCTIONS = frozenset(
-    {"relu", "clip", "sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"}
-)
-SOFTMAX = frozenset({"softmax", "log_softmax"})
 LARGEST = 256  # ops in one kernel (TVM's limit)
 _ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE})
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a chip can run as one kernel.
-
-    ``row_elements``: the longest row of a product's result that can be reduced before it leaves the
-    chip; ``vector_prologue``: whether element-wise work can feed the matrix unit, or only layout
-    changes can. ``alone``: whether a kernel is a contraction with at most a sum and one simple
-    function behind it, and every other op a kernel of its own. ``softmax_apart``: whether a
-    softmax, which needs its rows twice, is never joined to the contraction that makes them.
-    """
-
-    row_elements: int
-    vector_prologue: bool
-    alone: bool = False
-    softmax_apart: bool = False
-
-
-def rules_of(chip: Chip) -> Rules:
-    """Software-scheduled chips hold whole rows of accumulators; a GPU's thread block sees one tile
-    of columns.
-
-    On a processor ONNX Runtime is meant, which fuses little.
-    """
-    if chip.kind == "systolic":
-        return Rules(row_elements=8192, vector_prologue=True, softmax_apart=True)
-    if chip.kind == "host":
-        return Rules(row_elements=0, vector_prologue=False, alone=True)
-    return Rules(row_elements=128, vector_prologue=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +40,7 @@ class _Region:
 
 
 class _Grower:
-    def __init__(self, graph: Graph, rules: Rules) -> None:
+    def __init__(self, graph: Graph, rules: FusionRules) -> None:
         self.graph, self.rules = graph, rules
         self.regions: list[_Region] = []
         self.of: dict[int, _Region] = {}  # op -> region
@@ -198,11 +163,9 @@ class _Grower:
     def refusal(self, region: _Region, i: int, value: str) -> str:
         """Why op ``i``, which reads ``value``, may not join ``region``; "" where it may."""
         row = self.rows[i]
-        if self.rules.alone and not self._simple_end(region, i):
-            return (
-                "a runtime of single operators fuses only a sum and one function behind a"
-                " contraction"
-            )
+        own = self.rules.refuses(self._joining(region, i)) if self.rules.refuses else ""
+        if own:
+            return own
         if region.alone or len(region.ops) >= LARGEST:
             return "runs alone" if region.alone else f"kernels end at {LARGEST} ops"
         position = self.graph.ops[i].inputs.index(value)
@@ -223,54 +186,16 @@ class _Grower:
             return "" if moves or views else "is read in its small form by what follows"
         return "contractions, look-ups and control flow start a kernel"
 
-    def _simple_end(self, region: _Region, i: int) -> bool:
-        """Whether op ``i`` is what a runtime of single operators takes into a contraction: a sum,
-        then a function.
-        """
+    def _joining(self, region: _Region, i: int) -> Joining:
+        """Op ``i`` beside ``region``, as the machine's own rules see it."""
         op = self.graph.ops[i]
-        ended = [
-            self.graph.ops[j].kind for j in region.ops if self.rows[j].lowering is Lowering.VECTOR
-        ]
-        if region.anchor is None or any(k in _FUNCTIONS for k in ended):
-            return False
-        if self.graph.ops[region.anchor].kind == "matmul_integer":
-            return self._scales_back(region, op, ended)
-        if (
-            self.graph.ops[region.anchor].kind == "matmul"
-            and len(self.graph.values[op.outputs[0]].dims) > 2
-        ):
-            return False  # ONNX Runtime has a bias for matrices alone
-        return op.kind in _FUNCTIONS or (
-            op.kind == "add" and "add" not in ended and self._sums_in_place(region, op)
-        )
-
-    def _scales_back(self, region: _Region, op: Op, ended: list[str]) -> bool:
-        """What makes floats of an integer product: a cast, a scale for all or one a column, a
-        bias.
-        """
-        if op.kind == "cast":
-            return not ended
-        if op.kind == "mul" and ended == ["cast"]:
-            columns = self.graph.values[op.outputs[0]].dims[-1]
-            return all(
-                self.size(n) in (1, columns)
-                for n in op.inputs
-                if self.of.get(self.maker.get(n, -1)) is not region
-            )
-        return op.kind == "add" and ended == ["cast", "mul"] and self._sums_in_place(region, op)
-
-    def _sums_in_place(self, region: _Region, op: Op) -> bool:
-        """A bias of one number a column or channel; behind a convolution also another result of the
-        same shape.
-        """
-        assert region.anchor is not None
-        conv = self.graph.ops[region.anchor].kind == "conv"
-        shape = self.graph.values[op.outputs[0]].dims
-        columns = shape[1 if conv else -1] if shape else 1
-        others = [n for n in op.inputs if n and self.of.get(self.maker.get(n, -1)) is not region]
-        bias = all(n in self.graph.constants and self.size(n) == columns for n in others)
-        return bias or (
-            conv and all(n in self.maker and self.graph.values[n].dims == shape for n in others)
+        vector = (j for j in region.ops if self.rows[j].lowering is Lowering.VECTOR)
+        return Joining(
+            graph=self.graph,
+            op=op,
+            anchor=self.graph.ops[region.anchor] if region.anchor is not None else None,
+            ended=tuple(self.graph.ops[j] for j in vector),
+            outside=tuple(n for n in op.inputs if self.of.get(self.maker.get(n, -1)) is not region),
         )
 
     def _refusal_of_row(self, region: _Region, i: int, access: Access) -> str:
@@ -281,7 +206,7 @@ class _Grower:
             return "reduces other rows than the kernel before"
         if region.anchor is not None:
             kind = self.graph.ops[region.anchor].kind
-            if self.rules.softmax_apart and self.graph.ops[i].kind in SOFTMAX:
+            if self.rules.rows_once and self.rows[i].rate is Rate.SOFTMAX:
                 return "needs its rows twice"
             if (
                 not last
@@ -352,18 +277,6 @@ class _Grower:
             return
         self.merge(main, extra)
 
-    def _swaps(self, j: int, i: int) -> bool:
-        """Whether op ``j`` only swaps the last two dimensions of what the product ``i`` reads."""
-        perm = self.graph.ops[j].attrs.get("perm", ())
-        assert isinstance(perm, tuple)
-        straight = tuple(range(len(perm)))
-        kinds = self.graph.ops[j].kind, self.graph.ops[i].kind
-        return (
-            kinds == ("transpose", "matmul")
-            and len(perm) > 1
-            and perm == (*straight[:-2], straight[-1], straight[-2])
-        )
-
     def _prologue(self, region: _Region, other: _Region, i: int) -> None:
         """Layout changes, and where the chip can element-wise work, done as a contraction reads its
         operands.
@@ -375,24 +288,20 @@ class _Grower:
             or not self._only_for(other, i)
         ):
             return
-        allowed = {Lowering.MOVE, Lowering.VIEW} | (
-            {Lowering.VECTOR} if self.rules.vector_prologue else set()
-        )
-        light = {"cast", "dequantize"}
-        # a runtime of single operators puts padding into convolutions, and swaps what a product
-        # reads
-        if self.rules.alone:
-            allowed = {Lowering.VIEW}
-            light |= {"pad"} if self.graph.ops[i].kind == "conv" else set()
-        if all(
-            self.rows[j].lowering in allowed
-            or self.graph.ops[j].kind in light
-            or (self.rules.alone and self._swaps(j, i))
-            for j in other.ops
-        ):
+        if all(self._feeds(i, j) for j in other.ops):
             for j in other.ops:
                 other.reasons[j] = f"read by {self.graph.ops[i].kind} as it comes"
             self.merge(region, other)
+
+    def _feeds(self, i: int, j: int) -> bool:
+        """Whether the contraction ``i`` does op ``j`` as it reads its operands."""
+        if self.rules.feeds is not None:
+            return self.rules.feeds(self.graph, self.graph.ops[i], self.graph.ops[j])
+        row = self.rows[j]
+        allowed = {Lowering.MOVE, Lowering.VIEW}
+        if self.rules.vector_prologue:
+            allowed.add(Lowering.VECTOR)
+        return row.lowering in allowed or row.converts
 
 
 _JOINS = {
@@ -423,7 +332,7 @@ def _access(graph: Graph, op: Op) -> tuple[Access, ...]:
         return tuple(Access.WHOLE for _ in op.inputs)
 
 
-def fuse(graph: Graph, rules: Rules) -> tuple[Group, ...]:
+def fuse(graph: Graph, rules: FusionRules) -> tuple[Group, ...]:
     """The ops of a static ``graph`` as groups, one kernel each, in an order in which they can
     run.
     """
@@ -435,7 +344,7 @@ def fuse(graph: Graph, rules: Rules) -> tuple[Group, ...]:
 
 def separate(graph: Graph) -> tuple[Group, ...]:
     """One kernel an op, views apart."""
-    grower = _Grower(graph, Rules(0, False))
+    grower = _Grower(graph, FusionRules(0, vector_prologue=False))
     for i, op in enumerate(graph.ops):
         if grower.rows[i].lowering is Lowering.VIEW and op.inputs and op.inputs[0] in grower.maker:
             grower.add(grower.of[grower.maker[op.inputs[0]]], i, "a view")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.compiler.layout import lay_out
 from tenfold.errors import ModelError
 from tenfold.ir.cost import op_call, op_work
 from tenfold.ir.dims import symbols_of
@@ -17,8 +16,9 @@ from tenfold.ir.infer import row_of
 from tenfold.ir.ops.control import trip_count
 from tenfold.ir.ops.experts import touched
 from tenfold.ir.ops.sequence import attention_dims, attention_window
-from tenfold.ir.table import Lowering, Matmul, Work
+from tenfold.ir.table import Lowering, Matmul, Rate, Work
 from tenfold.ir.views import roots
+from tenfold.machine import Cut, target_of
 from tenfold.machine.kernel import (
     Attention,
     Experts,
@@ -132,18 +132,31 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
         ops=tuple(_shown(op) for op in group.ops if row_of(op).lowering is not Lowering.VIEW),
         kind=next(k for k in _DOMINATES if k in lowerings),
         precision=precision,
+        rate=_rate(group, contraction),
         products=products if contraction else (),
         flops=flops,
         vector_ops=_total(works, "vector_flops", group) + (0 if contraction else flops),
         transcendentals=_total(works, "transcendentals", group),
         traffic=off_chip(operands),
-        operand_bits=scope.chip.bits(precision),
+        operand_bits=precision.bits,
         operands=operands,
         attention=attention,
         experts=_experts(scope, anchor) if anchor is not None and anchor.kind == "moe" else None,
         rows=rows,
         row_elements=row_elements,
     )
+
+
+_ROW_RATES = (Rate.SOFTMAX, Rate.NORM, Rate.POWER)
+
+
+def _rate(group: Group, contraction: bool) -> Rate:
+    """The sort of loop that sets the pace of a group: its contraction, or what it does to rows."""
+    if contraction and group.anchor is not None:
+        convolves = row_of(group.anchor).rate is Rate.CONVOLUTION
+        return Rate.CONVOLUTION if convolves else Rate.PRODUCT
+    rates = {row_of(op).rate for op in group.ops}
+    return next((rate for rate in _ROW_RATES if rate in rates), Rate.STREAM)
 
 
 def _attention(scope: Scope, op: Op) -> Attention:
@@ -274,9 +287,8 @@ def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> l
     body = op.bodies[0]
     inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits)
     groups = bodies[id(body)]
-    made = lay_out(
-        kernels(inner, groups, bodies), groups, body, inner.root, inner.bytes, scope.chip
-    )
+    cut = Cut(body, groups, inner.root, inner.bytes)
+    made = target_of(scope.chip).laid_out(kernels(inner, groups, bodies), cut)
     return [
         replace(k, name=f"{op.name}/{k.name}", repeat=k.repeat * count, operands=()) for k in made
     ]

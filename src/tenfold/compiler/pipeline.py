@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.compiler import lower
-from tenfold.compiler.cut import cut
-from tenfold.compiler.fusion import fuse, rules_of, separate
-from tenfold.compiler.layout import lay_out
+from tenfold.compiler.fusion import fuse, separate
 from tenfold.compiler.passes import DCE, PASSES, Observer, run_passes, without_weights
 from tenfold.compiler.schedule import ordered, plan_memory
 from tenfold.errors import InputError, UnknownName
 from tenfold.ir.bind import bind
 from tenfold.ir.graph import Graph
-from tenfold.machine import Group, Program, balance
+from tenfold.machine import Cut, Group, Kernel, Program, Target, target_of
 from tenfold.machine.kernel import REORDERED
 
 STEPS: Mapping[str, str] = {
@@ -65,10 +63,11 @@ def build(
     ``precision``. Raises ModelError for a shape that is not static, UnknownName for a step that
     does not exist.
     """
+    target = target_of(chip)
     known = graph if options.keep_weights else without_weights(graph)
-    clean = run_passes(known, options.without, observe, single_ops=chip.kind == "host")
-    groups, bodies = _groups(clean, chip, options.without)
-    stored = None if "precision" in options.without else chip.bits(precision)
+    clean = run_passes(known, options.without, observe, single_ops=target.single_ops)
+    groups, bodies = _groups(clean, target, options.without)
+    stored = None if "precision" in options.without else precision.bits
     scope = lower.scope_of(clean, chip, precision, stored)
     outputs = frozenset(scope.root.get(n, n) for n in clean.outputs)
     activations = lower.activation_sizes(scope, groups)
@@ -80,22 +79,19 @@ def build(
         )
     if "order" not in options.without:
         groups = ordered(groups, activations, outputs)
+    # without fusion an attention stays whole, but where the runtime has no kernel for one anyway
+    whole = "fuse" in options.without and not target.single_ops
     lowered = lower.kernels(scope, groups, bodies)
-    # where a runtime has no kernel for an attention anyway
-    whole = "fuse" in options.without and chip.kind != "host"
-    apart = (
-        lowered if whole else cut(lowered, groups, scope.root, chip, rules_of(chip).row_elements)
-    )
-    made = tuple(lay_out(apart, groups, clean, scope.root, scope.bytes, chip))
+    cut = Cut(clean, groups, scope.root, scope.bytes)
+    made = tuple(target.laid_out(lowered if whole else _cut(lowered, cut, target), cut))
     sizes = {
         o.name: scope.bytes(o.name) if o.name in clean.values else o.bytes
         for k in made
         for o in k.operands
     }
-    resident = chip.kind == "systolic" and "residency" not in options.without
-    balances = [balance(chip, k) for k in made] if resident else ()
+    near = None if "residency" in options.without else target.near()
     kept = outputs | {f"{o}{REORDERED}" for o in outputs}
-    kernels, memory = plan_memory(made, sizes, frozenset(clean.inputs), kept, chip, balances)
+    kernels, memory = plan_memory(made, sizes, frozenset(clean.inputs), kept, near)
     return Program(
         model=graph.name,
         chip=chip.name,
@@ -116,8 +112,14 @@ def build(
     )
 
 
+def _cut(kernels: Iterable[Kernel], cut: Cut, target: Target) -> Iterator[Kernel]:
+    """The kernels that the groups run as."""
+    for kernel in kernels:
+        yield from target.parts(kernel, cut.groups[kernel.group], cut.root)
+
+
 def _groups(
-    graph: Graph, chip: Chip, without: Collection[str]
+    graph: Graph, target: Target, without: Collection[str]
 ) -> tuple[tuple[Group, ...], dict[int, tuple[Group, ...]]]:
     """Groups of the graph, and those of each body of control flow in it."""
     bodies: dict[int, tuple[Group, ...]] = {}
@@ -126,7 +128,7 @@ def _groups(
         for op in g.ops:
             for body in op.bodies:
                 bodies[id(body)] = grouped(body)
-        return separate(g) if "fuse" in without else fuse(g, rules_of(chip))
+        return separate(g) if "fuse" in without else fuse(g, target.rules)
 
     return grouped(graph), bodies
 

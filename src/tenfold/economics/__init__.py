@@ -10,7 +10,6 @@ import msgspec
 
 from tenfold import units
 from tenfold.chips import Chip
-from tenfold.chips.record import Status
 from tenfold.economics.own import (
     YEAR_S,
     Purchase,
@@ -24,6 +23,8 @@ from tenfold.economics.own import (
 )
 from tenfold.errors import DataFileError
 from tenfold.estimate import Estimate
+from tenfold.facts import Status
+from tenfold.units import Dimension
 
 __all__ = [
     "YEAR_S",
@@ -84,7 +85,7 @@ def rent_prices() -> tuple[Price, ...]:
             r.provider,
             r.location,
             r.date,
-            units.parse(r.price, "usd_per_s"),
+            units.parse(r.price, Dimension.USD_PER_S),
             r.status,
             r.source,
         )

@@ -13,9 +13,10 @@ import msgspec
 
 from tenfold import units
 from tenfold.chips import Chip
-from tenfold.chips.record import Status
 from tenfold.errors import DataFileError
 from tenfold.estimate import Estimate
+from tenfold.facts import Status
+from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data"
 YEAR_S = 31557600.0
@@ -39,7 +40,7 @@ class _Figure(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     value: str
     low: str
     high: str
-    unit: str
+    unit: Dimension
     status: Status
     source: str
 
@@ -118,7 +119,7 @@ def purchase(chip: str) -> Purchase | None:
     if not rows:
         return None
     share = ownership("server_over_chip").value
-    alone = [units.parse(p.price, "usd") / (share if p.with_server else 1.0) for p in rows]
+    alone = [units.parse(p.price, Dimension.USD) / (share if p.with_server else 1.0) for p in rows]
     middle = statistics.median(alone)
     wide = ownership("estimate_factor").value if all(p.basis == "estimate" for p in rows) else 1.0
     price = Estimate(middle, min(alone) / wide, max(alone) * wide)

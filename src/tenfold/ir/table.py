@@ -10,6 +10,8 @@ A row says everything there is to know about one op kind:
     work      arithmetic it does, bytes it moves    (cost)
     evaluate  what it means, in NumPy               (interpreter: this defines truth)
     lowering  what kind of hardware runs it         (compiler)
+    rate      what sort of loop it is               (machine)
+    converts  whether it only changes types         (fusion)
     symbolic  whether ``evaluate`` also holds on arrays of symbolic ints (shape arithmetic)
 
 ``tenfold.ir.ops.TABLE`` holds the rows; a test asserts that every column is filled for every kind.
@@ -40,6 +42,18 @@ class Lowering(StrEnum):
     GATHER = "gather"  # data-dependent addresses
     CONTROL = "control"  # bodies
     OPAQUE = "opaque"  # not native: priced by its bytes
+
+
+class Rate(StrEnum):
+    """What sort of loop an op is, where machines run such loops at rates of their own."""
+
+    PRODUCT = "product"
+    CONVOLUTION = "convolution"  # over windows, which a processor does in blocks of channels
+    SOFTMAX = "softmax"  # goes over each row twice, for its maximum and its sum
+    NORM = "norm"  # reduces each row and scales it
+    POWER = "power"  # a power function for each element
+    REORDER = "reorder"  # a change of layout that a runtime puts between ops; no op is one
+    STREAM = "stream"  # element by element, and whatever else
 
 
 class Access(StrEnum):
@@ -213,6 +227,8 @@ class OpRow:
     lowering: Lowering
     symbolic: bool = False
     pure: bool = True  # False: random, never folded
+    rate: Rate = Rate.STREAM
+    converts: bool = False  # True: changes the type of elements, which whoever reads them may do
 
     def check(self, op: Op) -> str:
         """Why ``op`` is not a valid use of this row, or ""."""
@@ -249,6 +265,7 @@ __all__ = [
     "Lowering",
     "Matmul",
     "OpRow",
+    "Rate",
     "Space",
     "Work",
     "attributes",

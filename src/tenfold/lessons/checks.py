@@ -8,12 +8,12 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from tenfold.carbon import assumption, envelope
-from tenfold.chips import MatrixPrecision, chip, what_if
+from tenfold.chips import MatrixPrecision, MemoryTechnology, chip, what_if
 from tenfold.compiler import Options, build
 from tenfold.ir import graph_totals
 from tenfold.ir.table import Lowering
 from tenfold.lessons.serving import mix_of_2020, p99_at_200, p99_at_250, per_system_watt
-from tenfold.machine import Kernel, Product, Traffic, simulate, time_kernel
+from tenfold.machine import Kernel, Moved, Product, Traffic, simulate, time_kernel
 from tenfold.machine.energy import energy_table
 from tenfold.profile import Sizes, load, prepare
 from tenfold.scenario import PCIE3_X16_BYTES_PER_S
@@ -53,7 +53,7 @@ def process_gain() -> float:
         "fp32_mul",
     )
     entries = [table.operation[n] for n in published] + list(table.sram.values())
-    off_chip = table.memory["DDR3"].pj / table.memory["DDR4"].pj
+    off_chip = table.memory[MemoryTechnology.DDR3].pj / table.memory[MemoryTechnology.DDR4].pj
     return _geometric_mean([*(e.nm45 / e.nm7 for e in entries), off_chip])
 
 
@@ -72,7 +72,7 @@ def _lstm_layer(side: int) -> float:
         precision=MatrixPrecision.INT8,
         products=(Product(1, 96, 600, 600),),
         flops=2 * 96 * 600 * 600,
-        traffic=Traffic(weights=600 * 600),
+        traffic=Traffic(Moved(weights=600 * 600)),
         operand_bits=8,
     )
     return time_kernel(variant, kernel).time_s * 1e6

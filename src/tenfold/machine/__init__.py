@@ -1,46 +1,52 @@
 """The machine: kernels on a chip give time, counters and energy."""
 
-from tenfold.machine.gpu import times as gpu_times
+from tenfold.machine.gpu.products import times as gpu_times
 from tenfold.machine.kernel import (
     Attention,
     Buffer,
     Experts,
-    Family,
     Group,
     Kernel,
+    Level,
     MemoryPlan,
+    Moved,
     Operand,
     Product,
     Program,
     Role,
     Traffic,
 )
-from tenfold.machine.run import Counters, EnergyEntry, KernelRun, Run
-from tenfold.machine.simulate import require_model, simulate, time_kernel, time_kernels
-from tenfold.machine.systolic import Balance, balance
+from tenfold.machine.run import Counters, KernelRun, Run
+from tenfold.machine.simulate import simulate, time_kernel, time_kernels
+from tenfold.machine.target import Balance, Cut, FusionRules, Joining, NearMemory, Target
+from tenfold.machine.targets import target_of
 
 __all__ = [
     "Attention",
     "Balance",
     "Buffer",
     "Counters",
-    "EnergyEntry",
+    "Cut",
     "Experts",
-    "Family",
+    "FusionRules",
     "Group",
+    "Joining",
     "Kernel",
     "KernelRun",
+    "Level",
     "MemoryPlan",
+    "Moved",
+    "NearMemory",
     "Operand",
     "Product",
     "Program",
     "Role",
     "Run",
+    "Target",
     "Traffic",
-    "balance",
     "gpu_times",
-    "require_model",
     "simulate",
+    "target_of",
     "time_kernel",
     "time_kernels",
 ]

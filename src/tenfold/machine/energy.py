@@ -10,17 +10,20 @@ operation from their relatives, as a wide interval.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
-from tenfold.chips import Chip, MatrixPrecision
+from tenfold.chips import Chip, GpuConstant, MatrixPrecision, MemoryTechnology, Whole
 from tenfold.chips import chip as chip_named
-from tenfold.chips.record import Status
 from tenfold.errors import DataFileError, MissingFigure
 from tenfold.estimate import Estimate
+from tenfold.facts import Account, Entry, Status, read_file
+from tenfold.machine.kernel import Level
+from tenfold.machine.run import Counters
 
 DATA = Path(__file__).parent / "data" / "energy_per_op.toml"
 PJ = 1e-12
@@ -45,15 +48,16 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sources: dict[str, str]
     operation: dict[str, _Node]
     sram: dict[str, _Node]
-    memory: dict[str, _Off]
+    memory: dict[MemoryTechnology, _Off]
 
 
 @lru_cache(maxsize=1)
 def energy_table() -> _Table:
-    try:
-        return msgspec.toml.decode(DATA.read_bytes(), type=_Table)
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{DATA.name}: {error}") from error
+    table = read_file(DATA, _Table)
+    missing = sorted(set(MemoryTechnology) - set(table.memory))
+    if missing:
+        raise DataFileError(f"{DATA.name}: [memory] needs {', '.join(missing)}")
+    return table
 
 
 def at_node(entry: _Node, nm: float) -> float:
@@ -87,10 +91,18 @@ class EnergyModel:
 
     mac_j: Estimate
     vector_op_j: Estimate
-    memory_byte_j: Estimate
-    sram_byte_j: Estimate
+    byte_j: Mapping[Level, Estimate]
     static_w: Estimate
     basis: str
+
+
+def _off_chip(chip: Chip) -> _Off:
+    """Energy a bit of the chip's off-chip memory."""
+    if chip.memory is None:
+        raise MissingFigure(
+            f"energy on {chip.name} needs 'memory.kind': {', '.join(MemoryTechnology)}"
+        )
+    return energy_table().memory[chip.memory]
 
 
 DYNAMIC_ERROR = (
@@ -105,6 +117,19 @@ def node_nm(chip: Chip) -> float:
     return chip.figures["process"].value * 1e9 if "process" in chip.figures else UNKNOWN_NODE_NM
 
 
+_SHOWN = {Level.ON_CHIP: "on-chip memory", Level.OFF_CHIP: "off-chip memory"}
+
+
+def dynamic_energy(model: EnergyModel, c: Counters) -> Account:
+    """Dynamic joules of what was counted, by operation and level."""
+    arithmetic = (
+        Entry("matrix", model.mac_j * c.macs_useful),
+        Entry("vector", model.vector_op_j * c.vector_ops),
+    )
+    levels = (Entry(_SHOWN[level], j * c.bytes(level)) for level, j in model.byte_j.items())
+    return Account((*arithmetic, *levels))
+
+
 @lru_cache(maxsize=128)
 def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
     """The model for ``precision``. Raises MissingFigure where neither power nor relatives are
@@ -114,9 +139,7 @@ def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
         return energy_model(chip.base, precision)
     nm = node_nm(chip)
     table = energy_table()
-    off = table.memory.get(
-        chip.memory_kind.upper().replace(" ", "").split("-")[0], table.memory["HBM2"]
-    )
+    off = _off_chip(chip)
     raw_mac, raw_byte = mac_pj(precision, nm) * PJ, off.pj * 8 * PJ
     raw_vector = at_node(table.operation["fp32_add"], nm) * PJ
     raw_sram = at_node(table.sram["mib1_per_64bit"], nm) / 8 * PJ
@@ -127,8 +150,10 @@ def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
     return EnergyModel(
         mac_j=overhead * raw_mac,
         vector_op_j=overhead * raw_vector,
-        memory_byte_j=Estimate(raw_byte, off.low * 8 * PJ, off.high * 8 * PJ),
-        sram_byte_j=Estimate.within(raw_sram, DYNAMIC_ERROR),
+        byte_j={
+            Level.ON_CHIP: Estimate.within(raw_sram, DYNAMIC_ERROR),
+            Level.OFF_CHIP: Estimate(raw_byte, off.low * 8 * PJ, off.high * 8 * PJ),
+        },
         static_w=static,
         basis=basis,
     )
@@ -138,15 +163,19 @@ def _measured(chip: Chip, load: Estimate, mac: float, vector: float, byte: float
     """Where the power of running kernels was measured: a share of the load is drawn whatever runs,
     the rest by event.
     """
-    error = chip.error("energy")
-    busy, events = chip.constant("busy_fraction"), chip.constant("mac_energy_factor")
+    error = chip.error(Whole.ENERGY)
+    busy, events = (
+        chip.constant(GpuConstant.BUSY_FRACTION),
+        chip.constant(GpuConstant.MAC_ENERGY_FACTOR),
+    )
     return EnergyModel(
         mac_j=Estimate.within(events * mac, error),
         vector_op_j=Estimate.within(events * vector, error),
-        memory_byte_j=Estimate.within(byte, error),
-        sram_byte_j=Estimate.exact(
-            0.0
-        ),  # within what a multiply-add and a byte from memory were measured to take
+        # what a byte on the chip takes is within what was measured for the others
+        byte_j={
+            Level.ON_CHIP: Estimate.exact(0.0),
+            Level.OFF_CHIP: Estimate.within(byte, error),
+        },
         static_w=Estimate.within(busy * load.value, error),
         basis="measured power of running kernels",
     )
@@ -160,8 +189,7 @@ def _overhead(chip: Chip, load: Estimate, static: Estimate) -> Estimate:
     """
     reference = chip.storage(None)
     nm = node_nm(chip)
-    table = energy_table()
-    off = table.memory.get(chip.memory_kind.upper().split("-")[0], table.memory["HBM2"])
+    off = _off_chip(chip)
     arithmetic = chip.peak_flops[reference] / 2 * mac_pj(reference, nm) * PJ
     memory = (chip.memory_bytes_per_s or 0.0) * off.pj * 8 * PJ
 

@@ -2,61 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum
 
-from tenfold.chips import MatrixPrecision
+from tenfold.chips import KernelFamily, MatrixPrecision
 from tenfold.ir.graph import Graph, Op
-from tenfold.ir.table import Lowering
+from tenfold.ir.table import Lowering, Rate
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other.
-
-    ``passes`` is how often a processor takes each result from its caches and puts it back, where it
-    sums k in parts; 0 where results stay in registers.
-    """
+    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other."""
 
     batch: int
     m: int
     n: int
     k: int
     repeat: int = 1
-    passes: int = 0
 
     @property
     def macs(self) -> int:
         return self.batch * self.m * self.n * self.k * self.repeat
 
 
-class Family(StrEnum):
-    """Kernels that share constants and errors."""
-
-    MATMUL = "matmul"
-    QUANTIZED = "quantized_matmul"
-    ATTENTION = "attention"
-    DECODE = "decode"
-    EXPERTS = "moe"
-    SOFTMAX = "softmax"
-    NORM = "norm"
-    STREAM = "stream"
-
-    @staticmethod
-    def of_rows(ops: Sequence[str]) -> Family:
-        """Of a kernel without products."""
-        kinds = set(ops)
-        if kinds & {"softmax", "log_softmax", "attention", "cached_attention"}:
-            return Family.SOFTMAX
-        return (
-            Family.NORM
-            if kinds & {"layer_norm", "rms_norm", "group_norm", "instance_norm", "lp_norm"}
-            else Family.STREAM
-        )
+_FAMILY_OF: Mapping[Rate, KernelFamily] = {
+    Rate.PRODUCT: KernelFamily.MATMUL,
+    Rate.CONVOLUTION: KernelFamily.MATMUL,
+    Rate.SOFTMAX: KernelFamily.SOFTMAX,
+    Rate.NORM: KernelFamily.NORM,
+    Rate.POWER: KernelFamily.STREAM,
+    Rate.REORDER: KernelFamily.STREAM,
+    Rate.STREAM: KernelFamily.STREAM,
+}
 
 
-REORDER = "reorder"  # the op of a kernel that changes layout
 REORDERED = "/reordered"  # ends the name of a copy of a buffer in another layout
 QUERY_BLOCK = 128  # queries that are handled together
 
@@ -130,36 +110,56 @@ class Experts:
     gated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Bytes that a kernel moves, by what they are and which memory they live in.
+class Level(Enum):
+    """Where bytes move, nearest to the model's storage first. A level more is a line more."""
 
-    The first three cross the off-chip interface. The ``near_`` ones live in the large on-chip
-    memory between kernels. ``prefetch`` are weights of later kernels, fetched from off chip while
-    this one runs.
-    """
+    OFF_CHIP = 0  # the interface to off-chip memory
+    NEAR = 1  # the large on-chip memory or the caches, where buffers wait between kernels
+    ON_CHIP = 2  # the memory beside the units
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Bytes that a kernel moves at one level, by what they are."""
 
     weights: int = 0
     inputs: int = 0
     outputs: int = 0
-    near_weights: int = 0
-    near_inputs: int = 0
-    near_outputs: int = 0
+
+    @property
+    def reads(self) -> int:
+        return self.weights + self.inputs
+
+    @property
+    def total(self) -> int:
+        return self.reads + self.outputs
+
+
+NOTHING = Moved()
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that a kernel moves, by level.
+
+    ``prefetched`` are those of its weights that came near while an earlier kernel ran;
+    ``prefetch`` weights of later kernels, fetched from off chip while this one runs.
+    """
+
+    off_chip: Moved = NOTHING
+    near: Moved = NOTHING
     prefetched: int = 0
     prefetch: int = 0
 
     @property
+    def reads(self) -> int:
+        """Bytes read over the off-chip interface."""
+        return self.off_chip.reads + self.prefetch
+
+    @property
     def total(self) -> int:
         """Bytes that cross the off-chip interface."""
-        return self.reads + self.outputs
-
-    @property
-    def reads(self) -> int:
-        return self.weights + self.inputs + self.prefetch
-
-    @property
-    def near(self) -> int:
-        return self.near_weights + self.near_inputs + self.near_outputs
+        return self.off_chip.total + self.prefetch
 
 
 class Role(StrEnum):
@@ -181,10 +181,18 @@ class Operand:
     bytes: int
 
 
+def moved(operands: Sequence[Operand]) -> Moved:
+    """What is moved of ``operands``, by role."""
+    weights, inputs, outputs = (
+        sum(o.bytes for o in operands if o.role is role)
+        for role in (Role.WEIGHT, Role.INPUT, Role.OUTPUT)
+    )
+    return Moved(weights, inputs, outputs)
+
+
 def off_chip(operands: Sequence[Operand]) -> Traffic:
     """The traffic of a kernel all of whose buffers live off chip."""
-    by_role = {role: sum(o.bytes for o in operands if o.role is role) for role in Role}
-    return Traffic(by_role[Role.WEIGHT], by_role[Role.INPUT], by_role[Role.OUTPUT])
+    return Traffic(moved(operands))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,23 +213,36 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeWork:
+    """What a runtime of single operators moves in a processor's caches beside operands.
+
+    ``cached_bytes`` are windows copied together and weights that are read again. ``passes`` is how
+    often each result of the products is taken from the caches and put back, where k is summed in
+    parts; 0 where results stay in registers.
+    """
+
+    cached_bytes: int = 0
+    passes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """One launch on the chip.
 
     ``flops`` is useful contraction arithmetic (a multiply-add is two), ``products`` what the matrix
-    unit executes for it. ``vector_ops`` and ``transcendentals`` run on the vector unit.
-    ``operand_bits`` is the width of matrix operands. ``operands`` are the buffers it touches;
-    ``group`` is the number of the group in the program that it runs. ``attention`` and ``experts``
-    are there where the products are those of one. ``rows`` of ``row_elements`` is what it reduces
-    along. ``quantizes`` are the elements that are scaled and narrowed before, in a kernel of their
-    own. ``cached_bytes`` it moves in its caches beside operands: windows copied together, weights
-    that are read again.
+    unit executes for it. ``vector_ops`` and ``transcendentals`` run on the vector unit; ``rate`` is
+    the sort of loop. ``operand_bits`` is the width of matrix operands. ``operands`` are the buffers
+    it touches; ``group`` is the number of the group in the program that it runs. ``attention`` and
+    ``experts`` are there where the products are those of one. ``rows`` of ``row_elements`` is what
+    it reduces along. ``quantizes`` are the elements that are scaled and narrowed before, in a
+    kernel of their own. ``runtime`` is what only a runtime of single operators adds.
     """
 
     name: str
     ops: tuple[str, ...]
     kind: Lowering
     precision: MatrixPrecision
+    rate: Rate = Rate.STREAM
     products: tuple[Product, ...] = ()
     flops: int = 0
     vector_ops: int = 0
@@ -236,46 +257,27 @@ class Kernel:
     rows: int = 0
     row_elements: int = 0
     quantizes: int = 0
-    cached_bytes: int = 0
+    runtime: RuntimeWork | None = None
 
     @property
     def arithmetic(self) -> int:
         return self.flops + self.vector_ops + self.transcendentals
 
     @property
-    def shape(self) -> tuple[object, ...]:
+    def shape(self) -> Kernel:
         """All that its time depends on: kernels of equal shape are simulated once."""
-        return (
-            self.kind,
-            self.precision,
-            self.products,
-            self.flops,
-            self.vector_ops,
-            self.transcendentals,
-            self.traffic,
-            self.operand_bits,
-            self.attention,
-            self.experts,
-            self.rows,
-            self.row_elements,
-            self.quantizes,
-            self.cached_bytes,
-            "conv" in self.ops,  # these have rates of their own on a processor
-            "lrn" in self.ops,
-            REORDER in self.ops,
-            self.family,
-        )
+        return replace(self, name="", ops=(), repeat=1, operands=(), group=0)
 
     @property
-    def family(self) -> Family:
+    def family(self) -> KernelFamily:
         """The family of kernels that it belongs to, whose constants and errors are its own."""
         if self.attention is not None:
-            return Family.DECODE if self.attention.decodes else Family.ATTENTION
+            return KernelFamily.DECODE if self.attention.decodes else KernelFamily.ATTENTION
         if self.experts is not None:
-            return Family.EXPERTS
+            return KernelFamily.EXPERTS
         if self.quantizes:
-            return Family.QUANTIZED
-        return Family.MATMUL if self.products else Family.of_rows(self.ops)
+            return KernelFamily.QUANTIZED
+        return KernelFamily.MATMUL if self.products else _FAMILY_OF[self.rate]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import add
+from typing import TypeAlias
 
 from tenfold.estimate import Estimate
-from tenfold.machine.kernel import Kernel, Program
+from tenfold.facts import Account
+from tenfold.machine.kernel import Kernel, Level, Program
+
+ByLevel: TypeAlias = tuple[float, ...]
+NOWHERE: ByLevel = (0.0,) * len(Level)
+
+
+def by_level(amounts: Mapping[Level, float]) -> ByLevel:
+    """Amounts in the order of the levels."""
+    return tuple(float(amounts.get(level, 0.0)) for level in Level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +26,8 @@ class Counters:
 
     ``active`` the matrix unit multiplies; ``weight_stall`` it waits for weights from memory;
     ``weight_shift`` for weights to be shifted in; ``memory_stall`` for activations or results to
-    move; ``vector`` for the vector unit; ``idle`` launch and the rest.
+    move; ``vector`` for the vector unit; ``idle`` launch and the rest. ``read`` and ``written`` are
+    bytes by level.
     """
 
     cycles: float = 0.0
@@ -26,17 +39,26 @@ class Counters:
     idle: float = 0.0
     macs_useful: float = 0.0
     macs_wasted: float = 0.0
-    memory_read_bytes: float = 0.0
-    memory_write_bytes: float = 0.0
-    near_bytes: float = 0.0
-    sram_bytes: float = 0.0
     vector_ops: float = 0.0
+    read: ByLevel = NOWHERE
+    written: ByLevel = NOWHERE
+
+    def bytes(self, level: Level) -> float:
+        """Bytes read and written at a level."""
+        return self.read[level.value] + self.written[level.value]
 
     def __add__(self, other: Counters) -> Counters:
-        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Counters)))
+        numbers = {n: getattr(self, n) + getattr(other, n) for n in _NUMBERS}
+        read = tuple(map(add, self.read, other.read))
+        return Counters(**numbers, read=read, written=tuple(map(add, self.written, other.written)))
 
     def times(self, n: int) -> Counters:
-        return Counters(*(getattr(self, f.name) * n for f in fields(Counters)))
+        numbers = {name: getattr(self, name) * n for name in _NUMBERS}
+        read = tuple(b * n for b in self.read)
+        return Counters(**numbers, read=read, written=tuple(b * n for b in self.written))
+
+
+_NUMBERS = tuple(f.name for f in fields(Counters) if f.name not in ("read", "written"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +71,6 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True)
-class EnergyEntry:
-    """One line of the energy account, in joules."""
-
-    what: str
-    energy_j: Estimate
-
-
-@dataclass(frozen=True, slots=True)
 class KernelRun:
     """One kernel: seconds of a single launch, which unit bounds it, counters and energy of that
     launch.
@@ -66,7 +80,7 @@ class KernelRun:
     time_s: float
     bound: str
     counters: Counters
-    energy: tuple[EnergyEntry, ...]
+    energy: Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +97,13 @@ class Run:
     launch_s: float
     kernels: tuple[KernelRun, ...]
     counters: Counters
-    energy: tuple[EnergyEntry, ...]
+    energy: Account
     peak_flops: float
     energy_basis: str
 
     @property
     def energy_j(self) -> Estimate:
-        return Estimate.total(e.energy_j for e in self.energy)
+        return self.energy.total
 
     @property
     def power_w(self) -> float:
@@ -114,3 +128,18 @@ class Run:
         for k in self.kernels:
             spent[k.bound] = spent.get(k.bound, 0.0) + k.time_s * k.kernel.repeat
         return max(spent, key=lambda b: spent[b]) if spent else "launch"
+
+
+def each_alone(
+    kernels: Sequence[Kernel], time: Callable[[Kernel], Timed]
+) -> tuple[list[Timed], Counters]:
+    """Kernels that do not overlap: each as on its own, equal ones timed once, and all counters."""
+    seen: dict[Kernel, Timed] = {}
+    found, total = [], Counters()
+    for k in kernels:
+        shape = k.shape
+        if shape not in seen:
+            seen[shape] = time(k)
+        found.append(seen[shape])
+        total = total + seen[shape].counters.times(k.repeat)
+    return found, total

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tenfold.chips import Chip
-from tenfold.machine import chain
 from tenfold.machine.kernel import Program
-from tenfold.machine.maxplus import DURATIONS, Repeat
-from tenfold.machine.step import Drain, Instruction, Launch
+from tenfold.machine.systolic.maxplus import DURATIONS, Repeat
+from tenfold.machine.systolic.step import Drain, Instruction, Launch
+from tenfold.machine.targets import target_of
 
 
 def program_text(program: Program, chip: Chip) -> str:
@@ -55,8 +55,9 @@ def _lines(program: Program, chip: Chip) -> Iterator[str]:
                 f"  fetched before {kernel.traffic.prefetched:,} bytes, fetches for later"
                 f" {kernel.traffic.prefetch:,}"
             )
-        if chip.kind == "systolic":
-            yield from _nest(chain.kernel_program(chip, kernel), "  ")
+        tiles = target_of(chip).tile_program(kernel)
+        if tiles is not None:
+            yield from _nest(tiles, "  ")
         else:
             yield (
                 f"  vector {kernel.vector_ops:,} operations, {kernel.transcendentals:,}"

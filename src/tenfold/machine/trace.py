@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from tenfold.chips import Chip
-from tenfold.machine import chain
-from tenfold.machine.maxplus import Clock, Repeat, closed_form, walk
 from tenfold.machine.run import Run
-from tenfold.machine.step import STATES, Drain, Instruction, Launch, Tile, step
+from tenfold.machine.systolic.maxplus import Clock, Repeat, closed_form, walk
+from tenfold.machine.systolic.step import STATES, Drain, Instruction, Launch, Tile, step
+from tenfold.machine.targets import target_of
 
 TILES_SHOWN = 64  # of each kernel
 EVENTS_SHOWN = 100_000  # in all; kernels after that are spans only
@@ -47,8 +47,7 @@ class _Recorder(Clock):
 def trace(run: Run, chip: Chip) -> list[Event]:
     """The events of a run, in order of kernels."""
     events = list(_spans(run))
-    if chip.kind == "systolic":
-        events += islice(_tiles(run, chip), EVENTS_SHOWN)
+    events += islice(_tiles(run, chip), EVENTS_SHOWN)
     return events
 
 
@@ -65,8 +64,12 @@ def _spans(run: Run) -> Iterator[Event]:
 def _tiles(run: Run, chip: Chip) -> Iterator[Event]:
     cycle = 1 / chip.clock("time")
     state = [0] * STATES
+    target = target_of(chip)
     for k in run.kernels:
-        program = Repeat((chain.kernel_program(chip, k.kernel),), k.kernel.repeat)
+        tiles = target.tile_program(k.kernel)
+        if tiles is None:
+            return
+        program = Repeat((tiles,), k.kernel.repeat)
         recorder = _Recorder(list(state))
         for instruction in islice(walk(program), TILES_SHOWN):
             step(recorder, instruction)
@@ -101,7 +104,9 @@ def _units(instruction: Instruction) -> Sequence[str]:
 def trace_document(run: Run, chip: Chip) -> dict[str, object]:
     """The trace as a JSON document of the Trace Event Format; times in microseconds."""
     threads = {u: i for i, u in enumerate(UNITS)}
-    shown = UNITS if chip.kind == "systolic" else UNITS[:1]
+    events = trace(run, chip)
+    used = {e.unit for e in events}
+    shown = UNITS if used - {UNITS[0]} else UNITS[:1]
     named = [
         {"name": "thread_name", "ph": "M", "pid": 0, "tid": threads[u], "args": {"name": u}}
         for u in shown
@@ -116,7 +121,7 @@ def trace_document(run: Run, chip: Chip) -> dict[str, object]:
             "ts": e.start_s * 1e6,
             "dur": e.length_s * 1e6,
         }
-        for e in trace(run, chip)
+        for e in events
     ]
     return {
         "traceEvents": [*named, *spans],

@@ -9,10 +9,12 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from tenfold.calibration import Calibration, FamilyFit
-from tenfold.calibration.fit import Constant
-from tenfold.chips import Chip, Quantity, chip
+from tenfold.calibration.sought import Sought
+from tenfold.chips import Chip, HostConstant, Whole, chip
+from tenfold.chips.figures import CALIBRATION
 from tenfold.chips.write import chip_file
 from tenfold.compiler import build
+from tenfold.facts import Status
 from tenfold.importers.onnx import import_model
 from tenfold.ir.bind import bind
 from tenfold.machine import Program, simulate
@@ -25,26 +27,25 @@ T = TypeVar("T")
 
 OUTLIER = 0.1
 CONSTANTS = (
-    Constant(
-        "matrix_fraction", 0.7, 0.02, 2.0
-    ),  # clocks above the one that /proc/cpuinfo shows are possible
-    Constant("int8_fraction", 0.4, 0.01, 2.0),
-    Constant(
-        "fork_s", 2e-6, 1e-8, 1e-5
-    ),  # threads that wait for work spin; beyond this they would sleep
-    Constant("conv_fraction", 0.7, 0.02, 2.0),
-    Constant("grouped_fraction", 0.4, 0.01, 4.0),
-    Constant("pass_factor", 3.0, 0.1, 50.0),
-    Constant("vector_fraction", 0.3, 0.01, 2.0),
-    Constant("cache_factor", 2.0, 1.0, 30.0),
-    Constant("private_factor", 2.0, 1.0, 10.0),
-    Constant("move_fraction", 0.3, 0.02, 1.0),
-    Constant("launch_s", 2e-6, 1e-8, 1e-3),
-    Constant("run_s", 5e-6, 1e-7, 1e-3),
-    Constant("watching_s", 2e-6, 1e-8, 1e-4),  # what timing a node on its own adds
+    # clocks above the one that /proc/cpuinfo shows are possible
+    Sought(HostConstant.MATRIX_FRACTION, 0.7, 0.02, 2.0),
+    Sought(HostConstant.INT8_FRACTION, 0.4, 0.01, 2.0),
+    # threads that wait for work spin; beyond this they would sleep
+    Sought(HostConstant.FORK_S, 2e-6, 1e-8, 1e-5),
+    Sought(HostConstant.CONV_FRACTION, 0.7, 0.02, 2.0),
+    Sought(HostConstant.GROUPED_FRACTION, 0.4, 0.01, 4.0),
+    Sought(HostConstant.PASS_FACTOR, 3.0, 0.1, 50.0),
+    Sought(HostConstant.VECTOR_FRACTION, 0.3, 0.01, 2.0),
+    Sought(HostConstant.CACHE_FACTOR, 2.0, 1.0, 30.0),
+    Sought(HostConstant.PRIVATE_FACTOR, 2.0, 1.0, 10.0),
+    Sought(HostConstant.MOVE_FRACTION, 0.3, 0.02, 1.0),
+    Sought(HostConstant.LAUNCH_S, 2e-6, 1e-8, 1e-3),
+    Sought(HostConstant.RUN_S, 5e-6, 1e-7, 1e-3),
+    Sought(HostConstant.WATCHING_S, 2e-6, 1e-8, 1e-4),  # what timing a node on its own adds
 )
 BANDWIDTH = "memory.bandwidth"
-SHARE = "calibration.cached_share"
+BANDWIDTHS = (1e9, 2e10, 2e12)  # bytes a second: the least, where the search starts, the most
+SHARE = f"{CALIBRATION}{HostConstant.CACHED_SHARE.value}"
 SHARES = (1.0, 0.5, 0.25, 0.125)  # of the last-level cache that this machine may have to itself
 SOURCE = "measured"
 
@@ -75,24 +76,14 @@ def calibrate_host(advance: Callable[[], None] = lambda: None) -> tuple[Calibrat
     train, test = split_probes(rows)
     record, constants = fit_host(base, train)
     errors = [tuple(r - 1 for r in _ratios(record, part)) for part in (train, test)]
-    fit = FamilyFit("operators", ("time", "model"), constants, {}, *errors)
-    figures = dict(record.figures)
-    for name in fit.covers:
-        figures[f"calibration.{name}_error"] = Quantity(
-            fit.interval,
-            fit.interval,
-            fit.interval,
-            "fitted",
-            SOURCE,
-            "nine of ten operators fitted on",
-        )
+    fit = FamilyFit("operators", (Whole.TIME, Whole.MODEL), constants, {}, *errors)
     note = (
         f"{len(train)} operators with ONNX Runtime on this machine fitted on, {len(test)} held out"
         " (tenfold calibrate host)"
     )
-    record = replace(
-        record, figures=figures, sources={**record.sources, SOURCE: note}, calibration_from=""
-    )
+    errors_of = {f"{CALIBRATION}{of.value}_error": fit.interval for of in fit.covers}
+    record = record.with_figures(errors_of, Status.FITTED, SOURCE, {SOURCE: note})
+    record = replace(record, calibration_from="")
     return Calibration(record, (fit,)), chip_file(record)
 
 
@@ -118,7 +109,7 @@ def _ratios(record: Chip, rows: Sequence[_Measured]) -> list[float]:
     """Predicted over measured; nodes timed on their own each take a little longer, and the call
     around them does not count.
     """
-    watching_s = record.constant("watching_s")
+    watching_s = record.constant(HostConstant.WATCHING_S)
     runs = ((r, simulate(r.program, record)) for r in rows)
     return [
         (run.time_s.value + (r.nodes * watching_s - run.launch_s if r.nodes else 0.0)) / r.time_s
@@ -133,37 +124,36 @@ def fit_host(base: Chip, rows: Sequence[_Measured]) -> tuple[Chip, dict[str, flo
     The share of the last-level cache makes steps, and is tried.
     """
     tries = [
-        _fitted(base.with_constants({SHARE: share}, "fitted", SOURCE), rows) for share in SHARES
+        _fitted(base.with_figures({SHARE: share}, Status.FITTED, SOURCE), rows) for share in SHARES
     ]
     _, record, constants = min(tries, key=lambda t: t[0])
-    return record, constants | {SHARE.removeprefix("calibration."): record.figures[SHARE].value}
+    return record, constants | {HostConstant.CACHED_SHARE.value: record.figures[SHARE].value}
 
 
 def _fitted(base: Chip, rows: Sequence[_Measured]) -> tuple[float, Chip, dict[str, float]]:
     """What is left to minimise, the chip and its constants."""
     from scipy.optimize import least_squares
 
-    sought = (*CONSTANTS, Constant(BANDWIDTH, 2e10, 1e9, 2e12))
+    paths = [*(f"{CALIBRATION}{c.name.value}" for c in CONSTANTS), BANDWIDTH]
+    whole = {f"{CALIBRATION}{HostConstant.MEMORY_FRACTION.value}": 1.0}
+    low, start, high = zip(*((c.low, c.start, c.high) for c in CONSTANTS), strict=True)
+    bounds = (np.log([*low, BANDWIDTHS[0]]), np.log([*high, BANDWIDTHS[2]]))
 
     def at(logs: Floats) -> Chip:
-        values = dict(zip((c.name for c in sought), np.exp(logs).tolist(), strict=True))
-        named = {n if n == BANDWIDTH else f"calibration.{n}": v for n, v in values.items()}
-        record = base.with_constants(named | {"calibration.memory_fraction": 1.0}, "fitted", SOURCE)
-        return replace(record, memory_bytes_per_s=values[BANDWIDTH])
+        values = dict(zip(paths, np.exp(logs).tolist(), strict=True))
+        return base.with_figures(values | whole, Status.FITTED, SOURCE)
 
     def residuals(logs: Floats) -> Floats:
         return np.log(_ratios(at(logs), rows))
 
-    bounds = (np.log([c.low for c in sought]), np.log([c.high for c in sought]))
-    start = np.log([c.start for c in sought])
     found = least_squares(
         residuals,
-        start,
+        np.log([*start, BANDWIDTHS[1]]),
         bounds=bounds,
         loss="soft_l1",
         f_scale=OUTLIER,
         diff_step=1e-3,
         max_nfev=40,
     )
-    constants = dict(zip((c.name for c in CONSTANTS), np.exp(found.x).tolist(), strict=False))
+    constants = dict(zip((c.name.value for c in CONSTANTS), np.exp(found.x).tolist(), strict=False))
     return float(found.cost), at(found.x), constants

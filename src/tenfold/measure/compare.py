@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tenfold.chips import Chip
-from tenfold.compiler import REORDER
+from tenfold.chips import Chip, HostConstant
 from tenfold.ir.graph import Graph
+from tenfold.ir.table import Rate
 from tenfold.machine import Group, KernelRun, Run
 from tenfold.measure.runtime import ModelTime, NodeTime
 
@@ -48,7 +48,7 @@ def compare_nodes(run: Run, measured: ModelTime, chip: Chip, graph: Graph) -> Co
     parts: dict[int, list[KernelRun]] = {}
     copies = 0.0
     for k in run.kernels:
-        if k.kernel.ops == (REORDER,):
+        if k.kernel.rate is Rate.REORDER:
             copies += k.time_s * k.kernel.repeat
         else:
             parts.setdefault(k.kernel.group, []).append(k)
@@ -64,7 +64,7 @@ def compare_nodes(run: Run, measured: ModelTime, chip: Chip, graph: Graph) -> Co
         if any(n.op == QUANTIZING for n in nodes):
             for i in _quantizing(at, run.program.groups) & parts.keys() - taken.keys():
                 parts[at] += parts.pop(i)
-    watching_s = chip.constant("watching_s")
+    watching_s = chip.constant(HostConstant.WATCHING_S)
     pairs = tuple(_pair(parts[i], nodes, watching_s) for i, nodes in sorted(taken.items()))
     lonely = copies + sum(_seconds(p) for i, p in parts.items() if i not in taken)
     return Comparison(run.time_s.value, measured.time_s, pairs, alone, lonely)

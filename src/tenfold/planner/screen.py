@@ -182,7 +182,7 @@ def _first(guesses: Sequence[Guess], most: int) -> set[str]:
 
 
 def _judge(ask: Ask, chip: Chip, works: Sequence[Work]) -> Guess | Rejected:
-    if chip.kind == "listed":
+    if not chip.modelled:
         return Rejected(chip.name, "listed without a machine model")
     if ask.air_only and (why := refuse_cooling(chip)):
         return Rejected(chip.name, why)
@@ -191,7 +191,7 @@ def _judge(ask: Ask, chip: Chip, works: Sequence[Work]) -> Guess | Rejected:
     except UnsupportedDType as error:
         return Rejected(chip.name, f"lacks the dtype: {error}")
     held = {
-        id(d.models): w.parameters * chip.bits(p) / 8
+        id(d.models): w.parameters * p.bits / 8
         for d, w, p in zip(ask.demands, works, precisions, strict=True)
     }
     weights = sum(held.values())
@@ -219,7 +219,7 @@ def roof_s(chip: Chip, precision: MatrixPrecision, work: Work, batch: int) -> fl
     (Williams, Waterman, Patterson 2009).
     """
     compute = batch * work.flops / chip.peak_flops[precision]
-    held = work.multiplied * chip.bits(precision) / 8
+    held = work.multiplied * precision.bits / 8
     return max(
         compute,
         (

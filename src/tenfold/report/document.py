@@ -11,7 +11,7 @@ from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
 from tenfold.ir import active_parameters, graph_totals
-from tenfold.machine import Buffer, KernelRun, Program
+from tenfold.machine import Buffer, KernelRun, Level, Program
 from tenfold.profile import Profile
 from tenfold.quality import Quality
 from tenfold.zoo import ZooModel
@@ -87,10 +87,10 @@ def kernel_document(k: KernelRun) -> dict[str, Any]:
         "bound": k.bound,
         "flops": k.kernel.flops,
         "bytes": {
-            "weights": t.weights,
-            "inputs": t.inputs,
-            "outputs": t.outputs,
-            "near": t.near,
+            "weights": t.off_chip.weights,
+            "inputs": t.off_chip.inputs,
+            "outputs": t.off_chip.outputs,
+            "near": t.near.total,
             "prefetch": t.prefetch,
         },
     }
@@ -183,17 +183,17 @@ def profile_document(p: Profile, *, sources: bool) -> dict[str, Any]:
         "bound": run.bound,
         "energy_j": run.energy_j.value,
         "interval_j": interval(run.energy_j),
-        "energy_entries_j": {e.what: e.energy_j.value for e in run.energy},
+        "energy_entries_j": {e.what: e.amount.value for e in run.energy},
         "energy_basis": run.energy_basis,
         "power_w": run.power_w,
         "flops": program.flops,
         "mfu": run.mfu,
         "memory_bytes": program.memory_bytes,
         "bytes": {
-            "off_chip_read": c.memory_read_bytes,
-            "off_chip_write": c.memory_write_bytes,
-            "on_chip": c.sram_bytes,
-            "near": c.near_bytes,
+            "off_chip_read": c.read[Level.OFF_CHIP.value],
+            "off_chip_write": c.written[Level.OFF_CHIP.value],
+            "on_chip": c.bytes(Level.ON_CHIP),
+            "near": c.bytes(Level.NEAR),
         },
         "counters": {
             "cycles": c.cycles,

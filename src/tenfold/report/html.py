@@ -69,7 +69,7 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
     run, record = p.run, p.chip
     c = run.counters
     time = [(label, getattr(c, name), colour) for label, name, colour in TIME]
-    energy = [(e.what, e.energy_j.value, ENERGY[e.what]) for e in run.energy]
+    energy = [(e.what, e.amount.value, ENERGY[e.what]) for e in run.energy]
     groups = run.program.groups
     kernels = [
         {

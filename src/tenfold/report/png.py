@@ -35,7 +35,7 @@ def write_png(p: Profile, path: Path) -> None:
         "cycles",
         [(label, getattr(counters, name), colour) for label, name, colour in TIME],
     )
-    _shares(axes[0][1], "joules", [(e.what, e.energy_j.value, ENERGY[e.what]) for e in run.energy])
+    _shares(axes[0][1], "joules", [(e.what, e.amount.value, ENERGY[e.what]) for e in run.energy])
     _roofline(axes[1][0], p)
     _memory(axes[1][1], p)
     try:

@@ -153,7 +153,7 @@ def where_table(p: Profile) -> Table:
         ("launch and idle", c.idle),
     ]
     joules = p.run.energy_j.value or 1.0
-    energies = [(e.what, e.energy_j.value / joules) for e in p.run.energy]
+    energies = [(e.what, e.amount.value / joules) for e in p.run.energy]
     for i in range(max(len(times), len(energies))):
         left = (times[i][0], f"{times[i][1] / (c.cycles or 1):.1%}") if i < len(times) else ("", "")
         right = (energies[i][0], f"{energies[i][1]:.1%}") if i < len(energies) else ("", "")

@@ -23,6 +23,7 @@ from tenfold.serving import (
 )
 from tenfold.serving.arrivals import Arrivals
 from tenfold.serving.versions import check_shares
+from tenfold.units import Dimension
 
 POLICIES = ("slo", "fixed", "delay", "aimd", "clockwork")
 DEFAULT_SPREAD = 0.05
@@ -228,7 +229,10 @@ def _scenario(file: _File, folder: Path) -> Scenario:
             f"a seed is 0 or more and workers at least 1, got {file.seed} and {file.workers}"
         )
     models = tuple(_model(m) for m in file.model)
-    duration, warm_up = units.parse(file.duration, "time_s"), units.parse(file.warm_up, "time_s")
+    duration, warm_up = (
+        units.parse(file.duration, Dimension.TIME_S),
+        units.parse(file.warm_up, Dimension.TIME_S),
+    )
     if not 0 <= warm_up < duration:
         raise InputError(
             f"a scenario lasts longer than its warm-up, got {file.duration} and {file.warm_up}"
@@ -242,7 +246,7 @@ def _scenario(file: _File, folder: Path) -> Scenario:
         warm_up,
         file.seed,
         file.chip,
-        units.parse(file.memory, "bytes") if file.memory else None,
+        units.parse(file.memory, Dimension.BYTES) if file.memory else None,
         file.workers,
         models,
         tenants,
@@ -294,7 +298,7 @@ def _model(m: _Model) -> ModelSpec:
             raise InputError(
                 f"model '{m.name}': times are by batch, a whole number of at least 1, got '{batch}'"
             )
-        times[int(batch)] = units.parse(time, "time_s")
+        times[int(batch)] = units.parse(time, Dimension.TIME_S)
     return ModelSpec(
         m.name,
         m.network,
@@ -302,13 +306,13 @@ def _model(m: _Model) -> ModelSpec:
         m.dtype,
         m.largest,
         times,
-        _not_negative(m, "weights", "bytes"),
-        _not_negative(m, "load", "time_s"),
+        _not_negative(m, "weights", Dimension.BYTES),
+        _not_negative(m, "load", Dimension.TIME_S),
         m.spread,
     )
 
 
-def _not_negative(m: _Model, field: str, dimension: str) -> float | None:
+def _not_negative(m: _Model, field: str, dimension: Dimension) -> float | None:
     text = getattr(m, field)
     value = units.parse(text, dimension) if text else None
     if value is not None and value < 0:
@@ -327,7 +331,7 @@ def _tenant(t: _Tenant, models: set[str], folder: Path) -> TenantSpec:
     for s in t.stream:
         if s.model not in models:
             raise UnknownName("model", s.model, models)
-        slo = units.parse(s.slo, "time_s")
+        slo = units.parse(s.slo, Dimension.TIME_S)
         if not slo > 0:
             raise InputError(f"tenant '{t.name}': an SLO is above 0, got {s.slo}")
         try:
@@ -343,16 +347,16 @@ def _arrivals(a: _Arrivals, folder: Path) -> Arrivals | Closed:
     if a.kind == "closed":
         if a.clients < 1:
             raise InputError(f"a closed loop needs at least one of clients, got {a.clients}")
-        return Closed(a.clients, units.parse(a.think, "time_s"))
+        return Closed(a.clients, units.parse(a.think, Dimension.TIME_S))
     if a.kind == "trace":
         return _trace(folder / a.file)
-    rate = units.parse(a.rate, "rate_per_s")
+    rate = units.parse(a.rate, Dimension.RATE_PER_S)
     if a.kind == "poisson":
         return Poisson(rate)
     if a.kind == "gamma":
         return Gamma(rate, a.cv)
     if a.kind == "diurnal":
-        return Diurnal(rate, a.swing, units.parse(a.period, "time_s"))
+        return Diurnal(rate, a.swing, units.parse(a.period, Dimension.TIME_S))
     if a.kind == "loadgen-server":
         return ServerSchedule(rate, a.seed)
     if not a.on or not a.off:
@@ -362,9 +366,9 @@ def _arrivals(a: _Arrivals, folder: Path) -> Arrivals | Closed:
         )
     return OnOff(
         rate,
-        units.parse(a.off_rate, "rate_per_s"),
-        units.parse(a.on, "time_s"),
-        units.parse(a.off, "time_s"),
+        units.parse(a.off_rate, Dimension.RATE_PER_S),
+        units.parse(a.on, Dimension.TIME_S),
+        units.parse(a.off, Dimension.TIME_S),
     )
 
 
@@ -385,5 +389,11 @@ def _policy(p: _Policy) -> PolicySpec:
             f"a queue holds at least one, got {p.queue}: leave it out for one without a bound"
         )
     return PolicySpec(
-        p.kind, p.batch, units.parse(p.delay, "time_s"), p.queue, p.step, p.backoff, p.margin
+        p.kind,
+        p.batch,
+        units.parse(p.delay, Dimension.TIME_S),
+        p.queue,
+        p.step,
+        p.backoff,
+        p.margin,
     )

@@ -10,7 +10,7 @@ from tenfold.economics import dispatch, idle_power
 from tenfold.errors import DoesNotFit, ModelError
 from tenfold.estimate import Estimate
 from tenfold.ir import Graph
-from tenfold.machine import Run
+from tenfold.machine import Run, target_of
 from tenfold.profile import Bound, Sizes, prepare, profile_bound
 
 LARGEST_BATCH = 1024
@@ -57,7 +57,7 @@ def served(chip: Chip, batch: int, time_s: Estimate) -> Estimate:
     the time, and a while for each request, up to the most that was ever seen. A processor is its
     own host, and measured so.
     """
-    if chip.kind == "host":
+    if target_of(chip).own_host:
         return time_s
     busy, each, most = dispatch("busy"), dispatch("item"), dispatch("most")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tenfold.calibration import SETS
 from tenfold.calibration.fit import energy_of
-from tenfold.chips import chip
+from tenfold.chips import Whole, chip
 from tenfold.machine.energy import energy_table
 from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.validation.published import papers, run_on
@@ -24,7 +24,7 @@ def kernels(folder: Path) -> Iterator[Row]:
                 c = chip(s.chip)
                 measured = m.power_w * m.time_s
                 ours = energy_of(c, m)
-                error = c.error("energy")
+                error = c.error(Whole.ENERGY)
                 inside = measured / (1 + error) <= ours <= measured * (1 + error)
                 yield Row(
                     f"energy of matmuls ({s.chip})", m.group, ours, measured, "J", s.source, inside

@@ -14,8 +14,8 @@ import numpy as np
 from tenfold.calibration import SETS, Forward, Measured, MeasuredSet
 from tenfold.calibration.fit import timer
 from tenfold.calibration.sets import published_forward
-from tenfold.chips import Chip, chip
-from tenfold.machine import Family
+from tenfold.chips import Chip, KernelFamily, SramRole, Whole, chip
+from tenfold.machine import target_of
 from tenfold.operators import Request, kernel_of
 from tenfold.predict import beside
 from tenfold.validation.record import Row
@@ -23,11 +23,11 @@ from tenfold.validation.record import Row
 RELATIVES = {"a100-sxm-80": "h100-sxm", "h100-sxm": "a100-sxm-80", "mi210": "a100-sxm-80"}
 HOST_SIDE = "offsets.llmcompass"  # a synchronous call from Python: nothing that the chip decides
 _FAMILIES = {
-    Family.MATMUL: "matmul, wide range",
-    Family.QUANTIZED: "fp8 matmul with quantization",
-    Family.ATTENTION: "attention prefill",
-    Family.DECODE: "attention decode",
-    Family.EXPERTS: "mixture of experts",
+    KernelFamily.MATMUL: "matmul, wide range",
+    KernelFamily.QUANTIZED: "fp8 matmul with quantization",
+    KernelFamily.ATTENTION: "attention prefill",
+    KernelFamily.DECODE: "attention decode",
+    KernelFamily.EXPERTS: "mixture of experts",
 }
 
 
@@ -65,14 +65,7 @@ def like_relative(name: str) -> Chip:
     beside a kernel is kept.
     """
     own = chip(name)
-    bare = replace(
-        own,
-        figures={
-            p: q
-            for p, q in own.figures.items()
-            if not p.startswith(("calibration.", "offsets.")) or p.startswith(HOST_SIDE)
-        },
-    )
+    bare = own.without_calibration(HOST_SIDE)
     return bare.with_calibration_of(chip(RELATIVES[name]))
 
 
@@ -104,7 +97,7 @@ def _forward(c: Chip, rows: Sequence[Measured], *, seen: bool) -> Iterator[Row]:
             m.time_s,
             "s",
             m.source,
-            _inside(float(t), m.time_s, c.error("model")),
+            _inside(float(t), m.time_s, c.error(Whole.MODEL)),
             seen,
         )
 
@@ -139,7 +132,7 @@ def _area(c: Chip, m: Measured) -> str:
         return f"matmul in models ({c.name})"
     if m.source.startswith("llmcompass"):
         return f"isolated calls ({c.name})"
-    if c.kind == "systolic":
+    if not target_of(c).serves:
         return f"matmul ({c.name})"
     return f"{_FAMILIES[kernel_of(m.what, c, c.storage(m.what.dtype)).family]} ({c.name})"
 
@@ -150,4 +143,4 @@ def _beyond_l2(c: Chip, m: Measured) -> bool:
     if m.what.op != "matmul" or m.what.dtype == "fp8":
         return False
     m_, n, k = (m.what.extents[x] for x in ("m", "n", "k"))
-    return 2 * (m_ * k + k * n + m_ * n) > next((s.bytes for s in c.sram if s.name == "L2"), 0)
+    return 2 * (m_ * k + k * n + m_ * n) > c.level_bytes(SramRole.L2)

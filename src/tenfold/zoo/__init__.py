@@ -19,6 +19,7 @@ from tenfold.families import FAMILIES, build
 from tenfold.importers import load_onnx
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph
+from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data"
 
@@ -85,7 +86,9 @@ def _from_file(path: Path) -> ZooModel:
             raise UnknownName("family", file.family, FAMILIES)
         shape = msgspec.convert(file.shape, FAMILIES[file.family].shape)
         counts = [
-            units.parse(c.value, "count") for c in (file.parameters, file.active_parameters) if c
+            units.parse(c.value, Dimension.COUNT)
+            for c in (file.parameters, file.active_parameters)
+            if c
         ]
         dtype = DType(file.dtype)
     except (msgspec.MsgspecError, ValueError, InputError) as error:

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 
-from tenfold.chips import Chip
 from tenfold.compiler.schedule.offsets import Interval, place, tightest
-from tenfold.machine import Balance
-from tenfold.machine.kernel import Buffer, Kernel, MemoryPlan, Role, Traffic
+from tenfold.machine import Balance, NearMemory
+from tenfold.machine.kernel import Buffer, Kernel, MemoryPlan, Moved, Role, Traffic
 
 Profile: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 PREFETCH_DISTANCE = 8  # kernels ahead that weights may be fetched
@@ -71,24 +70,24 @@ def plan_memory(
     sizes: Mapping[str, int],
     inputs: frozenset[str],
     outputs: frozenset[str],
-    chip: Chip,
-    balances: Sequence[Balance],
+    memory: NearMemory | None,
 ) -> tuple[tuple[Kernel, ...], MemoryPlan]:
     """The kernels with their traffic split by memory, and where every buffer lives.
 
     ``sizes`` are the bytes of each buffer. The model's own ``inputs`` and ``outputs`` come from and
-    go to off-chip memory, except on a chip whose activations never leave it. Without ``balances``
+    go to off-chip memory, except on a chip whose activations never leave it. Without ``memory``
     everything stays off chip.
     """
     lives = _lives(made, sizes, outputs)
-    near = _Near(int(chip.near_bytes), np.zeros(len(made) + 1, dtype=np.int64))
+    near = _Near(int(memory.bytes) if memory else 0, np.zeros(len(made) + 1, dtype=np.int64))
     slices: dict[str, _Slice] = {}
-    if balances and chip.near is not None and near.capacity:
-        _keep_activations(near, lives, frozenset() if chip.activation_level else inputs | outputs)
-        if not chip.activation_level:
+    if memory is not None and near.capacity:
+        _keep_activations(near, lives, frozenset() if memory.holds_all else inputs | outputs)
+        if not memory.holds_all:
+            balances = [memory.balance(k) for k in made]
             _keep_weights(near, lives, made, balances)
             slices = _prefetch(near, made, balances)
-    plan = _placed(near, lives, chip)
+    plan = _placed(near, lives, memory.name if memory else "")
     inside = {b.name for b in plan.near}
     ahead, fetched = Counter[tuple[int, str]](), Counter[int]()
     for s in (s for name, s in slices.items() if name in inside):
@@ -192,7 +191,7 @@ def _prefetch(
     return slices
 
 
-def _placed(near: _Near, lives: Mapping[str, _Life], chip: Chip) -> MemoryPlan:
+def _placed(near: _Near, lives: Mapping[str, _Life], level: str) -> MemoryPlan:
     """Offsets in both memories; what fragmentation pushes beyond the on-chip memory goes off
     chip.
     """
@@ -206,7 +205,7 @@ def _placed(near: _Near, lives: Mapping[str, _Life], chip: Chip) -> MemoryPlan:
     ]
     far_offsets, far_bytes = place(far)
     return MemoryPlan(
-        level=chip.near.name if chip.near else "",
+        level=level,
         capacity=near.capacity,
         near=tuple(replace(b, offset=offsets[b.name]) for b in chosen),
         far=tuple(
@@ -222,20 +221,22 @@ def _split(kernel: Kernel, kept: set[str], early: Mapping[str, int], fetches: in
     """The kernel with its traffic by memory: bytes of its weights that come ``early``, and what it
     ``fetches`` for others.
     """
-    sums = {name: getattr(kernel.traffic, name) for name in Traffic.__slots__}
+    far, near = kernel.traffic.off_chip, kernel.traffic.near
     for o in kernel.operands:
-        far_field, near_field = _FIELDS[o.role]
-        ahead = early.get(o.name, 0)
-        near_part = o.bytes if o.name in kept else ahead
-        sums["prefetched"] += ahead
-        sums[far_field] -= near_part
-        sums[near_field] += near_part
-    sums["prefetch"] += fetches
-    return replace(kernel, traffic=Traffic(**sums))
+        part = o.bytes if o.name in kept else early.get(o.name, 0)
+        far, near = _plus(far, o.role, -part), _plus(near, o.role, part)
+    prefetched = kernel.traffic.prefetched + sum(early.get(o.name, 0) for o in kernel.operands)
+    split = Traffic(far, near, prefetched, kernel.traffic.prefetch + fetches)
+    return replace(kernel, traffic=split)
 
 
-_FIELDS = {
-    Role.WEIGHT: ("weights", "near_weights"),
-    Role.INPUT: ("inputs", "near_inputs"),
-    Role.OUTPUT: ("outputs", "near_outputs"),
-}
+def _plus(moved: Moved, role: Role, bytes_: int) -> Moved:
+    match role:
+        case Role.WEIGHT:
+            return replace(moved, weights=moved.weights + bytes_)
+        case Role.INPUT:
+            return replace(moved, inputs=moved.inputs + bytes_)
+        case Role.OUTPUT:
+            return replace(moved, outputs=moved.outputs + bytes_)
+        case _:
+            assert_never(role)

@@ -22,7 +22,18 @@ from tenfold.ir.ops.common import (
     widen,
 )
 from tenfold.ir.ops.reference import onnx_reference
-from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
+from tenfold.ir.table import (
+    Access,
+    Call,
+    Context,
+    Lowering,
+    Matmul,
+    OpRow,
+    Rate,
+    Space,
+    Work,
+    attributes,
+)
 
 # --- matmul ------------------------------------------------------------------------------
 
@@ -555,17 +566,20 @@ _WINDOW = {
 _CONTRACTION: dict[str, Any] = {"lowering": Lowering.MATRIX}
 
 ROWS: tuple[OpRow, ...] = (
-    OpRow("matmul", (2, 2), attributes(transpose_a=int, transpose_b=int), same_dtype, _matmul_shape,
-    _matmul_space, _matmul_work, _matmul, **_CONTRACTION), OpRow("matmul_integer", (2, 4), {},
-    always(DType.I32), _matmul_shape, _matmul_space, _matmul_work, _matmul_integer, **_CONTRACTION),
+    OpRow("matmul", (2, 2), attributes(transpose_a=int, transpose_b=int), same_dtype,
+        _matmul_shape, _matmul_space, _matmul_work, _matmul, **_CONTRACTION),
+    OpRow("matmul_integer", (2, 4), {}, always(DType.I32), _matmul_shape, _matmul_space,
+        _matmul_work, _matmul_integer, **_CONTRACTION),
     OpRow("einsum", (1, 1 << 30), attributes(equation=str), same_dtype, _einsum_shape,
-    _einsum_space, _einsum_work, _einsum, **_CONTRACTION), OpRow("conv", (2, 3), _WINDOW,
-    same_dtype, _conv_shape(2), _conv_space, _conv_work, _conv, **_CONTRACTION),
+        _einsum_space, _einsum_work, _einsum, **_CONTRACTION),
+    OpRow("conv", (2, 3), _WINDOW, same_dtype, _conv_shape(2), _conv_space, _conv_work, _conv,
+        rate=Rate.CONVOLUTION, **_CONTRACTION),
     OpRow("conv_integer", (2, 4), _WINDOW, always(DType.I32), _conv_shape(None), _conv_space,
-    _conv_work, _conv_integer, **_CONTRACTION), OpRow("conv_transpose", (2, 3), {**_WINDOW,
-    "output_padding": tuple, "output_shape": tuple}, same_dtype, _conv_transpose_shape, _conv_space,
-    _conv_transpose_work, _conv_transpose, **_CONTRACTION), OpRow("deform_conv", (3, 5), {**_WINDOW,
-    "offset_group": int}, same_dtype, _conv_shape(3), lambda c: Space(c.out(),
-    tuple(c.shape(1)[1:]), first(c, Access.LOOKUP, Access.CONTRACT)), _conv_work,
-    onnx_reference("DeformConv"), **_CONTRACTION),
+        _conv_work, _conv_integer, **_CONTRACTION),
+    OpRow("conv_transpose", (2, 3), {**_WINDOW, "output_padding": tuple, "output_shape": tuple},
+        same_dtype, _conv_transpose_shape, _conv_space, _conv_transpose_work, _conv_transpose,
+        **_CONTRACTION),
+    OpRow("deform_conv", (3, 5), {**_WINDOW, "offset_group": int}, same_dtype, _conv_shape(3),
+        lambda c: Space(c.out(), tuple(c.shape(1)[1:]), first(c, Access.LOOKUP, Access.CONTRACT)),
+        _conv_work, onnx_reference("DeformConv"), **_CONTRACTION),
 )  # fmt: skip

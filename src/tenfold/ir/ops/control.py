@@ -283,10 +283,11 @@ def _control(kind: str, dtypes: Any, shapes: Any, evaluate: Any, **attrs: type) 
 
 
 ROWS: tuple[OpRow, ...] = (
-    _control("if", _if_dtypes, _if_shapes, _if), _control("loop", _loop_dtypes, _loop_shapes, _loop,
-    carried=int), _control("scan", _scan_dtypes, _scan_shapes, _scan, states=int, scanned=int,
-    input_axes=tuple, input_directions=tuple, output_axes=tuple, output_directions=tuple),
+    _control("if", _if_dtypes, _if_shapes, _if),
+    _control("loop", _loop_dtypes, _loop_shapes, _loop, carried=int),
+    _control("scan", _scan_dtypes, _scan_shapes, _scan, states=int, scanned=int,
+        input_axes=tuple, input_directions=tuple, output_axes=tuple, output_directions=tuple),
     OpRow("opaque", (0, MANY), attributes(source=str, model=str, dtypes=tuple, ranks=tuple,
-    dims=tuple), _opaque_dtypes, _opaque_shapes, whole_space, _opaque_work, _opaque,
-    Lowering.OPAQUE),
+        dims=tuple), _opaque_dtypes, _opaque_shapes, whole_space, _opaque_work, _opaque,
+        Lowering.OPAQUE),
 )  # fmt: skip

@@ -22,7 +22,7 @@ from tenfold.ir.ops.common import (
     same_shape,
     widen,
 )
-from tenfold.ir.table import Access, Call, Context, Lowering, OpRow, Space, attributes
+from tenfold.ir.table import Access, Call, Context, Lowering, OpRow, Rate, Space, attributes
 
 
 def softmax(x: Array, axis: int) -> Array:
@@ -226,32 +226,42 @@ def _row(
     *,
     shapes: Any = same_shape,
     dtypes: Any = same_dtype,
+    rate: Rate = Rate.STREAM,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
-        kind,
-        arity,
-        attributes(**attrs),
-        dtypes,
-        shapes,
-        row_space,
-        per_input(flops, transcendentals),
-        evaluate,
-        Lowering.REDUCE,
+        kind=kind,
+        arity=arity,
+        attrs=attributes(**attrs),
+        dtypes=dtypes,
+        shapes=shapes,
+        space=row_space,
+        work=per_input(flops, transcendentals),
+        evaluate=evaluate,
+        lowering=Lowering.REDUCE,
+        rate=rate,
     )
 
 
 ROWS: tuple[OpRow, ...] = (
-    _row("softmax", (1, 1), in_fp32(_softmax), 4, 1, shapes=_along_axis, axis=int),
-    _row("log_softmax", (1, 1), in_fp32(_log_softmax), 4, 1, shapes=_along_axis, axis=int),
-    _row("hardmax", (1, 1), _hardmax, 1, shapes=_along_axis, axis=int), _row("layer_norm", (1, 3),
-    _layer_norm, 7, shapes=_layer_norm_shape, dtypes=_layer_norm_dtypes, axis=int, epsilon=float),
-    _row("rms_norm", (2, 2), _rms_norm, 4, shapes=_rms_norm_shape, axis=int, epsilon=float),
+    _row("softmax", (1, 1), in_fp32(_softmax), 4, 1, shapes=_along_axis, axis=int,
+        rate=Rate.SOFTMAX),
+    _row("log_softmax", (1, 1), in_fp32(_log_softmax), 4, 1, shapes=_along_axis, axis=int,
+        rate=Rate.SOFTMAX),
+    _row("hardmax", (1, 1), _hardmax, 1, shapes=_along_axis, axis=int),
+    _row("layer_norm", (1, 3), _layer_norm, 7, shapes=_layer_norm_shape,
+        dtypes=_layer_norm_dtypes, axis=int, epsilon=float, rate=Rate.NORM),
+    _row("rms_norm", (2, 2), _rms_norm, 4, shapes=_rms_norm_shape, axis=int, epsilon=float,
+        rate=Rate.NORM),
     OpRow("batch_norm", (5, 5), attributes(epsilon=float, momentum=float, training_mode=int),
-    _batch_norm_dtypes, _batch_norm_shape, _batch_norm_space, per_input(2), _batch_norm,
-    Lowering.VECTOR), _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7,
-    shapes=_instance_norm_shape, epsilon=float), _row("group_norm", (3, 3), in_fp32(_group_norm), 7,
-    shapes=_group_norm_shape, epsilon=float, num_groups=int), _row("lrn", (1, 1), in_fp32(_lrn), 8,
-    1, alpha=float, beta=float, bias=float, size=int), _row("lp_normalization", (1, 1),
-    _lp_normalization, 3, shapes=_along_axis, axis=int, p=int),
+        _batch_norm_dtypes, _batch_norm_shape, _batch_norm_space, per_input(2), _batch_norm,
+        Lowering.VECTOR),
+    _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7, shapes=_instance_norm_shape,
+        epsilon=float, rate=Rate.NORM),
+    _row("group_norm", (3, 3), in_fp32(_group_norm), 7, shapes=_group_norm_shape, epsilon=float,
+        num_groups=int, rate=Rate.NORM),
+    _row("lrn", (1, 1), in_fp32(_lrn), 8, 1, alpha=float, beta=float, bias=float, size=int,
+        rate=Rate.POWER),
+    _row("lp_normalization", (1, 1), _lp_normalization, 3, shapes=_along_axis, axis=int, p=int,
+        rate=Rate.NORM),
 )  # fmt: skip

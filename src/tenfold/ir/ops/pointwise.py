@@ -240,6 +240,7 @@ def _row(
     arity: tuple[int, int] = (1, 1),
     boolean: bool = False,
     symbolic: bool = False,
+    converts: bool = False,
     dtypes: Any = None,
     **attrs: type,
 ) -> OpRow:
@@ -254,6 +255,7 @@ def _row(
         evaluate=evaluate,
         lowering=Lowering.VECTOR,
         symbolic=symbolic,
+        converts=converts,
     )
 
 
@@ -383,6 +385,7 @@ ROWS: tuple[OpRow, ...] = (
         _cast,
         0,
         symbolic=True,
+        converts=True,
         dtypes=dtype_of_attr("to"),
         to=str,
         saturate=int,

@@ -110,24 +110,28 @@ def _row(
     dtypes: Any,
     shapes: Any = same_shape,
     lowering: Lowering = Lowering.VECTOR,
+    converts: bool = False,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
-        kind,
-        arity,
-        attributes(**attrs),
-        dtypes,
-        shapes,
-        pointwise_space,
-        per_output(flops),
-        evaluate,
-        lowering,
+        kind=kind,
+        arity=arity,
+        attrs=attributes(**attrs),
+        dtypes=dtypes,
+        shapes=shapes,
+        space=pointwise_space,
+        work=per_output(flops),
+        evaluate=evaluate,
+        lowering=lowering,
+        converts=converts,
     )
 
 
 ROWS: tuple[OpRow, ...] = (
     _row("quantize", (2, 3), _quantize, 4, _quantize_dtype, axis=int, block_size=int, dtype=str,
-    saturate=int), _row("dequantize", (2, 3), _dequantize, 2, _dequantize_dtype, axis=int,
-    block_size=int, dtype=str), _row("dynamic_quantize", (1, 1), _dynamic_quantize, 6, lambda
-    _c: [DType.U8, DType.F32, DType.U8], _dynamic_shape, Lowering.REDUCE),
+        saturate=int),
+    _row("dequantize", (2, 3), _dequantize, 2, _dequantize_dtype, converts=True, axis=int,
+        block_size=int, dtype=str),
+    _row("dynamic_quantize", (1, 1), _dynamic_quantize, 6, lambda _c: [DType.U8, DType.F32,
+        DType.U8], _dynamic_shape, Lowering.REDUCE),
 )  # fmt: skip

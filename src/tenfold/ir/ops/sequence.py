@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,18 @@ from tenfold.ir.ops.common import (
 )
 from tenfold.ir.ops.pointwise import sigmoid
 from tenfold.ir.ops.reference import onnx_reference
-from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
+from tenfold.ir.table import (
+    Access,
+    Call,
+    Context,
+    Lowering,
+    Matmul,
+    OpRow,
+    Rate,
+    Space,
+    Work,
+    attributes,
+)
 
 # --- attention ---------------------------------------------------------------------------
 
@@ -633,6 +644,9 @@ _LINEAR = {
 }
 
 
+_CACHED = {"kv_num_heads": int, "q_num_heads": int, "scale": float, "left_window_size": int}
+
+
 def _matrix(
     kind: str,
     arity: tuple[int, int],
@@ -640,10 +654,20 @@ def _matrix(
     space: Any,
     work: Any,
     evaluate: Any,
-    **attrs: type,
+    attrs: Mapping[str, type],
+    rate: Rate = Rate.PRODUCT,
 ) -> OpRow:
     return OpRow(
-        kind, arity, attributes(**attrs), same_dtype, shapes, space, work, evaluate, Lowering.MATRIX
+        kind=kind,
+        arity=arity,
+        attrs=attrs,
+        dtypes=same_dtype,
+        shapes=shapes,
+        space=space,
+        work=work,
+        evaluate=evaluate,
+        lowering=Lowering.MATRIX,
+        rate=rate,
     )
 
 
@@ -652,21 +676,26 @@ def _quantized_dtypes(call: Call) -> list[DType]:
 
 
 ROWS: tuple[OpRow, ...] = (
-    _matrix("attention", (3, 7), _attention_shape, _attention_space, _attention_work, _attention,
-    **_ATTENTION), _matrix("cached_attention", (8, 8), _cached_attention_shape, _attention_space,
-    _attention_work, _cached_attention, kv_num_heads=int, q_num_heads=int, scale=float,
-    left_window_size=int), _matrix("linear_attention", (3, 8), _linear_attention_shape,
-    _recurrent_space, _linear_attention_work, onnx_reference("LinearAttention", 27), **_LINEAR),
+    _matrix("attention", (3, 7), _attention_shape, _attention_space, _attention_work,
+        _attention, _ATTENTION, Rate.SOFTMAX),
+    _matrix("cached_attention", (8, 8), _cached_attention_shape, _attention_space,
+        _attention_work, _cached_attention, _CACHED, Rate.SOFTMAX),
+    _matrix("linear_attention", (3, 8), _linear_attention_shape, _recurrent_space,
+        _linear_attention_work, onnx_reference("LinearAttention", 27), _LINEAR),
     _matrix("lstm", (3, 8), _recurrent_shape(2, 4), _recurrent_space, _recurrent_work(4, 10, 5),
-    _lstm, input_forget=int, **_RECURRENT), _matrix("gru", (3, 6), _recurrent_shape(1, 3),
-    _recurrent_space, _recurrent_work(3, 8, 3), _gru, linear_before_reset=int, **_RECURRENT),
-    _matrix("rnn", (3, 6), _recurrent_shape(1, 1), _recurrent_space, _recurrent_work(1, 2, 1), _rnn,
-    **_RECURRENT), _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2, 4,
-    hidden_last=False), _recurrent_space, _recurrent_work(4, 14, 5), _quantized_lstm,
-    input_forget=int, **_RECURRENT), OpRow("rotary_embedding", (3, 4), attributes(interleaved=int,
-    num_heads=int, rotary_embedding_dim=int), same_dtype, same_shape, lambda c: Space(c.out(), (),
-    first(c, Access.VIEW, Access.BROADCAST)), _rotary_work, onnx_reference("RotaryEmbedding"),
-    Lowering.VECTOR), OpRow("causal_conv", (2, 4), attributes(activation=str), same_dtype,
-    _causal_conv_shape, lambda c: Space(c.out(), (), first(c, Access.WINDOW, Access.BROADCAST)),
-    _causal_conv_work, onnx_reference("CausalConvWithState", 27), Lowering.VECTOR),
+        _lstm, {**_RECURRENT, "input_forget": int}),
+    _matrix("gru", (3, 6), _recurrent_shape(1, 3), _recurrent_space, _recurrent_work(3, 8, 3),
+        _gru, {**_RECURRENT, "linear_before_reset": int}),
+    _matrix("rnn", (3, 6), _recurrent_shape(1, 1), _recurrent_space, _recurrent_work(1, 2, 1),
+        _rnn, _RECURRENT),
+    _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2, 4, hidden_last=False),
+        _recurrent_space, _recurrent_work(4, 14, 5), _quantized_lstm,
+        {**_RECURRENT, "input_forget": int}),
+    OpRow("rotary_embedding", (3, 4), attributes(interleaved=int, num_heads=int,
+        rotary_embedding_dim=int), same_dtype, same_shape, lambda c: Space(c.out(), (), first(c,
+        Access.VIEW, Access.BROADCAST)), _rotary_work, onnx_reference("RotaryEmbedding"),
+        Lowering.VECTOR),
+    OpRow("causal_conv", (2, 4), attributes(activation=str), same_dtype, _causal_conv_shape,
+        lambda c: Space(c.out(), (), first(c, Access.WINDOW, Access.BROADCAST)), _causal_conv_work,
+        onnx_reference("CausalConvWithState", 27), Lowering.VECTOR),
 )  # fmt: skip

@@ -208,23 +208,27 @@ def _row(
 
 
 ROWS: tuple[OpRow, ...] = (
-    _row("dft", (1, 3), _dft_shape, onnx_reference("DFT"), _fft_work, inverse=int, onesided=int),
+    _row("dft", (1, 3), _dft_shape, onnx_reference("DFT"), _fft_work, inverse=int,
+        onesided=int),
     _row("stft", (2, 4), _stft_shape, onnx_reference("STFT"), _fft_work, onesided=int),
-    _row("mel_weight_matrix", (5, 5), _mel_shape, onnx_reference("MelWeightMatrix"), per_output(8),
-    dtypes=lambda c: [DType.F32 if c.attr("output_datatype", 1) == 1 else DType.F64 if
-    c.attr("output_datatype") == 11 else DType.F16], output_datatype=int), _row("window", (1, 1),
-    _window_shape, _window, per_output(4, 1), dtypes=dtype_of_attr("dtype", DType.F32),
-    function=str, periodic=int, dtype=str), _row("det", (1, 1), _det_shape, _det, _det_work),
+    _row("mel_weight_matrix", (5, 5), _mel_shape, onnx_reference("MelWeightMatrix"),
+        per_output(8), dtypes=lambda c: [DType.F32 if c.attr("output_datatype", 1) == 1 else
+        DType.F64 if c.attr("output_datatype") == 11 else DType.F16], output_datatype=int),
+    _row("window", (1, 1), _window_shape, _window, per_output(4, 1),
+        dtypes=dtype_of_attr("dtype", DType.F32), function=str, periodic=int, dtype=str),
+    _row("det", (1, 1), _det_shape, _det, _det_work),
     _row("tfidf", (1, 1), _tfidf_shape, onnx_reference("TfIdfVectorizer"), per_output(4),
-    dtypes=always(DType.F32), lowering=Lowering.GATHER, max_gram_length=int, max_skip_count=int,
-    min_gram_length=int, mode=str, ngram_counts=tuple, ngram_indexes=tuple, pool_int64s=tuple,
-    pool_strings=tuple, weights=tuple), _row("image_decoder", (1, 1), _image_shape, _image_decoder,
-    per_output(20), dtypes=always(DType.U8), lowering=Lowering.GATHER, pixel_format=str),
+        dtypes=always(DType.F32), lowering=Lowering.GATHER, max_gram_length=int, max_skip_count=int,
+        min_gram_length=int, mode=str, ngram_counts=tuple, ngram_indexes=tuple, pool_int64s=tuple,
+        pool_strings=tuple, weights=tuple),
+    _row("image_decoder", (1, 1), _image_shape, _image_decoder, per_output(20),
+        dtypes=always(DType.U8), lowering=Lowering.GATHER, pixel_format=str),
     _row("random", (0, 1), _random_shape, _random, per_output(8), pure=False, distribution=str,
-    shape=tuple, dtypes=lambda c: [DType(c.attr("dtype")) if c.attr("dtype") else c.input(0).dtype
-    if c.has(0) else DType.F32], mean=float, scale=float, low=float, high=float, dtype=str),
-    _row("bernoulli", (1, 1), same_shape, _bernoulli, per_output(8), dtypes=dtype_of_attr("dtype"),
-    pure=False, space=pointwise_space, dtype=str), _row("multinomial", (1, 1), _multinomial_shape,
-    _multinomial, per_output(8), pure=False, sample_size=int, dtype=str,
-    dtypes=dtype_of_attr("dtype", DType.I32)),
+        shape=tuple, dtypes=lambda c: [DType(c.attr("dtype")) if c.attr("dtype") else
+        c.input(0).dtype if c.has(0) else DType.F32], mean=float, scale=float, low=float,
+        high=float, dtype=str),
+    _row("bernoulli", (1, 1), same_shape, _bernoulli, per_output(8),
+        dtypes=dtype_of_attr("dtype"), pure=False, space=pointwise_space, dtype=str),
+    _row("multinomial", (1, 1), _multinomial_shape, _multinomial, per_output(8), pure=False,
+        sample_size=int, dtype=str, dtypes=dtype_of_attr("dtype", DType.I32)),
 )  # fmt: skip

@@ -13,71 +13,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tenfold.chips import Chip, Matrix, MatrixPrecision
+from tenfold.chips import Chip, SystolicConstant
 from tenfold.machine.kernel import Kernel, Product
-from tenfold.machine.maxplus import Repeat, cycles
-from tenfold.machine.step import Drain, Launch, Tile
+from tenfold.machine.systolic.array import Array, array_of
+from tenfold.machine.systolic.maxplus import Repeat, cycles
+from tenfold.machine.systolic.step import Drain, Launch, Tile
+from tenfold.machine.target import Balance
 
 CHUNKS = (128, 256, 512, 1024, 2048)
 
 
 @dataclass(frozen=True, slots=True)
-class Array:
-    """What the tile program needs to know of a chip, in cycles and bytes."""
-
-    matrix: Matrix
-    clock_hz: float
-    bytes_per_cycle: float
-    near_read_per_cycle: float
-    near_write_per_cycle: float
-    cycles_per_row: float  # of the streamed operand, at this precision
-    vector_ops_per_cycle: float
-    buffer_bytes: float
-    minimum_rows: int
-    operand_bytes: float
-    # rows that all accumulators hold, where a FIFO brings weights and nothing keeps them; else 0
-    one_pass_rows: int = 0
-
-
-def array_of(chip: Chip, precision: MatrixPrecision, operand_bits: int) -> Array:
-    """Raises MissingFigure for a chip without a clock."""
-    clock = chip.clock("time")
-    matrix = chip.matrix
-    assert matrix is not None
-    assert chip.memory_bytes_per_s is not None
-    natural = matrix.macs_per_cycle * clock * 2
-    bandwidth = chip.memory_bytes_per_s * chip.constant("memory_fraction")
-    return Array(
-        matrix=matrix,
-        clock_hz=clock,
-        bytes_per_cycle=bandwidth / clock,
-        near_read_per_cycle=_near_rate(chip.near.read_bytes_per_s if chip.near else None, clock),
-        near_write_per_cycle=_near_rate(chip.near.write_bytes_per_s if chip.near else None, clock),
-        cycles_per_row=natural / (chip.peak_flops[precision] * chip.constant("matrix_fraction")),
-        vector_ops_per_cycle=(chip.vector_ops_per_cycle or matrix.columns)
-        * chip.constant("vector_fraction"),
-        buffer_bytes=chip.vector_memory_bytes / 2,
-        minimum_rows=int(chip.constant("minimum_rows")),
-        operand_bytes=operand_bits / 8,
-        one_pass_rows=_accumulator_rows(chip, matrix) if chip.whole_weight_tiles else 0,
-    )
-
-
-def _accumulator_rows(chip: Chip, matrix: Matrix) -> int:
-    """Rows of 32-bit sums that the accumulators of all columns hold."""
-    size = next((s.bytes for s in chip.sram if s.name == "ACC"), 0.0)
-    return int(size / (matrix.columns * 4))
-
-
-def _near_rate(bytes_per_s: float | None, clock: float) -> float:
-    """Bytes a cycle; memory that the units read directly, without a copy, has no rate of its
-    own.
-    """
-    return bytes_per_s / clock if bytes_per_s else math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Gang:
     """One way to run a product: which gang of arrays does what, and the chunk of m."""
 
     gang_n: int
@@ -87,7 +34,7 @@ class Plan:
     chunk: int
 
 
-def plans(product: Product, array: Array) -> Iterator[Plan]:
+def plans(product: Product, array: Array) -> Iterator[Gang]:
     """Ways to share the arrays among columns, rows, batch and parts of k, with each chunk size that
     differs.
 
@@ -112,7 +59,7 @@ def plans(product: Product, array: Array) -> Iterator[Plan]:
                     rows = min(chunk, math.ceil(product.m / gang_m))
                     if rows not in seen:
                         seen.add(rows)
-                        yield Plan(gang_n, gang_m, gang_batch, gang_k, rows)
+                        yield Gang(gang_n, gang_m, gang_batch, gang_k, rows)
 
 
 def _cycles(amount: float, per_cycle: float) -> int:
@@ -151,7 +98,7 @@ class _Nest:
 
     product: Product
     array: Array
-    plan: Plan
+    plan: Gang
     moved: Bytes
     drain_ops: float
     n_groups: int
@@ -215,7 +162,7 @@ class _Nest:
 
 
 def tile_program(
-    product: Product, array: Array, plan: Plan, moved: Bytes, drain_ops: float
+    product: Product, array: Array, plan: Gang, moved: Bytes, drain_ops: float
 ) -> Repeat:
     """The loop nest over columns, chunks of m and k for one repetition of ``product``.
 
@@ -323,14 +270,14 @@ def launched(parts: tuple[Tile | Repeat, ...], overhead: int, prefetch: int = 0)
 def vector_program(kernel: Kernel, array: Array, chunk_bytes: float) -> Repeat:
     """A kernel without products: chunks stream in, through the vector unit, and out."""
     t = kernel.traffic
-    count = max(1, math.ceil(max(t.total + t.near, 1) / chunk_bytes))
+    count = max(1, math.ceil(max(t.total + t.near.total, 1) / chunk_bytes))
     work = kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS
     tile = Tile(
-        act_dma=_cycles((t.weights + t.inputs) / count, array.bytes_per_cycle),
-        act_near=_cycles((t.near_weights + t.near_inputs) / count, array.near_read_per_cycle),
+        act_dma=_cycles(t.off_chip.reads / count, array.bytes_per_cycle),
+        act_near=_cycles(t.near.reads / count, array.near_read_per_cycle),
         vector=_cycles(work / count, array.vector_ops_per_cycle),
-        out_dma=_cycles(t.outputs / count, array.bytes_per_cycle),
-        out_near=_cycles(t.near_outputs / count, array.near_write_per_cycle),
+        out_dma=_cycles(t.off_chip.outputs / count, array.bytes_per_cycle),
+        out_near=_cycles(t.near.outputs / count, array.near_write_per_cycle),
         prefetch=_cycles(t.prefetch / count, array.bytes_per_cycle),
     )
     return Repeat((tile,), count)
@@ -339,33 +286,6 @@ def vector_program(kernel: Kernel, array: Array, chunk_bytes: float) -> Repeat:
 TRANSCENDENTAL_OPS = (
     8  # vector operations for one exp, log or tanh: a polynomial with range reduction (assumed)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """Seconds that a kernel needs the off-chip interface and the slowest other unit, those of its
-    start, and the interface's rate.
-    """
-
-    interface_s: float
-    others_s: float
-    start_s: float
-    bytes_per_s: float
-
-    @property
-    def lack_bytes(self) -> float:
-        """What the interface does not deliver while the other units work."""
-        return max(0.0, self.interface_s - self.others_s) * self.bytes_per_s
-
-    @property
-    def start_bytes(self) -> float:
-        """What it can deliver while the kernel starts."""
-        return self.start_s * self.bytes_per_s
-
-    @property
-    def slack_bytes(self) -> float:
-        """What it can deliver beside the kernel's own bytes, start included."""
-        return self.start_bytes + max(0.0, self.others_s - self.interface_s) * self.bytes_per_s
 
 
 def balance(chip: Chip, kernel: Kernel) -> Balance:
@@ -380,6 +300,6 @@ def balance(chip: Chip, kernel: Kernel) -> Balance:
     return Balance(
         kernel.traffic.total / rate,
         max(matrix, vector) / array.clock_hz,
-        chip.constant("kernel_s"),
+        chip.constant(SystolicConstant.KERNEL_S),
         rate,
     )

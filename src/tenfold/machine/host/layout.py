@@ -17,13 +17,22 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from tenfold.chips import Chip, MatrixPrecision
+from tenfold.chips import MatrixPrecision
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
-from tenfold.ir.table import Lowering
-from tenfold.machine import Group, Kernel, Operand, Product, Role
-from tenfold.machine.kernel import REORDER, REORDERED, off_chip
+from tenfold.ir.table import Lowering, Rate
+from tenfold.machine.kernel import (
+    REORDERED,
+    Group,
+    Kernel,
+    Operand,
+    Product,
+    Role,
+    RuntimeWork,
+    off_chip,
+)
+from tenfold.machine.target import Cut
 
 _FOLLOW = frozenset(
     {
@@ -43,8 +52,10 @@ _FOLLOW = frozenset(
 # done on results that went to the caches
 _AFTERWARDS = frozenset({"sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"})
 _WHOLE_PICTURE = frozenset({"reduce_mean", "reduce_max"})  # global pools, which keep extents of 1
-_TOGETHER = frozenset({"add", "mul", "concat"})
-_TRANSPOSED = "conv_transpose"
+_CONCAT, _WITH_INDICES = "concat", "max_pool"
+_TOGETHER = frozenset({"add", "mul", _CONCAT})
+_CONV, _TRANSPOSED, _PRODUCT = "conv", "conv_transpose", "matmul"
+REORDER = "reorder"  # how a kernel that changes layout is shown
 WEIGHED = 128  # channels of a 1 x 1 convolution that are summed in registers
 
 
@@ -63,21 +74,12 @@ class _Layouts:
         return self.graph.values[name]
 
 
-def lay_out(
-    made: Iterable[Kernel],
-    groups: Sequence[Group],
-    graph: Graph,
-    root: Mapping[str, str],
-    size: Callable[[str], int],
-    chip: Chip,
-) -> Iterator[Kernel]:
-    """The kernels of a processor with changes of layout between them; of any other chip as they
-    are. ``size``: bytes of a buffer.
+def lay_out(made: Iterable[Kernel], cut: Cut, block: int) -> Iterator[Kernel]:
+    """The kernels of a processor, whose vectors hold ``block`` channels, with changes of layout
+    between them.
     """
-    if chip.kind != "host":
-        yield from made
-        return
-    layouts = _Layouts(graph, root, size, chip.vector_lanes)
+    graph, groups, root = cut.graph, cut.groups, cut.root
+    layouts = _Layouts(graph, root, cut.size, block)
     for kernel in made:
         group = groups[kernel.group]
         if not kernel.operands or kernel.attention is not None:
@@ -92,28 +94,8 @@ def lay_out(
 def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
     anchor = group.anchor
     narrow = kernel.precision is MatrixPrecision.INT8
-    if anchor is not None and anchor.kind == "conv" and not narrow and _direct(anchor, layouts):
-        channels, block = _dims(layouts, anchor.inputs[1])[1], layouts.block
-        want, given = (
-            {o.name for o in kernel.operands if o.role is Role.INPUT},
-            layouts.root.get(anchor.inputs[0], anchor.inputs[0]),
-        )
-        as_it_lies = (
-            channels < block and not _depthwise(anchor, layouts)
-        ) or given != anchor.inputs[0]  # few channels, or a view
-        plain = want & {given} if as_it_lies else set()
-        *copies, last = _converted(kernel, layouts, blocked=want - plain, plain=plain)
-        yield from copies
-        passes = _passes(anchor, layouts) + any(o.kind in _AFTERWARDS for o in group.ops)
-        products = tuple(replace(_padded(p, channels, block), passes=passes) for p in last.products)
-        items, filters = (
-            _dims(layouts, anchor.inputs[0])[0],
-            math.prod(_dims(layouts, anchor.inputs[1])),
-        )
-        yield replace(
-            last, products=products, cached_bytes=(items - 1) * filters * kernel.operand_bits // 8
-        )
-        layouts.blocked.update(group.outputs)
+    if anchor is not None and anchor.kind == _CONV and not narrow and _direct(anchor, layouts):
+        yield from _blocked(kernel, group, anchor, layouts)
         return
     if _follows(group, layouts):
         yield kernel
@@ -124,13 +106,34 @@ def _laid(kernel: Kernel, group: Group, layouts: _Layouts) -> Iterator[Kernel]:
     yield from copies
     if (
         anchor is not None
-        and anchor.kind in ("conv", _TRANSPOSED)
+        and anchor.kind in (_CONV, _TRANSPOSED)
         and not narrow
         and _constant(anchor, layouts)
     ):
         yield _gathered(last, anchor, layouts)
     else:
         yield last
+
+
+def _blocked(kernel: Kernel, group: Group, conv: Op, layouts: _Layouts) -> Iterator[Kernel]:
+    """A direct convolution in blocks of channels, with the copies that it needs before."""
+    channels, block = _dims(layouts, conv.inputs[1])[1], layouts.block
+    want = {o.name for o in kernel.operands if o.role is Role.INPUT}
+    given = layouts.root.get(conv.inputs[0], conv.inputs[0])
+    few = channels < block and not _depthwise(conv, layouts)
+    a_view = given != conv.inputs[0]
+    plain = want & {given} if few or a_view else set()
+    *copies, last = _converted(kernel, layouts, blocked=want - plain, plain=plain)
+    yield from copies
+    items = _dims(layouts, conv.inputs[0])[0]
+    filters = math.prod(_dims(layouts, conv.inputs[1]))
+    own = RuntimeWork(
+        cached_bytes=(items - 1) * filters * kernel.operand_bits // 8,
+        passes=_passes(conv, layouts) + any(o.kind in _AFTERWARDS for o in group.ops),
+    )
+    products = tuple(_padded(p, channels, block) for p in last.products)
+    yield replace(last, products=products, runtime=own)
+    layouts.blocked.update(group.outputs)
 
 
 def _dims(layouts: _Layouts, name: str) -> tuple[int, ...]:
@@ -197,12 +200,12 @@ def _follows(group: Group, layouts: _Layouts) -> bool:
     if any(len(s) != 4 or layouts.root.get(n, n) != n for n, s in zip(inputs, shapes, strict=True)):
         return False
     if not all(n in layouts.blocked for n in inputs) or (
-        op.kind == "max_pool" and len([o for o in op.outputs if o]) > 1
+        op.kind == _WITH_INDICES and len([o for o in op.outputs if o]) > 1
     ):
         return False
     if op.kind in _WHOLE_PICTURE:
         return _dims(layouts, op.outputs[0])[1:] == (shapes[0][1], 1, 1)
-    if op.kind == "concat":
+    if op.kind == _CONCAT:
         return op.attrs.get("axis") in (1, -3) and all(s[1] % layouts.block == 0 for s in shapes)
     return all(s == shapes[0] for s in shapes)
 
@@ -244,14 +247,15 @@ def _reorder(name: str, layouts: _Layouts, group: int) -> Kernel:
     size = layouts.size(name)
     layouts.copies[name] = f"{name}{REORDERED}"
     operands = (Operand(name, Role.INPUT, size), Operand(layouts.copies[name], Role.OUTPUT, size))
-    return _moving(f"{name}/{REORDER}", REORDER, operands, group)
+    return _moving(f"{name}/{REORDER}", operands, group)
 
 
-def _moving(name: str, op: str, operands: tuple[Operand, ...], group: int) -> Kernel:
+def _moving(name: str, operands: tuple[Operand, ...], group: int) -> Kernel:
     return Kernel(
         name=name,
-        ops=(op,),
+        ops=(REORDER,),
         kind=Lowering.MOVE,
+        rate=Rate.REORDER,
         precision=MatrixPrecision.FP32,
         traffic=off_chip(operands),
         operand_bits=32,
@@ -275,7 +279,6 @@ def _gathered(kernel: Kernel, op: Op, layouts: _Layouts) -> Kernel:
     as_it_lies = window == 1 and math.prod(x[2:]) == math.prod(y[2:])
     # windows, then panels of them; filters again
     moved = columns * (1 if as_it_lies else 2) + (x[0] - 1) * math.prod(w)
-    names = tuple("matmul" if o == op.kind else o for o in kernel.ops)
-    return replace(
-        kernel, ops=names, products=(product,), cached_bytes=moved * kernel.operand_bits // 8
-    )
+    names = tuple(_PRODUCT if o == op.kind else o for o in kernel.ops)
+    own = RuntimeWork(cached_bytes=moved * kernel.operand_bits // 8)
+    return replace(kernel, ops=names, rate=Rate.PRODUCT, products=(product,), runtime=own)

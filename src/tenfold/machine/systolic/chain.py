@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tenfold.chips import Chip
-from tenfold.machine import systolic
-from tenfold.machine.kernel import Kernel
-from tenfold.machine.maxplus import Matrix, Repeat, Variant, apply, matrix_of, power
-from tenfold.machine.run import Counters, Timed
-from tenfold.machine.step import STATES
+from tenfold.chips import Chip, Matrix, SystolicConstant
+from tenfold.machine.kernel import Kernel, Level
+from tenfold.machine.run import Counters, Timed, by_level
+from tenfold.machine.systolic import tiles
+from tenfold.machine.systolic.array import array_of
+from tenfold.machine.systolic.maxplus import Matrix as MaxPlus
+from tenfold.machine.systolic.maxplus import Repeat, Variant, apply, matrix_of, power
+from tenfold.machine.systolic.step import STATES
 
 _WEIGHTS: Variant = frozenset({"weight_dma", "weight_near"})
 _SHIFT: Variant = _WEIGHTS | {"weight_load"}
@@ -33,7 +35,7 @@ class Lowered:
     and of shifts, its own counters.
     """
 
-    matrices: Matrix
+    matrices: MaxPlus
     busy: dict[str, float]
     active: float
     shifts: float
@@ -42,8 +44,8 @@ class Lowered:
 
 def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
     """The tile program of one launch of ``kernel``."""
-    array = systolic.array_of(chip, kernel.precision, kernel.operand_bits)
-    overhead = round(chip.constant("kernel_s") * array.clock_hz)
+    array = array_of(chip, kernel.precision, kernel.operand_bits)
+    overhead = round(chip.constant(SystolicConstant.KERNEL_S) * array.clock_hz)
     # fetched while the kernel starts
     ahead = min(float(kernel.traffic.prefetch), overhead * array.bytes_per_cycle)
     kernel = replace(
@@ -51,71 +53,80 @@ def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
     )
     during = math.ceil(ahead / array.bytes_per_cycle)
     if not kernel.products:
-        return systolic.launched(
-            (systolic.vector_program(kernel, array, array.buffer_bytes / 8),), overhead, during
+        return tiles.launched(
+            (tiles.vector_program(kernel, array, array.buffer_bytes / 8),), overhead, during
         )
     macs = sum(p.macs for p in kernel.products)
     results = max(sum(p.batch * p.m * p.n * p.repeat for p in kernel.products), 1)
-    drain = 1 + (kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS) / results
+    drain = 1 + (kernel.vector_ops + kernel.transcendentals * tiles.TRANSCENDENTAL_OPS) / results
     parts = []
     for p in kernel.products:
         share = p.macs / max(macs, 1) / p.repeat
         t = kernel.traffic
         weights = (
-            systolic.whole_tiles(p, array)
-            if chip.whole_weight_tiles and t.weights
-            else t.weights * share
+            tiles.whole_tiles(p, array)
+            if chip.whole_weight_tiles and t.off_chip.weights
+            else t.off_chip.weights * share
         )
-        moved = systolic.Bytes(
-            t.inputs * share,
-            weights,
-            t.outputs * share,
-            t.near_inputs * share,
-            t.near_weights * share,
-            t.near_outputs * share,
-            t.prefetch * share,
-            t.prefetched > 0,
+        moved = tiles.Bytes(
+            streamed=t.off_chip.inputs * share,
+            stationary=weights,
+            result=t.off_chip.outputs * share,
+            near_streamed=t.near.inputs * share,
+            near_stationary=t.near.weights * share,
+            near_result=t.near.outputs * share,
+            prefetch=t.prefetch * share,
+            early=t.prefetched > 0,
         )
-        best = systolic.best_program(
+        best = tiles.best_program(
             replace(p, repeat=1), array, moved, drain, weights_stationary=chip.whole_weight_tiles
         )
         parts.append(Repeat((best,), p.repeat) if p.repeat > 1 else best)
-    return systolic.launched(tuple(parts), overhead, during)
+    return tiles.launched(tuple(parts), overhead, during)
 
 
 def lower(chip: Chip, kernel: Kernel) -> Lowered:
     """``kernel`` as a tile program with what does not depend on its neighbours."""
     program = kernel_program(chip, kernel)
-    busy = {n: float(c) for n, c in systolic.busy_cycles(program).items()}
+    busy = {n: float(c) for n, c in tiles.busy_cycles(program).items()}
     active = busy["matrix"]
     matrix = chip.matrix
     assert matrix is not None
-    array = systolic.array_of(chip, kernel.precision, kernel.operand_bits)
+    array = array_of(chip, kernel.precision, kernel.operand_bits)
     slots = active / array.cycles_per_row * matrix.macs_per_cycle
     useful = sum(p.macs for p in kernel.products)
+    t = kernel.traffic
+    streamed, sums = _between_units(kernel, matrix)
+    taken, put = streamed + t.off_chip.outputs + t.near.outputs, sums + t.reads + t.near.reads
     counters = Counters(
         active=active,
         macs_useful=useful,
         macs_wasted=max(0.0, slots - useful),
-        memory_read_bytes=kernel.traffic.reads,
-        memory_write_bytes=kernel.traffic.outputs,
-        near_bytes=kernel.traffic.near,
-        sram_bytes=_sram_bytes(kernel, matrix.columns, matrix.rows)
-        + kernel.traffic.total
-        + kernel.traffic.near,
-        vector_ops=kernel.vector_ops + kernel.transcendentals * systolic.TRANSCENDENTAL_OPS,
+        read=by_level({Level.OFF_CHIP: t.reads, Level.NEAR: t.near.reads, Level.ON_CHIP: taken}),
+        written=by_level(
+            {
+                Level.OFF_CHIP: t.off_chip.outputs,
+                Level.NEAR: t.near.outputs,
+                Level.ON_CHIP: put,
+            }
+        ),
+        vector_ops=kernel.vector_ops + kernel.transcendentals * tiles.TRANSCENDENTAL_OPS,
     )
     shifts = float(sum(t.weight_load * n for t, n in program.kinds() if t.new_weights))
     return Lowered(matrix_of(program, VARIANTS), busy, active, shifts, counters)
 
 
-def _sram_bytes(kernel: Kernel, columns: int, rows: int) -> float:
-    """Vector memory to array: activations once per column tile; results once per k tile."""
+def _between_units(kernel: Kernel, matrix: Matrix) -> tuple[float, float]:
+    """Bytes from vector memory to the arrays, activations once per column tile, and back, results
+    once per k tile in 32 bits.
+    """
     width = kernel.operand_bits / 8
-    return sum(
-        p.batch * p.repeat * p.m * (p.k * -(-p.n // columns) * width + p.n * -(-p.k // rows) * 4)
-        for p in kernel.products
-    )
+    streamed = sums = 0.0
+    for p in kernel.products:
+        items = p.batch * p.repeat * p.m
+        streamed += items * p.k * -(-p.n // matrix.columns) * width
+        sums += items * p.n * -(-p.k // matrix.rows) * 4
+    return streamed, sums
 
 
 def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], Counters]:
@@ -123,9 +134,9 @@ def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], 
     to all cycles.
     """
     clock = chip.clock("time")
-    cache: dict[tuple[object, ...], Lowered] = {}
+    cache: dict[Kernel, Lowered] = {}
     state = np.zeros((len(VARIANTS), STATES), dtype=np.int64)
-    ends: list[Matrix] = []
+    ends: list[MaxPlus] = []
     for k in kernels:
         if k.shape not in cache:
             cache[k.shape] = lower(chip, k)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tenfold.chips import Chip, MatrixPrecision
-from tenfold.machine.gpu_rates import HALF_AREA, K_STEP, Parts, norm, rates
+from tenfold.chips import Chip, GpuConstant, MatrixPrecision
+from tenfold.machine.gpu.rates import HALF_AREA, K_STEP, rates
 from tenfold.machine.kernel import Experts
+from tenfold.machine.roofline import Parts, norm
 
 _TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256), (64, 256))
 _TM, _TN = np.array(_TILES, dtype=np.float64).T
@@ -33,12 +34,12 @@ def experts_parts(
     active = np.array([sum(c > 0 for c in e.counts) for e in layers], dtype=np.float64)
     gates = np.array([2.0 if e.gated else 1.0 for e in layers])
     row_tiles = np.array([np.ceil(np.array(e.counts)[:, None] / _TM).sum(axis=0) for e in layers])
-    bandwidth = r.peak_memory_bytes_per_s * chip.constant("moe_memory_fraction")
+    bandwidth = r.peak_memory_bytes_per_s * chip.constant(GpuConstant.MOE_MEMORY_FRACTION)
     area = _TM * _TN
     efficiency = (
-        chip.constant("moe_matrix_fraction")
+        chip.constant(GpuConstant.MOE_MATRIX_FRACTION)
         * area
-        / (area + HALF_AREA * chip.constant("tile_factor"))
+        / (area + HALF_AREA * chip.constant(GpuConstant.TILE_FACTOR))
     )
     total = np.zeros_like(row_tiles)
     columns = []
@@ -52,13 +53,22 @@ def experts_parts(
         memory = (width * (active * n * k + routed * (n + k)) / bandwidth)[:, None] * np.ones_like(
             area
         )
-        overhead = waves * chip.constant("moe_wave_s")
+        overhead = waves * chip.constant(GpuConstant.MOE_WAVE_S)
         total = total + norm(matrix, l2, memory) + overhead
         columns.append((matrix, memory, l2, overhead))
     best = np.arange(len(layers)), np.argmin(total, axis=1)
     matrix, memory, l2, overhead = (sum(c[i] for c in columns)[best] for i in range(4))
-    moving = chip.constant("moe_token_factor") * 2 * width * (tokens + routed) * hidden / bandwidth
-    fixed = chip.constant("moe_launch_s") + chip.constant("moe_expert_s") * experts
+    moving = (
+        chip.constant(GpuConstant.MOE_TOKEN_FACTOR)
+        * 2
+        * width
+        * (tokens + routed)
+        * hidden
+        / bandwidth
+    )
+    fixed = (
+        chip.constant(GpuConstant.MOE_LAUNCH_S) + chip.constant(GpuConstant.MOE_EXPERT_S) * experts
+    )
     return Parts(
         total[best] + moving + fixed,
         matrix,

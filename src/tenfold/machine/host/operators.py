@@ -7,11 +7,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from tenfold.chips import Chip, MatrixPrecision
+from tenfold.chips import Chip, HostConstant, MatrixPrecision, SramRole
 from tenfold.ir.infer import row_of
-from tenfold.ir.table import Lowering
-from tenfold.machine.gpu_rates import Parts, norm
-from tenfold.machine.kernel import REORDER, REORDERED, Kernel, Product, Program, Role
+from tenfold.ir.table import Lowering, Rate
+from tenfold.machine.kernel import (
+    REORDERED,
+    Kernel,
+    Moved,
+    Product,
+    Program,
+    Role,
+    RuntimeWork,
+    Traffic,
+)
+from tenfold.machine.roofline import Parts, norm
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
 POWER_CYCLES = (
@@ -38,7 +47,7 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     quicker than leaving it to one.
     """
     clock = chip.clock("time")
-    launch = chip.constant("launch_s")
+    launch = chip.constant(HostConstant.LAUNCH_S)
     assert chip.memory_bytes_per_s is not None
     matrix = sum(_product_s(chip, kernel, p) * p.repeat for p in kernel.products)
     results = sum(p.batch * p.m * p.n * p.repeat for p in kernel.products)
@@ -46,17 +55,21 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
         max(0, kernel.vector_ops - IN_PRODUCT * results)
         + kernel.transcendentals * TRANSCENDENTAL_OPS
     )
-    vector = work / ((chip.vector_ops_per_cycle or 1.0) * clock * chip.constant("vector_fraction"))
-    if "lrn" in kernel.ops:
+    vector = work / (
+        (chip.vector_ops_per_cycle or 1.0) * clock * chip.constant(HostConstant.VECTOR_FRACTION)
+    )
+    if kernel.rate is Rate.POWER:
         vector += kernel.transcendentals * POWER_CYCLES / clock
-    rate = chip.memory_bytes_per_s * chip.constant("memory_fraction")
-    layout = REORDER in kernel.ops
-    rate *= chip.constant("move_fraction") if kernel.kind in _SLOW and not layout else 1.0
+    rate = chip.memory_bytes_per_s * chip.constant(HostConstant.MEMORY_FRACTION)
+    layout = kernel.rate is Rate.REORDER
+    rate *= (
+        chip.constant(HostConstant.MOVE_FRACTION) if kernel.kind in _SLOW and not layout else 1.0
+    )
     # changes of layout go block by block and are shared out
     alone = kernel.kind is Lowering.MOVE and not layout
     rate = max(rate / (chip.units or 1), min(rate, ONE_CORE)) if alone else rate
     memory = kernel.traffic.total / rate + _cached_s(
-        chip, kernel, rate * chip.constant("cache_factor")
+        chip, kernel, rate * chip.constant(HostConstant.CACHE_FACTOR)
     )
     steps = max((p.repeat for p in kernel.products), default=1)
     if steps == 1:
@@ -64,8 +77,8 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     else:  # plain code combines the states, after the products of each step
         vector += kernel.vector_ops / ((chip.units or 1) * clock)
         spent = float(norm(matrix, memory)) + vector
-    fork_s = chip.constant("fork_s")
-    if kernel.cached_bytes and "conv" not in kernel.ops:
+    fork_s = chip.constant(HostConstant.FORK_S)
+    if _own(kernel).cached_bytes and kernel.rate is not Rate.CONVOLUTION:
         spent += sum(p.batch for p in kernel.products) * CALL * fork_s / (chip.units or 1)
     forked = (1 + (steps - 1) * STEP) * fork_s
     total = spent if alone else min(spent + forked, spent * (chip.units or 1))
@@ -78,9 +91,9 @@ def _cached_s(chip: Chip, kernel: Kernel, rate: float) -> float:
 
     A recurrent layer reads its weights in every step but the first.
     """
-    private = next((s.bytes for s in chip.sram if s.name == "L2"), 0.0)
-    quick = rate * chip.constant("private_factor")
-    touched = kernel.traffic.near + kernel.cached_bytes
+    private = chip.level_bytes(SramRole.L2)
+    quick = rate * chip.constant(HostConstant.PRIVATE_FACTOR)
+    touched = kernel.traffic.near.total + _own(kernel).cached_bytes
     seconds = touched / (quick if touched + kernel.traffic.total <= private else rate)
     for p in kernel.products:
         weights = p.batch * p.n * p.k * kernel.operand_bits / 8
@@ -88,12 +101,19 @@ def _cached_s(chip: Chip, kernel: Kernel, rate: float) -> float:
     return seconds
 
 
+def _own(kernel: Kernel) -> RuntimeWork:
+    return kernel.runtime or NO_WORK
+
+
+NO_WORK = RuntimeWork()
+
+
 def entry_s(chip: Chip, program: Program) -> float:
     """What a call of the runtime costs beside the kernels: itself, and operators that only give
     bytes another shape.
     """
     views = sum(row_of(op).lowering is Lowering.VIEW for op in program.graph.ops)
-    return chip.constant("run_s") + views * chip.constant("launch_s")
+    return chip.constant(HostConstant.RUN_S) + views * chip.constant(HostConstant.LAUNCH_S)
 
 
 def _product_s(chip: Chip, kernel: Kernel, p: Product) -> float:
@@ -106,25 +126,19 @@ def _product_s(chip: Chip, kernel: Kernel, p: Product) -> float:
     peak = chip.peak_flops[kernel.precision]
     lanes = chip.vector_lanes
     flops = 2 * p.batch * p.m * p.n * p.k
-    across = "conv" in kernel.ops and p.batch > 1 and p.n < lanes
+    convolves = kernel.rate is Rate.CONVOLUTION
+    across = convolves and p.batch > 1 and p.n < lanes
     vectors = p.batch * p.m * (p.n / lanes if across else math.ceil(p.n / lanes))
-    passing = (
-        vectors * p.passes * chip.constant("pass_factor") / (chip.clock("time") * (chip.units or 1))
-        if p.passes
-        else 0.0
-    )
+    per_pass = vectors * chip.constant(HostConstant.PASS_FACTOR)
+    passing = _own(kernel).passes * per_pass / (chip.clock("time") * (chip.units or 1))
     if across:
-        return flops / (peak * chip.constant("grouped_fraction")) + passing
-    name = (
-        "int8_fraction"
-        if kernel.precision is MatrixPrecision.INT8
-        else "conv_fraction"
-        if "conv" in kernel.ops
-        else "matrix_fraction"
-    )
-    share = chip.constant(name)
+        return flops / (peak * chip.constant(HostConstant.GROUPED_FRACTION)) + passing
+    constant = HostConstant.CONV_FRACTION if convolves else HostConstant.MATRIX_FRACTION
+    if kernel.precision is MatrixPrecision.INT8:
+        constant = HostConstant.INT8_FRACTION
+    share = chip.constant(constant)
     # two vectors of results in each row keep the units busy; one column is a product with a vector
-    if name == "matrix_fraction":
+    if constant is HostConstant.MATRIX_FRACTION:
         lanes = 1 if p.n == 1 else 2 * lanes
     return flops * math.ceil(p.n / lanes) * lanes / p.n / (peak * share) + passing
 
@@ -136,7 +150,7 @@ def cached(chip: Chip, program: Program) -> tuple[Kernel, ...]:
     The model's own inputs and results are in the caches only where they and all weights fit
     together. A virtual machine is told of more last-level cache than it gets.
     """
-    cache = chip.sram_bytes * chip.constant("cached_share")
+    cache = chip.sram_bytes * chip.constant(HostConstant.CACHED_SHARE)
     all_fit = program.weight_bytes + program.io_bytes <= cache
     written = {o.name for k in program.kernels for o in k.operands if o.role is Role.OUTPUT}
     results = (
@@ -149,20 +163,16 @@ def cached(chip: Chip, program: Program) -> tuple[Kernel, ...]:
 
 
 def _cached(kernel: Kernel, cache: float, far: frozenset[str], *, weights: bool) -> Kernel:
-    t = kernel.traffic
-    if weights:
-        t = replace(t, weights=0, near_weights=t.weights)
+    t = kernel.traffic.off_chip
+    near_weights = t.weights if weights else 0
     held = min(1.0, cache / max(t.inputs + t.outputs, 1))
     reads, results = (
         sum(o.bytes for o in kernel.operands if o.role is role and o.name in far)
         for role in (Role.INPUT, Role.OUTPUT)
     )
-    near_inputs, near_outputs = int((t.inputs - reads) * held), int((t.outputs - results) * held)
-    t = replace(
-        t,
-        inputs=t.inputs - near_inputs,
-        outputs=t.outputs - near_outputs,
-        near_inputs=near_inputs,
-        near_outputs=near_outputs,
+    inputs, outputs = int((t.inputs - reads) * held), int((t.outputs - results) * held)
+    split = Traffic(
+        Moved(t.weights - near_weights, t.inputs - inputs, t.outputs - outputs),
+        Moved(near_weights, inputs, outputs),
     )
-    return replace(kernel, traffic=t)
+    return replace(kernel, traffic=split)

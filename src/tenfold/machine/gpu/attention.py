@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tenfold.chips import Chip, MatrixPrecision
-from tenfold.machine.gpu_rates import Parts, Rates, norm, rates
+from tenfold.chips import Chip, GpuConstant, MatrixPrecision
+from tenfold.machine.gpu.rates import Rates, rates
 from tenfold.machine.kernel import Attention
+from tenfold.machine.roofline import Parts, norm
 
 _QUERIES, _KEYS = 64, 32  # block of queries, step of keys
 _FEWEST_QUERIES = 16  # rows of the smallest matrix instruction
@@ -56,21 +57,21 @@ def _prefill(
         np.array([getattr(a, n) for a in attentions], dtype=np.float64)
         for n in ("batch", "heads", "head_dim")
     )
-    rate = r.macs_per_unit_s * chip.constant("attention_fraction")
+    rate = r.macs_per_unit_s * chip.constant(GpuConstant.ATTENTION_FRACTION)
     work = 2 * queries * batch * heads * keys_all * dim / rate / r.units
     longest = 2 * queries * keys_most * dim / rate
     blocks = batch * heads * blocks_each
     many = blocks > r.units
     matrix = np.maximum(work + longest * _TAIL * many, longest)
-    fixed = chip.constant("attention_block_s") * (np.maximum(blocks / r.units, 1) + _TAIL * many)
+    fixed = chip.constant(GpuConstant.ATTENTION_BLOCK_S) * (
+        np.maximum(blocks / r.units, 1) + _TAIL * many
+    )
     memory = moved / r.memory_bytes_per_s
     writes_cache = np.array([a.writes_cache for a in attentions])
     cache = (
-        writes_cache
-        * _query_key_value_bytes(attentions, chip.bits(precision) / 8)
-        / r.memory_bytes_per_s
+        writes_cache * _query_key_value_bytes(attentions, precision.bits / 8) / r.memory_bytes_per_s
     )
-    overhead = fixed + chip.constant("attention_launch_s")
+    overhead = fixed + chip.constant(GpuConstant.ATTENTION_LAUNCH_S)
     zero = np.zeros(len(work))
     return Parts(
         norm(matrix, memory) + cache + overhead, matrix, zero, memory + cache, zero, overhead
@@ -115,23 +116,17 @@ def _decode(
     blocks = batch * np.where(grouped, kv_heads, heads)
     resident = np.where(grouped, 1.0, _HEADS_RESIDENT)
     share = np.array([a.cache_read for a in attentions])[:, None]
-    latency = chip.constant("decode_block_s") * np.where(
+    latency = chip.constant(GpuConstant.DECODE_BLOCK_S) * np.where(
         grouped, np.maximum(1.0, np.ceil(group / _GROUP_ROWS) * _GROUP_STEP), 1.0
     )
     chunk = (
-        np.ceil(keys / _SPLITS / _DECODE_KEYS)
-        * _DECODE_KEYS
-        * 2
-        * dim
-        * chip.bits(precision)
-        / 8
-        * share
+        np.ceil(keys / _SPLITS / _DECODE_KEYS) * _DECODE_KEYS * 2 * dim * precision.bits / 8 * share
     )
-    rate = chip.constant("decode_stream_factor") * r.peak_memory_bytes_per_s / r.units
+    rate = chip.constant(GpuConstant.DECODE_STREAM_FACTOR) * r.peak_memory_bytes_per_s / r.units
     stream = np.maximum(blocks * _SPLITS / r.units, 1) * chunk / rate
     memory = _cached(r, moved[:, None])
     waves = np.maximum(blocks * _SPLITS / r.units / resident, 1)
-    launch = chip.constant("decode_launch_s")
+    launch = chip.constant(GpuConstant.DECODE_LAUNCH_S)
     overhead = waves * latency + launch * np.where(_SPLITS > 1, 2.0, 1.0)
     total = (memory**_STREAM_OVERLAP + stream**_STREAM_OVERLAP) ** (1 / _STREAM_OVERLAP) + overhead
     at = np.arange(len(attentions)), np.argmin(total, axis=1)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tenfold.machine.step import STATES, Drain, Instruction, Launch, Tile, step
+from tenfold.machine.systolic.step import STATES, Drain, Instruction, Launch, Tile, step
 
 NEVER = -(1 << 60)
 Matrix: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"

@@ -16,19 +16,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tenfold.chips import Chip, MatrixPrecision
-from tenfold.machine.gpu_attention import attention_parts
-from tenfold.machine.gpu_experts import experts_parts
-from tenfold.machine.gpu_rates import (
-    HALF_AREA,
-    K_STEP,
-    TRANSCENDENTAL_OPS,
-    Parts,
-    Rates,
-    norm,
-    rates,
-)
-from tenfold.machine.kernel import Family, Kernel
+from tenfold.chips import Chip, GpuConstant, KernelFamily, MatrixPrecision
+from tenfold.machine.gpu.attention import attention_parts
+from tenfold.machine.gpu.experts import experts_parts
+from tenfold.machine.gpu.rates import HALF_AREA, K_STEP, Rates, rates
+from tenfold.machine.kernel import Kernel
+from tenfold.machine.roofline import TRANSCENDENTAL_OPS, Parts, norm
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
@@ -66,14 +59,16 @@ def product_parts(chip: Chip, precision: MatrixPrecision, p: Products) -> Parts:
     waves = np.ceil(tiles / r.units)
     area = _TM * _TN
     efficiency = (
-        chip.constant("matrix_fraction") * area / (area + HALF_AREA * chip.constant("tile_factor"))
+        chip.constant(GpuConstant.MATRIX_FRACTION)
+        * area
+        / (area + HALF_AREA * chip.constant(GpuConstant.TILE_FACTOR))
     )
     depth = np.ceil(k / _SPLIT / K_STEP) * K_STEP
     arithmetic = waves * area * depth / (r.macs_per_unit_s * efficiency)
     off_chip = (moved + np.where(_SPLIT > 1, 8 * _SPLIT * m * n * batch, 0)) / r.memory_bytes_per_s
     from_l2 = tiles * (_TM + _TN) * (k / _SPLIT) * width / r.l2_bytes_per_s
-    overhead = waves * chip.constant("wave_s") + np.where(
-        _SPLIT > 1, chip.constant("reduction_s"), 0.0
+    overhead = waves * chip.constant(GpuConstant.WAVE_S) + np.where(
+        _SPLIT > 1, chip.constant(GpuConstant.REDUCTION_S), 0.0
     )
     total = norm(arithmetic, off_chip, from_l2) + overhead
     best = np.arange(len(p.m)), np.argmin(total, axis=1)
@@ -83,7 +78,7 @@ def product_parts(chip: Chip, precision: MatrixPrecision, p: Products) -> Parts:
 
 def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     """Time of one launch of ``kernel``; every part a number."""
-    launch = chip.constant("launch_s")
+    launch = chip.constant(GpuConstant.LAUNCH_S)
     if kernel.attention is not None:
         return attention_parts(
             chip, kernel.precision, (kernel.attention,), np.array([float(kernel.traffic.total)])
@@ -132,7 +127,14 @@ def quantize_time(chip: Chip, r: Rates, elements: Any) -> Any:
     """Seconds to scale and narrow the activations of a product that arrives in 16 bits (dynamic
     quantization, one scale).
     """
-    return chip.constant("quantize_s") + QUANTIZE_BYTES * elements / r.memory_bytes_per_s
+    return chip.constant(GpuConstant.QUANTIZE_S) + QUANTIZE_BYTES * elements / r.memory_bytes_per_s
+
+
+_FRACTION = {
+    KernelFamily.SOFTMAX: GpuConstant.SOFTMAX_FRACTION,
+    KernelFamily.NORM: GpuConstant.NORM_FRACTION,
+    KernelFamily.STREAM: GpuConstant.STREAM_FRACTION,
+}
 
 
 def stream_parts(chip: Chip, kernel: Kernel) -> Parts:
@@ -143,12 +145,12 @@ def stream_parts(chip: Chip, kernel: Kernel) -> Parts:
     """
     r = rates(chip, kernel.precision)
     moved = float(kernel.traffic.total)
-    if kernel.family is Family.NORM and kernel.row_elements * 4 > SHARED_BYTES:
-        moved += kernel.traffic.inputs
-    off_chip = moved / (r.peak_memory_bytes_per_s * chip.constant(f"{kernel.family}_fraction"))
+    if kernel.family is KernelFamily.NORM and kernel.row_elements * 4 > SHARED_BYTES:
+        moved += kernel.traffic.off_chip.inputs
+    off_chip = moved / (r.peak_memory_bytes_per_s * chip.constant(_FRACTION[kernel.family]))
     vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / r.vector_ops_per_s
-    rounds = kernel.rows / r.units * chip.constant("row_s")
-    overhead = chip.constant("launch_s") + rounds
+    rounds = kernel.rows / r.units * chip.constant(GpuConstant.ROW_S)
+    overhead = chip.constant(GpuConstant.LAUNCH_S) + rounds
     return Parts(float(norm(off_chip, vector)) + overhead, 0.0, vector, off_chip, 0.0, overhead)
 
 
@@ -178,7 +180,7 @@ def times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
     ]
     total = product_parts(
         chip, first.precision, Products(*np.array(columns, dtype=np.float64).T)
-    ).total + chip.constant("launch_s")
+    ).total + chip.constant(GpuConstant.LAUNCH_S)
     if first.quantizes:
         total = total + quantize_time(
             chip, rates(chip, first.precision), np.array([float(k.quantizes) for k in kernels])

@@ -1,0 +1,192 @@
+"""Facts: figures with unit, status and source; one reader for data files; entries that sum.
+
+Every number that Tenfold did not compute comes from a data file, as ``{ value = "175 W", status =
+"verified", source = "key" }``. It is parsed once into a ``Figure`` in SI, checked against the range
+that it can have. Whatever has a total is an ``Account``: a list of entries that can be shown, and
+the total is their sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from tenfold import units
+from tenfold.errors import DataFileError, UnitError
+from tenfold.estimate import Estimate
+from tenfold.units import Dimension
+
+LARGEST_FILE = 1 << 24  # bytes; the largest that ships has a few thousand lines
+
+
+class Status(StrEnum):
+    """How well a figure is known."""
+
+    VERIFIED = "verified"  # read in a copy of the source
+    SECOND_HAND = "second-hand"  # read in another publication that cites it
+    RECALLED = "recalled"  # from memory of the source
+    DERIVED = "derived"  # computed from other figures
+    ASSUMED = "assumed"
+    FITTED = "fitted"  # to measurements
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a figure can be: from ``low`` (above it, where ``open_low``) to ``high``; perhaps
+    whole.
+    """
+
+    low: float
+    high: float
+    open_low: bool = False
+    whole: bool = False
+
+    def fault(self, value: float) -> str:
+        """What ``value`` must be and is not, or ""."""
+        if not math.isfinite(value):
+            return "must be finite"
+        if value < self.low or (self.open_low and value == self.low):
+            return f"must be {'above' if self.open_low else 'at least'} {self.low:g}"
+        if value > self.high:
+            return f"must be at most {self.high:g}"
+        return "must be a whole number" if self.whole and value != round(value) else ""
+
+
+FURTHEST = 1e30  # beyond any figure in SI
+ABOVE_0 = Range(0.0, FURTHEST, open_low=True)
+FROM_0 = Range(0.0, FURTHEST)
+SHARE = Range(0.0, 1.0, open_low=True)
+SHARE_FROM_0 = Range(0.0, 1.0)
+WHOLE = Range(1.0, 1e15, whole=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a figure is: its dimension and what it can be."""
+
+    dimension: Dimension
+    range: Range = ABOVE_0
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure in SI with where it comes from; ``low`` and ``high`` where sources disagree."""
+
+    value: float
+    low: float
+    high: float
+    status: Status
+    source: str
+    note: str = ""
+
+    @staticmethod
+    def exact(value: float, status: Status, source: str, note: str = "") -> Figure:
+        return Figure(value, value, value, status, source, note)
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(self.value, self.low, self.high)
+
+
+class FigureText(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A figure as a data file has it: numbers are text with their unit."""
+
+    value: str
+    status: Status
+    source: str
+    low: str = ""
+    high: str = ""
+    note: str = ""
+
+    def read(self, spec: Spec) -> Figure:
+        """The figure in SI. Raises UnitError for a wrong unit, a value outside the range, or an
+        interval that does not hold the value.
+        """
+        value = units.parse(self.value, spec.dimension)
+        low = units.parse(self.low, spec.dimension) if self.low else value
+        high = units.parse(self.high, spec.dimension) if self.high else value
+        for number, text in ((value, self.value), (low, self.low), (high, self.high)):
+            if fault := spec.range.fault(number):
+                raise UnitError(f"{fault}, found '{text or self.value}'")
+        if not low <= value <= high:
+            raise UnitError(
+                "needs low <= value <= high, got"
+                f" {self.low or self.value}, {self.value}, {self.high or self.value}"
+            )
+        return Figure(value, low, high, self.status, self.source, self.note)
+
+
+T = TypeVar("T")
+
+
+def read_file(path: Path, kind: type[T]) -> T:
+    """The TOML file at ``path`` as a struct. Raises DataFileError, which names the file, for
+    anything that it is not: unknown fields, wrong types, a value of a closed set misspelt.
+    """
+    return decode(path, lambda raw: msgspec.toml.decode(raw, type=kind))
+
+
+def read_table(path: Path) -> dict[str, object]:
+    """The TOML file at ``path`` as it is. Raises DataFileError for what is no TOML."""
+    return decode(path, lambda raw: msgspec.toml.decode(raw, type=dict[str, object]))
+
+
+def decode(path: Path, reader: Callable[[bytes], T]) -> T:
+    """What ``reader`` makes of the file; every fault is a DataFileError of one form."""
+    try:
+        if not path.is_file():
+            raise DataFileError(f"{path.name}: there is no such file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise DataFileError(f"{path.name}: has more than {LARGEST_FILE:,} bytes")
+        return reader(path.read_bytes())
+    except OSError as error:
+        raise DataFileError(f"{path.name}: {error.strerror or 'cannot be read'}") from error
+    except RecursionError as error:
+        raise DataFileError(f"{path.name}: is nested too deep to be read") from error
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise DataFileError(f"{path.name}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of an account: what it is for, and how much, in the unit of the account."""
+
+    what: str
+    amount: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Entries that sum. The total is of whatever entries there are: nothing is listed and left
+    out.
+    """
+
+    entries: tuple[Entry, ...] = ()
+
+    @property
+    def total(self) -> Estimate:
+        return Estimate.total(e.amount for e in self.entries)
+
+    def times(self, factor: Estimate | float) -> Account:
+        return Account(tuple(Entry(e.what, e.amount * factor) for e in self.entries))
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __add__(self, other: Account) -> Account:
+        return Account.sum((self, other))
+
+    @staticmethod
+    def sum(accounts: Iterable[Account]) -> Account:
+        """Entries of the same name added, in the order in which names first appear."""
+        found: dict[str, Estimate] = {}
+        for account in accounts:
+            for e in account.entries:
+                found[e.what] = found[e.what] + e.amount if e.what in found else e.amount
+        return Account(tuple(Entry(what, amount) for what, amount in found.items()))

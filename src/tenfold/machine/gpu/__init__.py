@@ -1,0 +1,1 @@
+"""Hardware-scheduled chips: tiles, waves and rooflines."""

@@ -1,0 +1,80 @@
+"""GPUs: hardware schedules blocks of threads, libraries bring attention as one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tenfold.chips import Chip
+from tenfold.machine.attention import in_parts
+from tenfold.machine.gpu.products import kernel_time
+from tenfold.machine.kernel import Group, Kernel, Program
+from tenfold.machine.roofline import timed
+from tenfold.machine.run import Counters, Timed, each_alone
+from tenfold.machine.systolic.maxplus import Repeat
+from tenfold.machine.target import Cut, FusionRules, NearMemory
+
+# A thread block sees one tile of columns.
+RULES = FusionRules(row_elements=128, vector_prologue=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A hardware-scheduled chip."""
+
+    chip: Chip
+
+    @property
+    def rules(self) -> FusionRules:
+        return RULES
+
+    @property
+    def single_ops(self) -> bool:
+        return False
+
+    @property
+    def serves(self) -> bool:
+        return True
+
+    @property
+    def own_host(self) -> bool:
+        return False
+
+    def parts(self, kernel: Kernel, group: Group, root: Mapping[str, str]) -> Iterable[Kernel]:
+        """An attention is one kernel, or three where those are quicker; a softmax over few keys
+        stays in the kernel that makes the scores.
+        """
+        if kernel.attention is None or not kernel.operands:
+            return (kernel,)
+        passes = 0 if kernel.attention.kv_len <= RULES.row_elements else 1
+        parts = in_parts(kernel, group, root, passes=passes)
+        quicker = _quicker(self.chip, kernel.shape, tuple(p.shape for p in parts))
+        return parts if quicker else (kernel,)
+
+    def laid_out(self, kernels: Iterable[Kernel], cut: Cut) -> Iterator[Kernel]:
+        yield from kernels
+
+    def near(self) -> NearMemory | None:
+        return None
+
+    def time_kernels(self, kernels: Sequence[Kernel]) -> tuple[list[Timed], Counters]:
+        return each_alone(kernels, self._time)
+
+    def _time(self, kernel: Kernel) -> Timed:
+        return timed(self.chip, kernel, kernel_time(self.chip, kernel))
+
+    def warm(self, program: Program) -> tuple[Kernel, ...]:
+        return program.kernels
+
+    def entry_s(self, program: Program) -> float:
+        return 0.0
+
+    def tile_program(self, kernel: Kernel) -> Repeat | None:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _quicker(chip: Chip, whole: Kernel, parts: tuple[Kernel, ...]) -> bool:
+    """Whether a kernel takes longer than its parts one after the other."""
+    return sum(kernel_time(chip, p).total for p in parts) < kernel_time(chip, whole).total

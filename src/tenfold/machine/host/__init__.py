@@ -1,0 +1,1 @@
+"""Processors as ONNX Runtime drives them."""

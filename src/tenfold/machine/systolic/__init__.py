@@ -1,0 +1,1 @@
+"""Software-scheduled chips: tile programs and their exact time."""
