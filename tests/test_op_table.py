@@ -212,6 +212,28 @@ def _mini_cases() -> list[tuple[str, onnx.ModelProto, dict[str, Any], bool]]:
             False,
         ),
         (
+            "cum_sum",
+            model_of(
+                [node("CumSum", ["x", "axis"], ["y"])],
+                {"x": (np.float32, [2, 3])},
+                ["y"],
+                {"axis": np.int64(1)},
+            ),
+            {"x": np.arange(6, dtype=np.float32).reshape(2, 3)},
+            False,
+        ),
+        (
+            "lstm",
+            model_of(
+                [node("LSTM", ["x", "w", "r"], ["y"], hidden_size=2)],
+                {"x": (np.float32, [3, 2, 2])},
+                ["y"],
+                {n: np.full((1, 8, 2), 0.1, np.float32) for n in ("w", "r")},
+            ),
+            {"x": np.linspace(-1, 1, 12).astype(np.float32).reshape(3, 2, 2)},
+            False,
+        ),
+        (
             "multinomial",
             model_of(
                 [node("Multinomial", ["x"], ["y"], sample_size=4)],

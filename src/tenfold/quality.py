@@ -18,8 +18,11 @@ from tenfold.chips import Chip, MatrixPrecision
 from tenfold.compiler import Options, build
 from tenfold.errors import InputError
 from tenfold.ir import Graph, Op, op_work
+from tenfold.ir.cost import lookup_axis
 from tenfold.ir.graph import Array
+from tenfold.ir.infer import row_of
 from tenfold.ir.interpreter import run_op
+from tenfold.ir.table import Lowering
 from tenfold.machine import Program
 from tenfold.machine.functional import run_program
 from tenfold.machine.numerics import Calibration, Exact, Integer, Narrow, Numerics, quantised
@@ -88,15 +91,13 @@ def _limits(graph: Graph) -> dict[str, int]:
     source = {n: n for n in graph.inputs}
     limits: dict[str, int] = {}
     for op in graph.ops:
-        if (
-            op.kind in ("cast", "reshape", "unsqueeze", "squeeze", "identity", "transpose")
-            and op.inputs[0] in source
-        ):
+        row = row_of(op)
+        renames = row.converts or row.lowering in (Lowering.VIEW, Lowering.MOVE)
+        if renames and op.inputs and op.inputs[0] in source:
             source[op.outputs[0]] = source[op.inputs[0]]
-        if op.kind == "gather" and op.inputs[1] in source:
-            table = graph.values[op.inputs[0]].dims
-            axis = op.attrs.get("axis", 0)
-            rows = table[axis if isinstance(axis, int) else 0]
+        axis = lookup_axis(graph, op)
+        if axis is not None and len(op.inputs) > 1 and op.inputs[1] in source:
+            rows = graph.values[op.inputs[0]].dims[axis]
             name = source[op.inputs[1]]
             limits[name] = min(limits.get(name, 1 << 31), int(rows))
     return limits

@@ -10,13 +10,18 @@ circle. Every op says why it is where it is.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from tenfold.ir.cost import op_call
+from tenfold.ir.dims import Shape
 from tenfold.ir.graph import Graph, Op
 from tenfold.ir.infer import row_of
-from tenfold.ir.table import Access, Lowering, OpRow, Rate
+from tenfold.ir.ops.common import whole_space
+from tenfold.ir.space import Access, Space
+from tenfold.ir.table import Lowering, OpRow, Rate
 from tenfold.ir.views import roots
 from tenfold.machine import FusionRules, Group, Joining
 
@@ -32,7 +37,7 @@ class _Region:
     bits: int
     ops: list[int] = field(default_factory=list)
     anchor: int | None = None
-    reduces: tuple[object, ...] | None = None
+    reduces: Rows | None = None
     alone: bool = False
     waits_for: int = 0  # regions that it depends on, directly or not
     waited_by: int = 0
@@ -51,7 +56,8 @@ class _Grower:
                 if n in self.maker:
                     self.readers.setdefault(n, []).append(i)
         self.rows: list[OpRow] = [row_of(op) for op in graph.ops]
-        self.access = [_access(graph, op) for op in graph.ops]
+        self.spaces = [_space(graph, op) for op in graph.ops]
+        self.access = [space.access for space in self.spaces]
 
     def size(self, name: str) -> int:
         size = self.graph.values[name].elements
@@ -140,25 +146,10 @@ class _Grower:
 
     # --- what may join -------------------------------------------------------------------
 
-    def reduced(self, i: int) -> tuple[object, ...]:
-        """What a row-wise op reduces over: the extent of its rows and the number of them."""
-        op = self.graph.ops[i]
-        shape, elements = self.graph.values[op.inputs[0]].dims, self.size(op.inputs[0])
-        out = max(self.size(o) for o in op.outputs if o)
-        if out != elements:
-            last = self.graph.values[next(o for o in op.outputs if o)].dims[-1:] != shape[-1:]
-            return last, elements // max(out, 1), elements
-        # instance and group norms: whole pictures
-        if not shape or "axis" not in self.rows[i].attrs:
-            return False, op.kind, elements
-        axis = op.attrs.get("axis", -1)
-        at = axis % len(shape) if isinstance(axis, int) else 0
-        # from the axis on; softmax and its like along it alone
-        whole = op.kind in (
-            "layer_norm",
-            "rms_norm",
-        )
-        return whole or at == len(shape) - 1, _product(shape[at:]) if whole else shape[at], elements
+    def reduced(self, i: int) -> Rows:
+        """The rows that a row-wise op goes along."""
+        name = self.graph.ops[i].inputs[0]
+        return rows_of(self.spaces[i], self.graph.values[name].dims)
 
     def refusal(self, region: _Region, i: int, value: str) -> str:
         """Why op ``i``, which reads ``value``, may not join ``region``; "" where it may."""
@@ -182,7 +173,7 @@ class _Grower:
             return self._refusal_of_row(region, i, access)
         if row.lowering is Lowering.MOVE:
             views = all(self.rows[j].lowering is Lowering.VIEW for j in region.ops)
-            moves = access is Access.VIEW and self.graph.ops[i].kind != "expand"
+            moves = access in (Access.VIEW, Access.POINT)
             return "" if moves or views else "is read in its small form by what follows"
         return "contractions, look-ups and control flow start a kernel"
 
@@ -201,20 +192,18 @@ class _Grower:
     def _refusal_of_row(self, region: _Region, i: int, access: Access) -> str:
         if access is not Access.ROW:
             return "" if access is Access.POINT else f"reads {access} what the kernel before makes"
-        last, width, elements = self.reduced(i)
-        if region.reduces is not None and region.reduces != (last, width, elements):
+        rows = self.reduced(i)
+        if self.spaces[i].steps != 1:
+            return "goes through each row step by step"
+        if region.reduces is not None and region.reduces != rows:
             return "reduces other rows than the kernel before"
         if region.anchor is not None:
             kind = self.graph.ops[region.anchor].kind
             if self.rules.rows_once and self.rows[i].rate is Rate.SOFTMAX:
                 return "needs its rows twice"
-            if (
-                not last
-                or kind != "matmul"
-                or not isinstance(width, int)
-                or width > self.rules.row_elements
-            ):
-                return f"needs whole rows of {width}, which the tiles of {kind} do not hold"
+            held = self.spaces[region.anchor].columns_of(1, beside=0)
+            if not rows.last or not held or rows.width > self.rules.row_elements:
+                return f"needs whole rows of {rows.width}, which the tiles of {kind} do not hold"
         return ""
 
     def visit(self, i: int) -> None:
@@ -318,18 +307,30 @@ def _numbers(bits: int) -> Iterator[int]:
         yield low.bit_length() - 1
 
 
-def _product(dims: tuple[object, ...]) -> int:
-    result = 1
-    for d in dims:
-        result *= int(d)  # type: ignore[call-overload]
-    return result
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a row-wise op goes along: whether the last axis is in it, elements of a row, rows."""
+
+    last: bool
+    width: int
+    count: int
 
 
-def _access(graph: Graph, op: Op) -> tuple[Access, ...]:
+def rows_of(space: Space, shape: Shape) -> Rows:
+    """The rows of a first operand of ``shape``: the axes along which its elements meet."""
+    axes = space.together(0)
+    width = math.prod(cast("int", shape[a]) for a in axes)
+    elements = math.prod(cast("tuple[int, ...]", shape))
+    return Rows(len(shape) - 1 in axes, width, elements // max(width, 1))
+
+
+def _space(graph: Graph, op: Op) -> Space:
+    """The loops of an op; where its operands say too little, everything depends on everything."""
+    call = op_call(graph, op)
     try:
-        return row_of(op).space(op_call(graph, op)).access
+        return row_of(op).space(call)
     except (ValueError, IndexError, TypeError):
-        return tuple(Access.WHOLE for _ in op.inputs)
+        return whole_space(call)
 
 
 def fuse(graph: Graph, rules: FusionRules) -> tuple[Group, ...]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from tenfold.chips import Chip, MatrixPrecision
+from tenfold.compiler.fusion import rows_of
 from tenfold.errors import ModelError
 from tenfold.ir.cost import op_call, op_work
 from tenfold.ir.dims import symbols_of
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
-from tenfold.ir.ops.control import trip_count
-from tenfold.ir.ops.experts import touched
-from tenfold.ir.ops.sequence import attention_dims, attention_window
 from tenfold.ir.table import Lowering, Matmul, Rate, Work
 from tenfold.ir.views import roots
 from tenfold.machine import Cut, target_of
@@ -112,11 +110,7 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
     works = [op_work(scope.graph, op) for op in group.ops]
     anchor = group.anchor
     products: tuple[Product, ...] = ()
-    attention = (
-        _attention(scope, anchor)
-        if anchor is not None and anchor.kind in ("attention", "cached_attention")
-        else None
-    )
+    attention = _attention(scope, anchor) if anchor is not None else None
     if anchor is not None:
         products = tuple(_product(m, anchor) for m in works[group.ops.index(anchor)].matmuls)
     if attention is not None:
@@ -141,7 +135,7 @@ def _kernel(scope: Scope, group: Group) -> Kernel:
         operand_bits=precision.bits,
         operands=operands,
         attention=attention,
-        experts=_experts(scope, anchor) if anchor is not None and anchor.kind == "moe" else None,
+        experts=_experts(scope, anchor) if anchor is not None else None,
         rows=rows,
         row_elements=row_elements,
     )
@@ -159,49 +153,47 @@ def _rate(group: Group, contraction: bool) -> Rate:
     return next((rate for rate in _ROW_RATES if rate in rates), Rate.STREAM)
 
 
-def _attention(scope: Scope, op: Op) -> Attention:
-    call = op_call(scope.graph, op)
-    batch, heads, kv_heads, q_len, kv_len, dk, dv = (_int(d, op.name) for d in attention_dims(call))
-    causal = op.kind == "cached_attention" or bool(op.attrs.get("is_causal", 0))
+def _attention(scope: Scope, op: Op) -> Attention | None:
+    rule = row_of(op).attention
+    if rule is None:
+        return None
+    d = rule(op_call(scope.graph, op))
+    key_width, value_width = _int(d.key_width, op.name), _int(d.value_width, op.name)
     return Attention(
-        batch,
-        heads,
-        kv_heads,
-        q_len,
-        kv_len,
-        (dk + dv) // 2,
-        causal,
-        window=attention_window(call) or 0,
+        batch=_int(d.batch, op.name),
+        heads=_int(d.heads, op.name),
+        kv_heads=_int(d.kv_heads, op.name),
+        q_len=_int(d.queries, op.name),
+        kv_len=_int(d.keys, op.name),
+        head_dim=(key_width + value_width) // 2,
+        causal=d.causal,
+        window=d.window or 0,
     )
 
 
-def _experts(scope: Scope, op: Op) -> Experts:
-    """The layer with tokens spread evenly over the experts that are touched (Shazeer et al. 2017,
-    section 2).
-    """
-    x, _, up, down = (scope.graph.values[n].dims for n in op.inputs[:4])
-    tokens = 1
-    for d in x[:-1]:
-        tokens *= _int(d, op.name)
-    experts, hidden, inner = _int(up[0], op.name), _int(x[-1], op.name), _int(down[1], op.name)
-    top_k = cast("int", op.attrs["top_k"])
-    active = _int(touched(tokens, experts, top_k), op.name)
-    each, more = divmod(tokens * top_k, active)
+def _experts(scope: Scope, op: Op) -> Experts | None:
+    """A layer with tokens spread evenly over the experts that are touched."""
+    rule = row_of(op).experts
+    if rule is None:
+        return None
+    d = rule(op_call(scope.graph, op))
+    tokens, experts, active = (_int(n, op.name) for n in (d.tokens, d.experts, d.active))
+    each, more = divmod(tokens * d.top_k, active)
     counts = tuple((each + (i < more)) * (i < active) for i in range(experts))
-    return Experts(tokens, hidden, inner, experts, counts, bool(op.attrs.get("gated", 0)))
+    hidden, inner = _int(d.hidden, op.name), _int(d.inner, op.name)
+    return Experts(tokens, hidden, inner, experts, counts, d.gated)
 
 
 def _rows(scope: Scope, group: Group) -> tuple[int, int]:
-    """How many rows of which length the group reduces along, by its first row-wise op."""
+    """How many rows of which length the group reduces along, by its first op that does."""
     for op in group.ops:
-        value = (
-            scope.graph.value(op.inputs[0])
-            if op.inputs and row_of(op).lowering is Lowering.REDUCE
-            else None
-        )
-        if value is not None and value.dims:
-            width = max(1, _int(value.dims[-1], op.name))
-            return _int(value.elements, op.name) // width, width
+        value = scope.graph.value(op.inputs[0]) if op.inputs else None
+        if row_of(op).lowering is not Lowering.REDUCE or value is None or not value.dims:
+            continue
+        space = row_of(op).space(op_call(scope.graph, op))
+        if space.together(0):  # windows are no rows
+            rows = rows_of(space, value.dims)
+            return rows.count, max(1, rows.width)
     return 0, 0
 
 
@@ -216,7 +208,7 @@ def _scores_computed(products: tuple[Product, ...], a: Attention) -> tuple[Produ
 
 
 def _shown(op: Op) -> str:
-    return str(op.attrs["source"]) if op.kind == "opaque" else op.kind
+    return str(op.attrs["source"]) if row_of(op).lowering is Lowering.OPAQUE else op.kind
 
 
 def _total(works: Sequence[Work], what: str, group: Group) -> int:
@@ -234,7 +226,7 @@ def _precision(scope: Scope, op: Op) -> MatrixPrecision:
     if scope.precision is MatrixPrecision.INT8:
         return scope.precision
     # which narrows what comes in itself
-    inputs = op.inputs[1:3] if op.kind == "dynamic_quantize_lstm" else op.inputs[:2]
+    inputs = [op.inputs[i] for i in row_of(op).factors if i < len(op.inputs)]
     operands = [v.dtype for v in (scope.graph.value(n) for n in inputs) if v is not None]
     if (
         operands
@@ -280,7 +272,8 @@ def _writes(scope: Scope, group: Group) -> list[Operand]:
 
 def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> list[Kernel]:
     """Kernels of the body, as often as it runs; unknown trips count once."""
-    trips = trip_count(op_call(scope.graph, op)) if op.kind != "if" else 1
+    rule = row_of(op).trips
+    trips = rule(op_call(scope.graph, op)) if rule is not None else 1
     count = int(trips) if isinstance(trips, int) else 1
     if not count:
         return []
@@ -296,9 +289,11 @@ def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> l
 
 def unknown_trips(graph: Graph) -> list[str]:
     """Loops whose number of trips only the data say; each is counted once."""
-    loops = (op for op in graph.ops if op.kind in ("loop", "scan"))
+    rules = ((op, row_of(op).trips) for op in graph.ops)
     own = [
-        f"{op.name}.trips" for op in loops if not isinstance(trip_count(op_call(graph, op)), int)
+        f"{op.name}.trips"
+        for op, rule in rules
+        if rule is not None and not isinstance(rule(op_call(graph, op)), int)
     ]
     return own + [n for op in graph.ops for body in op.bodies for n in unknown_trips(body)]
 

@@ -10,8 +10,9 @@ import numpy as np
 from tenfold.errors import InputError, ModelError
 from tenfold.ir.dims import Dim, Shape, evaluate, substitute, symbols_of
 from tenfold.ir.graph import Array, Graph, Op, Value
-from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op
+from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op, row_of
 from tenfold.ir.rebatch import BATCH, rebatch
+from tenfold.ir.table import Control
 
 
 def bind(graph: Graph, sizes: Mapping[str, int], *, assume_bounds: bool = False) -> Graph:
@@ -54,7 +55,7 @@ def _choose_branches(graph: Graph) -> Graph:
     """Where a condition depends on data, the dearer branch; the choice is noted among the
     bounds.
     """
-    undecided = [op for op in graph.ops if op.kind == "if"]
+    undecided = [op for op in graph.ops if _branches(op)]
     if not undecided:
         return graph
     known: dict[str, Array] = {}
@@ -102,14 +103,14 @@ def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
     """Replace every ``if`` whose condition is known, or that has one possible branch, by the branch
     it takes.
     """
-    if not any(op.kind == "if" and _taken(op, known) is not None for op in graph.ops):
+    if not any(_branches(op) and _taken(op, known) is not None for op in graph.ops):
         return graph
     ops: list[Op] = []
     constants = dict(graph.constants)
     values = dict(graph.values)
     renamed: dict[str, str] = {}
     for op in graph.ops:
-        body = _taken(op, known) if op.kind == "if" else None
+        body = _taken(op, known) if _branches(op) else None
         if body is None:
             ops.append(replace(op, inputs=tuple(renamed.get(i, i) for i in op.inputs)))
             continue
@@ -140,6 +141,10 @@ def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
     flat = prune(flat, {})
     shapes = {n: flat.values[n].shape for n in flat.inputs}
     return _fold(flat, shapes)
+
+
+def _branches(op: Op) -> bool:
+    return row_of(op).control is Control.BRANCH
 
 
 def _taken(op: Op, known: Mapping[str, Array]) -> Graph | None:

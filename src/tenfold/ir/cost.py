@@ -9,6 +9,7 @@ from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, add
 from tenfold.ir.graph import Graph, Op, UnknownShape
 from tenfold.ir.infer import row_of
+from tenfold.ir.space import Reach
 from tenfold.ir.table import Call, Lowering, Work
 
 
@@ -89,9 +90,17 @@ def active_parameters(graph: Graph) -> int:
     """
     idle = 0
     for op in graph.walk():
-        if op.kind == "moe":
+        if row_of(op).experts is not None:
             chosen: Any = op.attrs["top_k"]
             for name in op.inputs[2:4]:
                 experts = int(graph.values[name].dims[0])
                 idle += int(graph.values[name].elements) * (experts - int(chosen)) // experts
     return graph.parameters - idle
+
+
+def lookup_axis(graph: Graph, op: Op) -> int | None:
+    """The axis of its first operand along which an op looks up what the data say."""
+    if row_of(op).lowering is not Lowering.GATHER or not op.inputs:
+        return None
+    map_ = row_of(op).space(op_call(graph, op)).maps[0] or ()
+    return next((axis for axis, index in enumerate(map_) if index.reach is Reach.DATA), None)

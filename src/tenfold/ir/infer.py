@@ -15,23 +15,9 @@ from tenfold.ir.dims import Dim, all_static, prod, symbol
 from tenfold.ir.dtypes import from_numpy
 from tenfold.ir.graph import Array, Attr, Graph, Op, UnknownShape, Value
 from tenfold.ir.ops import TABLE
-from tenfold.ir.table import MAX_RANK, Call, Context, Lowering, OpRow
+from tenfold.ir.table import MAX_RANK, Call, Context, Control, Lowering, OpRow
 
 KNOWN_LIMIT = 4096  # elements; larger tensors are data, not shape arithmetic
-GROWING = frozenset(
-    {
-        "full",
-        "expand",
-        "tile",
-        "range",
-        "one_hot",
-        "resize",
-        "pad",
-        "reshape",
-        "window",
-        "mel_weight_matrix",
-    }
-)
 # Attributes of ops that slide windows, sample regions or count n-grams: no shape arithmetic, and
 # dearer than their results are large.
 NEVER_SMALL = frozenset(
@@ -149,8 +135,8 @@ def _content(row: OpRow, op: Op, call: Call) -> Sequence[Array | None] | None:
     """
     if op.bodies or not row.pure or row.lowering is Lowering.OPAQUE:
         return None
-    if op.kind in ("shape", "size"):
-        return _shape_content(op, call)
+    if row.measures:
+        return _shape_content(row, op, call)
     present = [i for i, n in enumerate(op.inputs) if n]
     if len(call.known) < len(present):
         return None
@@ -185,11 +171,11 @@ def _too_large(row: OpRow, op: Op, call: Call) -> bool:
     try:
         shapes = row.shapes(call)
     except Exception:  # the shape rule's own call reports it
-        return op.kind in GROWING
+        return row.grows
     for shape in shapes:
         if shape is None:
             continue
-        if op.kind in GROWING and not (shape and all_static(shape)):
+        if row.grows and not (shape and all_static(shape)):
             return True
         if prod(d for d in shape if isinstance(d, int)) > KNOWN_LIMIT:
             return True
@@ -201,11 +187,11 @@ def _beyond(attribute: Attr) -> bool:
     return any(isinstance(n, int) and abs(n) > KNOWN_LIMIT for n in numbers)
 
 
-def _shape_content(op: Op, call: Call) -> list[Array] | None:
+def _shape_content(row: OpRow, op: Op, call: Call) -> list[Array] | None:
     value = call.inputs[0]
     if value is None or value.shape is None:
         return None
-    if op.kind == "size":
+    if not row.shapes(call)[0]:  # a single number: how many elements there are
         return [_settle(np.asarray(value.elements, dtype=object))]
     start: Any = op.attrs.get("start", 0)
     end: Any = op.attrs.get("end")
@@ -239,10 +225,20 @@ def _infer_bodies(scope: Scope, op: Op) -> tuple[Graph, ...]:
     """
     operands = [scope.values[n] if n else None for n in op.inputs]
     known = [scope.known.get(n) for n in op.inputs]
-    if op.kind == "if":
-        return _infer_branches(scope, op, operands[1:], known)
-    if op.kind == "loop":
-        return (_infer_loop(scope, op, operands, known),)
+    match TABLE[op.kind].control:
+        case Control.BRANCH:
+            return _infer_branches(scope, op, operands[1:], known)
+        case Control.LOOP:
+            return (_infer_loop(scope, op, operands, known),)
+        case Control.SCAN:
+            return (_infer_scan(scope, op, operands, known),)
+        case control:
+            raise ModelError(f"op '{op.name}' ({op.kind}) has bodies, and no control: {control}")
+
+
+def _infer_scan(
+    scope: Scope, op: Op, operands: list[Value | None], known: list[Array | None]
+) -> Graph:
     states, scanned = int(op.attrs["states"]), int(op.attrs["scanned"])  # type: ignore[arg-type]
     slices: list[Value | None] = []
     axes: Any = op.attrs.get("input_axes") or (0,) * scanned
@@ -254,7 +250,7 @@ def _infer_bodies(scope: Scope, op: Op) -> tuple[Graph, ...]:
             slices.append(replace(v, shape=(*v.shape[:at], *v.shape[at + 1 :])))
     body_operands = [*operands[:states], *slices, *operands[states + scanned :]]
     contents = [None] * (states + scanned) + known[states + scanned :]
-    return (infer_body(scope, op.bodies[0], body_operands, contents),)
+    return infer_body(scope, op.bodies[0], body_operands, contents)
 
 
 IMPOSSIBLE = "impossible: "  # marks a branch that contradicts its operands, and so is never taken

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tenfold.errors import InputError, ModelError
 from tenfold.ir.cost import op_call
 from tenfold.ir.dims import Dim, Shape, prod, symbol, symbols_of
-from tenfold.ir.graph import Graph, Op, UnknownShape
+from tenfold.ir.graph import Array, Graph, Op, UnknownShape
 from tenfold.ir.infer import infer_graph, row_of
-from tenfold.ir.table import Access, Call, Lowering
+from tenfold.ir.space import Reach, Space
+from tenfold.ir.table import Call, Lowering
 
 BATCH = "batch"
-
-# The axis along which an op works, by its default; rows with an attribute ``axis`` that is not here
-# only name an axis with it.
-ALONG = {
-    "softmax": -1, "log_softmax": -1, "hardmax": -1, "lp_normalization": -1, "top_k": -1,
-    "concat": 0, "split": 0, "gather": 0, "gather_elements": 0, "scatter_elements": 0,
-    "compress": 0, "tensor_scatter": -2, "arg_max": 0, "arg_min": 0,
-}  # fmt: skip
-FROM = ("layer_norm", "rms_norm")  # these work along all axes from theirs on
-RECURRENT = ("lstm", "gru", "rnn", "dynamic_quantize_lstm")
-# Ops that treat every axis alike, or whose bodies are looked at by themselves; all others take the
-# first axis for the batch.
-ANYWHERE = frozenset(
-    {
-        "transpose",
-        "expand",
-        "slice",
-        "tile",
-        "pad",
-        "matmul",
-        "matmul_integer",
-        "einsum",
-        "random",
-        "bernoulli",
-        "if",
-        "loop",
-    }
-)
-
-# as many results as the data says, of all items together
-COUNTED = (
-    "non_zero",
-    "non_max_suppression",
-)
-# what is written, and where, must be there for each item
-WRITTEN = (
-    "scatter_elements",
-    "tensor_scatter",
-)
-# no items in the results, or a scale over all of them by design
-LOOSE = (
-    "shape",
-    "size",
-    "dynamic_quantize",
-)
 
 
 def rebatch(graph: Graph) -> Graph:
@@ -92,7 +49,7 @@ def _free_reshapes(graph: Graph) -> Graph:
     constants, values = dict(graph.constants), dict(graph.values)
     ops: list[Op] = []
     for op in graph.ops:
-        target = constants.get(op.inputs[1]) if op.kind == "reshape" else None
+        target = _view_target(op, constants)
         if (
             target is not None
             and target.size
@@ -111,6 +68,13 @@ def _free_reshapes(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(ops), constants=constants, values=values)
 
 
+def _view_target(op: Op, constants: Mapping[str, Array | None]) -> Array | None:
+    """The constant shape that a view gives its operand."""
+    row = row_of(op)
+    named = row.lowering is Lowering.VIEW and row.target is not None
+    return constants.get(op.inputs[row.target or 0]) if named else None
+
+
 def _check_apart(graph: Graph) -> None:
     for op in graph.ops:
         why = _mixes(op_call(graph, op))
@@ -126,37 +90,63 @@ def _check_apart(graph: Graph) -> None:
 def _mixes(call: Call) -> str:
     """How the op mixes the items of a batch, or ""."""
     row = row_of(call.op)
-    if call.op.kind in LOOSE:
+    if row.measures or row.loose:
         return ""
     try:
         space = row.space(call)
     except UnknownShape:
         return "has a shape that is not known before the model runs"
-    if any(BATCH in symbols_of(d) for d in space.reduced):
-        return "reduces over the batch"
     widths: list[tuple[Dim, Dim]] = []
-    for i, access in enumerate(space.access):
-        shape = call.inputs[i].shape if call.has(i) and access is not Access.SHAPE else None  # type: ignore[union-attr]
+    for i, map_ in enumerate(space.maps):
+        shape = call.inputs[i].shape if call.has(i) else None  # type: ignore[union-attr]
         axes = _batch_axes(shape)
-        if shape is None or not axes:
+        if map_ is None or shape is None or not axes:
             continue
         place = _place(shape, axes)
-        if place is None or axes[0] in _worked_axes(call, i, len(shape)):
-            return f"works along the batch, axis {axes[0]} of its input {i}"
+        why = _brings_together(space, i, axes[0])
+        if place is None or why:
+            return why or f"works along the batch, axis {axes[0]} of its input {i}"
         widths.append(place)
-    if call.op.kind in WRITTEN and 0 < len(widths) < len(space.access):
+    if widths and _leaves_out(call, space):
         return "writes the same into every item, or one item's into all"
     for value in call.outputs if widths else ():
         shape = value.shape if value is not None else ()
-        axes = _batch_axes(shape)
-        if value is None or shape is None or (call.op.kind in COUNTED and not axes):
+        if value is None or shape is None:
             continue
-        place = _place(shape, axes)
+        place = _place(shape, _batch_axes(shape))
         if place is None or not any(
             _follows(w, place, row.lowering is Lowering.VIEW) for w in widths
         ):
             return f"mixes the items of a batch: its result is [{', '.join(map(str, shape))}]"
     return ""
+
+
+def _brings_together(space: Space, operand: int, axis: int) -> str:
+    """Why the items along an axis of an operand do not stay apart, or ""."""
+    map_ = space.maps[operand]
+    assert map_ is not None
+    index = map_[axis]
+    if any(space.is_reduced(loop) for loop in index.loops):
+        return "reduces over the batch"
+    if index.reach in _APART:
+        return ""
+    return f"works along the batch, axis {axis} of its input {operand}"
+
+
+# A view's axes are checked by where items lie in memory, bodies by themselves.
+_APART = frozenset({Reach.SAME, Reach.FOLDED, Reach.BODY})
+
+
+def _leaves_out(call: Call, space: Space) -> bool:
+    """Whether an operand has one index along the batch, without being spread over it."""
+    batched: set[int] = set()
+    single: set[int] = set()
+    for i, map_ in enumerate(space.maps):
+        for axis, index in enumerate(map_ or ()):
+            if index.reach is Reach.SAME:
+                held = BATCH in symbols_of(call.shape(i)[axis])
+                (batched if held else single).update(index.loops)
+    return bool(batched & single)
 
 
 def _batch_axes(shape: Shape | None) -> list[int]:
@@ -190,54 +180,3 @@ def _follows(before: tuple[Dim, Dim], after: tuple[Dim, Dim], renamed: bool) -> 
     return max(int(outer), int(outer_after)) <= min(
         int(outer) * int(each), int(outer_after) * int(each_after)
     )
-
-
-def _worked_axes(call: Call, i: int, rank: int) -> range:
-    """The axes of operand ``i`` along which the op brings elements together, beside those that it
-    reduces.
-    """
-    kind, row = call.op.kind, row_of(call.op)
-    if kind in ALONG:
-        if i and kind != "concat" and kind != "gather_elements":
-            return range(0)
-        at = int(call.attr("axis", ALONG[kind])) % rank
-        return range(at, at + 1)
-    if kind in FROM:
-        return range(int(call.attr("axis", -1)) % rank, rank)
-    if kind == "unique":
-        return range(rank)
-    if kind == "reverse_sequence":
-        at = int(call.attr("time_axis", 0)) % rank
-        return range(at, at + 1)
-    if kind in ("cum_sum", "cum_prod"):
-        known = call.numbers(1)
-        return (
-            range(rank) if known is None else range(int(known[0]) % rank, int(known[0]) % rank + 1)
-        )
-    if kind in ("gather_nd", "scatter_nd"):
-        depth = call.shape(1)[-1]
-        first = int(call.attr("batch_dims", 0))
-        return (
-            range(first, first + int(depth) if isinstance(depth, int) else rank)
-            if i == 0
-            else range(0)
-        )
-    if kind == "scan":
-        states, axes = (
-            int(call.attr("states")),
-            call.attr("input_axes") or (0,) * int(call.attr("scanned")),
-        )
-        at = int(axes[i - states]) % rank if states <= i < states + len(axes) else rank
-        return range(at, at + 1)
-    if kind in RECURRENT and i == 0 and not call.attr("layout", 0):
-        return range(0, rank, 2)
-    pointwise = row.lowering is Lowering.VECTOR and set(row.space(call).access) <= {
-        Access.POINT,
-        Access.BROADCAST,
-        Access.SHAPE,
-    }
-    if kind in ANYWHERE or pointwise or row.lowering is Lowering.VIEW or kind.startswith("reduce_"):
-        return range(0)
-    if kind in RECURRENT:
-        return range(0) if not call.attr("layout", 0) else range(1, rank)
-    return range(1, rank)

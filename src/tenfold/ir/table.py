@@ -6,12 +6,21 @@ A row says everything there is to know about one op kind:
     attrs     its attributes and their types        (verifier and text form)
     dtypes    element types of the outputs          (inference)
     shapes    shapes of the outputs                 (inference)
-    space     iteration space and operand access    (fusion, tiling)
+    space     loops, and which index which axis     (batching, fusion, tiling, rows)
     work      arithmetic it does, bytes it moves    (cost)
     evaluate  what it means, in NumPy               (interpreter: this defines truth)
     lowering  what kind of hardware runs it         (compiler)
     rate      what sort of loop it is               (machine)
     converts  whether it only changes types         (fusion)
+    grows     whether it makes much out of little   (inference)
+    measures  whether only shapes are looked at     (inference, views)
+    loose     whether items of a batch share things (batching)
+    target    which input is the result's shape     (batching)
+    control   what it does with its bodies          (inference, binding)
+    trips     how often its body runs               (lowering)
+    attention, experts  what it computes, kept whole  (lowering)
+    factors   which inputs are multiplied           (lowering)
+    scaled_axis  which axis of weights int8 scales  (numerics)
     symbolic  whether ``evaluate`` also holds on arrays of symbolic ints (shape arithmetic)
 
 ``tenfold.ir.ops.TABLE`` holds the rows; a test asserts that every column is filled for every kind.
@@ -26,9 +35,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tenfold.ir.dims import Dim, Shape, add, mul, prod
+from tenfold.ir.dims import Dim, Shape, add, prod
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, Attr, Op, UnknownShape, Value
+from tenfold.ir.space import Access, Space
 
 
 class Lowering(StrEnum):
@@ -56,31 +66,12 @@ class Rate(StrEnum):
     STREAM = "stream"  # element by element, and whatever else
 
 
-class Access(StrEnum):
-    """How the iteration space touches an operand."""
+class Control(StrEnum):
+    """What an op with bodies does with them."""
 
-    POINT = "point"  # one element per output element, same index
-    BROADCAST = "broadcast"  # same index, some axes repeated
-    VIEW = "view"  # one element per output element, index permuted or shifted
-    ROW = "row"  # all elements along the reduced axes
-    CONTRACT = "contract"  # indexed by some parallel and some reduced loops
-    WINDOW = "window"  # a sliding neighbourhood
-    LOOKUP = "lookup"  # addresses that depend on data
-    WHOLE = "whole"  # everything, for each output
-    SHAPE = "shape"  # only its shape, or a handful of numbers known when compiling
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """Iteration space: extents of parallel and of reduced loops, and the access of each input."""
-
-    parallel: tuple[Dim, ...]
-    reduced: tuple[Dim, ...]
-    access: tuple[Access, ...]
-
-    @property
-    def points(self) -> Dim:
-        return mul(prod(self.parallel), prod(self.reduced))
+    BRANCH = "branch"
+    LOOP = "loop"
+    SCAN = "scan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +109,38 @@ class Work:
     @property
     def flops(self) -> Dim:
         return add(self.contraction_flops, self.vector_flops)
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionDims:
+    """Extents of an attention: ``keys`` with those of the past; ``window`` is how many of them one
+    query sees at most, itself included, None without a bound.
+    """
+
+    batch: Dim
+    heads: Dim
+    kv_heads: Dim
+    queries: Dim
+    keys: Dim
+    key_width: Dim
+    value_width: Dim
+    causal: bool
+    window: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertDims:
+    """Extents of a layer of experts: ``active`` of ``experts`` are sent some token, each token goes
+    to ``top_k``.
+    """
+
+    tokens: Dim
+    hidden: Dim
+    inner: Dim
+    experts: Dim
+    active: Dim
+    top_k: int
+    gated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +252,16 @@ class OpRow:
     pure: bool = True  # False: random, never folded
     rate: Rate = Rate.STREAM
     converts: bool = False  # True: changes the type of elements, which whoever reads them may do
+    grows: bool = False  # True: results of a size that operands only name
+    measures: bool = False  # True: of its operand only the shape matters
+    loose: bool = False  # True: items of a batch share a scale or a list of results, by design
+    target: int | None = None  # the input that is the shape of the result
+    control: Control | None = None
+    trips: Callable[[Call], Dim | None] | None = None  # None: its body runs once
+    attention: Callable[[Call], AttentionDims] | None = None
+    experts: Callable[[Call], ExpertDims] | None = None
+    factors: tuple[int, int] = (0, 1)
+    scaled_axis: int | None = None  # of the second operand, which int8 weights have scales along
 
     def check(self, op: Op) -> str:
         """Why ``op`` is not a valid use of this row, or ""."""
@@ -258,10 +291,13 @@ __all__ = [
     "MANY",
     "Access",
     "Array",
+    "AttentionDims",
     "Attr",
     "Call",
     "Context",
+    "Control",
     "DType",
+    "ExpertDims",
     "Lowering",
     "Matmul",
     "OpRow",

@@ -8,14 +8,13 @@ from tenfold.ir.graph import Graph, Op
 from tenfold.ir.infer import row_of
 from tenfold.ir.table import Lowering
 
-_MEASURES = frozenset({"shape", "size"})  # free, but their results are other bytes
-
 
 def is_view(op: Op) -> bool:
     """Whether the op's result has the bytes of its first operand."""
+    row = row_of(op)
     return (
-        row_of(op).lowering is Lowering.VIEW
-        and op.kind not in _MEASURES
+        row.lowering is Lowering.VIEW
+        and not row.measures
         and bool(op.inputs)
         and bool(op.inputs[0])
     )

@@ -60,19 +60,12 @@ class Narrow:
         return _rounded(array, self.dtype) if _is_float(array) else array
 
 
-# kinds, with the axis of the weights along which there is one scale each
-QUANTISED = {
-    "matmul": -1,
-    "conv": 0,
-}
-
-
 def quantised(op: Op, arrays: Operands, weights: Sequence[bool]) -> bool:
     """Whether int8 arithmetic is used: products and convolutions of floats with constant
     weights.
     """
     return (
-        op.kind in QUANTISED
+        row_of(op).scaled_axis is not None
         and len(arrays) >= 2
         and weights[1]
         and not weights[0]
@@ -100,7 +93,8 @@ class Integer:
         assert x is not None
         assert w is not None
         given = self.ranges.get(op.inputs[0]) if self.ranges is not None else None
-        axis = QUANTISED[op.kind] if not op.attrs.get("transpose_b", 0) else -2
+        axis = -2 if op.attrs.get("transpose_b", 0) else row_of(op).scaled_axis
+        assert axis is not None
         return [activation(x, given or extent(x)), weight(w, axis), *arrays[2:]]
 
     def store(self, array: Array) -> Array:

@@ -13,6 +13,7 @@ from tenfold.economics import purchase, rent_prices
 from tenfold.errors import DoesNotFit, MissingFigure, ModelError, UnsupportedDType
 from tenfold.estimate import Estimate
 from tenfold.ir import active_parameters, graph_totals
+from tenfold.ir.cost import lookup_axis
 from tenfold.ir.dims import prod
 from tenfold.planner.record import Ask, Demand, Rejected
 from tenfold.scenario import served
@@ -49,7 +50,9 @@ def work_of(demand: Demand) -> Work:
     graph = demand.models.at(1).graph
     users = Counter(n for op in graph.walk() for n in op.inputs)
     looked_up = {
-        op.inputs[0] for op in graph.ops if op.kind == "gather" and users[op.inputs[0]] == 1
+        op.inputs[0]
+        for op in graph.ops
+        if lookup_axis(graph, op) is not None and users[op.inputs[0]] == 1
     }
     tables = sum(int(prod(graph.values[n].dims)) for n in looked_up if n in graph.constants)
     return Work(

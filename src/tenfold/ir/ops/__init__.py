@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from tenfold.ir.ops import (
+    attention,
     contraction,
     control,
     experts,
@@ -14,16 +15,16 @@ from tenfold.ir.ops import (
     normalization,
     pointwise,
     quantization,
+    recurrent,
     reduction,
-    sequence,
     signal,
     window,
 )
 from tenfold.ir.table import OpRow
 
 _GROUPS = (
-    pointwise, movement, indexing, reduction, normalization, contraction, sequence, experts, window,
-    quantization, signal, control,
+    pointwise, movement, indexing, reduction, normalization, contraction, attention, recurrent,
+    experts, window, quantization, signal, control,
 )  # fmt: skip
 
 

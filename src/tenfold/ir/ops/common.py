@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from tenfold.ir.dims import Dim, Shape, broadcast, mul, prod
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape
-from tenfold.ir.table import Access, Call, Context, Space, Work
+from tenfold.ir.space import ALL, ONE, Map, Space, aligned, at, refolded, row, straight
+from tenfold.ir.table import AttentionDims, Call, Context, Lowering, OpRow, Rate, Work
 
 # --- element types -----------------------------------------------------------------------
 
@@ -102,42 +103,92 @@ def _shown(shape: Shape) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-# --- iteration spaces -------------------------------------------------------------------
+# --- iteration spaces ---------------------------------------------------------------------
+
+
+def space_of(
+    call: Call,
+    *maps: Map | None,
+    reduced: Sequence[Dim] = (),
+    results: Sequence[Map | None] | None = None,
+    parallel: Shape | None = None,
+    steps: Dim = 1,
+) -> Space:
+    """The space over the first output, with the maps of the inputs from the first on, None for
+    the rest. Outputs of the first one's shape lie straight in it unless ``results`` are given.
+    """
+    over = call.out() if parallel is None else parallel
+    given = [*maps, *(None for _ in call.inputs)][: len(call.inputs)]
+    if results is None:
+        results = [
+            straight(len(over)) if v is not None and v.shape == over else None for v in call.outputs
+        ]
+    return Space(
+        parallel=over,
+        reduced=tuple(reduced),
+        maps=tuple(m if call.has(i) else None for i, m in enumerate(given)),
+        results=tuple([*results, *(None for _ in call.outputs)][: len(call.outputs)]),
+        steps=steps,
+    )
+
+
+def spread(call: Call, i: int, over: Shape) -> Map | None:
+    """The map of an input that broadcasts to ``over``."""
+    return aligned(call.shape(i), over) if call.has(i) else None
+
+
+def everything(call: Call, i: int) -> Map | None:
+    """The map of an input of which every point needs all."""
+    return (ALL,) * len(call.shape(i)) if call.has(i) else None
 
 
 def pointwise_space(call: Call) -> Space:
     out = call.out()
-    access = tuple(
-        Access.SHAPE if v is None else Access.POINT if v.shape == out else Access.BROADCAST
-        for v in call.inputs
-    )
-    return Space(out, (), access)
+    return space_of(call, *(spread(call, i, out) for i in range(len(call.inputs))))
 
 
 def view_space(call: Call) -> Space:
-    """The first input is renamed or moved, the others are shape arguments."""
-    return Space(call.out(), (), first(call, Access.VIEW, Access.SHAPE))
+    """The first input is given another shape, the others are shape arguments."""
+    return space_of(call, refolded(call.shape(0), call.out()))
 
 
-def row_space(call: Call) -> Space:
-    """Normalisations: as many points as the input, each needing its row."""
-    return Space(call.shape(0), (), first(call, Access.ROW, Access.BROADCAST))
+def row_space(call: Call, axes: Sequence[int]) -> Space:
+    """As many points as the input has, each needing its row along ``axes``; what else comes in is
+    spread over the input.
+    """
+    x = call.shape(0)
+    rows = tuple(row(i) if i in axes else at(i) for i in range(len(x)))
+    others = (spread(call, i, x) for i in range(1, len(call.inputs)))
+    results = [
+        None if v is None or v.shape is None or len(v.shape) != len(x) else _kept(v.shape, x)
+        for v in call.outputs
+    ]
+    return space_of(call, rows, *others, parallel=x, results=results)
+
+
+def _kept(shape: Shape, x: Shape) -> Map:
+    """A result over the loops of the input: the same index, but where an extent is another."""
+    return tuple(
+        at(i) if d == extent else ONE for i, (d, extent) in enumerate(zip(shape, x, strict=True))
+    )
+
+
+def along_axis_space(call: Call) -> Space:
+    """A row along the attribute ``axis``, by default the last."""
+    return row_space(call, [normalise_axis(call.attr("axis", -1), len(call.shape(0)))])
+
+
+def from_axis_space(call: Call) -> Space:
+    """A row along all axes from the attribute ``axis`` on, by default the last."""
+    rank = len(call.shape(0))
+    return row_space(call, range(normalise_axis(call.attr("axis", -1), rank), rank))
 
 
 def whole_space(call: Call) -> Space:
-    return Space(call.out(), (), tuple(Access.WHOLE for _ in call.inputs))
-
-
-def lookup_space(call: Call) -> Space:
-    return Space(call.out(), (), first(call, Access.LOOKUP, Access.POINT))
-
-
-def window_space(call: Call) -> Space:
-    return Space(call.out(), (), first(call, Access.WINDOW, Access.BROADCAST))
-
-
-def first(call: Call, head: Access, rest: Access) -> tuple[Access, ...]:
-    return tuple(head if i == 0 else rest for i in range(len(call.inputs)))
+    """Every result may depend on everything."""
+    maps = (everything(call, i) for i in range(len(call.inputs)))
+    parallel = call.out() if call.outputs and call.outputs[0] is not None else ()
+    return space_of(call, *maps, parallel=parallel, results=[None] * len(call.outputs))
 
 
 # --- work -------------------------------------------------------------------------------
@@ -227,3 +278,35 @@ def known_ints(call: Call, i: int) -> list[int]:
     if i >= len(call.inputs) or call.inputs[i] is None:
         raise UnknownShape(f"{call.op.kind}: input {i}")
     return [v if not isinstance(v, np.generic) else v.item() for v in call.need(i)]
+
+
+# --- rows ---------------------------------------------------------------------------------
+
+
+def matrix_row(
+    kind: str,
+    arity: tuple[int, int],
+    shapes: Any,
+    space: Any,
+    work: Any,
+    evaluate: Any,
+    attrs: Mapping[str, type],
+    rate: Rate = Rate.PRODUCT,
+    attention: Callable[[Call], AttentionDims] | None = None,
+    factors: tuple[int, int] = (0, 1),
+) -> OpRow:
+    """A contraction that is kept whole."""
+    return OpRow(
+        kind=kind,
+        arity=arity,
+        attrs=attrs,
+        dtypes=same_dtype,
+        shapes=shapes,
+        space=space,
+        work=work,
+        evaluate=evaluate,
+        lowering=Lowering.MATRIX,
+        rate=rate,
+        attention=attention,
+        factors=factors,
+    )

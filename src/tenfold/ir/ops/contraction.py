@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,21 @@ from tenfold.ir.ops.common import (
     all_writes,
     always,
     contradict,
-    first,
+    everything,
     need_shape,
     same_dtype,
+    space_of,
     widen,
 )
 from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.space import ALL, DATA, ONE, Index, Map, Space, aligned, at, folded, window
 from tenfold.ir.table import (
-    Access,
     Call,
     Context,
     Lowering,
     Matmul,
     OpRow,
     Rate,
-    Space,
     Work,
     attributes,
 )
@@ -76,12 +77,37 @@ def matmul_of(call: Call) -> Matmul:
 
 
 def _matmul_space(call: Call) -> Space:
-    a, _ = _operands(call)
-    return Space(
-        call.out(),
-        (a[-1],),
-        tuple(Access.CONTRACT if i < 2 else Access.BROADCAST for i in range(len(call.inputs))),
+    """Loops over batch, rows and columns of the result, then over k."""
+    a, b = call.shape(0), call.shape(1)
+    out = call.out()
+    k = len(out)
+    batch = out[: k - (len(a) > 1) - (len(b) > 1)]
+    m, n = len(batch), k - 1
+    left = (m, k) if len(a) > 1 else (k,)
+    right = (k, n) if len(b) > 1 else (k,)
+    if call.attr("transpose_a", 0):
+        left = left[::-1]
+    if call.attr("transpose_b", 0):
+        right = right[::-1]
+    maps = (
+        (*aligned(a[:-2], batch), *map(at, left)),
+        (*aligned(b[:-2], batch), *map(at, right)),
     )
+    zeros = (
+        _zero_point_map(call, 2, m if len(a) > 1 else k),
+        _zero_point_map(call, 3, n if len(b) > 1 else k),
+    )
+    return space_of(call, *maps, *zeros, reduced=(_operands(call)[0][-1],))
+
+
+def _zero_point_map(call: Call, i: int, loop: int) -> Map | None:
+    """One number for all, or one for each row or column."""
+    if not call.has(i):
+        return None
+    shape = call.shape(i)
+    if len(shape) == 1:
+        return (ONE if shape[0] == 1 else at(loop),)
+    return everything(call, i)
 
 
 def _matmul_work(call: Call) -> Work:
@@ -176,9 +202,17 @@ def _einsum_shape(call: Call) -> Sequence[Shape]:
 
 
 def _einsum_space(call: Call) -> Space:
-    _, result, extents = _einsum_terms(call)
-    reduced = tuple(d for n, d in extents.items() if n not in result)
-    return Space(call.out(), reduced, tuple(Access.CONTRACT for _ in call.inputs))
+    names, result, extents = _einsum_terms(call)
+    summed = [n for n in extents if n not in result]
+    loop = {n: i for i, n in enumerate((*result, *summed))}
+    maps = (
+        tuple(
+            ONE if d == 1 and extents[n] != 1 else at(loop[n])
+            for n, d in zip(term, call.shape(i), strict=True)
+        )
+        for i, term in enumerate(names)
+    )
+    return space_of(call, *maps, reduced=[extents[n] for n in summed])
 
 
 def _einsum_work(call: Call) -> Work:
@@ -344,14 +378,59 @@ def _conv_work(call: Call) -> Work:
 
 
 def _conv_space(call: Call) -> Space:
-    w = call.shape(1)
-    return Space(
-        call.out(),
-        tuple(w[1:]),
-        tuple(
-            (Access.WINDOW, Access.CONTRACT)[i] if i < 2 else Access.BROADCAST
-            for i in range(len(call.inputs))
-        ),
+    """Loops over items, filters and positions, then over channels of a group and the window."""
+    return _windowed(call, window)
+
+
+def _deform_space(call: Call) -> Space:
+    """A convolution whose windows lie where offsets say, which are there for each position."""
+    space = _windowed(call, lambda _: DATA)
+    places = tuple(
+        (at(0), ALL, *(at(i) for i in range(2, len(call.shape(i))))) if call.has(i) else None
+        for i in (2, 4)
+    )
+    maps = list(space.maps)
+    for i, map_ in zip((2, 4), places, strict=True):
+        if i < len(maps):
+            maps[i] = map_
+    return replace(space, maps=tuple(maps))
+
+
+def _windowed(call: Call, reach: Callable[[int], Index]) -> Space:
+    """Items, filters and positions; what else comes in is one number a filter, or one for all."""
+    x, w = call.shape(0), call.shape(1)
+    out, group = call.out(), call.attr("group", 1)
+    first = len(out)
+    spatial = range(2, len(x))
+    over_channels = at(first) if group == 1 else folded(1, first)
+    maps: list[Map | None] = [
+        (at(0), over_channels, *map(reach, spatial)),
+        (at(1), *(at(first + i) for i in range(len(w) - 1))),
+    ]
+    maps += [_a_filter(call, i) for i in range(2, len(call.inputs))]
+    return space_of(call, *maps, reduced=w[1:])
+
+
+def _a_filter(call: Call, i: int) -> Map | None:
+    """One number for all, or one for each filter."""
+    if not call.has(i):
+        return None
+    shape = call.shape(i)
+    return tuple(ONE if d == 1 else at(1) for d in shape)
+
+
+def _conv_transpose_space(call: Call) -> Space:
+    """Every position of the input is spread over a window of the result."""
+    x, w = call.shape(0), call.shape(1)
+    first, group = len(call.out()), call.attr("group", 1)
+    over_channels = at(first) if group == 1 else folded(1, first)
+    filters = at(1) if group == 1 else folded(1)
+    return space_of(
+        call,
+        (at(0), over_channels, *(window(i) for i in range(2, len(x)))),
+        (over_channels, filters, *(at(first + 1 + i) for i in range(len(w) - 2))),
+        _a_filter(call, 2),
+        reduced=(w[0], *w[2:]),
     )
 
 
@@ -567,19 +646,18 @@ _CONTRACTION: dict[str, Any] = {"lowering": Lowering.MATRIX}
 
 ROWS: tuple[OpRow, ...] = (
     OpRow("matmul", (2, 2), attributes(transpose_a=int, transpose_b=int), same_dtype,
-        _matmul_shape, _matmul_space, _matmul_work, _matmul, **_CONTRACTION),
+        _matmul_shape, _matmul_space, _matmul_work, _matmul, scaled_axis=-1, **_CONTRACTION),
     OpRow("matmul_integer", (2, 4), {}, always(DType.I32), _matmul_shape, _matmul_space,
         _matmul_work, _matmul_integer, **_CONTRACTION),
     OpRow("einsum", (1, 1 << 30), attributes(equation=str), same_dtype, _einsum_shape,
         _einsum_space, _einsum_work, _einsum, **_CONTRACTION),
     OpRow("conv", (2, 3), _WINDOW, same_dtype, _conv_shape(2), _conv_space, _conv_work, _conv,
-        rate=Rate.CONVOLUTION, **_CONTRACTION),
+        rate=Rate.CONVOLUTION, scaled_axis=0, **_CONTRACTION),
     OpRow("conv_integer", (2, 4), _WINDOW, always(DType.I32), _conv_shape(None), _conv_space,
         _conv_work, _conv_integer, **_CONTRACTION),
     OpRow("conv_transpose", (2, 3), {**_WINDOW, "output_padding": tuple, "output_shape": tuple},
-        same_dtype, _conv_transpose_shape, _conv_space, _conv_transpose_work, _conv_transpose,
-        **_CONTRACTION),
+        same_dtype, _conv_transpose_shape, _conv_transpose_space, _conv_transpose_work,
+        _conv_transpose, **_CONTRACTION),
     OpRow("deform_conv", (3, 5), {**_WINDOW, "offset_group": int}, same_dtype, _conv_shape(3),
-        lambda c: Space(c.out(), tuple(c.shape(1)[1:]), first(c, Access.LOOKUP, Access.CONTRACT)),
-        _conv_work, onnx_reference("DeformConv"), **_CONTRACTION),
+        _deform_space, _conv_work, onnx_reference("DeformConv"), **_CONTRACTION),
 )  # fmt: skip

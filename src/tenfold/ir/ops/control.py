@@ -6,7 +6,8 @@ then what the body captures from outside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, Shape, add, mul, simplify
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape, Value
-from tenfold.ir.ops.common import all_reads, all_writes, whole_space
-from tenfold.ir.table import MANY, Call, Context, Lowering, OpRow, Work, attributes
+from tenfold.ir.ops.common import all_reads, all_writes, space_of, whole_space
+from tenfold.ir.space import ALL, BODY, Space
+from tenfold.ir.table import MANY, Call, Context, Control, Lowering, OpRow, Work, attributes
 
 
 def _body_outputs(call: Call, which: int) -> list[Value]:
@@ -70,13 +72,8 @@ def _if(ctx: Context, condition: Array, *captured: Array | None) -> Sequence[Arr
 # --- loop -------------------------------------------------------------------------------
 
 
-def trip_count(call: Call) -> Dim | None:
-    """Iterations of a loop or scan, where they can be known before running."""
-    if call.op.kind == "scan":
-        states = call.attr("states")
-        axes = call.attr("input_axes") or (0,) * call.attr("scanned")
-        shape = call.shape(states)
-        return shape[axes[0] % len(shape)]
+def _loop_trips(call: Call) -> Dim | None:
+    """Iterations of a loop, where they can be known before running."""
     limit = call.numbers(0)
     return simplify(limit[0]) if limit is not None and _always_true(call) else None
 
@@ -101,7 +98,7 @@ def _loop_dtypes(call: Call) -> Sequence[DType]:
 def _loop_shapes(call: Call) -> Sequence[Shape | None]:
     carried = call.attr("carried")
     outs = _body_outputs(call, 0)[1:]
-    trips = trip_count(call)
+    trips = _loop_trips(call)
     shapes: list[Shape | None] = [
         merge_shapes(call, v.shape, initial.shape if initial else None)
         for v, initial in zip(outs[:carried], call.inputs[2 : 2 + carried], strict=True)
@@ -154,10 +151,49 @@ def _scan_dtypes(call: Call) -> Sequence[DType]:
     return [v.dtype for v in _body_outputs(call, 0)]
 
 
+def _scan_trips(call: Call) -> Dim | None:
+    """As many as the first scanned operand is long."""
+    states = call.attr("states")
+    shape = call.shape(states)
+    return shape[_scan_axes(call)[0] % len(shape)]
+
+
+def _scan_axes(call: Call) -> tuple[int, ...]:
+    return call.attr("input_axes") or (0,) * call.attr("scanned")
+
+
+def _scan_space(call: Call) -> Space:
+    """One step after the other along the axis of each scanned operand; the body sees the rest."""
+    states, axes = call.attr("states"), _scan_axes(call)
+    space = _body_space(call)
+    maps = list(space.maps)
+    for i, axis in enumerate(axes, states):
+        map_ = maps[i]
+        if map_ is not None:
+            along = axis % len(map_)
+            maps[i] = tuple(ALL if k == along else index for k, index in enumerate(map_))
+    steps = _scan_trips(call)
+    return replace(space, maps=tuple(maps), steps=1 if steps is None else steps)
+
+
+def _loop_space(call: Call) -> Space:
+    steps = _loop_trips(call)
+    return replace(_body_space(call), steps=1 if steps is None else steps)
+
+
+def _body_space(call: Call) -> Space:
+    """What becomes of operands is for the bodies to say."""
+    maps = (
+        (BODY,) * len(v.shape) if v is not None and v.shape is not None else None
+        for v in call.inputs
+    )
+    return space_of(call, *maps, parallel=(), results=[None] * len(call.outputs))
+
+
 def _scan_shapes(call: Call) -> Sequence[Shape | None]:
     states = call.attr("states")
     outs = _body_outputs(call, 0)
-    trips = trip_count(call)
+    trips = _scan_trips(call)
     axes = call.attr("output_axes") or (0,) * (len(outs) - states)
     shapes: list[Shape | None] = [v.shape for v in outs[:states]]
     for v, axis in zip(outs[states:], axes, strict=True):
@@ -210,7 +246,8 @@ def _control_work(call: Call) -> Work:
         worst = max(totals, key=lambda t: t.flops if isinstance(t.flops, int) else 0)
     else:
         worst = totals[0]
-    trips = 1 if call.op.kind == "if" else trip_count(call) or 1
+    rule = CONTROL_TRIPS[call.op.kind]
+    trips = (rule(call) if rule is not None else 1) or 1
     trips = int(trips) if isinstance(trips, np.integer) else trips
     return Work(
         contraction_flops=mul(trips, worst.contraction_flops),
@@ -268,25 +305,43 @@ def _opaque_work(call: Call) -> Work:
     return Work(vector_flops=elements, reads=all_reads(call), writes=all_writes(call))
 
 
-def _control(kind: str, dtypes: Any, shapes: Any, evaluate: Any, **attrs: type) -> OpRow:
+CONTROL_TRIPS: Mapping[str, Callable[[Call], Dim | None] | None] = {
+    "if": None,
+    "loop": _loop_trips,
+    "scan": _scan_trips,
+}
+
+
+def _control(
+    kind: str,
+    control: Control,
+    dtypes: Any,
+    shapes: Any,
+    space: Any,
+    evaluate: Any,
+    **attrs: type,
+) -> OpRow:
     return OpRow(
-        kind,
-        (0, MANY),
-        attributes(**attrs),
-        dtypes,
-        shapes,
-        whole_space,
-        _control_work,
-        evaluate,
-        Lowering.CONTROL,
+        kind=kind,
+        arity=(0, MANY),
+        attrs=attributes(**attrs),
+        dtypes=dtypes,
+        shapes=shapes,
+        space=space,
+        work=_control_work,
+        evaluate=evaluate,
+        lowering=Lowering.CONTROL,
+        control=control,
+        trips=CONTROL_TRIPS[kind],
     )
 
 
 ROWS: tuple[OpRow, ...] = (
-    _control("if", _if_dtypes, _if_shapes, _if),
-    _control("loop", _loop_dtypes, _loop_shapes, _loop, carried=int),
-    _control("scan", _scan_dtypes, _scan_shapes, _scan, states=int, scanned=int,
-        input_axes=tuple, input_directions=tuple, output_axes=tuple, output_directions=tuple),
+    _control("if", Control.BRANCH, _if_dtypes, _if_shapes, _body_space, _if),
+    _control("loop", Control.LOOP, _loop_dtypes, _loop_shapes, _loop_space, _loop, carried=int),
+    _control("scan", Control.SCAN, _scan_dtypes, _scan_shapes, _scan_space, _scan, states=int,
+        scanned=int, input_axes=tuple, input_directions=tuple, output_axes=tuple,
+        output_directions=tuple),
     OpRow("opaque", (0, MANY), attributes(source=str, model=str, dtypes=tuple, ranks=tuple,
         dims=tuple), _opaque_dtypes, _opaque_shapes, whole_space, _opaque_work, _opaque,
         Lowering.OPAQUE),

@@ -10,10 +10,11 @@ import numpy as np
 
 from tenfold.ir.dims import Dim, Shape, add, ceildiv, floordiv, minimum, mul, prod
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import same_dtype, same_shape, widen
+from tenfold.ir.ops.common import everything, same_dtype, same_shape, space_of, widen
 from tenfold.ir.ops.normalization import softmax
 from tenfold.ir.ops.pointwise import erf, sigmoid
-from tenfold.ir.table import Access, Call, Context, Lowering, Matmul, OpRow, Space, Work, attributes
+from tenfold.ir.space import Space, at
+from tenfold.ir.table import Call, Context, ExpertDims, Lowering, Matmul, OpRow, Work, attributes
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda x: np.maximum(x, 0),
@@ -88,8 +89,30 @@ def _work(call: Call) -> Work:
     )
 
 
+def _dims(call: Call) -> ExpertDims:
+    """Of a layer with tokens spread evenly over the experts that are touched (Shazeer et al. 2017,
+    section 2).
+    """
+    x, up, down = call.shape(0), call.shape(2), call.shape(3)
+    tokens, top_k = prod(x[:-1]), int(call.attr("top_k"))
+    return ExpertDims(
+        tokens=tokens,
+        hidden=x[-1],
+        inner=down[1],
+        experts=up[0],
+        active=touched(tokens, up[0], top_k),
+        top_k=top_k,
+        gated=bool(call.attr("gated", 0)),
+    )
+
+
 def _space(call: Call) -> Space:
-    return Space(call.out(), (call.shape(3)[1],), (Access.CONTRACT,) * len(call.inputs))
+    """Tokens apart; each meets the weights of the experts that it is sent to."""
+    x = call.shape(0)
+    rank = len(x)
+    weights = (everything(call, i) for i in range(1, len(call.inputs)))
+    tokens = (*map(at, range(rank - 1)), at(rank))
+    return space_of(call, tokens, *weights, reduced=(x[-1],))
 
 
 def _moe(
@@ -125,5 +148,16 @@ _ATTRIBUTES = attributes(
 )
 
 ROWS: tuple[OpRow, ...] = (
-    OpRow("moe", (4, 5), _ATTRIBUTES, same_dtype, _shape, _space, _work, _moe, Lowering.MATRIX),
+    OpRow(
+        "moe",
+        (4, 5),
+        _ATTRIBUTES,
+        same_dtype,
+        _shape,
+        _space,
+        _work,
+        _moe,
+        Lowering.MATRIX,
+        experts=_dims,
+    ),
 )

@@ -15,24 +15,23 @@ from tenfold.ir.ops.common import (
     all_writes,
     always,
     dtype_of_input,
-    first,
-    lookup_space,
+    everything,
     need_indices,
     normalise_axis,
     per_input,
     same_dtype,
     same_shape,
+    space_of,
     whole_space,
 )
 from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.space import ALL, DATA, Space, at, straight
 from tenfold.ir.table import (
-    Access,
     Call,
     Context,
     Evaluate,
     Lowering,
     OpRow,
-    Space,
     Work,
     attributes,
 )
@@ -243,26 +242,105 @@ def _row(
     work: Any = _gather_work,
     *,
     dtypes: Any = same_dtype,
-    space: Any = lookup_space,
+    space: Any,
     symbolic: bool = False,
+    grows: bool = False,
+    loose: bool = False,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
-        kind,
-        arity,
-        attributes(**attrs),
-        dtypes,
-        shapes,
-        space,
-        work,
-        evaluate,
-        Lowering.GATHER,
-        symbolic,
+        kind=kind,
+        arity=arity,
+        attrs=attributes(**attrs),
+        dtypes=dtypes,
+        shapes=shapes,
+        space=space,
+        work=work,
+        evaluate=evaluate,
+        lowering=Lowering.GATHER,
+        symbolic=symbolic,
+        grows=grows,
+        loose=loose,
     )
 
 
-def _scatter_space(call: Call) -> Space:
-    return Space(call.out(), (), first(call, Access.POINT, Access.LOOKUP))
+def _gather_space(call: Call) -> Space:
+    """Indices stand where the axis was that they look up."""
+    x, i = call.shape(0), call.shape(1)
+    axis = normalise_axis(call.attr("axis", 0), len(x))
+    after = len(i) - 1
+    return space_of(
+        call,
+        tuple(DATA if k == axis else at(k if k < axis else k + after) for k in range(len(x))),
+        tuple(at(axis + k) for k in range(len(i))),
+    )
+
+
+def _gather_elements_space(call: Call) -> Space:
+    rank = len(call.shape(0))
+    axis = normalise_axis(call.attr("axis", 0), rank)
+    return space_of(call, tuple(DATA if k == axis else at(k) for k in range(rank)), straight(rank))
+
+
+def _gather_nd_space(call: Call) -> Space:
+    x, i = call.shape(0), call.shape(1)
+    batch, depth = call.attr("batch_dims", 0), i[-1]
+    found = len(i) - 1  # loops before those of what is found
+    taken = depth if isinstance(depth, int) else len(x) - batch
+    rest = range(batch + taken, len(x))
+    return space_of(
+        call,
+        (
+            *map(at, range(batch)),
+            *(DATA for _ in range(taken)),
+            *(at(found + k - batch - taken) for k in rest),
+        ),
+        (*map(at, range(found)), ALL),
+    )
+
+
+def _scatter_elements_space(call: Call) -> Space:
+    """What is written, and where, must be there for each of the other indices."""
+    rank = len(call.shape(0))
+    axis = normalise_axis(call.attr("axis", 0), rank)
+    written = tuple(DATA if k == axis else at(k) for k in range(rank))
+    return space_of(call, straight(rank), written, written)
+
+
+def _scatter_nd_space(call: Call) -> Space:
+    x, i, updates = call.shape(0), call.shape(1), call.shape(2)
+    depth = i[-1] if isinstance(i[-1], int) else len(x)
+    outer = len(i) - 1
+    written = (
+        *(DATA for _ in range(outer)),
+        *(at(depth + k) for k in range(len(updates) - outer)),
+    )
+    return space_of(call, straight(len(x)), (*(DATA for _ in range(outer)), ALL), written)
+
+
+def _tensor_scatter_space(call: Call) -> Space:
+    """A piece is written into each item where that item's index says."""
+    rank = len(call.shape(0))
+    axis = normalise_axis(call.attr("axis", -2), rank)
+    written = tuple(DATA if k == axis else at(k) for k in range(rank))
+    return space_of(call, straight(rank), written, (at(0),))
+
+
+def _one_hot_space(call: Call) -> Space:
+    rank = len(call.out())
+    axis = normalise_axis(call.attr("axis", -1), rank)
+    kept = tuple(at(k) for k in range(rank) if k != axis)
+    return space_of(call, kept, everything(call, 1), everything(call, 2))
+
+
+def _compress_space(call: Call) -> Space:
+    """Which elements stay depends on all that is said of them."""
+    x, axis = call.shape(0), call.attr("axis")
+    if axis is None:
+        return whole_space(call)
+    along = normalise_axis(axis, len(x))
+    map_ = tuple(DATA if k == along else at(k) for k in range(len(x)))
+    return space_of(call, map_, (ALL,))
 
 
 def _unique_dtypes(call: Call) -> list[DType]:
@@ -279,23 +357,26 @@ def _sort_work(call: Call) -> Work:
 _INT64 = always(DType.I64)
 
 ROWS: tuple[OpRow, ...] = (
-    _row("gather", (2, 2), _gather_shape, _gather, symbolic=True, axis=int),
-    _row("gather_elements", (2, 2), _gather_elements_shape, _gather_elements, axis=int),
-    _row("gather_nd", (2, 2), _gather_nd_shape, _gather_nd, batch_dims=int),
-    _row("scatter_elements", (3, 3), same_shape, _scatter_elements, _scatter_work,
-        space=_scatter_space, axis=int, reduction=str),
-    _row("scatter_nd", (3, 3), same_shape, _scatter_nd, _scatter_work, space=_scatter_space,
-        reduction=str),
-    _row("tensor_scatter", (2, 3), same_shape, _tensor_scatter, per_input(0),
-        space=_scatter_space, axis=int, mode=str),
+    _row("gather", (2, 2), _gather_shape, _gather, symbolic=True, axis=int,
+        space=_gather_space),
+    _row("gather_elements", (2, 2), _gather_elements_shape, _gather_elements, axis=int,
+        space=_gather_elements_space),
+    _row("gather_nd", (2, 2), _gather_nd_shape, _gather_nd, batch_dims=int,
+        space=_gather_nd_space),
+    _row("scatter_elements", (3, 3), same_shape, _scatter_elements, _scatter_work, axis=int,
+        reduction=str, space=_scatter_elements_space),
+    _row("scatter_nd", (3, 3), same_shape, _scatter_nd, _scatter_work, reduction=str,
+        space=_scatter_nd_space),
+    _row("tensor_scatter", (2, 3), same_shape, _tensor_scatter, per_input(0), axis=int,
+        mode=str, space=_tensor_scatter_space),
     _row("one_hot", (3, 3), _one_hot_shape, _one_hot, per_input(0), dtypes=dtype_of_input(2),
-        axis=int),
+        axis=int, space=_one_hot_space, grows=True),
     _row("non_zero", (1, 1), _non_zero_shape, _non_zero, per_input(1), dtypes=_INT64,
-        space=whole_space),
-    _row("compress", (2, 2), _compress_shape, _compress, per_input(0), space=whole_space,
-        axis=int),
-    _row("unique", (1, 1), _unique_shape, _unique, _sort_work, dtypes=_unique_dtypes,
-        space=whole_space, axis=int, sorted=int),
+        space=whole_space, loose=True),
+    _row("compress", (2, 2), _compress_shape, _compress, per_input(0), axis=int,
+        space=_compress_space),
+    _row("unique", (1, 1), _unique_shape, _unique, _sort_work, dtypes=_unique_dtypes, axis=int,
+        sorted=int, space=whole_space),
     _row("non_max_suppression", (2, 5), _nms_shape, onnx_reference("NonMaxSuppression"),
-        per_input(20), dtypes=_INT64, space=whole_space, center_point_box=int),
+        per_input(20), dtypes=_INT64, center_point_box=int, space=whole_space, loose=True),
 )  # fmt: skip

@@ -35,17 +35,17 @@ from tenfold.ir.ops.common import (
     normalise_axis,
     same_dtype,
     same_shape,
+    space_of,
     view_space,
 )
+from tenfold.ir.space import Map, Space, aligned, at, folded, moved, straight
 from tenfold.ir.table import (
     MANY,
-    Access,
     Call,
     Context,
     Evaluate,
     Lowering,
     OpRow,
-    Space,
     Work,
     attributes,
 )
@@ -511,8 +511,94 @@ def _identity(_ctx: Context, x: Array) -> Array:
     return x
 
 
+def _same_or_moved(call: Call) -> Space:
+    """Each axis on its own; along one whose extent is another, elements lie elsewhere."""
+    x, out = call.shape(0), call.out()
+    map_ = tuple(at(i) if d == e else moved(i) for i, (d, e) in enumerate(zip(x, out, strict=True)))
+    return space_of(call, map_)
+
+
+def _slice_space(call: Call) -> Space:
+    x, out = call.shape(0), call.out()
+    axes = call.numbers(3) if call.has(3) else list(range(len(x)))
+    steps = call.numbers(4) if call.has(4) else None
+    cut = set(normalise_axes(axes, len(x))) if axes is not None else set(range(len(x)))
+    forward = not call.has(4) or (steps is not None and all(n == 1 for n in steps))
+    map_ = tuple(
+        at(i) if i not in cut or (forward and x[i] == out[i]) else moved(i) for i in range(len(x))
+    )
+    return space_of(call, map_)
+
+
+def _pad_space(call: Call) -> Space:
+    rank = len(call.shape(0))
+    pads = call.numbers(1)
+    axes = known_ints(call, 3) if call.has(3) and 3 in call.known else list(range(rank))
+    if pads is None:
+        return space_of(call, tuple(moved(i) for i in range(rank)))
+    count = len(axes)
+    still = set(range(rank)) - {
+        a % rank for j, a in enumerate(axes) if pads[j] != 0 or pads[j + count] != 0
+    }
+    value = () if call.has(2) and not call.shape(2) else None
+    return space_of(
+        call, tuple(at(i) if i in still else moved(i) for i in range(rank)), None, value
+    )
+
+
+def _transpose_space(call: Call) -> Space:
+    rank = len(call.shape(0))
+    perm = normalise_axes(call.attr("perm") or tuple(reversed(range(rank))), rank)
+    return space_of(call, tuple(at(perm.index(i)) for i in range(rank)))
+
+
+def _expand_space(call: Call) -> Space:
+    return space_of(call, aligned(call.shape(0), call.out()))
+
+
+def _axis_moved(call: Call, rank: int) -> Map:
+    """All axes straight but the one that an attribute names."""
+    axis = normalise_axis(call.attr("axis", 0), rank)
+    return tuple(moved(i) if i == axis else at(i) for i in range(rank))
+
+
+def _split_space(call: Call) -> Space:
+    rank = len(call.shape(0))
+    return space_of(call, _axis_moved(call, rank), results=[straight(rank)] * len(call.outputs))
+
+
 def _concat_space(call: Call) -> Space:
-    return Space(call.out(), (), tuple(Access.VIEW for _ in call.inputs))
+    rank = len(call.out())
+    return space_of(call, *(_axis_moved(call, rank) for _ in call.inputs))
+
+
+def _depth_to_space_space(call: Call) -> Space:
+    return space_of(call, (at(0), folded(1, 2, 3), folded(2), folded(3)))
+
+
+def _space_to_depth_space(call: Call) -> Space:
+    return space_of(call, (at(0), folded(1), folded(1, 2), folded(1, 3)))
+
+
+def _reverse_space(call: Call) -> Space:
+    rank = len(call.shape(0))
+    time, batch = (
+        normalise_axis(call.attr(n, d), rank) for n, d in (("time_axis", 0), ("batch_axis", 1))
+    )
+    return space_of(
+        call, tuple(moved(i) if i == time else at(i) for i in range(rank)), (at(batch),)
+    )
+
+
+def _made_space(call: Call) -> Space:
+    """Results that operands give the extents of, and perhaps one value."""
+    return space_of(
+        call, *(() if call.has(i) and not call.shape(i) else None for i in range(len(call.inputs)))
+    )
+
+
+def _measured_space(call: Call) -> Space:
+    return space_of(call, None)
 
 
 def _join_work(call: Call) -> Work:
@@ -530,6 +616,9 @@ def _row(
     work: Any = None,
     space: Any = view_space,
     symbolic: bool = False,
+    grows: bool = False,
+    measures: bool = False,
+    target: int | None = None,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
@@ -543,6 +632,9 @@ def _row(
         evaluate=evaluate,
         lowering=lowering,
         symbolic=symbolic,
+        grows=grows,
+        measures=measures,
+        target=target,
     )
 
 
@@ -551,29 +643,37 @@ _INT64 = always(DType.I64)
 
 ROWS: tuple[OpRow, ...] = (
     _row("identity", (1, 1), same_shape, _identity, _VIEW, symbolic=True),
-    _row("reshape", (2, 2), _reshape_shape, _reshape, _VIEW, symbolic=True, allowzero=int),
+    _row("reshape", (2, 2), _reshape_shape, _reshape, _VIEW, symbolic=True, allowzero=int,
+        grows=True, target=1),
     _row("flatten", (1, 1), _flatten_shape, _flatten, _VIEW, axis=int),
     _row("squeeze", (1, 2), _squeeze_shape, _squeeze, _VIEW, symbolic=True),
     _row("unsqueeze", (2, 2), _unsqueeze_shape, _unsqueeze, _VIEW, symbolic=True),
-    _row("transpose", (1, 1), _transpose_shape, _transpose, symbolic=True, perm=tuple),
-    _row("expand", (2, 2), _expand_shape, _expand, symbolic=True),
-    _row("slice", (3, 5), _slice_shape, _slice, symbolic=True),
+    _row("transpose", (1, 1), _transpose_shape, _transpose, symbolic=True, perm=tuple,
+        space=_transpose_space),
+    _row("expand", (2, 2), _expand_shape, _expand, symbolic=True, space=_expand_space,
+        grows=True, target=1),
+    _row("slice", (3, 5), _slice_shape, _slice, symbolic=True, space=_slice_space),
     _row("concat", (1, MANY), _concat_shape, _concat, work=_join_work, space=_concat_space,
         symbolic=True, axis=int),
-    _row("split", (1, 2), _split_shape, _split, symbolic=True, axis=int),
-    _row("tile", (2, 2), _tile_shape, _tile),
-    _row("pad", (2, 4), _pad_shape, _pad, mode=str),
+    _row("split", (1, 2), _split_shape, _split, symbolic=True, axis=int, space=_split_space),
+    _row("tile", (2, 2), _tile_shape, _tile, space=_same_or_moved, grows=True),
+    _row("pad", (2, 4), _pad_shape, _pad, mode=str, space=_pad_space, grows=True),
     _row("depth_to_space", (1, 1), _depth_to_space_shape, _depth_to_space, blocksize=int,
-        mode=str),
+        mode=str, space=_depth_to_space_space),
     _row("space_to_depth", (1, 1), _space_to_depth_shape, _space_to_depth, blocksize=int,
-        mode=str),
-    _row("trilu", (1, 2), same_shape, _trilu, upper=int),
+        mode=str, space=_space_to_depth_space),
+    _row("trilu", (1, 2), same_shape, _trilu, upper=int, space=_same_or_moved),
     _row("reverse_sequence", (2, 2), same_shape, _reverse_sequence, batch_axis=int,
-        time_axis=int),
-    _row("center_crop_pad", (2, 2), _center_crop_pad_shape, _center_crop_pad, axes=tuple),
-    _row("shape", (1, 1), _shape_of, _shape, _VIEW, dtypes=_INT64, start=int, end=int),
-    _row("size", (1, 1), lambda _c: [()], _size, _VIEW, dtypes=_INT64),
-    _row("full", (2, 2), _full_shape, _full, dtypes=lambda c: [c.input(1).dtype]),
-    _row("range", (3, 3), _range_shape, _range),
-    _row("eye", (1, 1), same_shape, _eye, dtypes=dtype_of_attr("dtype"), k=int, dtype=str),
+        time_axis=int, space=_reverse_space),
+    _row("center_crop_pad", (2, 2), _center_crop_pad_shape, _center_crop_pad, axes=tuple,
+        space=_same_or_moved),
+    _row("shape", (1, 1), _shape_of, _shape, _VIEW, dtypes=_INT64, start=int, end=int,
+        space=_measured_space, measures=True),
+    _row("size", (1, 1), lambda _c: [()], _size, _VIEW, dtypes=_INT64, space=_measured_space,
+        measures=True),
+    _row("full", (2, 2), _full_shape, _full, dtypes=lambda c: [c.input(1).dtype],
+        space=_made_space, grows=True, target=0),
+    _row("range", (3, 3), _range_shape, _range, space=_made_space, grows=True),
+    _row("eye", (1, 1), same_shape, _eye, dtypes=dtype_of_attr("dtype"), k=int, dtype=str,
+        space=_measured_space),
 )  # fmt: skip

@@ -11,18 +11,20 @@ from tenfold.ir.dims import Shape
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
 from tenfold.ir.ops.common import (
-    first,
+    along_axis_space,
+    from_axis_space,
     in_fp32,
     need_shape,
     need_spread,
     normalise_axis,
     per_input,
-    row_space,
     same_dtype,
     same_shape,
+    space_of,
     widen,
 )
-from tenfold.ir.table import Access, Call, Context, Lowering, OpRow, Rate, Space, attributes
+from tenfold.ir.space import Map, Space, at, row, window
+from tenfold.ir.table import Call, Context, Lowering, OpRow, Rate, attributes
 
 
 def softmax(x: Array, axis: int) -> Array:
@@ -142,11 +144,37 @@ def _batch_norm_shape(call: Call) -> Sequence[Shape]:
     return [s, call.shape(3), call.shape(4)][: len(call.op.outputs)]
 
 
+def _of_channels(call: Call, x: Map, over: Shape) -> Space:
+    """A first input with its map, and others of one number a channel."""
+    channel = at(1) if len(over) > 1 else at(0)
+    others = [(channel,) for _ in call.inputs[1:]]
+    return space_of(call, x, *others, parallel=over)
+
+
 def _batch_norm_space(call: Call) -> Space:
     """In inference the statistics are constants, so each element stands alone."""
-    if call.attr("training_mode", 0):
-        return row_space(call)
-    return Space(call.shape(0), (), first(call, Access.POINT, Access.BROADCAST))
+    x = call.shape(0)
+    training = call.attr("training_mode", 0)
+    map_ = tuple(row(i) if training and i != 1 else at(i) for i in range(len(x)))
+    return _of_channels(call, map_, x)
+
+
+def _instance_norm_space(call: Call) -> Space:
+    """A picture of one item and channel is a row."""
+    x = call.shape(0)
+    return _of_channels(call, tuple(row(i) if i > 1 else at(i) for i in range(len(x))), x)
+
+
+def _group_norm_space(call: Call) -> Space:
+    """Pictures of some channels of one item are a row."""
+    x = call.shape(0)
+    return _of_channels(call, tuple(row(i) if i else at(i) for i in range(len(x))), x)
+
+
+def _lrn_space(call: Call) -> Space:
+    """Each channel with some beside it."""
+    rank = len(call.shape(0))
+    return space_of(call, tuple(window(i) if i == 1 else at(i) for i in range(rank)))
 
 
 def _batch_norm_dtypes(call: Call) -> list[DType]:
@@ -226,6 +254,7 @@ def _row(
     *,
     shapes: Any = same_shape,
     dtypes: Any = same_dtype,
+    space: Any = along_axis_space,
     rate: Rate = Rate.STREAM,
     **attrs: type,
 ) -> OpRow:
@@ -235,7 +264,7 @@ def _row(
         attrs=attributes(**attrs),
         dtypes=dtypes,
         shapes=shapes,
-        space=row_space,
+        space=space,
         work=per_input(flops, transcendentals),
         evaluate=evaluate,
         lowering=Lowering.REDUCE,
@@ -250,18 +279,18 @@ ROWS: tuple[OpRow, ...] = (
         rate=Rate.SOFTMAX),
     _row("hardmax", (1, 1), _hardmax, 1, shapes=_along_axis, axis=int),
     _row("layer_norm", (1, 3), _layer_norm, 7, shapes=_layer_norm_shape,
-        dtypes=_layer_norm_dtypes, axis=int, epsilon=float, rate=Rate.NORM),
+        dtypes=_layer_norm_dtypes, axis=int, epsilon=float, rate=Rate.NORM, space=from_axis_space),
     _row("rms_norm", (2, 2), _rms_norm, 4, shapes=_rms_norm_shape, axis=int, epsilon=float,
-        rate=Rate.NORM),
+        rate=Rate.NORM, space=from_axis_space),
     OpRow("batch_norm", (5, 5), attributes(epsilon=float, momentum=float, training_mode=int),
         _batch_norm_dtypes, _batch_norm_shape, _batch_norm_space, per_input(2), _batch_norm,
         Lowering.VECTOR),
     _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7, shapes=_instance_norm_shape,
-        epsilon=float, rate=Rate.NORM),
+        epsilon=float, rate=Rate.NORM, space=_instance_norm_space),
     _row("group_norm", (3, 3), in_fp32(_group_norm), 7, shapes=_group_norm_shape, epsilon=float,
-        num_groups=int, rate=Rate.NORM),
+        num_groups=int, rate=Rate.NORM, space=_group_norm_space),
     _row("lrn", (1, 1), in_fp32(_lrn), 8, 1, alpha=float, beta=float, bias=float, size=int,
-        rate=Rate.POWER),
+        rate=Rate.POWER, space=_lrn_space),
     _row("lp_normalization", (1, 1), _lp_normalization, 3, shapes=_along_axis, axis=int, p=int,
         rate=Rate.NORM),
 )  # fmt: skip

@@ -10,8 +10,9 @@ import numpy as np
 from tenfold.ir.dims import Shape
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import per_output, pointwise_space, same_shape, widen
+from tenfold.ir.ops.common import per_output, same_shape, space_of, widen
 from tenfold.ir.ops.pointwise import saturate_cast
+from tenfold.ir.space import ALL, ONE, Map, Space, at, folded, straight
 from tenfold.ir.table import Call, Context, Lowering, OpRow, attributes
 
 
@@ -102,6 +103,31 @@ def _dynamic_shape(call: Call) -> Sequence[Shape]:
     return [call.shape(0), (), ()]
 
 
+def _scaled_space(call: Call) -> Space:
+    """Scales and zero points: one for all, one for each index along an axis, or one for each block
+    of indices along it.
+    """
+    x = call.shape(0)
+    axis, block = call.attr("axis", 1), call.attr("block_size", 0)
+    along = axis % len(x) if x else 0
+
+    def scale(i: int) -> Map | None:
+        if not call.has(i):
+            return None
+        shape = call.shape(i)
+        if len(shape) == 1 and not block:
+            return (at(along) if len(x) > 0 and shape[0] == x[along] and shape[0] != 1 else ONE,)
+        return tuple(folded(k) if block and k == along else at(k) for k in range(len(shape)))
+
+    return space_of(call, straight(len(x)), scale(1), scale(2))
+
+
+def _dynamic_space(call: Call) -> Space:
+    """The scale of each number comes from all of them."""
+    x = call.shape(0)
+    return space_of(call, (ALL,) * len(x), results=[straight(len(x)), (), ()])
+
+
 def _row(
     kind: str,
     arity: tuple[int, int],
@@ -111,6 +137,8 @@ def _row(
     shapes: Any = same_shape,
     lowering: Lowering = Lowering.VECTOR,
     converts: bool = False,
+    space: Any = _scaled_space,
+    loose: bool = False,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
@@ -119,11 +147,12 @@ def _row(
         attrs=attributes(**attrs),
         dtypes=dtypes,
         shapes=shapes,
-        space=pointwise_space,
+        space=space,
         work=per_output(flops),
         evaluate=evaluate,
         lowering=lowering,
         converts=converts,
+        loose=loose,
     )
 
 
@@ -133,5 +162,5 @@ ROWS: tuple[OpRow, ...] = (
     _row("dequantize", (2, 3), _dequantize, 2, _dequantize_dtype, converts=True, axis=int,
         block_size=int, dtype=str),
     _row("dynamic_quantize", (1, 1), _dynamic_quantize, 6, lambda _c: [DType.U8, DType.F32,
-        DType.U8], _dynamic_shape, Lowering.REDUCE),
+        DType.U8], _dynamic_shape, Lowering.REDUCE, space=_dynamic_space, loose=True),
 )  # fmt: skip

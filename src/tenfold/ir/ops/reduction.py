@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,20 @@ from tenfold.ir.dims import Shape
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape
 from tenfold.ir.ops.common import (
+    along_axis_space,
     always,
-    first,
     normalise_axes,
     normalise_axis,
     per_input,
     row_space,
     same_dtype,
     same_shape,
+    space_of,
+    whole_space,
     widen,
 )
-from tenfold.ir.table import Access, Call, Context, Lowering, OpRow, Space, attributes
+from tenfold.ir.space import ONE, Space, at
+from tenfold.ir.table import Call, Context, Lowering, OpRow, attributes
 
 
 def _axes(call: Call) -> list[int]:
@@ -47,15 +51,26 @@ def _reduce_shape(call: Call) -> Sequence[Shape]:
 
 
 def _reduce_space(call: Call) -> Space:
-    s = call.shape(0)
     try:
         axes = _axes(call)
     except UnknownShape:  # axes that arrive when the model runs: all may be reduced
-        return Space(call.out(), s, first(call, Access.ROW, Access.SHAPE))
-    return Space(
-        tuple(d for i, d in enumerate(s) if i not in axes),
-        tuple(d for i, d in enumerate(s) if i in axes),
-        first(call, Access.ROW, Access.SHAPE),
+        return whole_space(call)
+    return _reduced(call, axes)
+
+
+def _reduced(call: Call, axes: Sequence[int]) -> Space:
+    """Loops over the axes that stay, then over those that go."""
+    s = call.shape(0)
+    kept = [i for i in range(len(s)) if i not in axes]
+    loop = {axis: number for number, axis in enumerate((*kept, *sorted(axes)))}
+    flat = tuple(at(loop[i]) for i in kept)
+    results = tuple(ONE if i in axes else at(loop[i]) for i in range(len(s)))
+    return space_of(
+        call,
+        tuple(at(loop[i]) for i in range(len(s))),
+        parallel=tuple(s[i] for i in kept),
+        reduced=tuple(s[i] for i in sorted(axes)),
+        results=[results if len(call.out()) == len(s) else flat],
     )
 
 
@@ -135,9 +150,16 @@ def _arg_shape(call: Call) -> Sequence[Shape]:
 
 
 def _arg_space(call: Call) -> Space:
-    s = call.shape(0)
-    axis = normalise_axis(call.attr("axis", 0), len(s))
-    return Space((*s[:axis], *s[axis + 1 :]), (s[axis],), first(call, Access.ROW, Access.SHAPE))
+    return _reduced(call, [normalise_axis(call.attr("axis", 0), len(call.shape(0)))])
+
+
+def _cumulative_space(call: Call) -> Space:
+    """One element after the other along an axis; along any, where it is not known."""
+    x, known = call.shape(0), call.numbers(1)
+    if known is None:
+        return row_space(call, range(len(x)))
+    axis = normalise_axis(int(known[0]), len(x))
+    return replace(row_space(call, [axis]), steps=x[axis])
 
 
 def _arg(fn: Callable[..., Any]) -> Callable[..., Array]:
@@ -236,7 +258,7 @@ ROWS: tuple[OpRow, ...] = (
             attrs=attributes(exclusive=int, reverse=int),
             dtypes=same_dtype,
             shapes=same_shape,
-            space=row_space,
+            space=_cumulative_space,
             work=per_input(1),
             evaluate=_cumulative(fn, identity),
             lowering=Lowering.REDUCE,
@@ -249,7 +271,7 @@ ROWS: tuple[OpRow, ...] = (
         attrs=attributes(axis=int, largest=int, sorted=int),
         dtypes=lambda call: [call.input(0).dtype, DType.I64],
         shapes=_top_k_shape,
-        space=row_space,
+        space=along_axis_space,
         work=per_input(2),
         evaluate=_top_k,
         lowering=Lowering.REDUCE,

@@ -16,15 +16,18 @@ from tenfold.ir.ops.common import (
     all_writes,
     always,
     dtype_of_attr,
+    everything,
     normalise_axis,
     per_output,
     pointwise_space,
     same_dtype,
     same_shape,
+    space_of,
     whole_space,
     widen,
 )
 from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.space import ALL, Space, at, window
 from tenfold.ir.table import Call, Context, Lowering, OpRow, Work, attributes
 
 
@@ -189,6 +192,33 @@ def _image_decoder(ctx: Context, data: Array) -> Sequence[Array | None] | Array:
         raise ModelError("decoding images needs Pillow: pip install 'tenfold[images]'") from error
 
 
+def _dft_space(call: Call) -> Space:
+    """All along one axis, and both parts of each number."""
+    rank, known = len(call.shape(0)), call.numbers(2) if call.has(2) else [-2]
+    if known is None:
+        return whole_space(call)
+    axis = normalise_axis(int(known[0]), rank)
+    map_ = tuple(ALL if i in (axis, rank - 1) else at(i) for i in range(rank))
+    return space_of(call, map_, everything(call, 1))
+
+
+def _stft_space(call: Call) -> Space:
+    """Frames of a signal: windows along it, one item apart from another."""
+    signal = (at(0), window(1), *(ALL for _ in call.shape(0)[2:]))
+    return space_of(call, signal, everything(call, 1), everything(call, 2), everything(call, 3))
+
+
+def _det_space(call: Call) -> Space:
+    rank = len(call.shape(0))
+    return space_of(call, (*map(at, range(rank - 2)), ALL, ALL))
+
+
+def _rows_space(call: Call) -> Space:
+    """Each item with all of its own numbers."""
+    rank = len(call.shape(0))
+    return space_of(call, (*map(at, range(rank - 1)), ALL))
+
+
 def _row(
     kind: str,
     arity: tuple[int, int],
@@ -200,27 +230,41 @@ def _row(
     space: Any = whole_space,
     pure: bool = True,
     lowering: Lowering = Lowering.VECTOR,
+    grows: bool = False,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
-        kind, arity, attributes(**attrs), dtypes, shapes, space, work, evaluate, lowering, pure=pure
+        kind=kind,
+        arity=arity,
+        attrs=attributes(**attrs),
+        dtypes=dtypes,
+        shapes=shapes,
+        space=space,
+        work=work,
+        evaluate=evaluate,
+        lowering=lowering,
+        pure=pure,
+        grows=grows,
     )
 
 
 ROWS: tuple[OpRow, ...] = (
-    _row("dft", (1, 3), _dft_shape, onnx_reference("DFT"), _fft_work, inverse=int,
-        onesided=int),
-    _row("stft", (2, 4), _stft_shape, onnx_reference("STFT"), _fft_work, onesided=int),
+    _row("dft", (1, 3), _dft_shape, onnx_reference("DFT"), _fft_work, inverse=int, onesided=int,
+        space=_dft_space),
+    _row("stft", (2, 4), _stft_shape, onnx_reference("STFT"), _fft_work, onesided=int,
+        space=_stft_space),
     _row("mel_weight_matrix", (5, 5), _mel_shape, onnx_reference("MelWeightMatrix"),
         per_output(8), dtypes=lambda c: [DType.F32 if c.attr("output_datatype", 1) == 1 else
-        DType.F64 if c.attr("output_datatype") == 11 else DType.F16], output_datatype=int),
+        DType.F64 if c.attr("output_datatype") == 11 else DType.F16], output_datatype=int,
+        grows=True),
     _row("window", (1, 1), _window_shape, _window, per_output(4, 1),
-        dtypes=dtype_of_attr("dtype", DType.F32), function=str, periodic=int, dtype=str),
-    _row("det", (1, 1), _det_shape, _det, _det_work),
+        dtypes=dtype_of_attr("dtype", DType.F32), function=str, periodic=int, dtype=str,
+        grows=True),
+    _row("det", (1, 1), _det_shape, _det, _det_work, space=_det_space),
     _row("tfidf", (1, 1), _tfidf_shape, onnx_reference("TfIdfVectorizer"), per_output(4),
         dtypes=always(DType.F32), lowering=Lowering.GATHER, max_gram_length=int, max_skip_count=int,
         min_gram_length=int, mode=str, ngram_counts=tuple, ngram_indexes=tuple, pool_int64s=tuple,
-        pool_strings=tuple, weights=tuple),
+        pool_strings=tuple, weights=tuple, space=_rows_space),
     _row("image_decoder", (1, 1), _image_shape, _image_decoder, per_output(20),
         dtypes=always(DType.U8), lowering=Lowering.GATHER, pixel_format=str),
     _row("random", (0, 1), _random_shape, _random, per_output(8), pure=False, distribution=str,
@@ -230,5 +274,5 @@ ROWS: tuple[OpRow, ...] = (
     _row("bernoulli", (1, 1), same_shape, _bernoulli, per_output(8),
         dtypes=dtype_of_attr("dtype"), pure=False, space=pointwise_space, dtype=str),
     _row("multinomial", (1, 1), _multinomial_shape, _multinomial, per_output(8), pure=False,
-        sample_size=int, dtype=str, dtypes=dtype_of_attr("dtype", DType.I32)),
+        sample_size=int, dtype=str, dtypes=dtype_of_attr("dtype", DType.I32), space=_rows_space),
 )  # fmt: skip

@@ -15,14 +15,15 @@ from tenfold.ir.graph import Array
 from tenfold.ir.ops.common import (
     all_reads,
     all_writes,
-    lookup_space,
+    everything,
     per_output,
     same_dtype,
+    space_of,
     widen,
-    window_space,
 )
 from tenfold.ir.ops.contraction import window_extent, window_pads
 from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.space import ALL, DATA, Space, at, folded, window
 from tenfold.ir.table import Call, Context, Lowering, OpRow, Work, attributes
 
 # --- pooling -----------------------------------------------------------------------------
@@ -430,6 +431,50 @@ def _col2im_shape(call: Call) -> Sequence[Shape]:
     return [(s[0], channels, *dims)]
 
 
+def _pool_space(call: Call) -> Space:
+    rank = len(call.shape(0))
+    return space_of(call, tuple(at(i) if i < 2 else window(i) for i in range(rank)))
+
+
+def _unpool_space(call: Call) -> Space:
+    """Each value goes to where, in the picture of its item and channel, it came from."""
+    rank = len(call.shape(0))
+    places = tuple(at(i) if i < 2 else DATA for i in range(rank))
+    return space_of(call, places, places)
+
+
+def _resize_space(call: Call) -> Space:
+    """Windows along the axes whose extent changes; a region, where it is given, shifts them all."""
+    x, out = call.shape(0), call.out()
+    whole = call.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
+    map_ = tuple(
+        at(i) if d == e and not whole else window(i)
+        for i, (d, e) in enumerate(zip(x, out, strict=True))
+    )
+    return space_of(call, map_, everything(call, 1) if whole else None)
+
+
+def _grid_sample_space(call: Call) -> Space:
+    """Pictures looked up where the grid says, which has a place for each position."""
+    rank = len(call.shape(0))
+    grid = (at(0), *(at(i) for i in range(2, rank)), ALL)
+    return space_of(call, (at(0), at(1), *(DATA for _ in range(2, rank))), grid)
+
+
+def _affine_grid_space(call: Call) -> Space:
+    return space_of(call, (at(0), ALL, ALL))
+
+
+def _roi_space(call: Call) -> Space:
+    """Each region looks into the picture that it names."""
+    each = (at(0),)
+    return space_of(call, (DATA, at(1), DATA, DATA), (at(0), ALL), each)
+
+
+def _col2im_space(call: Call) -> Space:
+    return space_of(call, (at(0), folded(1, 2), *(ALL for _ in call.shape(0)[2:])))
+
+
 _POOL: dict[str, Any] = {
     "kernel_shape": tuple,
     "strides": tuple,
@@ -447,11 +492,24 @@ def _row(
     evaluate: Any,
     work: Any,
     lowering: Lowering = Lowering.REDUCE,
-    space: Any = window_space,
+    *,
+    space: Any,
+    grows: bool = False,
     dtypes: Any = same_dtype,
     **attrs: type,
 ) -> OpRow:
-    return OpRow(kind, arity, attributes(**attrs), dtypes, shapes, space, work, evaluate, lowering)
+    return OpRow(
+        kind=kind,
+        arity=arity,
+        attrs=attributes(**attrs),
+        dtypes=dtypes,
+        shapes=shapes,
+        space=space,
+        work=work,
+        evaluate=evaluate,
+        lowering=lowering,
+        grows=grows,
+    )
 
 
 def _pool_dtypes(call: Call) -> list[DType]:
@@ -462,25 +520,26 @@ _GATHER = Lowering.GATHER
 
 ROWS: tuple[OpRow, ...] = (
     _row("max_pool", (1, 1), _pool_shape, _max_pool, _pool_work, dtypes=_pool_dtypes,
-        storage_order=int, **_POOL),
+        storage_order=int, **_POOL, space=_pool_space),
     _row("average_pool", (1, 1), _pool_shape, _average_pool, _pool_work, count_include_pad=int,
-        **_POOL),
-    _row("lp_pool", (1, 1), _pool_shape, _lp_pool, _pool_work, p=int, **_POOL),
-    _row("max_unpool", (2, 3), _max_unpool_shape, _max_unpool, per_output(1), _GATHER,
-        lookup_space, **_POOL),
+        **_POOL, space=_pool_space),
+    _row("lp_pool", (1, 1), _pool_shape, _lp_pool, _pool_work, p=int, **_POOL,
+        space=_pool_space),
+    _row("max_unpool", (2, 3), _max_unpool_shape, _max_unpool, per_output(1), _GATHER, **_POOL,
+        space=_unpool_space),
     _row("resize", (1, 4), _resize_shape, _resize, per_output(4), _GATHER, antialias=int,
         axes=tuple, mode=str, coordinate_transformation_mode=str, cubic_coeff_a=float,
         exclude_outside=int, extrapolation_value=float, keep_aspect_ratio_policy=str,
-        nearest_mode=str),
+        nearest_mode=str, space=_resize_space, grows=True),
     _row("grid_sample", (2, 2), _grid_sample_shape, onnx_reference("GridSample"), per_output(8),
-        _GATHER, lookup_space, align_corners=int, mode=str, padding_mode=str),
+        _GATHER, align_corners=int, mode=str, padding_mode=str, space=_grid_sample_space),
     _row("affine_grid", (2, 2), _affine_grid_shape, onnx_reference("AffineGrid"), per_output(4),
-        align_corners=int),
+        align_corners=int, space=_affine_grid_space),
     _row("roi_align", (3, 3), _roi_shape, onnx_reference("RoiAlign"), per_output(16), _GATHER,
-        lookup_space, coordinate_transformation_mode=str, mode=str, output_height=int,
-        output_width=int, sampling_ratio=int, spatial_scale=float),
+        coordinate_transformation_mode=str, mode=str, output_height=int, output_width=int,
+        sampling_ratio=int, spatial_scale=float, space=_roi_space),
     _row("max_roi_pool", (2, 2), _max_roi_shape, _max_roi_pool, per_output(16), _GATHER,
-        lookup_space, pooled_shape=tuple, spatial_scale=float),
+        pooled_shape=tuple, spatial_scale=float, space=_roi_space),
     _row("col2im", (3, 3), _col2im_shape, onnx_reference("Col2Im"), per_output(1),
-        dilations=tuple, pads=tuple, strides=tuple),
+        dilations=tuple, pads=tuple, strides=tuple, space=_col2im_space),
 )  # fmt: skip

@@ -1,268 +1,33 @@
-"""Attention and recurrent layers, kept whole."""
+"""Recurrent layers, kept whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tenfold.errors import ModelError
-from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, minimum, mul, prod, simplify
-from tenfold.ir.dtypes import DType
+from tenfold.ir.dims import Dim, Shape, add, mul, prod
 from tenfold.ir.graph import Array
 from tenfold.ir.ops.common import (
     all_reads,
     all_writes,
-    first,
+    everything,
+    matrix_row,
     need_shape,
-    need_spread,
-    same_dtype,
-    same_shape,
+    space_of,
     widen,
 )
 from tenfold.ir.ops.pointwise import sigmoid
-from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.space import ALL, Map, at, row, straight
 from tenfold.ir.table import (
-    Access,
     Call,
     Context,
-    Lowering,
     Matmul,
     OpRow,
-    Rate,
     Space,
     Work,
-    attributes,
 )
-
-# --- attention ---------------------------------------------------------------------------
-
-
-def attention_dims(call: Call) -> tuple[Dim, Dim, Dim, Dim, Dim, Dim, Dim]:
-    """batch, query heads, key-value heads, query length, key length (with the past), head size of
-    k, of v.
-    """
-    q, k, v = call.shape(0), call.shape(1), call.shape(2)
-    past = call.shape(4)[2] if call.has(4) else 0
-    if len(q) == 4:
-        return q[0], q[1], k[1], q[2], add(k[2], past), q[3], v[3]
-    hq, hk = call.attr("q_num_heads"), call.attr("kv_num_heads")
-    if not hq or not hk:
-        raise ValueError("attention on rank 3 needs q_num_heads and kv_num_heads")
-    return q[0], hq, hk, q[1], add(k[1], past), floordiv(q[2], hq), floordiv(v[2], hk)
-
-
-def attention_window(call: Call) -> int | None:
-    """Keys that one query sees at most, itself included, by ``left_window_size`` and
-    ``right_window_size``; None: no bound.
-
-    Causal attention sees nothing to the right whatever the window says.
-    """
-    causal = call.op.kind == "cached_attention" or bool(call.attr("is_causal", 0))
-    left, right = (
-        int(call.attr("left_window_size", -1)),
-        0 if causal else int(call.attr("right_window_size", -1)),
-    )
-    return None if left < 0 or right < 0 else left + right + 1
-
-
-def _attention_shape(call: Call) -> Sequence[Shape]:
-    b, hq, hk, lq, lk, dk, dv = attention_dims(call)
-    if call.has(3):
-        _check_mask(call, (b, hq, lq, lk))
-    y: Shape = (b, hq, lq, dv) if len(call.shape(0)) == 4 else (b, lq, mul(hq, dv))
-    return [y, (b, hk, lk, dk), (b, hk, lk, dv), (b, hq, lq, lk)][: len(call.op.outputs)]
-
-
-def _check_mask(call: Call, scores: Shape) -> None:
-    """Raises ValueError for a mask that does not spread over the scores; fewer keys than there are
-    mean that the last are masked.
-    """
-    keys = call.shape(3)[-1:]
-    if not keys:
-        raise ValueError("the mask is a single number, must have an axis of keys")
-    shorter = all(
-        isinstance(k, int) and isinstance(s, int) and k < s
-        for k, s in zip(keys, scores[-1:], strict=False)
-    )
-    need_spread(call, 3, (*scores[:-1], *keys) if shorter else scores, "the mask")
-
-
-def _attention_work(call: Call) -> Work:
-    """Two products and a softmax over the scores; a causal mask halves nothing here (XLA counts all
-    scores too).
-
-    A window does: each query meets as many keys as its window has, and of the past only what the
-    windows reach is read.
-    """
-    b, hq, _, lq, lk, dk, dv = attention_dims(call)
-    window = attention_window(call)
-    if window is not None:
-        lk = minimum(lk, window)
-    products = (Matmul(mul(b, hq), lq, lk, dk), Matmul(mul(b, hq), lq, dv, lk))
-    scores = prod((b, hq, lq, lk))
-    return Work(
-        contraction_flops=mul(2, add(products[0].macs, products[1].macs)),
-        vector_flops=mul(5, scores),
-        transcendentals=scores,
-        matmuls=products,
-        reads=_attention_reads(call),
-        writes=all_writes(call),
-    )
-
-
-def _attention_reads(call: Call) -> tuple[Dim, ...]:
-    whole, window = all_reads(call), attention_window(call)
-    if window is None:
-        return whole
-
-    def reached(i: int) -> Dim:
-        b, heads, past, width = call.shape(i)
-        return floordiv(
-            mul(prod((b, heads, minimum(past, window - 1), width)), call.input(i).dtype.bits), 8
-        )
-
-    return tuple(reached(i) if i in (4, 5) and call.has(i) else w for i, w in enumerate(whole))
-
-
-def _attention_space(call: Call) -> Space:
-    _, _, _, _, lk, dk, _ = attention_dims(call)
-    return Space(
-        call.out(),
-        (lk, dk),
-        tuple(Access.CONTRACT if i < 3 else Access.BROADCAST for i in range(len(call.inputs))),
-    )
-
-
-def _attention(
-    ctx: Context, q: Array, k: Array, v: Array, mask: Array | None = None, *rest: Array | None
-) -> Sequence[Array]:
-    """By the standard's reference, which counts causal positions along the mask's own query axis:
-    it must be there whole.
-    """
-    if mask is not None:
-        mask = np.broadcast_to(mask, (*mask.shape[:-2], q.shape[-2], mask.shape[-1]))
-    return _ATTENTION_REFERENCE(ctx, q, k, v, mask, *rest)
-
-
-_ATTENTION_REFERENCE = onnx_reference("Attention", 25)
-
-
-def _cached_attention_shape(call: Call) -> Sequence[Shape]:
-    """The cache has room for ``total`` keys; one that is longer than that stays as long as it
-    is.
-    """
-    b, hq, hk, lq, most, dk, dv = attention_dims(call)
-    if call.has(3):
-        _check_mask(call, (b, hq, lq, most))
-    total = call.numbers(7)
-    past = call.shape(4)[2] if call.has(4) else 0
-    room = (
-        maximum(past, simplify(total[0])) if total is not None else call.unknown_dim("cache", most)
-    )
-    return [(b, lq, mul(hq, dv)), (b, hk, room, dk), (b, hk, room, dv)][: len(call.op.outputs)]
-
-
-def _cached_attention(
-    ctx: Context, q: Array, k: Array, v: Array, bias: Array | None, *cache: Any
-) -> Sequence[Array]:
-    """Causal attention over a cache in which each sequence has a length of its own, this step
-    included.
-
-    As ONNX Runtime's GroupQueryAttention: the step's keys go where the sequence's past ends (at the
-    front if the step is all there is), and nothing beyond the sequence is attended.
-    """
-    past_k, past_v, lengths, total = cache
-    hq, hk = ctx.get("q_num_heads"), ctx.get("kv_num_heads")
-    steps, most = q.shape[1], int(total.reshape(-1)[0])
-    ends = lengths.reshape(-1).astype(np.int64)
-    starts = np.zeros_like(ends) if most == steps else ends - steps
-    kept = past_k.shape[2] if past_k is not None else 0
-    if (
-        ends.shape != q.shape[:1]
-        or starts.min(initial=0) < 0
-        or starts.max(initial=0) > kept
-        or starts.max(initial=0) + steps > max(most, kept)
-    ):
-        raise ModelError(
-            f"sequences of lengths {ends.tolist()[:8]} do not fit a past of {kept}, a step of"
-            f" {steps} and a total of {most}"
-        )
-    keys = _into_cache(past_k, _heads(k, hk), starts, most)
-    values = _into_cache(past_v, _heads(v, hk), starts, most)
-    last = np.minimum(np.arange(steps) + starts[:, None], ends[:, None] - 1)
-    allowed = (np.arange(keys.shape[2]) <= last[..., None])[:, None]
-    if ctx.get("left_window_size", -1) >= 0:
-        allowed &= (np.arange(keys.shape[2]) >= last[..., None] - ctx.get("left_window_size"))[
-            :, None
-        ]
-    room = (
-        np.zeros(keys.shape[2], q.dtype)
-        if bias is None
-        else np.pad(bias, [(0, 0)] * 3 + [(0, keys.shape[2] - bias.shape[-1])])
-    )
-    mask = np.where(allowed, room, q.dtype.type(-np.inf))
-    scale = {"scale": ctx.attrs["scale"]} if "scale" in ctx.attrs else {}
-    (y,) = _ATTENTION_REFERENCE(Context(scale, 1), _heads(q, hq), keys, values, mask)
-    return np.swapaxes(y, 1, 2).reshape(q.shape[0], steps, -1), keys, values
-
-
-def _heads(x: Array, heads: int) -> Array:
-    return np.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2)
-
-
-def _into_cache(past: Array | None, new: Array, starts: Array, total: int) -> Array:
-    """[batch, heads, room, width]: each sequence's past up to its start, then the new entries, then
-    zeros.
-    """
-    old = past if past is not None else new[:, :, :0]
-    cache = np.zeros((*new.shape[:2], max(old.shape[2], total), new.shape[3]), new.dtype)
-    for b, start in enumerate(starts):
-        cache[b, :, :start] = old[b, :, :start]
-        cache[b, :, start : start + new.shape[2]] = new[b]
-    return cache
-
-
-def _linear_attention_shape(call: Call) -> Sequence[Shape]:
-    q, v = call.shape(0), call.shape(2)
-    hq, hk = call.attr("q_num_heads"), call.attr("kv_num_heads")
-    d = floordiv(q[-1], hq)
-    dv = floordiv(v[-1], hk)
-    return [(q[0], q[1], mul(hq, dv)), (q[0], hk, d, dv)][: len(call.op.outputs)]
-
-
-def _linear_attention_work(call: Call) -> Work:
-    q, v = call.shape(0), call.shape(2)
-    hq, hk = call.attr("q_num_heads"), call.attr("kv_num_heads")
-    d, dv = floordiv(q[-1], hq), floordiv(v[-1], hk)
-    step = Matmul(mul(q[0], hk), d, dv, 1, q[1])
-    read = Matmul(mul(q[0], hq), 1, dv, d, q[1])
-    return Work(
-        contraction_flops=mul(2, add(step.macs, read.macs)),
-        matmuls=(step, read),
-        reads=all_reads(call),
-        writes=all_writes(call),
-    )
-
-
-def _causal_conv_shape(call: Call) -> Sequence[Shape]:
-    x, w = call.shape(0), call.shape(1)
-    return [x, (x[0], x[1], add(w[-1], -1))][: len(call.op.outputs)]
-
-
-def _causal_conv_work(call: Call) -> Work:
-    taps = mul(prod(call.shape(0)), call.shape(1)[-1])
-    return Work(vector_flops=mul(2, taps), reads=all_reads(call), writes=all_writes(call))
-
-
-def _rotary_work(call: Call) -> Work:
-    return Work(
-        vector_flops=mul(3, prod(call.shape(0))), reads=all_reads(call), writes=all_writes(call)
-    )
-
-
-# --- recurrent layers -------------------------------------------------------------------
 
 
 def _directions(attrs: Any) -> list[bool]:
@@ -386,11 +151,29 @@ def _recurrent_work(gates: int, vector: int, transcendentals: int) -> Callable[[
 
 
 def _recurrent_space(call: Call) -> Space:
-    return Space(
-        call.out() if call.outputs[0] else call.shape(0),
-        (call.shape(0)[-1],),
-        first(call, Access.WHOLE, Access.WHOLE),
+    """Items of a batch go through the steps of a sequence apart, one step after the other; within
+    a step each number of the state needs all of the input and of the state before.
+    """
+    x, layout = call.shape(0), bool(call.attr("layout", 0))
+    items, steps = (x[0], x[1]) if layout else (x[1], x[0])
+    directions, hidden = len(_directions(call.op.attrs)), call.attr("hidden_size")
+    step, direction, item, unit = (1, 2, 0, 3) if layout else (0, 1, 2, 3)
+    order: tuple[Dim, ...] = (
+        (items, steps, directions, hidden) if layout else (steps, directions, items, hidden)
     )
+    state = (at(item), at(direction), ALL) if layout else (at(direction), at(item), ALL)
+    last = (at(item), at(direction), at(unit)) if layout else (at(direction), at(item), at(unit))
+    maps: list[Map | None] = [(at(item), row(step), ALL) if layout else (row(step), at(item), ALL)]
+    for i in range(1, len(call.inputs)):
+        shape = call.inputs[i].shape if call.has(i) else None  # type: ignore[union-attr]
+        if i == 4 and shape is not None:
+            maps.append((at(item),))
+        elif i in (5, 6) and shape is not None and len(shape) == 3:
+            maps.append(state)
+        else:
+            maps.append(everything(call, i))
+    results = [straight(4), *(last for _ in call.outputs[1:])]
+    return space_of(call, *maps, parallel=order, results=results, steps=steps)
 
 
 Step = Callable[[Array, Array, Array], "tuple[Array, Array]"]
@@ -630,72 +413,16 @@ _RECURRENT = {
     "activation_alpha": tuple, "activation_beta": tuple, "activations": tuple, "clip": float,
     "direction": str, "hidden_size": int, "layout": int,
 }  # fmt: skip
-_ATTENTION = {
-    "is_causal": int, "kv_num_heads": int, "q_num_heads": int, "qk_matmul_output_mode": int,
-    "scale": float, "softcap": float, "softmax_precision": int, "left_window_size": int,
-    "right_window_size": int,
-}  # fmt: skip
-_LINEAR = {
-    "q_num_heads": int,
-    "kv_num_heads": int,
-    "scale": float,
-    "update_rule": str,
-    "chunk_size": int,
-}
-
-
-_CACHED = {"kv_num_heads": int, "q_num_heads": int, "scale": float, "left_window_size": int}
-
-
-def _matrix(
-    kind: str,
-    arity: tuple[int, int],
-    shapes: Any,
-    space: Any,
-    work: Any,
-    evaluate: Any,
-    attrs: Mapping[str, type],
-    rate: Rate = Rate.PRODUCT,
-) -> OpRow:
-    return OpRow(
-        kind=kind,
-        arity=arity,
-        attrs=attrs,
-        dtypes=same_dtype,
-        shapes=shapes,
-        space=space,
-        work=work,
-        evaluate=evaluate,
-        lowering=Lowering.MATRIX,
-        rate=rate,
-    )
-
-
-def _quantized_dtypes(call: Call) -> list[DType]:
-    return [call.input(0).dtype] * len(call.op.outputs)
 
 
 ROWS: tuple[OpRow, ...] = (
-    _matrix("attention", (3, 7), _attention_shape, _attention_space, _attention_work,
-        _attention, _ATTENTION, Rate.SOFTMAX),
-    _matrix("cached_attention", (8, 8), _cached_attention_shape, _attention_space,
-        _attention_work, _cached_attention, _CACHED, Rate.SOFTMAX),
-    _matrix("linear_attention", (3, 8), _linear_attention_shape, _recurrent_space,
-        _linear_attention_work, onnx_reference("LinearAttention", 27), _LINEAR),
-    _matrix("lstm", (3, 8), _recurrent_shape(2, 4), _recurrent_space, _recurrent_work(4, 10, 5),
-        _lstm, {**_RECURRENT, "input_forget": int}),
-    _matrix("gru", (3, 6), _recurrent_shape(1, 3), _recurrent_space, _recurrent_work(3, 8, 3),
-        _gru, {**_RECURRENT, "linear_before_reset": int}),
-    _matrix("rnn", (3, 6), _recurrent_shape(1, 1), _recurrent_space, _recurrent_work(1, 2, 1),
-        _rnn, _RECURRENT),
-    _matrix("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2, 4, hidden_last=False),
-        _recurrent_space, _recurrent_work(4, 14, 5), _quantized_lstm,
-        {**_RECURRENT, "input_forget": int}),
-    OpRow("rotary_embedding", (3, 4), attributes(interleaved=int, num_heads=int,
-        rotary_embedding_dim=int), same_dtype, same_shape, lambda c: Space(c.out(), (), first(c,
-        Access.VIEW, Access.BROADCAST)), _rotary_work, onnx_reference("RotaryEmbedding"),
-        Lowering.VECTOR),
-    OpRow("causal_conv", (2, 4), attributes(activation=str), same_dtype, _causal_conv_shape,
-        lambda c: Space(c.out(), (), first(c, Access.WINDOW, Access.BROADCAST)), _causal_conv_work,
-        onnx_reference("CausalConvWithState", 27), Lowering.VECTOR),
+    matrix_row("lstm", (3, 8), _recurrent_shape(2, 4), _recurrent_space, _recurrent_work(4, 10,
+        5), _lstm, {**_RECURRENT, "input_forget": int}),
+    matrix_row("gru", (3, 6), _recurrent_shape(1, 3), _recurrent_space, _recurrent_work(3, 8,
+        3), _gru, {**_RECURRENT, "linear_before_reset": int}),
+    matrix_row("rnn", (3, 6), _recurrent_shape(1, 1), _recurrent_space, _recurrent_work(1, 2,
+        1), _rnn, _RECURRENT),
+    matrix_row("dynamic_quantize_lstm", (12, 12), _recurrent_shape(2, 4, hidden_last=False),
+        _recurrent_space, _recurrent_work(4, 14, 5), _quantized_lstm, {**_RECURRENT,
+        "input_forget": int}, factors=(1, 2)),
 )  # fmt: skip
