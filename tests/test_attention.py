@@ -258,9 +258,24 @@ def test_scores_computed_in_a_window_are_those_of_the_blocks_it_touches(
         rows = min(128, queries - start)
         last = past + start + rows if causal else min(keys, start + rows + side)
         seen += rows * (last - max(0, past + start - side))
-    a = Attention(1, 8, 8, queries, keys, 64, causal, window=window)
+    a = Attention(
+        batch=1,
+        heads=8,
+        kv_heads=8,
+        q_len=queries,
+        kv_len=keys,
+        head_dim=64,
+        causal=causal,
+        window=window,
+    )
     assert a.computed == pytest.approx(seen / (queries * keys), rel=0.03 if causal else 0.12)
-    assert a.computed < Attention(1, 8, 8, queries, keys, 64, causal).computed or window >= keys
+    assert (
+        a.computed
+        < Attention(
+            batch=1, heads=8, kv_heads=8, q_len=queries, kv_len=keys, head_dim=64, causal=causal
+        ).computed
+        or window >= keys
+    )
 
 
 def test_the_cache_takes_no_more_than_its_past_and_the_step() -> None:

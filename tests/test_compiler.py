@@ -406,7 +406,9 @@ def test_a_causal_attention_over_a_past_sees_all_of_it(
     q_len: int, kv_len: int, share: float
 ) -> None:
     """Against the count of blocks of queries, each up to the diagonal of its last query."""
-    attention = Attention(1, 8, 8, q_len, kv_len, 64, True)
+    attention = Attention(
+        batch=1, heads=8, kv_heads=8, q_len=q_len, kv_len=kv_len, head_dim=64, causal=True
+    )
     blocks = [
         min(kv_len, kv_len - q_len + end) * (end - max(0, end - 128))
         for end in range(min(128, q_len), q_len + 1, 128)

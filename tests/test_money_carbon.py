@@ -36,7 +36,7 @@ def test_rent_is_time_times_price_and_spans_providers() -> None:
 def test_footprint_entries_sum_to_the_meter(name: str) -> None:
     energy = Estimate(3.6e6, 3.0e6, 4.0e6)
     f = footprint(chip(name), energy, "us-central1")
-    assert f.energy_j.value == pytest.approx(sum(e.value for _, e in f.entries))
+    assert f.energy_j.value == pytest.approx(sum(e.amount.value for e in f.energy))
     assert f.energy_j.value > energy.value
     assert f.kgco2e.value == pytest.approx(f.energy_j.value / 3.6e6 * 0.41272)
     assert f.kgco2e.low < f.kgco2e.value < f.kgco2e.high
@@ -62,11 +62,11 @@ def test_envelope_of_four_v100() -> None:
 @pytest.mark.parametrize(
     ("module", "loader", "file", "extra"),
     [
-        (economics, "rent_prices", "rent.toml", '[[rent]]\nchip = "t4"\nprise = "1 USD/h"\n'),
+        (economics, "rent_prices", "rent/2026.toml", '[[rent]]\nchip = "t4"\nprise = "1 USD/h"\n'),
         (
             carbon,
             "regions",
-            "grid_google_2024.toml",
+            "grids/google-2024.toml",
             (
                 '[region.x]\nlocation = "X"\ngrid = "1 gCO2e/kWh"\ncarbon_free_share = 1.0\nnote ='
                 ' "?"\n'
@@ -84,11 +84,12 @@ def test_data_files_are_read_strictly(
 ) -> None:
     data = Path(str(module.__file__)).parent / "data" / file  # type: ignore[attr-defined]
     changed = tmp_path / file
+    changed.parent.mkdir()
     changed.write_text(data.read_text() + "\n" + extra)
-    monkeypatch.setattr(module, "DATA", changed if module is economics else tmp_path)
+    monkeypatch.setattr(module, "DATA", changed.parent if module is economics else tmp_path)
     read = getattr(module, loader)
     read.cache_clear()
-    with pytest.raises(DataFileError, match=file.split(".")[0]):
+    with pytest.raises(DataFileError, match=Path(file).stem):
         read()
     monkeypatch.undo()
     read.cache_clear()

@@ -65,14 +65,14 @@ def test_totals_are_sums_of_their_entries(resnet: Plan) -> None:
             continue
         assert o.bought is not None
         assert o.tco.usd_per_year.value == pytest.approx(
-            math.fsum(e.value for _, e in o.tco.entries)
+            math.fsum(e.amount.value for e in o.tco.account)
         )
         assert o.tco_usd_per_year is not None
         assert o.usd_per_million_owned is not None
         assert o.usd_per_million_owned.value * 20000 * YEAR_S / 1e6 == pytest.approx(
             o.tco_usd_per_year.value
         )
-        entries = dict(o.tco.entries)
+        entries = {e.what: e.amount for e in o.tco.account}
         # over three years
         assert (entries["chip"].value + entries["server"].value) * 3 == pytest.approx(
             o.bought.usd.value

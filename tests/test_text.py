@@ -179,26 +179,26 @@ def anything(draw: st.DrawFn) -> Graph:
     )
     bounds = {"u0_" + draw(IDENTIFIERS): draw(EXTENTS)}
     return Graph(
-        draw(WORDS),
-        (names[0],),
-        draw(st.sampled_from([(), (names[2],), tuple(names[:3])])),
-        (op,),
-        values,
-        {names[1]: None},
-        bounds,
+        name=draw(WORDS),
+        inputs=(names[0],),
+        outputs=draw(st.sampled_from([(), (names[2],), tuple(names[:3])])),
+        ops=(op,),
+        values=values,
+        constants={names[1]: None},
+        bounds=bounds,
     )
 
 
 @given(anything())
 @example(
     Graph(
-        "g",
-        (),
-        ("y",),
-        (Op("relu", (), ("y",), {"a": float("nan"), "lambda": (float("inf"), -float("inf"))}),),
-        {"y": Value("y", DType.F32, (d.symbol("lambda"),))},
-        {},
-        {},
+        name="g",
+        inputs=(),
+        outputs=("y",),
+        ops=(Op("relu", (), ("y",), {"a": float("nan"), "lambda": (float("inf"), -float("inf"))}),),
+        values={"y": Value("y", DType.F32, (d.symbol("lambda"),))},
+        constants={},
+        bounds={},
     )
 )
 def test_any_words_and_numbers_round_trip(graph: Graph) -> None:
@@ -364,7 +364,15 @@ def test_awkward_words_survive_everywhere(word: str) -> None:
         word,
     )
     values = {n: Value(n, DType.F32, None) for n in (word + "1", word + "2")} | {word: value}
-    graph = Graph(word, (), op.outputs[::2], (op,), values, {word: data}, {})
+    graph = Graph(
+        name=word,
+        inputs=(),
+        outputs=op.outputs[::2],
+        ops=(op,),
+        values=values,
+        constants={word: data},
+        bounds={},
+    )
     same(parse_text(to_text(graph)), graph)
 
 

@@ -132,6 +132,14 @@ def read_file(path: Path, kind: type[T]) -> T:
     return decode(path, lambda raw: msgspec.toml.decode(raw, type=kind))
 
 
+def read_folder(folder: Path, kind: type[T]) -> Iterator[tuple[Path, T]]:
+    """Every TOML file of a folder, in the order of their names, as a struct: a source more is a
+    file more.
+    """
+    for path in sorted(folder.glob("*.toml")):
+        yield path, read_file(path, kind)
+
+
 def read_table(path: Path) -> dict[str, object]:
     """The TOML file at ``path`` as it is. Raises DataFileError for what is no TOML."""
     return decode(path, lambda raw: msgspec.toml.decode(raw, type=dict[str, object]))

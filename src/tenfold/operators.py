@@ -160,7 +160,15 @@ def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     group = heads // kv_heads
     read = GROUPED_CACHE_READ if decode and group > 1 and target_of(chip).serves else 1.0
     attention = Attention(
-        batch, heads, kv_heads, q_len, kv_len, dim, causal, writes_cache=not decode, cache_read=read
+        batch=batch,
+        heads=heads,
+        kv_heads=kv_heads,
+        q_len=q_len,
+        kv_len=kv_len,
+        head_dim=dim,
+        causal=causal,
+        writes_cache=not decode,
+        cache_read=read,
     )
     keys = math.ceil(kv_len * attention.computed)
     kv = 2 * batch * kv_len * kv_heads * dim * width * read

@@ -11,9 +11,17 @@ import msgspec
 
 from tenfold import units
 from tenfold.chips import Chip
-from tenfold.errors import DataFileError, InputError, UnknownName
+from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
 from tenfold.estimate import Estimate
-from tenfold.facts import Status
+from tenfold.facts import (
+    FROM_0,
+    SHARE_FROM_0,
+    Account,
+    Entry,
+    Status,
+    read_file,
+    read_folder,
+)
 from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data"
@@ -63,33 +71,38 @@ class Region:
 class Footprint:
     """Energy at the meter and carbon, as entries that sum: chip, host share, facility overhead."""
 
-    entries: tuple[tuple[str, Estimate], ...]
-    kgco2e: Estimate
+    energy: Account
     region: Region
 
     @property
     def energy_j(self) -> Estimate:
-        return Estimate.total(e for _, e in self.entries)
+        return self.energy.total
+
+    @property
+    def kgco2e(self) -> Estimate:
+        return self.energy_j * self.region.kgco2e_per_j
 
 
 @lru_cache(maxsize=1)
 def regions() -> Mapping[str, Region]:
-    """All regions by name. Raises DataFileError for an unknown field or unit."""
-    path = DATA / "grid_google_2024.toml"
-    try:
-        file = msgspec.toml.decode(path.read_bytes(), type=_Grid)
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{path.name}: {error}") from error
-    return {
-        name: Region(
-            name,
-            r.location,
-            units.parse(r.grid, Dimension.KGCO2E_PER_J),
-            r.carbon_free_share,
-            f"{file.source}, {file.year}",
-        )
-        for name, r in file.region.items()
-    }
+    """All regions by name, of all files of ``data/grids``. Raises DataFileError for an unknown
+    field or unit, and for a region that two files have.
+    """
+    found: dict[str, Region] = {}
+    for path, file in read_folder(DATA / "grids", _Grid):
+        for name, r in file.region.items():
+            if name in found:
+                raise DataFileError(f"{path.name}: region '{name}' is in another file too")
+            try:
+                rate = units.parse(r.grid, Dimension.KGCO2E_PER_J)
+            except UnitError as error:
+                raise DataFileError(f"{path.name}: region.{name}: {error}") from error
+            fault = FROM_0.fault(rate) or SHARE_FROM_0.fault(r.carbon_free_share)
+            if fault:
+                raise DataFileError(f"{path.name}: region.{name}: {fault}")
+            source = f"{file.source}, {file.year}"
+            found[name] = Region(name, r.location, rate, r.carbon_free_share, source)
+    return found
 
 
 def region_named(name: str) -> Region:
@@ -103,10 +116,7 @@ def region_named(name: str) -> Region:
 @lru_cache(maxsize=1)
 def _overhead() -> _Overhead:
     path = DATA / "overhead.toml"
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=_Overhead)
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{path.name}: {error}") from error
+    return read_file(path, _Overhead)
 
 
 def assumption(name: str) -> Estimate:
@@ -127,13 +137,14 @@ def footprint(chip: Chip, chip_energy_j: Estimate, region: str) -> Footprint:
     pue = assumption("pue")
     host = _times(chip_energy_j, share, 1.0)
     facility = _times(chip_energy_j + host, pue, 1.0)
-    entries = (
-        ("chip", chip_energy_j),
-        ("host and board", host),
-        ("cooling and power delivery", facility),
+    energy = Account(
+        (
+            Entry("chip", chip_energy_j),
+            Entry("host and board", host),
+            Entry("cooling and power delivery", facility),
+        )
     )
-    total = Estimate.total(e for _, e in entries)
-    return Footprint(entries, total * place.kgco2e_per_j, place)
+    return Footprint(energy, place)
 
 
 def _times(energy: Estimate, factor: Estimate, less: float) -> Estimate:

@@ -16,14 +16,15 @@ from tenfold.economics.own import (
     Tco,
     dispatch,
     idle_power,
+    known_chip,
     ownership,
     ownership_sources,
     purchase,
     tco,
 )
-from tenfold.errors import DataFileError
+from tenfold.errors import DataFileError, UnitError
 from tenfold.estimate import Estimate
-from tenfold.facts import Status
+from tenfold.facts import ABOVE_0, Status, read_folder
 from tenfold.units import Dimension
 
 __all__ = [
@@ -42,7 +43,7 @@ __all__ = [
     "tco",
 ]
 
-DATA = Path(__file__).parent / "data" / "rent.toml"
+DATA = Path(__file__).parent / "data" / "rent"
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -74,22 +75,28 @@ class Price:
 
 @lru_cache(maxsize=1)
 def rent_prices() -> tuple[Price, ...]:
-    """All list prices. Raises DataFileError for an unknown field or unit."""
+    """All list prices, of all files of ``data/rent``. Raises DataFileError for an unknown field,
+    unit or chip.
+    """
+    return tuple(_price(r, path) for path, file in read_folder(DATA, _File) for r in file.rent)
+
+
+def _price(r: _Row, path: Path) -> Price:
+    known_chip(r.chip, path)
     try:
-        file = msgspec.toml.decode(DATA.read_bytes(), type=_File)
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{DATA.name}: {error}") from error
-    return tuple(
-        Price(
-            r.chip,
-            r.provider,
-            r.location,
-            r.date,
-            units.parse(r.price, Dimension.USD_PER_S),
-            r.status,
-            r.source,
-        )
-        for r in file.rent
+        usd_per_s = units.parse(r.price, Dimension.USD_PER_S)
+    except UnitError as error:
+        raise DataFileError(f"{path.name}: {r.chip} at {r.provider}: {error}") from error
+    if fault := ABOVE_0.fault(usd_per_s):
+        raise DataFileError(f"{path.name}: {r.chip} at {r.provider}: {fault}, found '{r.price}'")
+    return Price(
+        chip=r.chip,
+        provider=r.provider,
+        location=r.location,
+        date=r.date,
+        usd_per_s=usd_per_s,
+        status=r.status,
+        source=r.source,
     )
 
 

@@ -13,9 +13,19 @@ import msgspec
 
 from tenfold import units
 from tenfold.chips import Chip
-from tenfold.errors import DataFileError
+from tenfold.chips import names as chip_names
+from tenfold.errors import DataFileError, UnitError, UnknownName
 from tenfold.estimate import Estimate
-from tenfold.facts import Status
+from tenfold.facts import (
+    FROM_0,
+    Account,
+    Entry,
+    FigureText,
+    Spec,
+    Status,
+    read_file,
+    read_folder,
+)
 from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data"
@@ -53,18 +63,19 @@ class _Ownership(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 @lru_cache(maxsize=2)
 def _figures(name: str) -> tuple[Mapping[str, Estimate], Mapping[str, str]]:
     path = DATA / name
-    try:
-        file = msgspec.toml.decode(path.read_bytes(), type=_Ownership)
-        figures = {
-            n: Estimate(*(units.parse(t, f.unit) for t in (f.value, f.low, f.high)))
-            for n, f in file.figure.items()
-        }
-        sources = {
-            n: f"{n}: {f.value} ({f.low} to {f.high}), {f.status}, {file.sources[f.source]}"
-            for n, f in file.figure.items()
-        }
-    except (msgspec.MsgspecError, KeyError, ValueError) as error:
-        raise DataFileError(f"{path.name}: {error}") from error
+    file = read_file(path, _Ownership)
+    figures: dict[str, Estimate] = {}
+    sources: dict[str, str] = {}
+    for n, f in file.figure.items():
+        if f.source not in file.sources:
+            raise DataFileError(f"{path.name}: {n}: source '{f.source}' is not in [sources]")
+        text = FigureText(f.value, f.status, f.source, f.low, f.high)
+        try:
+            figures[n] = text.read(Spec(f.unit, FROM_0)).estimate
+        except UnitError as error:
+            raise DataFileError(f"{path.name}: {n}: {error}") from error
+        interval = f"{f.value} ({f.low} to {f.high})"
+        sources[n] = f"{n}: {interval}, {f.status}, {file.sources[f.source]}"
     return figures, sources
 
 
@@ -85,13 +96,21 @@ def ownership_sources() -> tuple[str, ...]:
     return tuple(_figures("ownership.toml")[1].values())
 
 
+def known_chip(name: str, path: Path) -> None:
+    """Raises DataFileError for a price of a chip that is not in the catalogue."""
+    if name not in chip_names():
+        raise DataFileError(f"{path.name}: {UnknownName('chip', name, chip_names())}")
+
+
 @lru_cache(maxsize=1)
 def _purchases() -> tuple[_Purchase, ...]:
-    path = DATA / "purchase.toml"
-    try:
-        return tuple(msgspec.toml.decode(path.read_bytes(), type=_Purchases).purchase)
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{path.name}: {error}") from error
+    """All offers, of all files of ``data/purchase``."""
+    found = []
+    for path, file in read_folder(DATA / "purchase", _Purchases):
+        for p in file.purchase:
+            known_chip(p.chip, path)
+            found.append(p)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +159,19 @@ def idle_power(chip: Chip, top_w: float) -> Estimate:
     return ownership("idle_over_peak") * top_w
 
 
+CHIP, SERVER, UPKEEP_OF_SERVER = "chip", "server", "upkeep of the server"
+HARDWARE = frozenset({CHIP, SERVER, UPKEEP_OF_SERVER})  # entries that power has no part in
+
+
 @dataclass(frozen=True, slots=True)
 class Tco:
     """Dollars a year for one chip, as entries that sum."""
 
-    entries: tuple[tuple[str, Estimate], ...]
+    account: Account
 
     @property
     def usd_per_year(self) -> Estimate:
-        return Estimate.total(e for _, e in self.entries)
+        return self.account.total
 
 
 def tco(bought: Purchase, peak_w: Estimate, mean_w: Estimate, pue: Estimate) -> Tco:
@@ -164,12 +187,14 @@ def tco(bought: Purchase, peak_w: Estimate, mean_w: Estimate, pue: Estimate) -> 
         YEAR_S / facility_life.value, YEAR_S / facility_life.high, YEAR_S / facility_life.low
     )
     return Tco(
-        (
-            ("chip", bought.chip_usd * per_year),
-            ("server", bought.server_usd * per_year),
-            ("upkeep of the server", bought.usd * ownership("server_opex")),
-            ("power and cooling provisioned", peak_w * ownership("facility") * facility),
-            ("upkeep of the building", peak_w * (ownership("facility_opex") * YEAR_S)),
-            ("electricity", mean_w * pue * (ownership("electricity") * YEAR_S)),
+        Account(
+            (
+                Entry(CHIP, bought.chip_usd * per_year),
+                Entry(SERVER, bought.server_usd * per_year),
+                Entry(UPKEEP_OF_SERVER, bought.usd * ownership("server_opex")),
+                Entry("power and cooling provisioned", peak_w * ownership("facility") * facility),
+                Entry("upkeep of the building", peak_w * (ownership("facility_opex") * YEAR_S)),
+                Entry("electricity", mean_w * pue * (ownership("electricity") * YEAR_S)),
+            )
         )
     )

@@ -98,14 +98,14 @@ class Net:
     def graph(self, *outputs: str) -> Graph:
         scope = self._scope
         return Graph(
-            self.name,
-            tuple(self._inputs),
-            outputs,
-            tuple(self._ops),
-            scope.values,
-            self._constants,
-            dict(scope.bounds),
-            self._limits,
+            name=self.name,
+            inputs=tuple(self._inputs),
+            outputs=outputs,
+            ops=tuple(self._ops),
+            values=scope.values,
+            constants=self._constants,
+            bounds=dict(scope.bounds),
+            limits=self._limits,
         )
 
     def limit(self, dimension: str, most: int) -> None:

@@ -346,9 +346,9 @@ def _deepseek2(c: Config) -> Decoder:
 def _deepseek3(c: Config) -> Decoder:
     inner = c.number("moe_intermediate_size", 2048)
     experts = Experts(
-        c.number("n_routed_experts", 256),
-        c.number("num_experts_per_tok", 8),
-        inner,
+        count=c.number("n_routed_experts", 256),
+        top_k=c.number("num_experts_per_tok", 8),
+        inner=inner,
         first=c.number("first_k_dense_replace", 3, 0),
         shared_inner=inner * c.number("n_shared_experts", 1, 0),
         score="sigmoid",

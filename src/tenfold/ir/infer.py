@@ -354,12 +354,12 @@ def _walk(scope: Scope, graph: Graph, infer: Callable[[Scope, Op], Op] = infer_o
             scope.declare(graph.values[name])
     ops = tuple(infer(scope, op) for op in graph.ops)
     return Graph(
-        graph.name,
-        graph.inputs,
-        graph.outputs,
-        ops,
-        scope.values,
-        graph.constants,
-        dict(scope.bounds),
-        graph.limits,
+        name=graph.name,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        ops=ops,
+        values=scope.values,
+        constants=graph.constants,
+        bounds=dict(scope.bounds),
+        limits=graph.limits,
     )

@@ -219,7 +219,16 @@ def _parse_graph(lines: _Lines, depth: int) -> Graph:
         else:
             ops.append(_parse_op(lines, row, values, depth))
         row.end("expected the end of the line")
-    return Graph(name, tuple(inputs), outputs, tuple(ops), values, constants, bounds, limits)
+    return Graph(
+        name=name,
+        inputs=tuple(inputs),
+        outputs=outputs,
+        ops=tuple(ops),
+        values=values,
+        constants=constants,
+        bounds=bounds,
+        limits=limits,
+    )
 
 
 def _declare(

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from tenfold.errors import DataFileError, UnknownName
+from tenfold.facts import read_file
 from tenfold.lessons.checks import CHECKS
 
 DATA = Path(__file__).parent / "table.toml"
@@ -62,10 +63,7 @@ class Lesson:
 
 @lru_cache(maxsize=1)
 def _rows() -> tuple[_Row, ...]:
-    try:
-        file = msgspec.toml.decode(DATA.read_bytes(), type=_File)
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{DATA.name}: {error}") from error
+    file = read_file(DATA, _File)
     unknown = [r.check for r in file.lesson if r.check and r.check not in CHECKS]
     if unknown:
         raise DataFileError(
@@ -83,14 +81,14 @@ def lessons(which: str | None = None) -> tuple[Lesson, ...]:
         raise UnknownName("lesson", which or "", [r.id for r in _rows()])
     return tuple(
         Lesson(
-            r.id,
-            r.claim,
-            r.quantity,
-            r.source,
-            r.published,
-            r.unit,
-            CHECKS[r.check]() if r.check else None,
-            r.missing,
+            id=r.id,
+            claim=r.claim,
+            quantity=r.quantity,
+            source=r.source,
+            published=r.published,
+            unit=r.unit,
+            ours=CHECKS[r.check]() if r.check else None,
+            missing=r.missing,
         )
         for r in rows
     )

@@ -221,13 +221,13 @@ class Server:
         finish = np.array([t for _, t in states], dtype=float)
         ended = max((b.ended_s for b in self._batches), default=0.0)
         return Log(
-            tuple(self._requests),
-            outcome,
-            finish,
-            tuple(self._batches),
-            tuple(self._refusals),
-            ended,
-            self._workers,
+            requests=tuple(self._requests),
+            outcome=outcome,
+            finish_s=finish,
+            batches=tuple(self._batches),
+            refusals=tuple(self._refusals),
+            ended_s=ended,
+            workers=self._workers,
         )
 
 

@@ -5,7 +5,7 @@
 from tenfold.planner.front import ask_mix, ask_one, plan, planned
 from tenfold.planner.headroom import GROWTH, Growth, LeftOut, Mixed, growth, mixes, overfit
 from tenfold.planner.plan import answer
-from tenfold.planner.record import RANKS, Ask, Count, Demand, Entry, Option, Plan, Rejected
+from tenfold.planner.record import RANKS, Ask, Count, Demand, Option, Plan, Rejected
 from tenfold.planner.screen import FINALISTS, refuse_cooling
 from tenfold.planner.why import differences
 
@@ -16,7 +16,6 @@ __all__ = [
     "Ask",
     "Count",
     "Demand",
-    "Entry",
     "Growth",
     "LeftOut",
     "Mixed",

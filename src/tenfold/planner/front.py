@@ -116,7 +116,15 @@ def ask_mix(
                     models[name] = Models(load(spec.network), Sizes(1, spec.seq))
                 rate = s.arrivals.rate_per_s * share
                 demands.append(
-                    Demand(t.name, name, models[name], s.slo_s, rate, t.weight, spec.dtype)
+                    Demand(
+                        tenant=t.name,
+                        name=name,
+                        models=models[name],
+                        slo_s=s.slo_s,
+                        rate_per_s=rate,
+                        weight=t.weight,
+                        dtype=spec.dtype,
+                    )
                 )
     return Ask(tuple(demands), region, air_only, dtype, left_out=_left_out(scenario))
 

@@ -14,6 +14,7 @@ import msgspec
 
 from tenfold.chips import Chip
 from tenfold.errors import DataFileError, TenfoldError
+from tenfold.facts import read_file
 from tenfold.planner.capacity import seconds_an_item
 from tenfold.planner.plan import needed_bytes
 from tenfold.planner.record import Option, Plan
@@ -45,10 +46,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @lru_cache(maxsize=1)
 def _file() -> _File:
-    try:
-        file = msgspec.toml.decode(DATA.read_bytes(), type=_File)
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{DATA.name}: {error}") from error
+    file = read_file(DATA, _File)
     for mix in file.mix:
         unknown = sorted(set(mix.share) - set(file.network))
         if unknown or mix.source not in file.sources:

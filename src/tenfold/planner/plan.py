@@ -17,6 +17,7 @@ from tenfold.errors import (
     UnsupportedDType,
 )
 from tenfold.estimate import Estimate
+from tenfold.facts import Account
 from tenfold.planner.capacity import (
     IN_TIME,
     SEARCH_REQUESTS,
@@ -27,7 +28,7 @@ from tenfold.planner.capacity import (
     p99_of,
     p99s,
 )
-from tenfold.planner.record import RANKS, Ask, Count, Entry, Option, Plan, Rejected
+from tenfold.planner.record import RANKS, Ask, Count, Option, Plan, Rejected
 from tenfold.planner.screen import Work, one_item, screen, work_of
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
 from tenfold.serving import high_factor
@@ -210,33 +211,31 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     provisioned = Estimate.exact(published.value) if published else peak_w * share
     owned = tco(bought, provisioned, mean_w * share, assumption("pue")) if bought else None
     rented = rent(chip, Estimate.exact(1.0), ask.region or "")
-    kg, entries = _carbon(ask, chip, mean_w, total)
     return Option(
-        chip,
-        tuple(services),
-        services[0].dtype,
-        batch,
-        usual.result.total.mean_batch,
-        _count(ask, services, working),
-        p99_s,
-        p99_of(ask, failed.result, 0),
-        p99s(usual.result),
-        p99s(failed.result),
-        usual.in_time,
-        failed.in_time,
-        usual.result.total.goodput_per_s * total,
-        most.share * ask.rate_per_s,
-        usual.result.utilisation,
-        energy_j,
-        mean_w,
-        provisioned,
-        bought,
-        owned,
-        rented,
-        _kwh(ask, chip, mean_w, total),
-        kg,
-        entries,
-        ask.rate_per_s,
+        chip=chip,
+        services=tuple(services),
+        dtype=services[0].dtype,
+        batch=batch,
+        mean_batch=usual.result.total.mean_batch,
+        count=_count(ask, services, working),
+        p99_s=p99_s,
+        p99_failed_s=p99_of(ask, failed.result, 0),
+        p99s_s=p99s(usual.result),
+        p99s_failed_s=p99s(failed.result),
+        in_time=usual.in_time,
+        in_time_failed=failed.in_time,
+        goodput_per_s=usual.result.total.goodput_per_s * total,
+        limit_per_s=most.share * ask.rate_per_s,
+        utilisation=usual.result.utilisation,
+        energy_j=energy_j,
+        mean_w=mean_w,
+        provisioned_w=provisioned,
+        bought=bought,
+        tco=owned,
+        rent=rented,
+        kwh=_kwh(ask, chip, mean_w, total),
+        carbon=_carbon(ask, chip, mean_w, total),
+        rate_per_s=ask.rate_per_s,
     )
 
 
@@ -296,14 +295,10 @@ def _kwh(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> Estimate:
     )
 
 
-def _carbon(
-    ask: Ask, chip: Chip, mean_w: Estimate, total: int
-) -> tuple[Estimate | None, tuple[Entry, ...]]:
-    """For a million items of the whole demand, all chips on."""
+def _carbon(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> Account | None:
+    """kgCO2e for a million items of the whole demand, all chips on."""
     if ask.region is None:
-        return None, ()
+        return None
     joules = mean_w * (total * 1e6 / ask.rate_per_s)
     found = footprint(chip, joules, ask.region)
-    return found.kgco2e, tuple(
-        Entry(what, e * found.region.kgco2e_per_j) for what, e in found.entries
-    )
+    return found.energy.times(found.region.kgco2e_per_j)

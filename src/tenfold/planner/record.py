@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tenfold.chips import Chip
 from tenfold.economics import YEAR_S, Purchase, Rent, Tco
 from tenfold.estimate import Estimate
+from tenfold.facts import Account
 from tenfold.scenario import Models, Service
 
 RANKS = ("tco", "capex", "carbon", "rent")
@@ -65,14 +66,6 @@ class Count:
     spare: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One part of a total, by name."""
-
-    what: str
-    amount: Estimate
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Option:
     """One kind of chip for the whole demand.
@@ -109,9 +102,12 @@ class Option:
     tco: Tco | None
     rent: Rent | None
     kwh: Estimate
-    kgco2e: Estimate | None
-    carbon: tuple[Entry, ...]
+    carbon: Account | None
     rate_per_s: float
+
+    @property
+    def kgco2e(self) -> Estimate | None:
+        return self.carbon.total if self.carbon is not None else None
 
     @property
     def capex_usd(self) -> Estimate | None:

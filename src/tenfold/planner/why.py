@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenfold.carbon import system_share
+from tenfold.economics.own import HARDWARE
 from tenfold.estimate import Estimate
 from tenfold.planner.record import Option, Plan
 
@@ -72,11 +73,7 @@ def _part(o: Option, *, power: bool) -> str:
     if not power:
         return _usd(o.capex_usd)
     assert o.tco is not None
-    rest = sum(
-        e.value
-        for what, e in o.tco.entries
-        if what not in ("chip", "server", "upkeep of the server")
-    )
+    rest = sum(e.amount.value for e in o.tco.account if e.what not in HARDWARE)
     return f"{rest * o.count.value:,.0f} $"
 
 

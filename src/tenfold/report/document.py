@@ -230,7 +230,7 @@ def profile_document(p: Profile, *, sources: bool) -> dict[str, Any]:
             "gco2e_per_million": f.kgco2e.value * 1e3,
             "interval_gco2e_per_million": [f.kgco2e.low * 1e3, f.kgco2e.high * 1e3],
         }
-        document["energy_at_meter_j_per_million"] = {what: e.value for what, e in f.entries}
+        document["energy_at_meter_j_per_million"] = {e.what: e.amount.value for e in f.energy}
         document["region"] = f.region.name
     if sources:
         document["sources"] = source_list(p)

@@ -255,7 +255,7 @@ def option_document(plan: Plan, o: Option) -> dict[str, Any]:
             document |= {key: e.value, f"interval_{key}": interval(e)}
     if o.tco:
         document["tco_entries_usd_per_year"] = {
-            what: e.value * o.count.value for what, e in o.tco.entries
+            e.what: e.amount.value * o.count.value for e in o.tco.account
         }
     if o.carbon:
         document["carbon_entries_gco2e_per_million"] = {
@@ -329,7 +329,7 @@ def plan_page(plan: Plan, headroom: Sequence[str]) -> str:
     )
     charts = [pareto_svg(_points(plan, money=m), title, unit) for m, title, unit in drawn]
     entries = [
-        (o.chip.name, [(what, _number(e * o.count.value)) for what, e in o.tco.entries])
+        (o.chip.name, [(e.what, _number(e.amount * o.count.value)) for e in o.tco.account])
         for o in plan.options
         if o.tco
     ]

@@ -241,18 +241,18 @@ def _scenario(file: _File, folder: Path) -> Scenario:
     for t in tenants:
         _check_amount(t, duration)
     return Scenario(
-        file.name,
-        duration,
-        warm_up,
-        file.seed,
-        file.chip,
-        units.parse(file.memory, Dimension.BYTES) if file.memory else None,
-        file.workers,
-        models,
-        tenants,
-        {n: tuple(v) for n, v in routes.items()},
-        _policy(file.policy),
-        file.note,
+        name=file.name,
+        duration_s=duration,
+        warm_up_s=warm_up,
+        seed=file.seed,
+        chip=file.chip,
+        memory_bytes=units.parse(file.memory, Dimension.BYTES) if file.memory else None,
+        workers=file.workers,
+        models=models,
+        tenants=tenants,
+        routes={n: tuple(v) for n, v in routes.items()},
+        policy=_policy(file.policy),
+        note=file.note,
     )
 
 
@@ -300,15 +300,15 @@ def _model(m: _Model) -> ModelSpec:
             )
         times[int(batch)] = units.parse(time, Dimension.TIME_S)
     return ModelSpec(
-        m.name,
-        m.network,
-        m.seq,
-        m.dtype,
-        m.largest,
-        times,
-        _not_negative(m, "weights", Dimension.BYTES),
-        _not_negative(m, "load", Dimension.TIME_S),
-        m.spread,
+        name=m.name,
+        network=m.network,
+        seq=m.seq,
+        dtype=m.dtype,
+        largest=m.largest,
+        times_s=times,
+        weight_bytes=_not_negative(m, "weights", Dimension.BYTES),
+        load_s=_not_negative(m, "load", Dimension.TIME_S),
+        spread=m.spread,
     )
 
 
@@ -389,11 +389,11 @@ def _policy(p: _Policy) -> PolicySpec:
             f"a queue holds at least one, got {p.queue}: leave it out for one without a bound"
         )
     return PolicySpec(
-        p.kind,
-        p.batch,
-        units.parse(p.delay, Dimension.TIME_S),
-        p.queue,
-        p.step,
-        p.backoff,
-        p.margin,
+        kind=p.kind,
+        batch=p.batch,
+        delay_s=units.parse(p.delay, Dimension.TIME_S),
+        queue=p.queue,
+        step=p.step,
+        backoff=p.backoff,
+        margin=p.margin,
     )

@@ -61,14 +61,14 @@ class _Lines:
         self.running.append(line.model)
         latency = line.served.latency
         return Start(
-            line.model,
-            taken,
-            load,
-            load + latency.mean_s(size),
-            load + latency.high_s(size),
-            why,
-            waiting,
-            evicted,
+            model=line.model,
+            requests=taken,
+            load_s=load,
+            expected_s=load + latency.mean_s(size),
+            promised_s=load + latency.high_s(size),
+            why=why,
+            waiting=waiting,
+            evicted=evicted,
         )
 
     def decide(self, now_s: float, rule: Rule) -> Decision:

@@ -419,7 +419,16 @@ class SloPolicy:
             self._shares.charge(taken, load + mean)
             self._running.append((now_s + load + mean, queue.model))
             return Decision(
-                Start(queue.model, taken, load, load + mean, load + high, why, waiting, evicted),
+                Start(
+                    model=queue.model,
+                    requests=taken,
+                    load_s=load,
+                    expected_s=load + mean,
+                    promised_s=load + high,
+                    why=why,
+                    waiting=waiting,
+                    evicted=evicted,
+                ),
                 NEVER,
                 tuple(refused),
             )

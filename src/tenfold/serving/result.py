@@ -78,14 +78,14 @@ def result_of(log: Log, duration_s: float | None = None, from_s: float = 0.0) ->
         by_tenant[log.requests[i].tenant].append(i)
     tenants = tuple(_tenant(n, log, by_tenant[n], size, span) for n in names)
     return Result(
-        tenants,
-        _tenant("all", log, kept, size, span),
-        busy / span / log.workers,
-        loading / span / log.workers,
-        len(log.batches),
-        tuple(sorted(reasons.items(), key=lambda x: -x[1])),
-        tuple(sorted(refusals.items(), key=lambda x: -x[1])),
-        span,
+        tenants=tenants,
+        total=_tenant("all", log, kept, size, span),
+        utilisation=busy / span / log.workers,
+        loading=loading / span / log.workers,
+        batches=len(log.batches),
+        reasons=tuple(sorted(reasons.items(), key=lambda x: -x[1])),
+        refusals=tuple(sorted(refusals.items(), key=lambda x: -x[1])),
+        duration_s=span,
     )
 
 
@@ -101,16 +101,16 @@ def _tenant(
     in_time = int(np.sum(latency <= slo * (1 + 1e-12)))
     batches = [size[log.requests[i].id] for i, d in zip(at, done.tolist()) if d]
     return TenantResult(
-        name,
-        len(at),
-        int(done.sum()),
-        int(np.sum(outcome == Outcome.REFUSED)),
-        in_time,
-        len(at) / span_s,
-        in_time / span_s,
-        float(np.median(latency)) if len(latency) else float("nan"),
-        percentile_of(latency, PERCENTILE),
-        float(np.mean(batches)) if batches else 0.0,
-        percentile_of(latency / slo, PERCENTILE),
-        latency,
+        name=name,
+        offered=len(at),
+        answered=int(done.sum()),
+        refused=int(np.sum(outcome == Outcome.REFUSED)),
+        in_time=in_time,
+        offered_per_s=len(at) / span_s,
+        goodput_per_s=in_time / span_s,
+        p50_s=float(np.median(latency)) if len(latency) else float("nan"),
+        p99_s=percentile_of(latency, PERCENTILE),
+        mean_batch=float(np.mean(batches)) if batches else 0.0,
+        worst_over_slo=percentile_of(latency / slo, PERCENTILE),
+        latencies_s=latency,
     )

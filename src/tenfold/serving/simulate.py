@@ -289,11 +289,11 @@ class _Loop:
         ended = self.now if until_s == NEVER else until_s
         outcome = np.array(self.outcome, dtype=np.int8)
         return Log(
-            tuple(self.requests),
-            outcome,
-            finish,
-            tuple(self.batches),
-            tuple(self.refusals),
-            ended,
-            self.workers,
+            requests=tuple(self.requests),
+            outcome=outcome,
+            finish_s=finish,
+            batches=tuple(self.batches),
+            refusals=tuple(self.refusals),
+            ended_s=ended,
+            workers=self.workers,
         )

@@ -27,7 +27,13 @@ def kernels(folder: Path) -> Iterator[Row]:
                 error = c.error(Whole.ENERGY)
                 inside = measured / (1 + error) <= ours <= measured * (1 + error)
                 yield Row(
-                    f"energy of matmuls ({s.chip})", m.group, ours, measured, "J", s.source, inside
+                    area=f"energy of matmuls ({s.chip})",
+                    case=m.group,
+                    predicted=ours,
+                    reference=measured,
+                    unit="J",
+                    source=s.source,
+                    inside=inside,
                 )
 
 
@@ -77,13 +83,13 @@ def published() -> Iterator[Row]:
     p = papers().power
     run = run_on(chip("tpu-v1"), "tpu-v1-cnn0", 8)
     yield Row(
-        "power of TPU v1",
-        "CNN0 at full load",
-        run.power_w,
-        p.tpu_v1_busy_w,
-        "W",
-        p.source,
-        run.energy_j.low / run.time_s.value
+        area="power of TPU v1",
+        case="CNN0 at full load",
+        predicted=run.power_w,
+        reference=p.tpu_v1_busy_w,
+        unit="W",
+        source=p.source,
+        inside=run.energy_j.low / run.time_s.value
         <= p.tpu_v1_busy_w
         <= run.energy_j.high / run.time_s.value,
     )

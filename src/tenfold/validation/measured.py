@@ -91,14 +91,14 @@ def _forward(c: Chip, rows: Sequence[Measured], *, seen: bool) -> Iterator[Row]:
         what = f"{m.what.model} batch {m.what.batch} seq {m.what.seq}"
         area = f"whole models, {c.name}" + (", fitted to" if seen else ", held out")
         yield Row(
-            area,
-            what,
-            float(t),
-            m.time_s,
-            "s",
-            m.source,
-            _inside(float(t), m.time_s, c.error(Whole.MODEL)),
-            seen,
+            area=area,
+            case=what,
+            predicted=float(t),
+            reference=m.time_s,
+            unit="s",
+            source=m.source,
+            inside=_inside(float(t), m.time_s, c.error(Whole.MODEL)),
+            seen=seen,
         )
 
 
@@ -112,13 +112,13 @@ def _rows(
         seconds = float(t) + (beside(c, kernel, m.source) if known else 0.0)
         extents = " ".join(f"{k}={v}" for k, v in m.what.extents.items())
         yield Row(
-            area(c, m),
-            f"{m.what.op} {m.what.dtype} {extents}",
-            seconds,
-            m.time_s,
-            "s",
-            s.source,
-            _inside(seconds, m.time_s, c.error(kernel.family)),
+            area=area(c, m),
+            case=f"{m.what.op} {m.what.dtype} {extents}",
+            predicted=seconds,
+            reference=m.time_s,
+            unit="s",
+            source=s.source,
+            inside=_inside(seconds, m.time_s, c.error(kernel.family)),
         )
 
 

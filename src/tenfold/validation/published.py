@@ -12,7 +12,7 @@ import numpy as np
 
 from tenfold.chips import Chip, chip, what_if
 from tenfold.compiler import Options, build
-from tenfold.errors import DataFileError
+from tenfold.facts import read_file
 from tenfold.lessons.checks import lstm_tiles_256, lstm_tiles_512
 from tenfold.machine import Run, simulate
 from tenfold.profile import Sizes, load, prepare, profile_bound
@@ -81,10 +81,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def papers() -> _File:
     """The published tables. Raises DataFileError for a faulty file."""
     path = DATA / "tpu-papers.toml"
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=_File)
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{path.name}: {error}") from error
+    return read_file(path, _File)
 
 
 def run_on(
@@ -118,13 +115,13 @@ def tpu_v1() -> Iterator[Row]:
             else 2 * macs / ((a.tera_ops or 0.0) * 1e12)
         )
         yield Row(
-            "TPU v1 device time",
-            a.model,
-            run.time_s.value,
-            device,
-            "s",
-            table.source,
-            run.time_s.low <= device <= run.time_s.high,
+            area="TPU v1 device time",
+            case=a.model,
+            predicted=run.time_s.value,
+            reference=device,
+            unit="s",
+            source=table.source,
+            inside=run.time_s.low <= device <= run.time_s.high,
         )
     for a in table.app:
         c = runs[a.model].counters
@@ -324,11 +321,11 @@ def mlperf(folder: Path) -> Iterator[Row]:
         batch, time = max(runs, key=lambda x: x[0] / x[1].value)
         inside = batch / time.high <= measured <= batch / time.low
         yield Row(
-            "MLPerf offline",
-            f"{model} {dtype or 'bf16'} on {name}",
-            batch / time.value,
-            measured,
-            "/s",
-            f"MLPerf Inference {round_}, {system}",
-            inside,
+            area="MLPerf offline",
+            case=f"{model} {dtype or 'bf16'} on {name}",
+            predicted=batch / time.value,
+            reference=measured,
+            unit="/s",
+            source=f"MLPerf Inference {round_}, {system}",
+            inside=inside,
         )

@@ -76,7 +76,18 @@ def _cnn(name: str, file: str, source: str) -> ZooModel:
     import onnx
 
     path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{file}.onnx"
-    return ZooModel(name, "cnn", source, "verified", "", None, None, DType.F32, path, None)
+    return ZooModel(
+        name=name,
+        family="cnn",
+        source=source,
+        status="verified",
+        note="",
+        published=None,
+        active=None,
+        dtype=DType.F32,
+        path=path,
+        shape=None,
+    )
 
 
 def _from_file(path: Path) -> ZooModel:
@@ -99,16 +110,16 @@ def _from_file(path: Path) -> ZooModel:
         )
     published, active = counts[0], counts[1] if len(counts) > 1 else None
     return ZooModel(
-        file.name,
-        file.family,
-        file.parameters.source,
-        file.parameters.status,
-        file.note,
-        published,
-        active,
-        dtype,
-        None,
-        shape,
+        name=file.name,
+        family=file.family,
+        source=file.parameters.source,
+        status=file.parameters.status,
+        note=file.note,
+        published=published,
+        active=active,
+        dtype=dtype,
+        path=None,
+        shape=shape,
     )
 
 

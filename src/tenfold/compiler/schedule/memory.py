@@ -62,7 +62,17 @@ class _Near:
 
     def add(self, life: _Life, why: str) -> None:
         self.used[life.first : life.last + 1] += life.bytes
-        self.chosen.append(Buffer(life.name, life.role, life.bytes, life.first, life.last, 0, why))
+        self.chosen.append(
+            Buffer(
+                name=life.name,
+                role=life.role,
+                bytes=life.bytes,
+                first=life.first,
+                last=life.last,
+                offset=0,
+                why=why,
+            )
+        )
 
 
 def plan_memory(

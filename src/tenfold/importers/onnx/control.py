@@ -87,18 +87,18 @@ def _inline_branch(node: Node, graph: onnx.GraphProto, import_graph: ImportGraph
     """The branch that is always taken, in place of the If."""
     parent = node.builder
     inner = Builder(
-        parent.name,
-        parent.opset,
-        parent.functions,
-        parent.outer,
-        parent.scope,
-        dict(parent.env),
-        parent.ops,
-        parent.inputs,
-        parent.captures,
-        parent.counter,
-        parent.depth + 1,
-        parent.budget,
+        name=parent.name,
+        opset=parent.opset,
+        functions=parent.functions,
+        outer=parent.outer,
+        scope=parent.scope,
+        env=dict(parent.env),
+        ops=parent.ops,
+        inputs=parent.inputs,
+        captures=parent.captures,
+        counter=parent.counter,
+        depth=parent.depth + 1,
+        budget=parent.budget,
     )
     if parent.depth >= MAX_NESTING:
         raise ModelError(f"node '{node.loc}': bodies nested more than {MAX_NESTING} deep")

@@ -365,14 +365,14 @@ def import_node(builder: Builder, proto: onnx.NodeProto) -> None:
     """Add one node: by its handler, by its function body, or as an opaque op."""
     domain = "" if proto.domain == "ai.onnx" else proto.domain
     node = Node(
-        builder,
-        proto,
-        proto.op_type,
-        domain,
-        builder.opset.get(domain, 1),
-        tuple(builder.resolve(i) if i else "" for i in proto.input),
-        tuple(proto.output),
-        attributes(proto),
+        builder=builder,
+        proto=proto,
+        op_type=proto.op_type,
+        domain=domain,
+        opset=builder.opset.get(domain, 1),
+        inputs=tuple(builder.resolve(i) if i else "" for i in proto.input),
+        outputs=tuple(proto.output),
+        attrs=attributes(proto),
     )
     results = _dispatch(node)
     if len(results) < sum(1 for o in proto.output if o):
@@ -425,18 +425,18 @@ def _inline(node: Node, function: onnx.FunctionProto) -> list[str]:
         ("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import
     }
     inner = Builder(
-        parent.name,
-        {**parent.opset, **opset},
-        parent.functions,
-        parent.outer,
-        parent.scope,
-        {},
-        parent.ops,
-        parent.inputs,
-        parent.captures,
-        parent.counter,
-        parent.depth + 1,
-        parent.budget,
+        name=parent.name,
+        opset={**parent.opset, **opset},
+        functions=parent.functions,
+        outer=parent.outer,
+        scope=parent.scope,
+        env={},
+        ops=parent.ops,
+        inputs=parent.inputs,
+        captures=parent.captures,
+        counter=parent.counter,
+        depth=parent.depth + 1,
+        budget=parent.budget,
     )
     for formal, actual in zip(function.input, node.inputs, strict=False):
         inner.env[formal] = actual

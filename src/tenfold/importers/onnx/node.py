@@ -133,13 +133,13 @@ class Builder:
 
     def finish(self, outputs: Sequence[str], extra_inputs: Sequence[str] = ()) -> Graph:
         graph = Graph(
-            self.name,
-            (*self.inputs, *extra_inputs),
-            tuple(outputs),
-            tuple(self.ops),
-            self.scope.values,
-            {n: d for n, d in self.scope.constants.items() if n not in self.inputs},
-            self.scope.bounds,
+            name=self.name,
+            inputs=(*self.inputs, *extra_inputs),
+            outputs=tuple(outputs),
+            ops=tuple(self.ops),
+            values=self.scope.values,
+            constants={n: d for n, d in self.scope.constants.items() if n not in self.inputs},
+            bounds=self.scope.bounds,
         )
         concrete = {
             n: a

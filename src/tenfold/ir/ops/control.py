@@ -342,7 +342,7 @@ ROWS: tuple[OpRow, ...] = (
     _control("scan", Control.SCAN, _scan_dtypes, _scan_shapes, _scan_space, _scan, states=int,
         scanned=int, input_axes=tuple, input_directions=tuple, output_axes=tuple,
         output_directions=tuple),
-    OpRow("opaque", (0, MANY), attributes(source=str, model=str, dtypes=tuple, ranks=tuple,
-        dims=tuple), _opaque_dtypes, _opaque_shapes, whole_space, _opaque_work, _opaque,
-        Lowering.OPAQUE),
+    OpRow(kind="opaque", arity=(0, MANY), attrs=attributes(source=str, model=str, dtypes=tuple,
+        ranks=tuple, dims=tuple), dtypes=_opaque_dtypes, shapes=_opaque_shapes, space=whole_space,
+        work=_opaque_work, evaluate=_opaque, lowering=Lowering.OPAQUE),
 )  # fmt: skip

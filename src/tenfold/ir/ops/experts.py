@@ -149,15 +149,15 @@ _ATTRIBUTES = attributes(
 
 ROWS: tuple[OpRow, ...] = (
     OpRow(
-        "moe",
-        (4, 5),
-        _ATTRIBUTES,
-        same_dtype,
-        _shape,
-        _space,
-        _work,
-        _moe,
-        Lowering.MATRIX,
+        kind="moe",
+        arity=(4, 5),
+        attrs=_ATTRIBUTES,
+        dtypes=same_dtype,
+        shapes=_shape,
+        space=_space,
+        work=_work,
+        evaluate=_moe,
+        lowering=Lowering.MATRIX,
         experts=_dims,
     ),
 )

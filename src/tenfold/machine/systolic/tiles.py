@@ -173,12 +173,12 @@ def tile_program(
     width = product.n / n_groups
     k_tiles = math.ceil(product.k / (array.matrix.rows * plan.gang_k))
     nest = _Nest(
-        product,
-        array,
-        plan,
-        moved,
-        drain_ops + plan.gang_k - 1,
-        n_groups,
+        product=product,
+        array=array,
+        plan=plan,
+        moved=moved,
+        drain_ops=drain_ops + plan.gang_k - 1,
+        n_groups=n_groups,
         k_tiles=k_tiles,
         m_share=math.ceil(product.m / plan.gang_m),
         batches=math.ceil(product.batch / plan.gang_batch),
