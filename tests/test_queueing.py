@@ -11,18 +11,12 @@ from scipy.stats import poisson
 from tenfold.lessons.serving import batches_arrive
 from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.serving import (
-    Aimd,
-    Clockwork,
     ClosedLoop,
-    FixedBatch,
-    Gamma,
-    Instant,
     Known,
     MaxDelay,
     Open,
     Poisson,
     Served,
-    SloPolicy,
     Spread,
     Stream,
     curve,
@@ -133,51 +127,6 @@ def test_batch_service(rho, most):
         MaxDelay(one_model(times), most, 0.0), rho * most, Spread({"model": curve(times)})
     )
     assert abs(mean - batch_service_stay(rho * most, most, 1.0)) < 3 * error
-
-
-POLICIES = {
-    "slo": lambda m: SloPolicy(m, {"tenant": 1.0}),
-    "fixed": lambda m: FixedBatch(m, 5),
-    "delay": lambda m: MaxDelay(m, 8, 0.004, queue=40),
-    "aimd": lambda m: Aimd(m),
-    "clockwork": lambda m: Clockwork(m),
-}
-
-
-@pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("workers", [1, 3])
-def test_every_request_is_somewhere_at_every_instant_and_little_holds(name, workers):
-    times = {1: 0.004, 8: 0.009}
-    area = stays = 0.0
-    last = 0.0
-    inside = 0
-
-    def observe(at: Instant):
-        nonlocal area, last, inside
-        assert at.arrived == at.answered + at.refused + at.waiting + at.serving
-        assert min(at.answered, at.refused, at.waiting, at.serving) >= 0
-        area += inside * (at.now_s - last)
-        last, inside = at.now_s, at.waiting + at.serving
-
-    source = Open(
-        [
-            (
-                Stream("tenant", "model", 0.02),
-                Gamma(900.0 * workers, 2.0).times_s(4.0, np.random.default_rng(3)),
-            )
-        ]
-    )
-    service = Spread({"model": curve(times)}, {"model": 0.3}, seed=4)
-    log = simulate(
-        POLICIES[name](one_model(times)), source, service, workers=workers, observer=observe
-    )
-    stays = float(np.sum(log.finish_s - np.array([r.arrival_s for r in log.requests])))
-    assert not np.isnan(log.finish_s).any()
-    # Little: what was inside over time is the sum of the stays
-    assert area == pytest.approx(stays, rel=1e-9)
-    served = [r.id for b in log.batches for r in b.start.requests]
-    refused = [r.request.id for r in log.refusals]
-    assert sorted(served + refused) == [r.id for r in log.requests]
 
 
 def test_closed_loop_is_the_interactive_response_time_law():

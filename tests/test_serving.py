@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 import tenfold.serving
 from tenfold.errors import InputError
-from tenfold.scenario import SHIPPED, PolicySpec, grid, ready, run, score_of, shipped, tuned
+from tenfold.scenario import SHIPPED, grid, ready, run, score_of, shipped, tuned
 from tenfold.serving import (
+    BASELINES,
+    Choice,
     Diurnal,
     Gamma,
     Known,
@@ -514,24 +516,24 @@ def test_the_policy_wins_over_every_baseline_tuned_for_the_scenario(name: str) -
     and well above the untuned ones.
     """
     given = ready(replace(shipped(name), duration_s=SECONDS.get(name, 4.0)))
-    ours = score_of(given, PolicySpec())
+    ours = score_of(given, Choice())
     assert ours.holds
     # there one tenant asks for more than there is
     assert ours.worst_share > 0.99 or name in (
         "bursty",
         "diurnal",
     )
-    for kind in ("fixed", "delay", "aimd", "clockwork"):
-        best, tried = tuned(given, kind)
+    for name in BASELINES:
+        best, tried = tuned(given, name)
         held = [s.goodput_per_s for s in tried if s.holds]
-        assert ours.goodput_per_s >= 0.999 * max(held, default=0.0), best.spec.knobs
+        assert ours.goodput_per_s >= 0.999 * max(held, default=0.0), best.choice.words
         assert ours.goodput_per_s >= 0.999 * np.median([s.goodput_per_s for s in tried])
 
 
 def test_grids_try_what_they_say() -> None:
     given = ready(replace(shipped("greedy"), duration_s=1.5))
     assert len(grid(given, "delay")) == 6 * 3 * 2
-    assert {s.batch for s in grid(given, "fixed")} == {1, 2, 4, 8, 16, 32}
+    assert {c.value("batch") for c in grid(given, "fixed")} == {1, 2, 4, 8, 16, 32}
 
 
 def test_near_the_limit_nobody_is_refused_for_want_of_a_full_batch() -> None:

@@ -144,7 +144,7 @@ CANNOT = [
     "a seed is 0 or more"), ('rate = "300 /s"', 'rate = "0 /s"', "rate must be above 0, got 0"),
     ('rate = "300 /s"', 'rate = "1e30 /s"', "more than the 100,000,000 requests"),
     ('kind = "poisson"', 'kind = "on-off"', "on-off arrivals need how long"), ("[[tenant]]",
-    '[policy]\nkind = "delay"\nqueue = -1\n[[tenant]]', "a queue holds at least one, got -1"),
+    '[policy]\nkind = "delay"\nqueue = -1\n[[tenant]]', "queue must be at least 1, got -1"),
     ('rate = "300 /s"', 'rate = "-3 /s"', "rate must be above 0, got -3"), ('rate = "300 /s"',
     'rate = "300"', "tenant 't': '300' has no unit"), ('slo = "20 ms"', 'slo = "0.5 ms"',
     "the least possible SLO is 1 ms"), ('slo = "20 ms"', 'slo = "0 ms"', "an SLO is above 0"),

@@ -67,7 +67,7 @@ def simulate(
         advance()
     log, result = _run(given, policy)
     scores = _compare(given) if compare else []
-    name = policy or scenario.policy.kind
+    name = policy or scenario.policy.policy
     if html is not None:
         write_text(html, serving_page(scenario, name, log, result))
     if as_json:
@@ -92,15 +92,11 @@ def _scenario(file: str) -> Scenario:
 
 def _run(given: Ready, policy: str | None) -> tuple[Log, Result]:
     """The run, with a bar that follows the simulated clock."""
-    from dataclasses import replace
+    from tenfold.scenario import run
+    from tenfold.serving import Choice, Decision
 
-    from tenfold.errors import UnknownName
-    from tenfold.scenario import POLICIES, run
-    from tenfold.serving import Decision
-
-    if policy is not None and policy not in POLICIES:
-        raise UnknownName("policy", policy, POLICIES)
-    spec = replace(given.scenario.policy, kind=policy) if policy else None
+    own = given.scenario.policy
+    choice = own if policy in (None, own.policy) else Choice(str(policy))
     shown = 0
     with progress("simulating, % of the time", 100) as advance:
 
@@ -110,16 +106,17 @@ def _run(given: Ready, policy: str | None) -> tuple[Log, Result]:
                 shown += 1
                 advance()
 
-        return run(given, spec, listener=listen)
+        return run(given, choice, listener=listen)
 
 
 def _compare(given: Ready) -> list[Score]:
-    from tenfold.scenario import POLICIES, PolicySpec, grid, score_of, tuned
+    from tenfold.scenario import grid, score_of, tuned
+    from tenfold.serving import BASELINES, Choice
 
-    kinds = [k for k in POLICIES if k != "slo"]
-    with progress("tuning the baselines", sum(len(grid(given, k)) for k in kinds)) as advance:
-        best = [tuned(given, k, advance)[0] for k in kinds]
-    return [score_of(given, PolicySpec()), *best]
+    tries = sum(len(grid(given, name)) for name in BASELINES)
+    with progress("tuning the baselines", tries) as advance:
+        best = [tuned(given, name, advance)[0] for name in BASELINES]
+    return [score_of(given, Choice()), *best]
 
 
 def _print(

@@ -85,8 +85,8 @@ def compare_table(scores: Sequence[Score]) -> Table:
     )
     for s in scores:
         table.add_row(
-            s.spec.kind,
-            s.spec.knobs,
+            s.choice.policy,
+            s.choice.words,
             f"{s.goodput_per_s:,.1f}/s",
             "yes" if s.holds else "no",
             f"{s.worst_share:.2%}",
@@ -133,8 +133,8 @@ def serving_document(
 def scores_document(scores: Sequence[Score]) -> list[dict[str, Any]]:
     return [
         {
-            "policy": s.spec.kind,
-            "knobs": s.spec.knobs,
+            "policy": s.choice.policy,
+            "knobs": s.choice.words,
             "goodput_per_s": s.goodput_per_s,
             "p99_held": s.holds,
             "worst_share": s.worst_share,

@@ -2,7 +2,7 @@
 policy.
 """
 
-from tenfold.scenario.read import POLICIES, Closed, PolicySpec, Scenario, read_scenario
+from tenfold.scenario.read import Closed, Scenario, read_scenario
 from tenfold.scenario.run import (
     PCIE3_X16_BYTES_PER_S,
     Ready,
@@ -18,11 +18,9 @@ from tenfold.scenario.tune import SHIPPED, Score, grid, score_of, shipped, tuned
 __all__ = [
     "LARGEST_BATCH",
     "PCIE3_X16_BYTES_PER_S",
-    "POLICIES",
     "SHIPPED",
     "Closed",
     "Models",
-    "PolicySpec",
     "Ready",
     "Scenario",
     "Score",

@@ -12,6 +12,7 @@ import msgspec
 from tenfold import units
 from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
 from tenfold.serving import (
+    Choice,
     Diurnal,
     Gamma,
     OnOff,
@@ -25,7 +26,6 @@ from tenfold.serving.arrivals import Arrivals
 from tenfold.serving.versions import check_shares
 from tenfold.units import Dimension
 
-POLICIES = ("slo", "fixed", "delay", "aimd", "clockwork")
 DEFAULT_SPREAD = 0.05
 MOST_REQUESTS = 100_000_000  # of one stream
 
@@ -79,16 +79,6 @@ class _Version(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     shadow: bool = False
 
 
-class _Policy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    kind: str = "slo"
-    batch: int = 8
-    delay: str = "1 ms"
-    queue: int | None = None
-    step: int = 1
-    backoff: float = 0.9
-    margin: float = 1.0
-
-
 class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     name: str
     duration: str
@@ -100,7 +90,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     seed: int = 0
     warm_up: str = "0 s"
     version: list[_Version] = []
-    policy: _Policy = msgspec.field(default_factory=_Policy)
+    policy: dict[str, str | int | float] = {}
     note: str = ""
 
 
@@ -148,31 +138,6 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicySpec:
-    """A policy by kind with the knobs that its kind has."""
-
-    kind: str = "slo"
-    batch: int = 8
-    delay_s: float = 0.001
-    queue: int | None = None
-    step: int = 1
-    backoff: float = 0.9
-    margin: float = 1.0
-
-    @property
-    def knobs(self) -> str:
-        """The knobs in words."""
-        queue = f", at most {self.queue} waiting" if self.queue else ""
-        return {
-            "slo": "none but the SLO",
-            "fixed": f"batch {self.batch}",
-            "delay": f"batch {self.batch}, delay {units.show(self.delay_s, 's')}{queue}",
-            "aimd": f"step {self.step}, backoff {self.backoff:g}",
-            "clockwork": f"margin {self.margin:g}, batch {self.batch}",
-        }[self.kind]
-
-
-@dataclass(frozen=True, slots=True)
 class Scenario:
     """A whole scenario file in SI units."""
 
@@ -186,7 +151,7 @@ class Scenario:
     models: tuple[ModelSpec, ...]
     tenants: tuple[TenantSpec, ...]
     routes: Mapping[str, tuple[Version, ...]] = field(default_factory=dict)
-    policy: PolicySpec = field(default_factory=PolicySpec)
+    policy: Choice = field(default_factory=Choice)
     note: str = ""
 
 
@@ -381,19 +346,10 @@ def _trace(path: Path) -> Trace:
         ) from error
 
 
-def _policy(p: _Policy) -> PolicySpec:
-    if p.kind not in POLICIES:
-        raise UnknownName("policy", p.kind, POLICIES)
-    if p.queue is not None and p.queue < 1:
-        raise InputError(
-            f"a queue holds at least one, got {p.queue}: leave it out for one without a bound"
-        )
-    return PolicySpec(
-        kind=p.kind,
-        batch=p.batch,
-        delay_s=units.parse(p.delay, Dimension.TIME_S),
-        queue=p.queue,
-        step=p.step,
-        backoff=p.backoff,
-        margin=p.margin,
-    )
+def _policy(given: Mapping[str, str | int | float]) -> Choice:
+    """A policy by its kind with the knobs that it has."""
+    kind = str(given.get("kind", "slo"))
+    spec = Choice(kind).spec
+    texts = {name: text for name, text in given.items() if name != "kind"}
+    Choice(kind, dict.fromkeys(texts, 0.0))  # no knob of another policy
+    return Choice(kind, {k.name: k.read(texts[k.name]) for k in spec.knobs if k.name in texts})

@@ -12,26 +12,23 @@ from tenfold.chips import chip as chip_named
 from tenfold.economics import idle_power
 from tenfold.errors import InputError
 from tenfold.profile import Sizes, load
-from tenfold.scenario.read import Closed, ModelSpec, PolicySpec, Scenario
+from tenfold.scenario.read import Closed, ModelSpec, Scenario
 from tenfold.scenario.service import Models, batches, service
 from tenfold.serving import (
-    Aimd,
-    Clockwork,
+    Choice,
     ClosedLoop,
-    FixedBatch,
     Known,
     Log,
-    MaxDelay,
     Merged,
     Open,
     Policy,
     Result,
     Served,
-    SloPolicy,
     Spread,
     Stream,
     Versioned,
     Weights,
+    World,
     curve,
     high_factor,
     result_of,
@@ -126,21 +123,16 @@ def _check_slos(scenario: Scenario, times: Mapping[str, Mapping[int, float]]) ->
                     )
 
 
-def policy_of(given: Ready, spec: PolicySpec) -> Policy:
-    """The policy of a kind with its knobs, over the scenario's models and versions."""
-    models, budget, scenario = given.served(), given.memory_bytes, given.scenario
-    inner: Policy
-    if spec.kind == "slo":
-        weights = {t.name: t.weight for t in scenario.tenants}
-        inner = SloPolicy(models, weights, workers=scenario.workers, budget_bytes=budget)
-    elif spec.kind == "fixed":
-        inner = FixedBatch(models, spec.batch, budget)
-    elif spec.kind == "delay":
-        inner = MaxDelay(models, spec.batch, spec.delay_s, queue=spec.queue, budget_bytes=budget)
-    elif spec.kind == "aimd":
-        inner = Aimd(models, spec.step, spec.backoff, budget)
-    else:
-        inner = Clockwork(models, spec.margin, spec.batch, budget)
+def policy_of(given: Ready, choice: Choice) -> Policy:
+    """The policy with its knobs, over the scenario's models and versions."""
+    scenario = given.scenario
+    world = World(
+        models=given.served(),
+        tenants={t.name: t.weight for t in scenario.tenants},
+        workers=scenario.workers,
+        budget_bytes=given.memory_bytes,
+    )
+    inner = choice.spec.build(world, choice)
     return Versioned(inner, scenario.routes) if scenario.routes else inner
 
 
@@ -164,7 +156,7 @@ def source_of(scenario: Scenario) -> Source:
 
 def run(
     given: Ready,
-    spec: PolicySpec | None = None,
+    choice: Choice | None = None,
     *,
     observer: Observer | None = None,
     listener: Listener | None = None,
@@ -173,7 +165,7 @@ def run(
     to.
     """
     scenario = given.scenario
-    policy = policy_of(given, spec or scenario.policy)
+    policy = policy_of(given, choice or scenario.policy)
     variation = {m.name: m.spread for m in scenario.models}
     service_time = Spread({n: curve(t) for n, t in given.times_s.items()}, variation, scenario.seed)
     closed = any(isinstance(s.arrivals, Closed) for t in scenario.tenants for s in t.streams)

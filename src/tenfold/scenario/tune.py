@@ -4,15 +4,14 @@ knobs must beat.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold.errors import UnknownName
-from tenfold.scenario.read import PolicySpec, Scenario, read_scenario
+from tenfold.scenario.read import Scenario, read_scenario
 from tenfold.scenario.run import Ready, run
-from tenfold.serving import Result
+from tenfold.serving import POLICIES, Choice, Result, Tried
 
 DATA = Path(__file__).parent / "data"
 SHIPPED: tuple[str, ...] = tuple(sorted(p.stem for p in DATA.glob("*.toml")))
@@ -31,20 +30,20 @@ class Score:
     and the worst share in time of a tenant that is not greedy.
     """
 
-    spec: PolicySpec
+    choice: Choice
     result: Result
     goodput_per_s: float
     holds: bool
     worst_share: float
 
 
-def score_of(given: Ready, spec: PolicySpec) -> Score:
-    """``spec`` on a scenario."""
-    _, result = run(given, spec)
+def score_of(given: Ready, choice: Choice) -> Score:
+    """A policy on a scenario."""
+    _, result = run(given, choice)
     greedy = {t.name for t in given.scenario.tenants if t.greedy}
     shares = [t.in_time / t.offered for t in result.tenants if t.name not in greedy and t.offered]
     return Score(
-        spec,
+        choice,
         result,
         result.total.goodput_per_s,
         all(t.holds for t in result.tenants),
@@ -52,37 +51,22 @@ def score_of(given: Ready, spec: PolicySpec) -> Score:
     )
 
 
-def grid(given: Ready, kind: str) -> list[PolicySpec]:
-    """All settings of a baseline's knobs that are tried: batches by powers of two, delays by shares
+def grid(given: Ready, policy: str) -> list[Choice]:
+    """All settings of a policy's knobs that are tried: batches by powers of two, delays by shares
     of the strictest SLO.
     """
     largest = max(max(t) for t in given.times_s.values())
-    slo = min(s.slo_s for t in given.scenario.tenants for s in t.streams)
-    sizes = [b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if b <= largest]
-    if kind == "fixed":
-        return [PolicySpec(kind, batch=b) for b in sizes]
-    if kind == "delay":
-        delays = [slo * s for s in (0.0, 0.05, 0.2)]
-        return [
-            PolicySpec(kind, batch=b, delay_s=d, queue=q)
-            for b, d in itertools.product(sizes, delays)
-            for q in (None, 2 * b)
-        ]
-    if kind == "aimd":
-        return [
-            PolicySpec(kind, step=s, backoff=b) for s, b in itertools.product((1, 2, 4), (0.5, 0.9))
-        ]
-    return [
-        PolicySpec(kind, batch=b, margin=m) for b, m in itertools.product(sizes, (1.0, 1.25, 2.0))
-    ]
+    slo_s = min(s.slo_s for t in given.scenario.tenants for s in t.streams)
+    batches = tuple(b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if b <= largest)
+    return POLICIES[policy].choices(Tried(batches, slo_s))
 
 
 def tuned(
-    given: Ready, kind: str, advance: Callable[[], None] = lambda: None
+    given: Ready, policy: str, advance: Callable[[], None] = lambda: None
 ) -> tuple[Score, Sequence[Score]]:
     """The setting with the most goodput of a baseline, and all that were tried."""
     scores = []
-    for spec in grid(given, kind):
-        scores.append(score_of(given, spec))
+    for choice in grid(given, policy):
+        scores.append(score_of(given, choice))
         advance()
     return max(scores, key=lambda s: s.goodput_per_s), scores

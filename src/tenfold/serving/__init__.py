@@ -28,11 +28,15 @@ from tenfold.serving.record import Decision, Policy, Refusal, Request, Start, Wh
 from tenfold.serving.residency import Residency, Weights
 from tenfold.serving.result import Result, TenantResult, result_of
 from tenfold.serving.simulate import Batch, Instant, Log, Outcome, Spread, high_factor, simulate
+from tenfold.serving.specs import BASELINES, POLICIES, Choice, Knob, PolicySpec, Tried, World
 from tenfold.serving.versions import Version, Versioned
 
 __all__ = [
+    "BASELINES",
+    "POLICIES",
     "Aimd",
     "Batch",
+    "Choice",
     "Clockwork",
     "ClosedLoop",
     "Decision",
@@ -40,6 +44,7 @@ __all__ = [
     "FixedBatch",
     "Gamma",
     "Instant",
+    "Knob",
     "Known",
     "Latency",
     "Learned",
@@ -52,6 +57,7 @@ __all__ = [
     "Outcome",
     "Poisson",
     "Policy",
+    "PolicySpec",
     "Refusal",
     "Request",
     "Residency",
@@ -64,11 +70,13 @@ __all__ = [
     "Stream",
     "TenantResult",
     "Trace",
+    "Tried",
     "Verdict",
     "Version",
     "Versioned",
     "Weights",
     "Why",
+    "World",
     "curve",
     "explain",
     "high_factor",
