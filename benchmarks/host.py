@@ -14,10 +14,11 @@ import numpy as np
 
 from tenfold.chips import Chip
 from tenfold.errors import InputError, TenfoldError
+from tenfold.evaluate.agreement import seeded_inputs
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.importers.onnx import load_onnx
 from tenfold.measure import Comparison, calibrate_host, compare_nodes, measure
-from tenfold.profile import Sizes, prepare, profile_bound, roles
-from tenfold.quality import seeded_inputs
+from tenfold.model import Sizes, prepare, roles
 
 BATCHES = (1, 8, 32)
 LEAST_S = 20e-6

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
-from tenfold.profile import Sizes, load, prepare, profile_bound
+from tenfold.evaluate.profiling import profile_bound
+from tenfold.model import Sizes, load, prepare
 from tenfold.report.tables import bars, profile_table
 
 CHIPS = ("tpu-v1", "tpu-v4i", "tpu-v4", "tpu-v6e", "t4", "a100-sxm-80", "h100-sxm")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tenfold.chips import chip
 from tenfold.compiler import STEPS, Options, build
 from tenfold.machine import simulate
-from tenfold.profile import Sizes, load, prepare
+from tenfold.model import Sizes, load, prepare
 
 CHIPS = ("tpu-v4i", "a100-sxm-80")
 MODELS = (

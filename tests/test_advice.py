@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tenfold.advice import advise, bottleneck
 from tenfold.chips import chip
 from tenfold.cli import app
 from tenfold.compiler import Options
 from tenfold.errors import InputError
-from tenfold.profile import Sizes, load, prepare, profile_bound
+from tenfold.evaluate.advice import advise, bottleneck
+from tenfold.evaluate.profiling import profile_bound
+from tenfold.model import Sizes, load, prepare
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ from tenfold.calibration.measured import group_of
 from tenfold.calibration.sought import FITTINGS
 from tenfold.chips import GpuConstant, KernelFamily, Kind, chip, read_chip
 from tenfold.errors import InputError
+from tenfold.evaluate.operators import OperatorCall, kernel_of
 from tenfold.machine import gpu_times, time_kernel
 from tenfold.machine.gpu.products import kernel_time
-from tenfold.operators import Request, kernel_of
 from tenfold.validation.measured import like_relative
 
 
@@ -69,7 +69,7 @@ def _rows(op: str, seed: int, count: int) -> list[Measured]:
             },
         }[op]()
 
-    requests = [Request(i, op, "bf16", extents(), "balanced") for i in range(count)]
+    requests = [OperatorCall(i, op, "bf16", extents(), "balanced") for i in range(count)]
     return [Measured(r, 1.0, "a source", group_of(r)) for r in requests]
 
 
@@ -197,7 +197,7 @@ def test_a_source_has_one_offset_whatever_it_timed() -> None:
     """
     record = chip("a100-sxm-80").with_figures({"calibration.launch_s": 3e-5})
     rows = _timed(_rows("matmul", 4, 60), record)
-    softmax = [Request(i, "softmax", "bf16", {"rows": 2**i, "cols": 1024}) for i in range(12)]
+    softmax = [OperatorCall(i, "softmax", "bf16", {"rows": 2**i, "cols": 1024}) for i in range(12)]
     rows += _timed([Measured(r, 1.0, "a source", group_of(r)) for r in softmax], record)
     result = calibrate(chip("a100-sxm-80"), *split(rows))
     assert [set(f.offsets) for f in result.families] == [{"a source"}, {"a source"}]

@@ -26,7 +26,7 @@ from tenfold.machine import Attention, Buffer, Program, Role, simulate, target_o
 from tenfold.machine.functional import run_program
 from tenfold.machine.text import program_text
 from tenfold.machine.trace import trace, trace_document
-from tenfold.profile import Sizes, load, prepare
+from tenfold.model import Sizes, load, prepare
 
 V4I, A100, EPYC = chip("tpu-v4i"), chip("a100-sxm-80"), chip("epyc-9654")
 

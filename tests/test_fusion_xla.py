@@ -13,7 +13,7 @@ from tenfold.chips import chip
 from tenfold.compiler import STEPS, Options, build, pipeline
 from tenfold.ir import Graph, Op
 from tenfold.machine.gpu.target import Gpu
-from tenfold.profile import Sizes, load, prepare
+from tenfold.model import Sizes, load, prepare
 
 jax = pytest.importorskip("jax")
 pytestmark = pytest.mark.jax

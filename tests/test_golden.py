@@ -13,7 +13,7 @@ from tenfold.chips import chip
 from tenfold.compiler import STEPS, Options, build
 from tenfold.errors import InputError
 from tenfold.machine import simulate
-from tenfold.profile import Sizes, load, prepare
+from tenfold.model import Sizes, load, prepare
 
 CHIPS = ("tpu-v4i", "a100-sxm-80")
 BATCH = 4

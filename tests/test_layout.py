@@ -12,14 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 from support import model_path, real_model
 from tenfold.chips import chip
 from tenfold.compiler import Options, build
+from tenfold.evaluate.agreement import seeded_inputs
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.importers.onnx import import_model
-from tenfold.ir.bind import bind
+from tenfold.ir.binding import bind
 from tenfold.machine import Kernel, Program, simulate
 from tenfold.machine.host.layout import REORDER
 from tenfold.measure import compare_nodes, measure
 from tenfold.measure.runtime import normal_inputs
-from tenfold.profile import Sizes, load, prepare, profile_bound
-from tenfold.quality import seeded_inputs
+from tenfold.model import Sizes, load, prepare
 
 EPYC = chip("epyc-9654")  # vectors of 16 fp32 numbers
 

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from tenfold.cli import app
 from tenfold.errors import InputError
 from tenfold.loadtest import (
-    Measured,
     Replay,
     Session,
+    TrialTimes,
     delay_policy,
     drive,
     loadgen_offline,
@@ -82,7 +82,7 @@ def decided(
     ]
 
 
-def replayed(measured: Measured, policy: Policy) -> None:
+def replayed(measured: TrialTimes, policy: Policy) -> None:
     decisions: list[tuple[float, Decision]] = []
     replay = Replay(measured.recording)
     log = simulate(policy, replay, replay, listener=lambda now, d: decisions.append((now, d)))

@@ -15,14 +15,15 @@ from tenfold.chips import HostConstant, chip, read_chip
 from tenfold.chips.write import chip_file
 from tenfold.compiler import build
 from tenfold.errors import InputError
+from tenfold.evaluate.agreement import seeded_inputs
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.importers.onnx import import_model
-from tenfold.ir.bind import bind
+from tenfold.ir.binding import bind
 from tenfold.machine import simulate
 from tenfold.measure import compare_nodes, measure, probes
 from tenfold.measure.calibrate import _Measured, fit_host
 from tenfold.measure.runtime import ModelTime, NodeTime, normal_inputs
-from tenfold.profile import Sizes, load, prepare, profile_bound
-from tenfold.quality import seeded_inputs
+from tenfold.model import Sizes, load, prepare
 
 
 def test_every_probe_is_valid_and_runs() -> None:

@@ -17,7 +17,7 @@ from tenfold.importers.onnx import import_model
 from tenfold.ir import Graph, bind, interpret, parse_text, to_text, verify
 from tenfold.ir.graph import Array
 from tenfold.ir.interpreter import run_op
-from tenfold.profile import Sizes, load, prepare
+from tenfold.model import Sizes, load, prepare
 
 NAMES = [p.name for p in PASSES]
 

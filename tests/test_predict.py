@@ -12,8 +12,8 @@ import pytest
 from support import VALIDATION, measured
 from tenfold.chips import Chip, chip, names
 from tenfold.errors import InputError, UnknownName
-from tenfold.operators import COLUMNS, expert_counts
-from tenfold.predict import predict, predict_all, read_requests
+from tenfold.evaluate.operators import COLUMNS, expert_counts
+from tenfold.evaluate.predicting import predict, predict_all, read_requests
 
 ROWS = {
     "matmul": "m,n,k\nmatmul,{d},512,1024,256",

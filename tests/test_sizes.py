@@ -12,7 +12,7 @@ from onnx import helper
 from support import FETCHED, LIGHTS, imported, model_of, model_path
 from tenfold.errors import InputError, ModelError, TenfoldError, UnknownName
 from tenfold.ir import Graph, graph_totals, verify
-from tenfold.profile import IMAGES, SEQUENCES, Sizes, candidates, load, prepare, roles
+from tenfold.model import IMAGES, SEQUENCES, Sizes, candidates, load, prepare, roles
 
 F, I = np.float32, np.int64  # noqa: E741
 

@@ -6,8 +6,9 @@ import pytest
 
 from tenfold.chips import chip, what_if
 from tenfold.errors import InputError, UnknownName
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.machine.energy import energy_model
-from tenfold.profile import Sizes, load, prepare, profile_bound
+from tenfold.model import Sizes, load, prepare
 
 
 def test_what_follows_follows() -> None:

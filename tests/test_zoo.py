@@ -16,6 +16,7 @@ from support import imported, model_of
 from tenfold.chips import chip
 from tenfold.compiler import Options, build
 from tenfold.errors import InputError, ModelError, UnknownName
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.families import Decoder, Phase
 from tenfold.families.decoder import decoder_graph
 from tenfold.importers import load_config
@@ -32,7 +33,7 @@ from tenfold.ir import (
 )
 from tenfold.ir.ops.experts import touched
 from tenfold.ir.text import parse_text, to_text
-from tenfold.profile import Sizes, load, prepare, profile_bound
+from tenfold.model import Sizes, load, prepare
 from tenfold.zoo import NAMES, model
 
 OFF_BY = {"tpu-v1-mlp0": 0.03, "tpu-v1-lstm0": 0.04}  # their files say why

@@ -17,12 +17,13 @@ from tenfold.compiler import compile
 from tenfold.economics import Rent, rent
 from tenfold.errors import InputError, MissingFigure, ModelError, TenfoldError
 from tenfold.estimate import Estimate
+from tenfold.evaluate.predicting import predict
+from tenfold.evaluate.profiling import Profile, profile
 from tenfold.ir import Graph
 from tenfold.lessons import lessons
 from tenfold.machine import Program, Run, simulate
+from tenfold.model import Sizes, load
 from tenfold.planner import Plan, plan
-from tenfold.predict import predict
-from tenfold.profile import Profile, Sizes, load, profile
 
 __version__ = "0.1.0"
 

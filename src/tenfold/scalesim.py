@@ -31,7 +31,7 @@ class Dataflow(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class ScaleSimConfig:
     """What the cycles depend on: the array, and the dataflow."""
 
     rows: int
@@ -66,7 +66,7 @@ HEADER = (
 )
 
 
-def read_config(text: str) -> Config:
+def read_config(text: str) -> ScaleSimConfig:
     """The array and dataflow of a SCALE-Sim configuration. Raises InputError naming the option that
     is missing or wrong.
     """
@@ -92,7 +92,7 @@ def read_config(text: str) -> Config:
     flow = option("Dataflow").lower()
     if flow not in list(Dataflow):
         raise InputError(f"Dataflow is '{flow}': allowed are {', '.join(Dataflow)}")
-    return Config(
+    return ScaleSimConfig(
         _size(option("ArrayHeight"), "ArrayHeight"),
         _size(option("ArrayWidth"), "ArrayWidth"),
         Dataflow(flow),
@@ -171,12 +171,12 @@ def _convolution(line: int, name: str, *sizes: int) -> Layer:
     return Layer(name, out[0] * out[1], filters, filter_height * filter_width * channels)
 
 
-def report(config: Config, layers: Sequence[Layer]) -> list[Report]:
+def report(config: ScaleSimConfig, layers: Sequence[Layer]) -> list[Report]:
     """Cycles and utilisation of each layer, in closed form."""
     return [_layer(config, i, layer) for i, layer in enumerate(layers)]
 
 
-def _layer(c: Config, number: int, layer: Layer) -> Report:
+def _layer(c: ScaleSimConfig, number: int, layer: Layer) -> Report:
     across, down, time = {
         Dataflow.WS: (layer.k, layer.n, layer.m),
         Dataflow.IS: (layer.k, layer.m, layer.n),

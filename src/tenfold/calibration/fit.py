@@ -20,12 +20,12 @@ from tenfold.chips import Chip, Constant, GpuConstant, KernelFamily, Predicted, 
 from tenfold.chips.figures import CALIBRATION, OFFSETS
 from tenfold.compiler import build
 from tenfold.errors import InputError
+from tenfold.evaluate.operators import kernel_of, kernels_of
+from tenfold.evaluate.predicting import WITH_OFFSET, overlapped_fetch_s
 from tenfold.facts import Status
 from tenfold.machine import Kernel, Level, Program, gpu_times, simulate, time_kernels
 from tenfold.machine.energy import energy_model
-from tenfold.operators import kernel_of, parts_of
-from tenfold.predict import WITH_OFFSET, fetched_with
-from tenfold.profile import Sizes, load, prepare
+from tenfold.model import Sizes, load, prepare
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
@@ -337,14 +337,14 @@ def timer(chip: Chip, rows: Sequence[Measured]) -> Timer:
         if together:
             alike.setdefault((k.family, k.precision), []).append((i, k))
         else:
-            parts.append((i, parts_of(k, m.what, chip)))
+            parts.append((i, kernels_of(k, m.what, chip)))
 
     def time(c: Chip) -> Floats:
         seconds = np.empty(len(rows))
         for i, program in programs:
             seconds[i] = simulate(program, c).time_s.value
         for i, kernels in parts:
-            seconds[i] = sum(t.time_s for t in time_kernels(c, kernels)[0]) - fetched_with(
+            seconds[i] = sum(t.time_s for t in time_kernels(c, kernels)[0]) - overlapped_fetch_s(
                 c, kernels
             )
         for group in alike.values():

@@ -11,8 +11,8 @@ from typing import Any
 
 from tenfold import units
 from tenfold.errors import InputError, UnitError
-from tenfold.operators import COLUMNS, DTYPES, Request
-from tenfold.predict import LONGEST_NUMBER, each, request_of, rows_of
+from tenfold.evaluate.operators import COLUMNS, DTYPES, OperatorCall
+from tenfold.evaluate.predicting import LONGEST_NUMBER, each, request_of, rows_of
 from tenfold.units import Dimension
 
 TIME_COLUMNS: Mapping[str, float] = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
@@ -40,7 +40,7 @@ class Measured:
     ``power_w`` is the mean power while it ran in a loop, where that was measured.
     """
 
-    what: Request | Forward
+    what: OperatorCall | Forward
     time_s: float
     source: str
     group: str
@@ -198,7 +198,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def group_of(r: Request) -> str:
+def group_of(r: OperatorCall) -> str:
     """Rows of one group are fitted on or held out together: neighbours of a row must not be fitted
     on when it is scored.
     """

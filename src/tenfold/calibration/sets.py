@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tenfold.calibration.measured import FORWARD, Forward, Measured, group_of, split
-from tenfold.operators import Request
+from tenfold.evaluate.operators import OperatorCall
 
 _Row = Mapping[str, str]
 
@@ -62,7 +62,7 @@ def _measured(
     distribution: str = "",
     group: str = "",
 ) -> Measured:
-    request = Request(line, op, dtype, extents, distribution)
+    request = OperatorCall(line, op, dtype, extents, distribution)
     return Measured(request, seconds, source, group or group_of(request))
 
 

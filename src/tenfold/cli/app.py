@@ -109,7 +109,7 @@ def predict(
     layernorm, gelu.
     """
     from tenfold.chips import chip as chip_named
-    from tenfold.predict import RESULT_COLUMNS, predict_all, read_requests
+    from tenfold.evaluate.predicting import RESULT_COLUMNS, predict_all, read_requests
 
     record = chip_named(chip)
     try:

@@ -73,7 +73,7 @@ def compile(
     from tenfold.compiler import STEPS, Options, build
     from tenfold.machine import target_of
     from tenfold.machine.text import program_text
-    from tenfold.profile import Sizes, load, prepare
+    from tenfold.model import Sizes, load, prepare
     from tenfold.report.document import program_document
     from tenfold.report.tables import group_table, memory_table, steps_table
 

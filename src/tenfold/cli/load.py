@@ -14,7 +14,7 @@ from tenfold.errors import InputError
 from tenfold.units import Dimension
 
 if TYPE_CHECKING:
-    from tenfold.loadtest import Measured, Session
+    from tenfold.loadtest import Session, TrialTimes
     from tenfold.serving import Result
 
 LONGEST_PROFILE = 64
@@ -135,14 +135,14 @@ def _trials(
     seconds: float,
     *,
     use_loadgen: bool,
-) -> tuple[list[Measured], Measured | None]:
+) -> tuple[list[TrialTimes], TrialTimes | None]:
     """The run at the rate, or the search for the highest that holds; the one to report is None
     where none held.
     """
     from tenfold.loadtest import capacity, drive, highest, loadgen_server, slo_policy, valid
     from tenfold.loadtest.search import STEPS
 
-    def attempt(per_s: float) -> Measured:
+    def attempt(per_s: float) -> TrialTimes:
         policy = slo_policy(session.name, times)
         run = loadgen_server if use_loadgen else drive
         return run(session, policy, slo_s, per_s, seconds)
@@ -170,7 +170,7 @@ def _simulated(
     return simulated(session.name, times, ratios, slo_s, rate, max(seconds, 2000 / rate))
 
 
-def _run_document(m: Measured) -> dict[str, Any]:
+def _run_document(m: TrialTimes) -> dict[str, Any]:
     from tenfold.loadtest import valid
 
     total = m.result.total
@@ -191,8 +191,8 @@ def _document(
     session: Session,
     times: Mapping[int, Sequence[float]],
     slo_s: float,
-    shown: Measured,
-    tried: Sequence[Measured],
+    shown: TrialTimes,
+    tried: Sequence[TrialTimes],
     told: Result,
     samples: float | None,
 ) -> dict[str, Any]:
@@ -213,8 +213,8 @@ def _print(
     session: Session,
     times: Mapping[int, Sequence[float]],
     slo_s: float,
-    shown: Measured,
-    tried: Sequence[Measured],
+    shown: TrialTimes,
+    tried: Sequence[TrialTimes],
     told: Result,
     samples: float | None,
 ) -> None:

@@ -27,8 +27,8 @@ from tenfold.errors import InputError
 from tenfold.units import Dimension
 
 if TYPE_CHECKING:
+    from tenfold.model import Sizes
     from tenfold.planner import Ask, Growth, LeftOut, Mixed, Plan
-    from tenfold.profile import Sizes
 
 
 @app.command()
@@ -97,8 +97,8 @@ def plan(
     """Which chip, which batch, how many, at which p99, for what money and carbon; and why not the
     others.
     """
+    from tenfold.model import Sizes
     from tenfold.planner import FINALISTS, planned
-    from tenfold.profile import Sizes
     from tenfold.report.plan import headroom_lines, plan_document, plan_page, source_lines
 
     if cooling not in (None, "air", "liquid"):

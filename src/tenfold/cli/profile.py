@@ -30,13 +30,14 @@ from tenfold.cli.common import (
 from tenfold.errors import InputError, TenfoldError
 
 if TYPE_CHECKING:
-    from tenfold.advice import Advice, Relaxed
     from tenfold.chips import Chip
     from tenfold.compiler import Options
+    from tenfold.evaluate.advice import Advice, Relaxed
+    from tenfold.evaluate.agreement import Quality
+    from tenfold.evaluate.profiling import Profile
     from tenfold.ir import Graph
     from tenfold.measure import Comparison
-    from tenfold.profile import Bound, Profile, Sizes
-    from tenfold.quality import Quality
+    from tenfold.model import Bound, Sizes
 
 
 @app.command()
@@ -162,8 +163,9 @@ def profile(
     from tenfold.chips import chip as chip_named
     from tenfold.chips import what_if
     from tenfold.compiler import Options
-    from tenfold.profile import Sizes, load, prepare, profile_bound
-    from tenfold.quality import checkable
+    from tenfold.evaluate.agreement import checkable
+    from tenfold.evaluate.profiling import profile_bound
+    from tenfold.model import Sizes, load, prepare
     from tenfold.report.comparison import comparison_document, comparison_table
     from tenfold.report.document import advice_document, profile_document, quality_document
 
@@ -255,8 +257,8 @@ def _measurable(model: str, records: Sequence[Chip]) -> None:
 
 
 def _measured(model: str, bound: Bound, p: Profile) -> Comparison:
+    from tenfold.evaluate.agreement import SEED, seeded_inputs
     from tenfold.measure import compare_nodes, measure
-    from tenfold.quality import SEED, seeded_inputs
 
     return compare_nodes(
         p.run, measure(model, seeded_inputs(bound.graph, SEED)), p.chip, bound.graph
@@ -267,7 +269,7 @@ def _held_back(
     graph: Graph, p: Profile, sizes: Sizes, options: Options
 ) -> tuple[list[Relaxed], list[Advice]]:
     """What bounds the one run, and what would make it quicker."""
-    from tenfold.advice import advise, bottleneck
+    from tenfold.evaluate.advice import advise, bottleneck
 
     return bottleneck(p.run.program, p.chip), advise(
         graph, sizes, p.chip, p.run.program.precision, options
@@ -278,7 +280,7 @@ def _check_quality(
     done: Sequence[Profile], bound: Sequence[Bound], path: Path | None
 ) -> list[tuple[Profile, Quality]]:
     """The quality of each dtype among the runs, once each, on the first of the batches."""
-    from tenfold.quality import inputs_from, quality
+    from tenfold.evaluate.agreement import inputs_from, quality
 
     graph = bound[0].graph
     given = inputs_from(path, graph) if path is not None else None

@@ -46,7 +46,7 @@ _DOMINATES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class LoweringScope:
     """What lowering a group needs beside it: its graph, the chip, the precision of arithmetic and
     the width of stored floats.
 
@@ -75,8 +75,8 @@ class Scope:
 
 def scope_of(
     graph: Graph, chip: Chip, precision: MatrixPrecision, stored_bits: int | None
-) -> Scope:
-    return Scope(graph, chip, precision, stored_bits, roots(graph))
+) -> LoweringScope:
+    return LoweringScope(graph, chip, precision, stored_bits, roots(graph))
 
 
 def _int(dim: object, where: str) -> int:
@@ -92,7 +92,7 @@ def _ceil(x: float) -> int:
 
 
 def kernels(
-    scope: Scope, groups: Sequence[Group], bodies: Mapping[int, tuple[Group, ...]]
+    scope: LoweringScope, groups: Sequence[Group], bodies: Mapping[int, tuple[Group, ...]]
 ) -> Iterator[Kernel]:
     """The kernels of ``groups`` in order; all traffic off chip until memory is planned.
 
@@ -106,7 +106,7 @@ def kernels(
             yield replace(_kernel(scope, group), group=number)
 
 
-def _kernel(scope: Scope, group: Group) -> Kernel:
+def _kernel(scope: LoweringScope, group: Group) -> Kernel:
     works = [op_work(scope.graph, op) for op in group.ops]
     anchor = group.anchor
     products: tuple[Product, ...] = ()
@@ -153,7 +153,7 @@ def _rate(group: Group, contraction: bool) -> Rate:
     return next((rate for rate in _ROW_RATES if rate in rates), Rate.STREAM)
 
 
-def _attention(scope: Scope, op: Op) -> Attention | None:
+def _attention(scope: LoweringScope, op: Op) -> Attention | None:
     rule = row_of(op).attention
     if rule is None:
         return None
@@ -171,7 +171,7 @@ def _attention(scope: Scope, op: Op) -> Attention | None:
     )
 
 
-def _experts(scope: Scope, op: Op) -> Experts | None:
+def _experts(scope: LoweringScope, op: Op) -> Experts | None:
     """A layer with tokens spread evenly over the experts that are touched."""
     rule = row_of(op).experts
     if rule is None:
@@ -184,7 +184,7 @@ def _experts(scope: Scope, op: Op) -> Experts | None:
     return Experts(tokens, hidden, inner, experts, counts, d.gated)
 
 
-def _rows(scope: Scope, group: Group) -> tuple[int, int]:
+def _rows(scope: LoweringScope, group: Group) -> tuple[int, int]:
     """How many rows of which length the group reduces along, by its first op that does."""
     for op in group.ops:
         value = scope.graph.value(op.inputs[0]) if op.inputs else None
@@ -219,7 +219,7 @@ def _product(m: Matmul, op: Op) -> Product:
     return Product(*(_int(d, op.name) for d in (m.batch, m.m, m.n, m.k, m.repeat)))
 
 
-def _precision(scope: Scope, op: Op) -> MatrixPrecision:
+def _precision(scope: LoweringScope, op: Op) -> MatrixPrecision:
     """The precision of a contraction: int8 or fp8 where the model itself is quantised and the chip
     has it.
     """
@@ -243,7 +243,7 @@ def _precision(scope: Scope, op: Op) -> MatrixPrecision:
     return scope.precision
 
 
-def _reads(scope: Scope, group: Group, works: Sequence[Work]) -> list[Operand]:
+def _reads(scope: LoweringScope, group: Group, works: Sequence[Work]) -> list[Operand]:
     """Each buffer from outside once: all of it, or what the ops touch of it where that is less."""
     touched: dict[str, int] = {}
     outside = set(group.inputs)
@@ -266,11 +266,11 @@ def _reads(scope: Scope, group: Group, works: Sequence[Work]) -> list[Operand]:
     ]
 
 
-def _writes(scope: Scope, group: Group) -> list[Operand]:
+def _writes(scope: LoweringScope, group: Group) -> list[Operand]:
     return [Operand(n, Role.OUTPUT, scope.bytes(n)) for n in group.outputs]
 
 
-def _control(scope: Scope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> list[Kernel]:
+def _control(scope: LoweringScope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> list[Kernel]:
     """Kernels of the body, as often as it runs; unknown trips count once."""
     rule = row_of(op).trips
     trips = rule(op_call(scope.graph, op)) if rule is not None else 1
@@ -298,7 +298,7 @@ def unknown_trips(graph: Graph) -> list[str]:
     return own + [n for op in graph.ops for body in op.bodies for n in unknown_trips(body)]
 
 
-def activation_sizes(scope: Scope, groups: Sequence[Group]) -> dict[str, int]:
+def activation_sizes(scope: LoweringScope, groups: Sequence[Group]) -> dict[str, int]:
     """Bytes of every buffer that a kernel makes or the model is given; weights are always there."""
     names = dict.fromkeys(
         n for g in groups for n in (*g.inputs, *g.outputs) if n not in scope.graph.constants
@@ -313,7 +313,7 @@ def native_fraction(made: Sequence[Kernel]) -> float:
     return 1.0 - opaque / total if total else 1.0
 
 
-def weight_bytes(scope: Scope) -> int:
+def weight_bytes(scope: LoweringScope) -> int:
     """Bytes of all constants, those of bodies included."""
     own = sum(scope.bytes(n) for n in scope.graph.constants)
     inner: Any = (b for op in scope.graph.ops for b in op.bodies)

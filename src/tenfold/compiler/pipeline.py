@@ -11,7 +11,7 @@ from tenfold.compiler.fusion import fuse, separate
 from tenfold.compiler.passes import DCE, PASSES, Observer, run_passes, without_weights
 from tenfold.compiler.schedule import ordered, plan_memory
 from tenfold.errors import InputError, UnknownName
-from tenfold.ir.bind import bind
+from tenfold.ir.binding import bind
 from tenfold.ir.graph import Graph
 from tenfold.machine import Cut, Group, Kernel, Program, Target, target_of
 from tenfold.machine.kernel import REORDERED

@@ -2,7 +2,7 @@
 form.
 """
 
-from tenfold.ir.bind import bind
+from tenfold.ir.binding import bind
 from tenfold.ir.cost import Totals, active_parameters, graph_totals, op_call, op_work
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value

@@ -122,7 +122,7 @@ class Graph:
 
     def bind(self, sizes: Mapping[str, int]) -> Graph:
         """This graph for the given sizes of its free dimensions: see ``tenfold.ir.bind``."""
-        from tenfold.ir.bind import bind
+        from tenfold.ir.binding import bind
 
         return bind(self, sizes)
 

@@ -15,7 +15,7 @@ from tenfold.ir.table import Lowering
 from tenfold.lessons.serving import mix_of_2020, p99_at_200, p99_at_250, per_system_watt
 from tenfold.machine import Kernel, Moved, Product, Traffic, simulate, time_kernel
 from tenfold.machine.energy import energy_table
-from tenfold.profile import Sizes, load, prepare
+from tenfold.model import Sizes, load, prepare
 from tenfold.scenario import PCIE3_X16_BYTES_PER_S
 
 Check: TypeAlias = Callable[[], float]

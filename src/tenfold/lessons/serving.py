@@ -10,8 +10,9 @@ from functools import lru_cache
 import numpy as np
 
 from tenfold.chips import chip
+from tenfold.evaluate.profiling import profile_bound
+from tenfold.model import Sizes, load, prepare
 from tenfold.planner import mixes
-from tenfold.profile import Sizes, load, prepare, profile_bound
 from tenfold.serving import (
     Known,
     MaxDelay,

@@ -2,12 +2,11 @@
 arrivals.
 """
 
-from tenfold.loadtest.driver import Recording, Replay, Server
 from tenfold.loadtest.search import capacity, highest, valid
 from tenfold.loadtest.session import Session, profile_batches, spare_threads
 from tenfold.loadtest.trial import (
     Empirical,
-    Measured,
+    TrialTimes,
     delay_policy,
     drive,
     latencies,
@@ -19,14 +18,15 @@ from tenfold.loadtest.trial import (
     simulated,
     slo_policy,
 )
+from tenfold.serving.real import Recording, Replay, Server
 
 __all__ = [
     "Empirical",
-    "Measured",
     "Recording",
     "Replay",
     "Server",
     "Session",
+    "TrialTimes",
     "capacity",
     "delay_policy",
     "drive",

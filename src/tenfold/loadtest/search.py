@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tenfold.loadtest.trial import Measured
+from tenfold.loadtest.trial import TrialTimes
 
 STEPS = 5
-Try = Callable[[float], Measured]
+Try = Callable[[float], TrialTimes]
 
 
-def valid(m: Measured) -> bool:
+def valid(m: TrialTimes) -> bool:
     """LoadGen's verdict where it was there, else ours."""
     return m.verdict.valid if m.loadgen is None else m.loadgen
 
 
 def highest(
     attempt: Try, guess_per_s: float, advance: Callable[[], None] = lambda: None
-) -> tuple[Measured | None, list[Measured]]:
+) -> tuple[TrialTimes | None, list[TrialTimes]]:
     """By trial, from a guess: down by a third until one is valid, up by a quarter until one is not,
     then the middle; all trials too.
     """
-    tried: list[Measured] = []
-    best: Measured | None = None
+    tried: list[TrialTimes] = []
+    best: TrialTimes | None = None
     low, high, rate = 0.0, 0.0, guess_per_s
     for _ in range(STEPS):
         m = attempt(rate)

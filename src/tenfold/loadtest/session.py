@@ -11,10 +11,10 @@ from typing import Any, final
 import numpy as np
 
 from tenfold.errors import InputError, ModelError
+from tenfold.evaluate.agreement import SEED, seeded_inputs
 from tenfold.ir import Graph
 from tenfold.ir.dims import symbols_of
-from tenfold.profile import Sizes, load, prepare, roles
-from tenfold.quality import SEED, seeded_inputs
+from tenfold.model import Sizes, load, prepare, roles
 
 POOL = 16  # different items that requests take in turn
 LONGEST_TRIAL_S = 0.4  # of timing one batch size

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from tenfold.errors import InputError
-from tenfold.loadtest.driver import LATE, Later, Recording, Server
 from tenfold.loadtest.session import Session
 from tenfold.serving import (
     Known,
@@ -38,6 +37,7 @@ from tenfold.serving import (
     simulate,
 )
 from tenfold.serving.arrivals import Times
+from tenfold.serving.real import LATE, Later, Recording, Server
 
 TENANT = "loadtest"
 QUANTILE = 0.99
@@ -46,7 +46,7 @@ LEAST_QUERIES = 662  # LoadGen's early stopping with one query over the latency
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class TrialTimes:
     """A run on the real clock. ``verdict`` is ours; ``loadgen`` is LoadGen's own, None where our
     arrivals were used.
     """
@@ -96,7 +96,7 @@ def drive(
     rate_per_s: float,
     duration_s: float,
     seed: int = 0,
-) -> Measured:
+) -> TrialTimes:
     """Our own Poisson arrivals at ``rate_per_s``, as many at least as early stopping asks for; a
     sender behind its schedule sends at once, and latency counts from then.
     """
@@ -108,10 +108,10 @@ def drive(
     return _measured(server, slo_s, rate_per_s, None)
 
 
-def _measured(server: Server, slo_s: float, rate_per_s: float, loadgen: bool | None) -> Measured:
+def _measured(server: Server, slo_s: float, rate_per_s: float, loadgen: bool | None) -> TrialTimes:
     log = server.log()
     span = max(r.arrival_s for r in log.requests) if log.requests else 0.0
-    return Measured(
+    return TrialTimes(
         rate_per_s,
         result_of(log, max(span, 1e-9)),
         server_verdict(latencies(log), slo_s),
@@ -140,7 +140,7 @@ def loadgen_server(
     rate_per_s: float,
     duration_s: float,
     seed: int = 1,
-) -> Measured:
+) -> TrialTimes:
     """LoadGen's Server scenario at a rate. It knows no refusals: a refused query is answered after
     its SLO, so that it counts as late.
     """

@@ -17,7 +17,7 @@ from tenfold.machine.kernel import (
     Traffic,
 )
 from tenfold.machine.run import Counters, KernelRun, Run
-from tenfold.machine.simulate import simulate, time_kernel, time_kernels
+from tenfold.machine.running import simulate, time_kernel, time_kernels
 from tenfold.machine.target import Balance, Cut, FusionRules, Joining, NearMemory, Target
 from tenfold.machine.targets import target_of
 

@@ -123,7 +123,7 @@ def weight(w: Array, axis: int) -> Array:
 
 
 @dataclass
-class Calibration:
+class RangeFinder:
     """Exact numerics that remember the range of every operand that int8 would quantise."""
 
     ranges: dict[str, Range] = field(default_factory=dict)

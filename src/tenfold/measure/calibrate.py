@@ -16,7 +16,7 @@ from tenfold.chips.write import chip_file
 from tenfold.compiler import build
 from tenfold.facts import Status
 from tenfold.importers.onnx import import_model
-from tenfold.ir.bind import bind
+from tenfold.ir.binding import bind
 from tenfold.machine import Program, simulate
 from tenfold.measure.probes import Probe, probes
 from tenfold.measure.runtime import measure, normal_inputs

@@ -8,9 +8,9 @@ from pathlib import Path
 from tenfold.chips import chip as chip_named
 from tenfold.chips import names
 from tenfold.errors import InputError
+from tenfold.model import Sizes, load, roles
 from tenfold.planner.plan import answer
 from tenfold.planner.record import Ask, Demand, Plan
-from tenfold.profile import Sizes, load, roles
 from tenfold.scenario import Closed, Models, Scenario
 from tenfold.scenario.read import DEFAULT_SPREAD
 from tenfold.serving import Poisson, ServerSchedule

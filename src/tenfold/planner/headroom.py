@@ -14,11 +14,12 @@ import msgspec
 
 from tenfold.chips import Chip
 from tenfold.errors import DataFileError, TenfoldError
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.facts import read_file
+from tenfold.model import Bound, Sizes, load, prepare
 from tenfold.planner.capacity import seconds_an_item
 from tenfold.planner.plan import needed_bytes
 from tenfold.planner.record import Option, Plan
-from tenfold.profile import Bound, Sizes, load, prepare, profile_bound
 from tenfold.serving import high_factor
 
 DATA = Path(__file__).parent / "data" / "mixes.toml"

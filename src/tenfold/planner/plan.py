@@ -29,7 +29,7 @@ from tenfold.planner.capacity import (
     p99s,
 )
 from tenfold.planner.record import RANKS, Ask, Count, Option, Plan, Rejected
-from tenfold.planner.screen import Work, one_item, screen, work_of
+from tenfold.planner.screen import ItemWork, one_item, screen, work_of
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
 from tenfold.serving import high_factor
 
@@ -54,7 +54,7 @@ def answer(
     UnknownName for a region.
     """
     _check(ask)
-    works: list[Work] = [work_of(d) for d in ask.demands]
+    works: list[ItemWork] = [work_of(d) for d in ask.demands]
     finalists, rejected = screen(ask, chips, works, named=named)
     options: list[Option] = []
 

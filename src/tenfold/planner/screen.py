@@ -36,7 +36,7 @@ UNKNOWN_W = 300.0  # a chip whose power nobody published, for the guess only
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ItemWork:
     """What one item of a demand asks of any chip: arithmetic, parameters to keep, and those that
     multiply (no looked-up tables).
     """
@@ -46,7 +46,7 @@ class Work:
     multiplied: float
 
 
-def work_of(demand: Demand) -> Work:
+def work_of(demand: Demand) -> ItemWork:
     graph = demand.models.at(1).graph
     users = Counter(n for op in graph.walk() for n in op.inputs)
     looked_up = {
@@ -55,7 +55,7 @@ def work_of(demand: Demand) -> Work:
         if lookup_axis(graph, op) is not None and users[op.inputs[0]] == 1
     }
     tables = sum(int(prod(graph.values[n].dims)) for n in looked_up if n in graph.constants)
-    return Work(
+    return ItemWork(
         graph_totals(graph).flops, graph.parameters, max(active_parameters(graph) - tables, 0)
     )
 
@@ -89,7 +89,7 @@ def refuse_cooling(chip: Chip) -> str | None:
 
 
 def screen(
-    ask: Ask, chips: Sequence[Chip], works: Sequence[Work], *, named: bool
+    ask: Ask, chips: Sequence[Chip], works: Sequence[ItemWork], *, named: bool
 ) -> tuple[list[Chip], list[Rejected]]:
     """The chips to compile for, and the others with their reasons.
 
@@ -148,7 +148,7 @@ def one_item(ask: Ask, chip: Chip) -> Rejected | None:
     return worst
 
 
-def _refined(ask: Ask, guess: Guess, works: Sequence[Work]) -> Guess | Rejected:
+def _refined(ask: Ask, guess: Guess, works: Sequence[ItemWork]) -> Guess | Rejected:
     """The guess corrected by how much longer than its guess one item really takes, compiled."""
     chip, busy = guess.chip, 0.0
     if (late := one_item(ask, chip)) is not None:
@@ -184,7 +184,7 @@ def _first(guesses: Sequence[Guess], most: int) -> set[str]:
     return set(kept)
 
 
-def _judge(ask: Ask, chip: Chip, works: Sequence[Work]) -> Guess | Rejected:
+def _judge(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> Guess | Rejected:
     if not chip.modelled:
         return Rejected(chip.name, "listed without a machine model")
     if ask.air_only and (why := refuse_cooling(chip)):
@@ -217,7 +217,7 @@ def _judge(ask: Ask, chip: Chip, works: Sequence[Work]) -> Guess | Rejected:
     return _priced(chip, math.ceil(busy) + ask.spare, busy)
 
 
-def roof_s(chip: Chip, precision: MatrixPrecision, work: Work, batch: int) -> float:
+def roof_s(chip: Chip, precision: MatrixPrecision, work: ItemWork, batch: int) -> float:
     """About the least time of a batch: its arithmetic at the peak, or its weights at the bandwidth
     (Williams, Waterman, Patterson 2009).
     """
@@ -233,7 +233,7 @@ def roof_s(chip: Chip, precision: MatrixPrecision, work: Work, batch: int) -> fl
     )
 
 
-def _seconds_an_item(chip: Chip, precision: MatrixPrecision, work: Work, slo_s: float) -> float:
+def _seconds_an_item(chip: Chip, precision: MatrixPrecision, work: ItemWork, slo_s: float) -> float:
     best = math.inf
     batch = 1
     while batch <= 1024:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tenfold.advice import Advice, Relaxed
 from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
+from tenfold.evaluate.advice import Advice, Relaxed
+from tenfold.evaluate.agreement import Quality
+from tenfold.evaluate.profiling import Profile
 from tenfold.ir import active_parameters, graph_totals
 from tenfold.machine import Buffer, KernelRun, Level, Program
-from tenfold.profile import Profile
-from tenfold.quality import Quality
 from tenfold.zoo import ZooModel
 
 
@@ -58,7 +58,7 @@ def model_document(model: ZooModel) -> dict[str, Any]:
     """One model: parameters as counted and as published, those that one token passes, arithmetic of
     an item.
     """
-    from tenfold.profile import Sizes, prepare
+    from tenfold.model import Sizes, prepare
 
     graph = model.graph()
     flops = graph_totals(prepare(graph, Sizes()).graph).flops

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tenfold.advice import Advice, Relaxed
-from tenfold.profile import Profile
+from tenfold.evaluate.advice import Advice, Relaxed
+from tenfold.evaluate.profiling import Profile
 from tenfold.report.svg import ENERGY, TIME, memory_svg, roofline_svg, shares_svg
 from tenfold.units import show
 

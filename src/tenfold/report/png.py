@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import InputError
+from tenfold.evaluate.profiling import Profile
 from tenfold.machine import Role
-from tenfold.profile import Profile
 from tenfold.report.svg import COLOURS, ENERGY, TIME
 from tenfold.units import show
 

@@ -9,14 +9,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tenfold.advice import Advice, Relaxed
 from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
+from tenfold.evaluate.advice import Advice, Relaxed
+from tenfold.evaluate.agreement import Quality
+from tenfold.evaluate.profiling import Profile
 from tenfold.lessons import Lesson
 from tenfold.machine import Program
-from tenfold.profile import Profile
-from tenfold.quality import Quality
 from tenfold.units import show
 
 _BOX = box.SIMPLE_HEAD

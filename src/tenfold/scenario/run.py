@@ -11,7 +11,7 @@ from tenfold.chips import Chip
 from tenfold.chips import chip as chip_named
 from tenfold.economics import idle_power
 from tenfold.errors import InputError
-from tenfold.profile import Sizes, load
+from tenfold.model import Sizes, load
 from tenfold.scenario.read import Closed, ModelSpec, Scenario
 from tenfold.scenario.service import Models, batches, service
 from tenfold.serving import (
@@ -34,9 +34,9 @@ from tenfold.serving import (
     result_of,
     simulate,
 )
-from tenfold.serving.simulate import Listener, Observer, Source
+from tenfold.serving.record import NEVER
+from tenfold.serving.simulated import Listener, Observer, Source
 
-NEVER = float("inf")
 # PCIe 3 x16 after 128b/130b coding: 8 GT/s x 16 lanes / 8 bits x 128 / 130
 PCIE3_X16_BYTES_PER_S = 8e9 * 16 / 8 * 128 / 130
 ENDLESS = 10_000_000  # requests of a closed loop that only the clock ends

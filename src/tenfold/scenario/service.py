@@ -9,9 +9,10 @@ from tenfold.chips import Chip
 from tenfold.economics import dispatch, idle_power
 from tenfold.errors import DoesNotFit, ModelError
 from tenfold.estimate import Estimate
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.ir import Graph
 from tenfold.machine import Run, target_of
-from tenfold.profile import Bound, Sizes, prepare, profile_bound
+from tenfold.model import Bound, Sizes, prepare
 
 LARGEST_BATCH = 1024
 

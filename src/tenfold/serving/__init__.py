@@ -27,7 +27,7 @@ from tenfold.serving.policy import Served, SloPolicy
 from tenfold.serving.record import Decision, Policy, Refusal, Request, Start, Why, explain
 from tenfold.serving.residency import Residency, Weights
 from tenfold.serving.result import Result, TenantResult, result_of
-from tenfold.serving.simulate import Batch, Instant, Log, Outcome, Spread, high_factor, simulate
+from tenfold.serving.simulated import Batch, Instant, Log, Outcome, Spread, high_factor, simulate
 from tenfold.serving.specs import BASELINES, POLICIES, Choice, Knob, PolicySpec, Tried, World
 from tenfold.serving.versions import Version, Versioned
 

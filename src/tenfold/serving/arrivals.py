@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import InputError
-from tenfold.serving.record import Request
-from tenfold.serving.simulate import Source
+from tenfold.serving.record import NEVER, Request
+from tenfold.serving.simulated import Source
 
-NEVER = float("inf")
 Times = NDArray[np.float64]
 
 

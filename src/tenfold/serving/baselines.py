@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from tenfold.errors import InputError
-from tenfold.serving.policy import NEVER, Served
-from tenfold.serving.record import Decision, Refusal, Request, Start, Why
+from tenfold.serving.policy import Served
+from tenfold.serving.record import NEVER, Decision, Refusal, Request, Start, Why
 from tenfold.serving.residency import Residency
 
 Rule = Callable[["Line", float, bool], tuple[int, Why, float]]

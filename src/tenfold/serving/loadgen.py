@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import InputError
-from tenfold.serving.arrivals import NEVER, Stream, Times
-from tenfold.serving.record import Request
+from tenfold.serving.arrivals import Stream, Times
+from tenfold.serving.record import NEVER, Request
 
 CONFIDENCE = 0.99
 PERCENTILE = 0.99
 
 
-class Scenario(StrEnum):
+class LoadGenMode(StrEnum):
     """How queries come: one after the other, several at once one after the other, as a Poisson
     process, or all at once.
     """

@@ -11,11 +11,10 @@ from typing import final
 from tenfold.errors import InputError
 from tenfold.serving.latency import Latency
 from tenfold.serving.queue import LIVE_GAPS, Key, Queue, key_of
-from tenfold.serving.record import Decision, Refusal, Request, Start, Why
+from tenfold.serving.record import NEVER, Decision, Refusal, Request, Start, Why
 from tenfold.serving.residency import Residency, Weights
 from tenfold.serving.shares import Shares
 
-NEVER = float("inf")
 _MOST_DISPLACED = 64  # at a time
 _MOST_LOOKED = 256  # of a queue, for some that yield
 _FEW = 16  # of those waiting for another model, that a batch makes room for
@@ -178,11 +177,13 @@ class SloPolicy:
         self._promised_s = self._finish(queue, place, request, start, now_s, between)
         if self._promised_s > request.deadline_s:
             return False
-        if place < len(queue) and not self._spares_own(queue, place, start, request):
+        if place < len(queue) and not self._own_stay_in_time(queue, place, start, request):
             return False
-        return not self._many or self._spares_others(queue, key, now_s)
+        return not self._many or self._others_stay_in_time(queue, key, now_s)
 
-    def _spares_own(self, queue: Queue, place: int, start_s: float, newcomer: Request) -> bool:
+    def _own_stay_in_time(
+        self, queue: Queue, place: int, start_s: float, newcomer: Request
+    ) -> bool:
         """Whether those of the same model that would be served after ``place`` stay in time with
         one more: some of them looked at.
 
@@ -289,7 +290,7 @@ class SloPolicy:
             and queue.latency.mean_s(batch) < KEEPS_UP * batch * self._workers * queue.steady_gap_s
         )
 
-    def _spares_others(self, queue: Queue, key: Key, now_s: float) -> bool:
+    def _others_stay_in_time(self, queue: Queue, key: Key, now_s: float) -> bool:
         """Whether the first of each other model that would be served after ``key`` stays in time
         with it.
         """

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+NEVER = float("inf")  # a time that does not come
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tenfold.serving.loadgen import PERCENTILE, percentile_of
 from tenfold.serving.record import Why
-from tenfold.serving.simulate import Log, Outcome
+from tenfold.serving.simulated import Log, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ from typing import final
 
 from tenfold.errors import InputError
 from tenfold.serving.queue import LIVE_GAPS, Queue
-from tenfold.serving.record import Request, Start
+from tenfold.serving.record import NEVER, Request, Start
 
-NEVER = float("inf")
 # of the answers: a fifth of what a p99 allows, for they need not be spread evenly over tenants
 LATE_BUDGET = 0.002
 UNEQUAL_BATCHES = 2.0
@@ -79,7 +78,7 @@ class Flow:
 
 
 @final
-class Account:
+class TenantAccount:
     """What one tenant asks for, and had, of the chip: in seconds over its weight what it had and
     what of its waits.
     """
@@ -145,7 +144,7 @@ class Shares:
     def __init__(
         self, tenants: Mapping[str, float], queues: Mapping[str, Queue], workers: int
     ) -> None:
-        self._accounts = {n: Account(n, w) for n, w in tenants.items()}
+        self._accounts = {n: TenantAccount(n, w) for n, w in tenants.items()}
         self._queues = queues
         self._workers = workers
         self._followed = len(tenants) > 1 or len(queues) > 1
@@ -240,14 +239,14 @@ class Shares:
             owing = (
                 tenant != to.tenant
                 and self.over(tenant)
-                and (not over or self._had_more(account, mine, queue))
+                and (not over or self._has_used_more(account, mine, queue))
             )
             if priority < to.priority or owing:
                 found.add((tenant, priority))
         return found
 
     @staticmethod
-    def _had_more(account: Account, than: Account, queue: Queue) -> bool:
+    def _has_used_more(account: TenantAccount, than: TenantAccount, queue: Queue) -> bool:
         """With one more served, by more than a few batches, which is how far equals differ by
         chance.
         """

@@ -14,8 +14,8 @@ from tenfold import units
 from tenfold.errors import InputError, UnitError, UnknownName
 from tenfold.facts import ABOVE_0, FROM_0, WHOLE, Range, Spec
 from tenfold.serving.baselines import Aimd, Clockwork, FixedBatch, MaxDelay
-from tenfold.serving.policy import NEVER, Served, SloPolicy
-from tenfold.serving.record import Policy
+from tenfold.serving.policy import Served, SloPolicy
+from tenfold.serving.record import NEVER, Policy
 from tenfold.units import Dimension
 
 _BETWEEN = Range(0.0, 1.0 - 1e-9, open_low=True)  # a fraction that is neither 0 nor 1

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from tenfold.scalesim import Config, Dataflow, read_topology, report
+from tenfold.scalesim import Dataflow, ScaleSimConfig, read_topology, report
 from tenfold.validation.record import Row
 
 _TOPOLOGIES = {
@@ -33,7 +33,7 @@ def scalesim(folder: Path) -> Iterator[Row]:
         for r in csv.DictReader(file):
             height, width = map(int, r["array"].split("x"))
             own = [x for x in layers[r["topology"]] if x.name == r["layer"].strip()]
-            ours = report(Config(height, width, Dataflow(r["dataflow"])), own[:1])[0]
+            ours = report(ScaleSimConfig(height, width, Dataflow(r["dataflow"])), own[:1])[0]
             case = f"{r['topology']} {r['layer']} {r['array']} {r['dataflow']}"
             cycles = int(r["total_cycles"]) - int(r["stall_cycles"])
             yield Row(

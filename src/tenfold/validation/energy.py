@@ -9,8 +9,9 @@ from pathlib import Path
 from tenfold.calibration import SETS
 from tenfold.calibration.fit import energy_of
 from tenfold.chips import Whole, chip
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.machine.energy import energy_table
-from tenfold.profile import Sizes, load, prepare, profile_bound
+from tenfold.model import Sizes, load, prepare
 from tenfold.validation.published import papers, run_on
 from tenfold.validation.record import Row
 

@@ -15,9 +15,9 @@ from tenfold.calibration import SETS, Forward, Measured, MeasuredSet
 from tenfold.calibration.fit import timer
 from tenfold.calibration.sets import published_forward
 from tenfold.chips import Chip, KernelFamily, SramRole, Whole, chip
+from tenfold.evaluate.operators import OperatorCall, kernel_of
+from tenfold.evaluate.predicting import call_overhead_s
 from tenfold.machine import target_of
-from tenfold.operators import Request, kernel_of
-from tenfold.predict import beside
 from tenfold.validation.record import Row
 
 RELATIVES = {"a100-sxm-80": "h100-sxm", "h100-sxm": "a100-sxm-80", "mi210": "a100-sxm-80"}
@@ -35,7 +35,7 @@ def kernels(folder: Path) -> Iterator[Row]:
     """Every measured set of single kernels, the rows held out."""
     for s in SETS:
         _, held = s.parts(folder)
-        rows = [m for m in held if isinstance(m.what, Request)]
+        rows = [m for m in held if isinstance(m.what, OperatorCall)]
         for m, row in zip(rows, _rows(chip(s.chip), s, rows, _area), strict=True):
             yield row
             if s.source == "aiconfigurator" and _beyond_l2(chip(s.chip), m):
@@ -51,7 +51,7 @@ def uncalibrated(folder: Path) -> Iterator[Row]:
         rows = [
             m
             for m in rows
-            if isinstance(m.what, Request) and m.what.op == "matmul" and m.what.dtype != "fp8"
+            if isinstance(m.what, OperatorCall) and m.what.op == "matmul" and m.what.dtype != "fp8"
         ]
         if rows:
             yield from _rows(
@@ -106,10 +106,10 @@ def _rows(
     c: Chip, s: MeasuredSet, rows: Sequence[Measured], area: Callable[[Chip, Measured], str]
 ) -> Iterator[Row]:
     for m, t in zip(rows, timer(c, rows)(c), strict=True):
-        assert isinstance(m.what, Request)
+        assert isinstance(m.what, OperatorCall)
         kernel = kernel_of(m.what, c, c.storage(m.what.dtype))
         known = m.source in c.measuring_sources
-        seconds = float(t) + (beside(c, kernel, m.source) if known else 0.0)
+        seconds = float(t) + (call_overhead_s(c, kernel, m.source) if known else 0.0)
         extents = " ".join(f"{k}={v}" for k, v in m.what.extents.items())
         yield Row(
             area=area(c, m),
@@ -127,7 +127,7 @@ def _inside(predicted: float, measured: float, error: float) -> bool:
 
 
 def _area(c: Chip, m: Measured) -> str:
-    assert isinstance(m.what, Request)
+    assert isinstance(m.what, OperatorCall)
     if m.source == "vidur":
         return f"matmul in models ({c.name})"
     if m.source.startswith("llmcompass"):
@@ -139,7 +139,7 @@ def _area(c: Chip, m: Measured) -> str:
 
 def _beyond_l2(c: Chip, m: Measured) -> bool:
     """Whether operands and result of a product exceed the L2."""
-    assert isinstance(m.what, Request)
+    assert isinstance(m.what, OperatorCall)
     if m.what.op != "matmul" or m.what.dtype == "fp8":
         return False
     m_, n, k = (m.what.extents[x] for x in ("m", "n", "k"))

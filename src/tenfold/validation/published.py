@@ -12,10 +12,11 @@ import numpy as np
 
 from tenfold.chips import Chip, chip, what_if
 from tenfold.compiler import Options, build
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.facts import read_file
 from tenfold.lessons.checks import lstm_tiles_256, lstm_tiles_512
 from tenfold.machine import Run, simulate
-from tenfold.profile import Sizes, load, prepare, profile_bound
+from tenfold.model import Sizes, load, prepare
 from tenfold.validation.record import Row
 
 DATA = Path(__file__).parent / "data"

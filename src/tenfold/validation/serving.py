@@ -13,8 +13,9 @@ import numpy as np
 
 from tenfold.chips import chip
 from tenfold.economics import dispatch
+from tenfold.evaluate.profiling import profile_bound
 from tenfold.lessons.serving import p99_of_mlp0
-from tenfold.profile import Sizes, load, prepare, profile_bound
+from tenfold.model import Sizes, load, prepare
 from tenfold.serving import (
     Known,
     Open,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tenfold.compiler.passes.sweep import Pass
-from tenfold.ir.bind import prune
+from tenfold.ir.binding import prune
 from tenfold.ir.graph import Graph
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tenfold.errors import ModelError
-from tenfold.ir.bind import prune
+from tenfold.ir.binding import prune
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, Attr, Graph, Op, Value
 from tenfold.ir.infer import Scope, infer_op, row_of

@@ -16,7 +16,7 @@ import numpy as np
 
 from tenfold.machine.systolic.step import STATES, Drain, Instruction, Launch, Tile, step
 
-NEVER = -(1 << 60)
+MINUS_INFINITY = -(1 << 60)
 Matrix: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Variant: TypeAlias = frozenset[str]  # the durations that are zero in it
 
@@ -56,7 +56,7 @@ class Clock:
         return time + cycles
 
 
-class Rows:
+class SymbolicTimes:
     """Timestamps as rows over the initial state: entry j says how long after initial time j at
     least.
 
@@ -64,7 +64,7 @@ class Rows:
     """
 
     def __init__(self, variants: int) -> None:
-        identity = np.full((STATES, STATES), NEVER, dtype=np.int64)
+        identity = np.full((STATES, STATES), MINUS_INFINITY, dtype=np.int64)
         np.fill_diagonal(identity, 0)
         self.v: list[Matrix] = [np.broadcast_to(row, (variants, STATES)) for row in identity]
 
@@ -122,7 +122,7 @@ def walk(program: Repeat) -> Iterator[Instruction]:
 
 def product(after: Matrix, before: Matrix) -> Matrix:
     """The matrices of ``before`` followed by ``after``, variant by variant."""
-    return np.maximum((after[:, :, :, None] + before[:, None]).max(axis=2), NEVER)
+    return np.maximum((after[:, :, :, None] + before[:, None]).max(axis=2), MINUS_INFINITY)
 
 
 def power(matrix: Matrix, times: int) -> Matrix:
@@ -148,7 +148,7 @@ def _matrix(
 ) -> Matrix:
     if not isinstance(program, Repeat):
         if program not in cache:
-            rows = Rows(len(variants))
+            rows = SymbolicTimes(len(variants))
             step(rows, _relaxed(program, variants))
             cache[program] = np.stack(rows.v, axis=1)
         return cache[program]

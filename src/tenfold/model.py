@@ -1,4 +1,4 @@
-"""The main job: a model on a chip, from file to time, energy, money and carbon."""
+"""The model's door: from a path or a name to a graph, and to one for a choice of sizes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold import zoo
-from tenfold.carbon import Footprint, footprint
-from tenfold.chips import Chip
-from tenfold.chips import chip as chip_named
-from tenfold.compiler import DEFAULT, Options, build
-from tenfold.economics import Rent, rent
 from tenfold.errors import InputError, ModelError
 from tenfold.importers import load_config, load_onnx
-from tenfold.ir.bind import bind
+from tenfold.ir.binding import bind
 from tenfold.ir.dims import symbols_of
 from tenfold.ir.graph import Graph
-from tenfold.machine import Run, simulate
 
 # Free dimensions that the user says nothing of: the first of these that the model accepts.
 SEQUENCES = (128, 512, 1024, 16000)
 IMAGES = ((224, 224), (48, 320), (32, 320), (64, 256), (512, 512), (640, 640))
 STATES = ("state", "hidden", "h", "c", "h0", "c0")  # recurrent states are [layers, batch, width]
-MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +30,6 @@ class Sizes:
     height: int | None = None
     width: int | None = None
     named: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One run of the main job on ``chip``. ``rent`` and ``footprint`` are for a million items; None
-    where not asked or no price.
-    """
-
-    run: Run
-    chip: Chip
-    batch: int
-    sizes: Mapping[str, int]
-    rent: Rent | None = None
-    footprint: Footprint | None = None
 
 
 def load(model: str | Path, phase: str | None = None) -> Graph:
@@ -199,41 +178,3 @@ def prepare(graph: Graph, wanted: Sizes) -> Bound:
             first = first or error
     assert first is not None
     raise first
-
-
-def profile(
-    graph: Graph, chip: str, sizes: Sizes, *, dtype: str | None = None, region: str | None = None
-) -> Profile:
-    """``graph`` on ``chip``: time, energy and, with ``region``, money and carbon for a million
-    items.
-
-    Raises InputError (UnknownName, UnsupportedDType, DoesNotFit …) for what cannot be,
-    MissingFigure for a figure that nobody published.
-    """
-    return profile_bound(prepare(graph, sizes), chip, dtype=dtype, region=region)
-
-
-def profile_bound(
-    bound: Bound,
-    chip: str | Chip,
-    *,
-    dtype: str | None = None,
-    region: str | None = None,
-    options: Options = DEFAULT,
-) -> Profile:
-    """As ``profile``, for a graph that is bound already, on a chip by name or as a record."""
-    record = chip_named(chip) if isinstance(chip, str) else chip
-    program = build(bound.graph, record, record.storage(dtype), bound.batch, options)
-    run = simulate(program, record)
-    if region is None:
-        return Profile(run, record, bound.batch, bound.sizes)
-    seconds = run.time_s * (MILLION / bound.batch)
-    joules = run.energy_j * (MILLION / bound.batch)
-    return Profile(
-        run,
-        record,
-        bound.batch,
-        bound.sizes,
-        rent(record, seconds, region),
-        footprint(record, joules, region),
-    )

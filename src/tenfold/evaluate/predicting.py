@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from tenfold.chips import Chip, GpuConstant, KernelFamily
 from tenfold.errors import InputError, TenfoldError
 from tenfold.estimate import Estimate
+from tenfold.evaluate.operators import COLUMNS, DTYPES, FETCH, OperatorCall, kernel_of, kernels_of
 from tenfold.machine import Kernel, target_of, time_kernels
 from tenfold.machine.energy import dynamic_energy, energy_model
-from tenfold.operators import COLUMNS, DTYPES, FETCH, Request, kernel_of, parts_of
 
 WITH_OFFSET = frozenset(
     {KernelFamily.MATMUL, KernelFamily.SOFTMAX, KernelFamily.NORM, KernelFamily.STREAM}
@@ -58,7 +58,7 @@ def each(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
         raise InputError(f"line {reader.line_num}: not a CSV: {error}") from error
 
 
-def read_requests(text: str) -> tuple[list[dict[str, str]], list[Request]]:
+def read_requests(text: str) -> tuple[list[dict[str, str]], list[OperatorCall]]:
     """The rows of a CSV as written and as requests.
 
     Raises InputError naming line and column for anything missing, unknown or not positive.
@@ -80,7 +80,7 @@ def read_requests(text: str) -> tuple[list[dict[str, str]], list[Request]]:
     return raw, requests
 
 
-def request_of(line: int, row: Mapping[str, str]) -> Request:
+def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
     """The request in one row of a CSV. Raises InputError naming line and column."""
     op = row["op"].strip()
     if op not in COLUMNS:
@@ -113,10 +113,12 @@ def request_of(line: int, row: Mapping[str, str]) -> Request:
         raise InputError(
             f"line {line}: {extents['heads']} heads do not divide by {extents['kv_heads']} kv_heads"
         )
-    return Request(line, op, dtype, extents, (row.get("distribution") or "").strip() or "balanced")
+    return OperatorCall(
+        line, op, dtype, extents, (row.get("distribution") or "").strip() or "balanced"
+    )
 
 
-def predict(request: Request, chip: Chip, source: str | None = None) -> Prediction:
+def predict(request: OperatorCall, chip: Chip, source: str | None = None) -> Prediction:
     """Time and energy of ``request`` on ``chip``, operands in off-chip memory, everything else
     idle.
 
@@ -128,14 +130,16 @@ def predict(request: Request, chip: Chip, source: str | None = None) -> Predicti
     try:
         precision = chip.storage(request.dtype)
         kernel = kernel_of(request, chip, precision)
-        kernels = parts_of(kernel, request, chip)
+        kernels = kernels_of(kernel, request, chip)
         timed, counters = time_kernels(chip, kernels)
     except TenfoldError as error:
         raise (
             type(error)(f"line {request.line}: {error}") if isinstance(error, InputError) else error
         ) from error
     seconds = (
-        sum(t.time_s for t in timed) - fetched_with(chip, kernels) + beside(chip, kernel, source)
+        sum(t.time_s for t in timed)
+        - overlapped_fetch_s(chip, kernels)
+        + call_overhead_s(chip, kernel, source)
     )
     time = Estimate.within(seconds, chip.error(kernel.family))
     model = energy_model(chip, precision)
@@ -143,7 +147,7 @@ def predict(request: Request, chip: Chip, source: str | None = None) -> Predicti
     return Prediction(time, max(timed, key=lambda t: t.time_s).bound, energy)
 
 
-def fetched_with(chip: Chip, kernels: Sequence[Kernel]) -> float:
+def overlapped_fetch_s(chip: Chip, kernels: Sequence[Kernel]) -> float:
     """Seconds counted twice where operands are fetched in a step of their own: that starts with the
     product.
     """
@@ -151,7 +155,7 @@ def fetched_with(chip: Chip, kernels: Sequence[Kernel]) -> float:
     return near.balance(kernels[0]).start_s if near and kernels[0].name == FETCH else 0.0
 
 
-def beside(chip: Chip, kernel: Kernel, source: str | None) -> float:
+def call_overhead_s(chip: Chip, kernel: Kernel, source: str | None) -> float:
     """Seconds that ``source`` measures beside the kernel, over what the kernel's own launch takes
     in a graph.
 
@@ -167,7 +171,7 @@ def beside(chip: Chip, kernel: Kernel, source: str | None) -> float:
 
 
 def predict_all(
-    requests: Sequence[Request], chip: Chip, source: str | None = None
+    requests: Sequence[OperatorCall], chip: Chip, source: str | None = None
 ) -> Iterator[Prediction]:
     """Predictions in order; equal rows are computed once."""
     seen: dict[tuple[object, ...], Prediction] = {}

@@ -14,9 +14,9 @@ from typing import final
 
 import numpy as np
 
-from tenfold.serving import Batch, Decision, Log, Outcome, Policy, Refusal, Request, Start, Why
+from tenfold.serving.record import NEVER, Decision, Policy, Refusal, Request, Start, Why
+from tenfold.serving.simulated import Batch, Log, Outcome
 
-NEVER = float("inf")
 # the clock is read in these, so that sums of times are exact and a recording replays to the bit
 TICK = 2.0**-30
 LATE = 1.1  # a refused query is answered this many SLOs late where its sender cannot be refused

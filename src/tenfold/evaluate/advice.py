@@ -14,7 +14,7 @@ from tenfold.compiler import DEFAULT, Options, build
 from tenfold.errors import TenfoldError
 from tenfold.ir import Graph
 from tenfold.machine import Program, simulate, target_of
-from tenfold.profile import Sizes, prepare
+from tenfold.model import Sizes, prepare
 
 FAST = 1e6  # times as fast is infinitely fast
 _LAUNCHES = frozenset(

@@ -51,7 +51,7 @@ GROUPED_CACHE_READ = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class OperatorCall:
     """One row: what to run, in which dtype, with which extents; ``line`` is its line in the
     file.
     """
@@ -63,14 +63,14 @@ class Request:
     distribution: str = ""
 
 
-def kernel_of(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+def kernel_of(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
     """The kernel of one call, as a whole. Raises InputError for extents that contradict each
     other.
     """
     return _KERNELS[r.op](r, chip, precision)
 
 
-def parts_of(kernel: Kernel, r: Request, chip: Chip) -> tuple[Kernel, ...]:
+def kernels_of(kernel: Kernel, r: OperatorCall, chip: Chip) -> tuple[Kernel, ...]:
     """The kernels that the call of ``kernel`` runs as: itself on a GPU or processor.
 
     On a software-scheduled chip attention and softmax run in parts, and a product on its own has no
@@ -114,7 +114,7 @@ def _single(
     return replace(kernels[-1], vector_ops=vector, transcendentals=functions)
 
 
-def _matmul(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+def _matmul(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
     """Either operand may be the stationary one: the second counts as weights.
 
     On a GPU an fp8 product comes and goes in 16 bits, as in serving: its activations are quantized
@@ -141,8 +141,8 @@ def _matmul(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
 
 def _row_wise(
     kind: str, attrs: Mapping[str, Attr], affine: bool
-) -> Callable[[Request, Chip, MatrixPrecision], Kernel]:
-    def kernel(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+) -> Callable[[OperatorCall, Chip, MatrixPrecision], Kernel]:
+    def kernel(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
         rows, cols = r.extents["rows"], r.extents["cols"]
         shapes: list[tuple[int, ...]] = [(rows, cols)] + ([(cols,), (cols,)] if affine else [])
         return _single(kind, chip, precision, DTYPES[r.dtype], shapes, attrs)
@@ -150,7 +150,7 @@ def _row_wise(
     return kernel
 
 
-def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+def _attention(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
     e = r.extents
     decode = r.op == "attention_decode"
     q_len, kv_len = (1, e["kv_len"]) if decode else (e["q_len"], e["q_len"])
@@ -193,7 +193,7 @@ def _attention(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
     )
 
 
-def _attention_graph(r: Request, chip: Chip, precision: MatrixPrecision) -> tuple[Kernel, ...]:
+def _attention_graph(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> tuple[Kernel, ...]:
     """What the compiler makes of it."""
     e = r.extents
     decode = r.op == "attention_decode"
@@ -208,7 +208,7 @@ def _attention_graph(r: Request, chip: Chip, precision: MatrixPrecision) -> tupl
     return build(_graph("attention", DTYPES[r.dtype], shapes, attrs), chip, precision, 1).kernels
 
 
-def _moe(r: Request, chip: Chip, precision: MatrixPrecision) -> Kernel:
+def _moe(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
     """Experts of the most loaded rank: two products for each expert that has tokens (Shazeer et al.
     2017, section 2).
     """
@@ -304,7 +304,7 @@ def _exponent(distribution: str, line: int) -> float:
     return alpha
 
 
-_KERNELS: Mapping[str, Callable[[Request, Chip, MatrixPrecision], Kernel]] = {
+_KERNELS: Mapping[str, Callable[[OperatorCall, Chip, MatrixPrecision], Kernel]] = {
     "matmul": _matmul,
     "attention_prefill": _attention,
     "attention_decode": _attention,

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import InputError
-from tenfold.serving.record import Decision, Policy, Refusal, Request, Start
+from tenfold.serving.record import NEVER, Decision, Policy, Refusal, Request, Start
 
-NEVER = float("inf")
 LEAST_RETRY_S, MOST_RETRY_S = 1e-3, 1.0  # of a closed loop that was refused
 
 

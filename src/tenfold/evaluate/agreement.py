@@ -25,7 +25,7 @@ from tenfold.ir.interpreter import run_op
 from tenfold.ir.table import Lowering
 from tenfold.machine import Program
 from tenfold.machine.functional import run_program
-from tenfold.machine.numerics import Calibration, Exact, Integer, Narrow, Numerics, quantised
+from tenfold.machine.numerics import Exact, Integer, Narrow, Numerics, RangeFinder, quantised
 
 CALIBRATION_RUNS = 4
 SEED = 2026
@@ -158,7 +158,7 @@ def _schemes(
         return [("bf16", Narrow(np.dtype(ml_dtypes.bfloat16)))]
     if precision is MatrixPrecision.FP16:
         return [("fp16", Narrow(np.dtype(np.float16)))]
-    seen = Calibration()
+    seen = RangeFinder()
     for feeds in calibration:
         run_program(program, feeds, numerics=seen)
     return [("int8 dynamic", Integer()), ("int8 static", Integer(seen.ranges))]

@@ -1,0 +1,1 @@
+"""Evaluations: a profile, predictions for operators, agreement of numbers, advice."""
