@@ -11,9 +11,12 @@ import pytest
 
 from support import VALIDATION, measured
 from tenfold.chips import Chip, chip, names
+from tenfold.compiler import build
 from tenfold.errors import InputError, UnknownName
 from tenfold.evaluate.operators import COLUMNS, expert_counts
 from tenfold.evaluate.predicting import predict, predict_all, read_requests
+from tenfold.ir import parse_text
+from tenfold.machine import simulate
 
 ROWS = {
     "matmul": "m,n,k\nmatmul,{d},512,1024,256",
@@ -187,3 +190,24 @@ def test_gpu_matmul_in_models_no_worse_than_the_first_try(
     rows = _vidur(device, fitted=False)
     assert len(rows) > 200
     assert np.abs(_errors(rows, chip(name), "fp16")).mean() < bar
+
+
+def test_attention_is_one_formula_in_a_graph_and_on_its_own() -> None:
+    """Without what serving engines add, an attention takes what it takes within a model."""
+    gpu = chip("a100-sxm-80")
+    text = "op,dtype,batch,q_len,heads,kv_heads,head_dim,causal\n"
+    text += "attention_prefill,bf16,1,2048,32,8,128,1\n"
+    _, (engine,) = read_requests(text)
+    _, (alone,) = read_requests(text, engine=False)
+    shapes = {"q": (1, 32, 2048, 128), "k": (1, 8, 2048, 128), "v": (1, 8, 2048, 128)}
+    declared = "".join(f"  input %{n}: bf16{list(s)}\n" for n, s in shapes.items())
+    graph = parse_text(
+        f"graph 'a' {{\n{declared}"
+        "  %y: bf16[1, 32, 2048, 128] = attention(%q, %k, %v) {is_causal=1}\n  output %y\n}"
+    )
+    run = simulate(build(graph, gpu, gpu.storage("bf16"), 1), gpu)
+    assert predict(alone, gpu).time_s.value == pytest.approx(run.time_s.value)
+    assert predict(engine, gpu).time_s.value > 1.03 * run.time_s.value
+    host = chip("epyc-9654")
+    _, (wide,) = read_requests(text.replace("bf16", "fp32"))
+    assert predict(wide, host).time_s.value > 0

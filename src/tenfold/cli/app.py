@@ -103,6 +103,13 @@ def predict(
             )
         ),
     ] = None,
+    in_graph: Annotated[
+        bool,
+        typer.Option(
+            "--graph",
+            help="Operators as in a compiled graph, not as serving engines' kernels do them.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Times for a list of operators: matmul, attention_prefill, attention_decode, moe, softmax,
@@ -118,7 +125,7 @@ def predict(
         raise InputError(
             f"cannot read {ops}: {getattr(error, 'strerror', None) or 'not text'}"
         ) from error
-    raw, requests = read_requests(text)
+    raw, requests = read_requests(text, engine=not in_graph)
     rows = []
     with progress("predicting", len(requests)) as advance:
         for given, p in zip(raw, predict_all(requests, record, source), strict=True):

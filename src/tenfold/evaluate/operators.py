@@ -5,7 +5,7 @@ memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -19,7 +19,6 @@ from tenfold.ir.graph import Attr, Graph, Op, Value
 from tenfold.ir.infer import Scope, infer_op
 from tenfold.ir.table import Lowering, Rate
 from tenfold.machine import (
-    Attention,
     Experts,
     Kernel,
     Moved,
@@ -30,10 +29,11 @@ from tenfold.machine import (
 )
 from tenfold.machine.attention import softmax_in_two
 
+PREFILL, DECODE = "attention_prefill", "attention_decode"
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("m", "n", "k"),
-    "attention_prefill": ("batch", "q_len", "heads", "kv_heads", "head_dim", "causal"),
-    "attention_decode": ("batch", "kv_len", "heads", "kv_heads", "head_dim"),
+    PREFILL: ("batch", "q_len", "heads", "kv_heads", "head_dim", "causal"),
+    DECODE: ("batch", "kv_len", "heads", "kv_heads", "head_dim"),
     "moe": ("tokens", "hidden", "inter", "topk", "experts", "tp", "ep", "distribution", "gated"),
     "softmax": ("rows", "cols"),
     "layernorm": ("rows", "cols"),
@@ -53,7 +53,7 @@ GROUPED_CACHE_READ = 0.5
 @dataclass(frozen=True, slots=True)
 class OperatorCall:
     """One row: what to run, in which dtype, with which extents; ``line`` is its line in the
-    file.
+    file. ``engine``: as serving engines' kernels do it, where a chip has such; else as in a graph.
     """
 
     line: int
@@ -61,6 +61,7 @@ class OperatorCall:
     dtype: str
     extents: Mapping[str, int]
     distribution: str = ""
+    engine: bool = True
 
 
 def kernel_of(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
@@ -71,72 +72,66 @@ def kernel_of(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel
 
 
 def kernels_of(kernel: Kernel, r: OperatorCall, chip: Chip) -> tuple[Kernel, ...]:
-    """The kernels that the call of ``kernel`` runs as: itself on a GPU or processor.
+    """The kernels that the call of ``kernel`` runs as: itself on a GPU.
 
     On a software-scheduled chip attention and softmax run in parts, and a product on its own has no
     neighbour to overlap with: operands that fit are fetched whole, then used, and a result that
     fits stays for its consumer.
     """
-    near = target_of(chip).near()
+    target = target_of(chip)
+    if r.op in (PREFILL, DECODE) and not target.serves:
+        return build(_attention_of(r), chip, kernel.precision, 1).kernels
+    near = target.near()
     if near is None:
         return (kernel,)
-    if kernel.attention is not None:
-        return _attention_graph(r, chip, kernel.precision)
     if not kernel.products:
         return softmax_in_two(kernel) if kernel.rate is Rate.SOFTMAX else (kernel,)
     return _alone(kernel, near)
 
 
 def _graph(
-    kind: str, dtype: DType, shapes: Sequence[tuple[int, ...]], attrs: Mapping[str, Attr]
+    kind: str,
+    dtype: DType,
+    shapes: Sequence[tuple[int, ...]],
+    attrs: Mapping[str, Attr],
+    weights: Collection[int] = (),
 ) -> Graph:
-    """A graph of one op."""
+    """A graph of one op; operands at the places ``weights`` are constants."""
     scope = Scope()
     names = tuple(f"x{i}" for i in range(len(shapes)))
     for name, shape in zip(names, shapes, strict=True):
         scope.declare(Value(name, dtype, shape))
     op = infer_op(scope, Op(kind, names, ("y",), attrs))
-    return Graph(kind, names, ("y",), (op,), scope.values, {})
+    held = {names[i]: None for i in weights}
+    inputs = tuple(n for n in names if n not in held)
+    return Graph(kind, inputs, ("y",), (op,), scope.values, held)
 
 
-def _single(
-    kind: str,
-    chip: Chip,
-    precision: MatrixPrecision,
-    dtype: DType,
-    shapes: list[tuple[int, ...]],
-    attrs: Mapping[str, Attr],
-) -> Kernel:
+_WHOLE = Options(without=("fuse", "residency"))  # one kernel an op, operands off chip
+
+
+def _single(graph: Graph, chip: Chip, precision: MatrixPrecision) -> Kernel:
     """The kernel that the op table and the lowering make of one op."""
-    graph = _graph(kind, dtype, shapes, attrs)
-    kernels = build(graph, chip, precision, 1, Options(without=("residency",))).kernels
-    vector, functions = sum(k.vector_ops for k in kernels), sum(k.transcendentals for k in kernels)
-    return replace(kernels[-1], vector_ops=vector, transcendentals=functions)
+    made = build(graph, chip, precision, 1, _WHOLE).kernels
+    vector, functions = sum(k.vector_ops for k in made), sum(k.transcendentals for k in made)
+    return replace(made[-1], vector_ops=vector, transcendentals=functions)
 
 
 def _matmul(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
     """Either operand may be the stationary one: the second counts as weights.
 
-    On a GPU an fp8 product comes and goes in 16 bits, as in serving: its activations are quantized
-    first.
+    An engine's fp8 product comes and goes in 16 bits: its activations are quantized first.
     """
-    e, width = r.extents, precision.bits / 8
-    m, n, k = e["m"], e["n"], e["k"]
-    narrow = r.dtype == "fp8" and target_of(chip).serves
-    first, second = math.ceil(m * k * width), math.ceil(k * n * width)
-    result = math.ceil(m * n * (2 if narrow else width))
-    return Kernel(
-        name="matmul",
-        ops=("matmul",),
-        kind=Lowering.MATRIX,
-        precision=precision,
-        products=(Product(1, m, n, k),),
-        flops=2 * m * n * k,
-        rate=Rate.PRODUCT,
-        traffic=Traffic(Moved(second, first, result)),
-        operand_bits=precision.bits,
-        quantizes=m * k if narrow else 0,
-    )
+    m, n, k = (r.extents[name] for name in ("m", "n", "k"))
+    graph = _graph("matmul", DTYPES[r.dtype], [(m, k), (k, n)], {}, weights=(1,))
+    kernel = _single(graph, chip, precision)
+    if not (r.engine and target_of(chip).serves and precision is MatrixPrecision.FP8):
+        return kernel
+    moved = replace(kernel.traffic.off_chip, outputs=m * n * WIDE_BYTES)
+    return replace(kernel, traffic=Traffic(moved), quantizes=m * k)
+
+
+WIDE_BYTES = 2  # of an element that an engine's 8-bit product brings back
 
 
 def _row_wise(
@@ -145,67 +140,42 @@ def _row_wise(
     def kernel(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
         rows, cols = r.extents["rows"], r.extents["cols"]
         shapes: list[tuple[int, ...]] = [(rows, cols)] + ([(cols,), (cols,)] if affine else [])
-        return _single(kind, chip, precision, DTYPES[r.dtype], shapes, attrs)
+        return _single(_graph(kind, DTYPES[r.dtype], shapes, attrs), chip, precision)
 
     return kernel
 
 
-def _attention(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
+def _attention_of(r: OperatorCall) -> Graph:
     e = r.extents
-    decode = r.op == "attention_decode"
-    q_len, kv_len = (1, e["kv_len"]) if decode else (e["q_len"], e["q_len"])
-    causal = not decode and bool(e["causal"])
-    width = precision.bits / 8
-    batch, heads, kv_heads, dim = e["batch"], e["heads"], e["kv_heads"], e["head_dim"]
-    group = heads // kv_heads
-    read = GROUPED_CACHE_READ if decode and group > 1 and target_of(chip).serves else 1.0
-    attention = Attention(
-        batch=batch,
-        heads=heads,
-        kv_heads=kv_heads,
-        q_len=q_len,
-        kv_len=kv_len,
-        head_dim=dim,
-        causal=causal,
-        writes_cache=not decode,
-        cache_read=read,
-    )
-    keys = math.ceil(kv_len * attention.computed)
-    kv = 2 * batch * kv_len * kv_heads * dim * width * read
-    q = batch * q_len * heads * dim * width
-    scores = batch * heads * q_len * keys
-    return Kernel(
-        name=r.op,
-        ops=("attention",),
-        kind=Lowering.MATRIX,
-        precision=precision,
-        products=(
-            Product(batch * kv_heads, q_len * group, keys, dim),
-            Product(batch * kv_heads, q_len * group, dim, keys),
-        ),
-        flops=4 * scores * dim,
-        vector_ops=4 * scores,
-        transcendentals=scores,
-        rate=Rate.PRODUCT,
-        traffic=Traffic(Moved(inputs=int(kv + q), outputs=int(q))),
-        operand_bits=precision.bits,
-        attention=attention,
-    )
-
-
-def _attention_graph(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> tuple[Kernel, ...]:
-    """What the compiler makes of it."""
-    e = r.extents
-    decode = r.op == "attention_decode"
+    decode = r.op == DECODE
     batch, heads, kv_heads, dim = e["batch"], e["heads"], e["kv_heads"], e["head_dim"]
     queries, keys = (1, e["kv_len"]) if decode else (e["q_len"], e["q_len"])
-    shapes = [
-        (batch, heads, queries, dim),
-        (batch, kv_heads, keys, dim),
-        (batch, kv_heads, keys, dim),
-    ]
+    held = (batch, kv_heads, keys, dim)
     attrs: dict[str, Attr] = {"is_causal": int(not decode and bool(e["causal"]))}
-    return build(_graph("attention", DTYPES[r.dtype], shapes, attrs), chip, precision, 1).kernels
+    shapes = [(batch, heads, queries, dim), held, held]
+    return _graph("attention", DTYPES[r.dtype], shapes, attrs)
+
+
+def _attention(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
+    """An engine's prefill stores keys and values in the cache first, and its decode of grouped
+    heads reads less of it than there is.
+    """
+    kernel = _single(_attention_of(r), chip, precision)
+    attention = kernel.attention
+    if attention is None or not (r.engine and target_of(chip).serves):
+        return kernel
+    if r.op != DECODE:
+        return replace(kernel, attention=replace(attention, writes_cache=True))
+    grouped = attention.heads > attention.kv_heads
+    read = GROUPED_CACHE_READ if grouped else 1.0
+    all_cached = 2 * attention.batch * attention.kv_len * attention.kv_heads * attention.head_dim
+    spared = int(all_cached * precision.bits / 8 * (1 - read))
+    moved = kernel.traffic.off_chip
+    return replace(
+        kernel,
+        attention=replace(attention, cache_read=read),
+        traffic=Traffic(replace(moved, inputs=moved.inputs - spared)),
+    )
 
 
 def _moe(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
@@ -306,8 +276,8 @@ def _exponent(distribution: str, line: int) -> float:
 
 _KERNELS: Mapping[str, Callable[[OperatorCall, Chip, MatrixPrecision], Kernel]] = {
     "matmul": _matmul,
-    "attention_prefill": _attention,
-    "attention_decode": _attention,
+    PREFILL: _attention,
+    DECODE: _attention,
     "moe": _moe,
     "softmax": _row_wise("softmax", {"axis": -1}, affine=False),
     "layernorm": _row_wise("layer_norm", {"axis": -1}, affine=True),

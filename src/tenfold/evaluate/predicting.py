@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tenfold.chips import Chip, GpuConstant, KernelFamily
 from tenfold.errors import InputError, TenfoldError
@@ -58,8 +58,10 @@ def each(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
         raise InputError(f"line {reader.line_num}: not a CSV: {error}") from error
 
 
-def read_requests(text: str) -> tuple[list[dict[str, str]], list[OperatorCall]]:
-    """The rows of a CSV as written and as requests.
+def read_requests(
+    text: str, *, engine: bool = True
+) -> tuple[list[dict[str, str]], list[OperatorCall]]:
+    """The rows of a CSV as written and as requests; ``engine``: as serving engines' kernels.
 
     Raises InputError naming line and column for anything missing, unknown or not positive.
     """
@@ -74,7 +76,7 @@ def read_requests(text: str) -> tuple[list[dict[str, str]], list[OperatorCall]]:
         if None in row:
             raise InputError(f"line {line} has more fields than the first line names")
         raw.append({k: v or "" for k, v in row.items()})
-        requests.append(request_of(line, raw[-1]))
+        requests.append(replace(request_of(line, raw[-1]), engine=engine))
     if not requests:
         raise InputError("the file has no rows after its first line")
     return raw, requests
@@ -176,7 +178,7 @@ def predict_all(
     """Predictions in order; equal rows are computed once."""
     seen: dict[tuple[object, ...], Prediction] = {}
     for r in requests:
-        key = (r.op, r.dtype, tuple(r.extents.items()), r.distribution)
+        key = (r.op, r.dtype, tuple(r.extents.items()), r.distribution, r.engine)
         if key not in seen:
             seen[key] = predict(r, chip, source)
         yield seen[key]
