@@ -9,6 +9,7 @@ from tenfold.ir.ops import (
     attention,
     contraction,
     control,
+    convolution,
     experts,
     indexing,
     movement,
@@ -17,14 +18,16 @@ from tenfold.ir.ops import (
     quantization,
     recurrent,
     reduction,
+    sampling,
+    shaping,
     signal,
     window,
 )
 from tenfold.ir.table import OpRow
 
 _GROUPS = (
-    pointwise, movement, indexing, reduction, normalization, contraction, attention, recurrent,
-    experts, window, quantization, signal, control,
+    pointwise, shaping, movement, indexing, reduction, normalization, contraction, convolution,
+    attention, recurrent, experts, window, sampling, quantization, signal, control,
 )  # fmt: skip
 
 

@@ -18,16 +18,14 @@ from tenfold.ir.dims import (
     maximum,
     minimum,
     mul,
-    prod,
     sub,
 )
 from tenfold.ir.dtypes import DType
-from tenfold.ir.graph import Array, UnknownShape
+from tenfold.ir.graph import Array
 from tenfold.ir.ops.common import (
     all_reads,
     all_writes,
     always,
-    dtype_of_attr,
     known_ints,
     move_work,
     no_work,
@@ -49,111 +47,6 @@ from tenfold.ir.table import (
     Work,
     attributes,
 )
-
-# --- reshape and friends -----------------------------------------------------------------
-
-
-def _reshape_shape(call: Call) -> Sequence[Shape]:
-    source = call.shape(0)
-    numbers = call.numbers(1)
-    if numbers is None:
-        return [tuple(call.unknown_dim(f"reshape_{i}") for i in range(call.target_rank(1)))]
-    return [resolve_reshape(source, numbers, bool(call.attr("allowzero", 0)))]
-
-
-def resolve_reshape(source: Shape, target: Sequence[Any], allowzero: bool) -> Shape:
-    """The shape that ``target`` (with 0 for copy and -1 for the rest) means for ``source``.
-
-    Raises ValueError where the number of elements cannot agree.
-    """
-    out: list[Dim] = []
-    for i, d in enumerate(target):
-        if isinstance(d, (int, np.integer)) and d == 0 and not allowzero:
-            if i >= len(source):
-                raise ValueError(f"reshape copies dimension {i} of a tensor of rank {len(source)}")
-            out.append(source[i])
-        else:
-            out.append(int(d) if isinstance(d, (int, np.integer)) else d)
-    if sum(1 for d in out if isinstance(d, int) and d == -1) == 1:
-        rest = prod(d for d in out if not (isinstance(d, int) and d == -1))
-        whole = prod(source)
-        if isinstance(whole, int) and isinstance(rest, int) and (rest == 0 or whole % rest):
-            raise ValueError(
-                f"cannot reshape {source} to {tuple(target)}: {whole} elements do not divide by"
-                f" {rest}"
-            )
-        out[out.index(-1)] = floordiv(whole, rest)
-    if all_static(out) and all_static(source) and prod(out) != prod(source):
-        raise ValueError(
-            f"cannot reshape {source} ({prod(source)} elements) to {tuple(target)} ({prod(out)})"
-        )
-    return tuple(out)
-
-
-def _reshape(ctx: Context, x: Array, shape: Array) -> Array:
-    return x.reshape(
-        resolve_reshape(x.shape, shape.reshape(-1).tolist(), bool(ctx.get("allowzero", 0)))
-    )
-
-
-def _flatten_shape(call: Call) -> Sequence[Shape]:
-    s = call.shape(0)
-    axis = call.attr("axis", 1)
-    if not -len(s) <= axis <= len(s):
-        raise ValueError(f"flatten axis {axis} is outside a tensor of rank {len(s)}")
-    axis = axis + len(s) if axis < 0 else axis
-    return [(prod(s[:axis]), prod(s[axis:]))]
-
-
-def _flatten(ctx: Context, x: Array) -> Array:
-    axis = ctx.get("axis", 1)
-    axis = axis + x.ndim if axis < 0 else axis
-    return (
-        x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), -1)
-        if x.size
-        else x.reshape(
-            int(np.prod(x.shape[:axis], dtype=np.int64)),
-            int(np.prod(x.shape[axis:], dtype=np.int64)),
-        )
-    )
-
-
-def _squeeze_shape(call: Call) -> Sequence[Shape]:
-    s = call.shape(0)
-    if call.has(1):
-        drop = normalise_axes(known_ints(call, 1), len(s))
-        for a in drop:
-            if isinstance(s[a], int) and s[a] != 1:
-                raise ValueError(f"cannot squeeze axis {a} of extent {s[a]}")
-    else:
-        drop = [i for i, d in enumerate(s) if isinstance(d, int) and d == 1]
-        if not all_static(s):
-            raise UnknownShape("squeeze of symbolic dimensions without axes")
-    return [tuple(d for i, d in enumerate(s) if i not in drop)]
-
-
-def _squeeze(_ctx: Context, x: Array, axes: Array | None = None) -> Array:
-    return np.squeeze(x, axis=tuple(int(a) for a in axes.reshape(-1)) if axes is not None else None)
-
-
-def _unsqueeze_shape(call: Call) -> Sequence[Shape]:
-    s = call.shape(0)
-    axes = known_ints(call, 1)
-    return [tuple(_insert_ones(list(s), axes))]
-
-
-def _insert_ones(dims: list[Dim], axes: Sequence[int]) -> list[Dim]:
-    rank = len(dims) + len(axes)
-    at = sorted(normalise_axes(axes, rank))
-    if len(set(at)) != len(at):
-        raise ValueError(f"unsqueeze axes {list(axes)} repeat")
-    for a in at:
-        dims.insert(a, 1)
-    return dims
-
-
-def _unsqueeze(_ctx: Context, x: Array, axes: Array) -> Array:
-    return np.expand_dims(x, tuple(int(a) for a in axes.reshape(-1)))
 
 
 def _transpose_shape(call: Call) -> Sequence[Shape]:
@@ -184,9 +77,6 @@ def _expand(_ctx: Context, x: Array, shape: Array) -> Array:
     return np.broadcast_to(
         x, np.broadcast_shapes(x.shape, tuple(int(d) for d in shape.reshape(-1)))
     )
-
-
-# --- slicing and joining ----------------------------------------------------------------
 
 
 def _slice_shape(call: Call) -> Sequence[Shape]:
@@ -345,11 +235,11 @@ def _pad_shape(call: Call) -> Sequence[Shape]:
         if pads is None:
             s[a] = call.unknown_dim(f"pad_{a}")
         else:
-            s[a] = add(s[a], add(_plain(pads[j]), _plain(pads[j + len(axes)])))
+            s[a] = add(s[a], add(plain_text_array(pads[j]), plain_text_array(pads[j + len(axes)])))
     return [tuple(s)]
 
 
-def _plain(n: Any) -> Any:
+def plain_text_array(n: Any) -> Any:
     return int(n) if isinstance(n, np.integer) else n
 
 
@@ -434,7 +324,7 @@ def _center_crop_pad_shape(call: Call) -> Sequence[Shape]:
     axes = normalise_axes(call.attr("axes") or range(len(s)), len(s))
     target = call.numbers(1)
     for j, a in enumerate(axes):
-        s[a] = _plain(target[j]) if target is not None else call.unknown_dim(f"crop_{a}")
+        s[a] = plain_text_array(target[j]) if target is not None else call.unknown_dim(f"crop_{a}")
     return [tuple(s)]
 
 
@@ -449,65 +339,6 @@ def _center_crop_pad(ctx: Context, x: Array, shape: Array) -> Array:
             width = [(0, 0)] * x.ndim
             width[a] = ((want - have) // 2, want - have - (want - have) // 2)
             x = np.pad(x, width)
-    return x
-
-
-# --- numbers about shapes, and constants ------------------------------------------------
-
-
-def _shape_of(call: Call) -> Sequence[Shape]:
-    rank = len(call.shape(0))
-    return [(len(range(rank)[slice(call.attr("start", 0), call.attr("end"))]),)]
-
-
-def _shape(ctx: Context, x: Array) -> Array:
-    return np.asarray(x.shape[slice(ctx.get("start", 0), ctx.get("end"))], dtype=np.int64)
-
-
-def _size(_ctx: Context, x: Array) -> Array:
-    return np.asarray(x.size, dtype=np.int64)
-
-
-def _full_shape(call: Call) -> Sequence[Shape]:
-    numbers = call.numbers(0)
-    if numbers is not None:
-        return [tuple(_plain(n) for n in numbers)]
-    return [tuple(call.unknown_dim(f"full_{i}") for i in range(call.target_rank(0)))]
-
-
-def _full(_ctx: Context, shape: Array, value: Array) -> Array:
-    return np.broadcast_to(value.reshape(()), tuple(int(d) for d in shape.reshape(-1)))
-
-
-def _range_shape(call: Call) -> Sequence[Shape]:
-    start, limit, delta = (call.numbers(i) for i in range(3))
-    if start is None or limit is None or delta is None:
-        return [(call.unknown_dim("range"),)]
-    a, b, d = start[0], limit[0], delta[0]
-    if all(isinstance(v, (int, float, np.number)) for v in (a, b, d)):
-        return [(max(0, int(np.ceil((float(b) - float(a)) / float(d)))),)]
-    return [(ceildiv(sub(_plain(b), _plain(a)), _plain(d)),)]
-
-
-def _range(_ctx: Context, start: Array, limit: Array, delta: Array) -> Array:
-    a, b, d = (v.reshape(()) for v in (start, limit, delta))
-    count = max(
-        0, int(np.ceil((b.astype(np.float64) - a.astype(np.float64)) / d.astype(np.float64)))
-    )
-    return (
-        (a.astype(np.float64) + np.arange(count) * d.astype(np.float64)).astype(start.dtype)
-        if start.dtype.kind in "fV"
-        else (a + np.arange(count, dtype=start.dtype) * d).astype(start.dtype)
-    )
-
-
-def _eye(ctx: Context, x: Array) -> Array:
-    return np.eye(x.shape[0], x.shape[1], k=ctx.get("k", 0)).astype(
-        DType(ctx.get("dtype")).numpy if ctx.get("dtype") else x.dtype
-    )
-
-
-def _identity(_ctx: Context, x: Array) -> Array:
     return x
 
 
@@ -590,22 +421,11 @@ def _reverse_space(call: Call) -> Space:
     )
 
 
-def _made_space(call: Call) -> Space:
-    """Results that operands give the extents of, and perhaps one value."""
-    return space_of(
-        call, *(() if call.has(i) and not call.shape(i) else None for i in range(len(call.inputs)))
-    )
-
-
-def _measured_space(call: Call) -> Space:
-    return space_of(call, None)
-
-
 def _join_work(call: Call) -> Work:
     return Work(reads=all_reads(call), writes=all_writes(call))
 
 
-def _row(
+def movement_row(
     kind: str,
     arity: tuple[int, int],
     shapes: Any,
@@ -638,42 +458,31 @@ def _row(
     )
 
 
-_VIEW = Lowering.VIEW
-_INT64 = always(DType.I64)
+VIEW = Lowering.VIEW
+
+
+INT64 = always(DType.I64)
+
 
 ROWS: tuple[OpRow, ...] = (
-    _row("identity", (1, 1), same_shape, _identity, _VIEW, symbolic=True),
-    _row("reshape", (2, 2), _reshape_shape, _reshape, _VIEW, symbolic=True, allowzero=int,
-        grows=True, target=1),
-    _row("flatten", (1, 1), _flatten_shape, _flatten, _VIEW, axis=int),
-    _row("squeeze", (1, 2), _squeeze_shape, _squeeze, _VIEW, symbolic=True),
-    _row("unsqueeze", (2, 2), _unsqueeze_shape, _unsqueeze, _VIEW, symbolic=True),
-    _row("transpose", (1, 1), _transpose_shape, _transpose, symbolic=True, perm=tuple,
+    movement_row("transpose", (1, 1), _transpose_shape, _transpose, symbolic=True, perm=tuple,
         space=_transpose_space),
-    _row("expand", (2, 2), _expand_shape, _expand, symbolic=True, space=_expand_space,
+    movement_row("expand", (2, 2), _expand_shape, _expand, symbolic=True, space=_expand_space,
         grows=True, target=1),
-    _row("slice", (3, 5), _slice_shape, _slice, symbolic=True, space=_slice_space),
-    _row("concat", (1, MANY), _concat_shape, _concat, work=_join_work, space=_concat_space,
-        symbolic=True, axis=int),
-    _row("split", (1, 2), _split_shape, _split, symbolic=True, axis=int, space=_split_space),
-    _row("tile", (2, 2), _tile_shape, _tile, space=_same_or_moved, grows=True),
-    _row("pad", (2, 4), _pad_shape, _pad, mode=str, space=_pad_space, grows=True),
-    _row("depth_to_space", (1, 1), _depth_to_space_shape, _depth_to_space, blocksize=int,
-        mode=str, space=_depth_to_space_space),
-    _row("space_to_depth", (1, 1), _space_to_depth_shape, _space_to_depth, blocksize=int,
-        mode=str, space=_space_to_depth_space),
-    _row("trilu", (1, 2), same_shape, _trilu, upper=int, space=_same_or_moved),
-    _row("reverse_sequence", (2, 2), same_shape, _reverse_sequence, batch_axis=int,
+    movement_row("slice", (3, 5), _slice_shape, _slice, symbolic=True, space=_slice_space),
+    movement_row("concat", (1, MANY), _concat_shape, _concat, work=_join_work,
+        space=_concat_space, symbolic=True, axis=int),
+    movement_row("split", (1, 2), _split_shape, _split, symbolic=True, axis=int,
+        space=_split_space),
+    movement_row("tile", (2, 2), _tile_shape, _tile, space=_same_or_moved, grows=True),
+    movement_row("pad", (2, 4), _pad_shape, _pad, mode=str, space=_pad_space, grows=True),
+    movement_row("depth_to_space", (1, 1), _depth_to_space_shape, _depth_to_space,
+        blocksize=int, mode=str, space=_depth_to_space_space),
+    movement_row("space_to_depth", (1, 1), _space_to_depth_shape, _space_to_depth,
+        blocksize=int, mode=str, space=_space_to_depth_space),
+    movement_row("trilu", (1, 2), same_shape, _trilu, upper=int, space=_same_or_moved),
+    movement_row("reverse_sequence", (2, 2), same_shape, _reverse_sequence, batch_axis=int,
         time_axis=int, space=_reverse_space),
-    _row("center_crop_pad", (2, 2), _center_crop_pad_shape, _center_crop_pad, axes=tuple,
-        space=_same_or_moved),
-    _row("shape", (1, 1), _shape_of, _shape, _VIEW, dtypes=_INT64, start=int, end=int,
-        space=_measured_space, measures=True),
-    _row("size", (1, 1), lambda _c: [()], _size, _VIEW, dtypes=_INT64, space=_measured_space,
-        measures=True),
-    _row("full", (2, 2), _full_shape, _full, dtypes=lambda c: [c.input(1).dtype],
-        space=_made_space, grows=True, target=0),
-    _row("range", (3, 3), _range_shape, _range, space=_made_space, grows=True),
-    _row("eye", (1, 1), same_shape, _eye, dtypes=dtype_of_attr("dtype"), k=int, dtype=str,
-        space=_measured_space),
+    movement_row("center_crop_pad", (2, 2), _center_crop_pad_shape, _center_crop_pad,
+        axes=tuple, space=_same_or_moved),
 )  # fmt: skip
