@@ -23,7 +23,7 @@ from tenfold.ir.table import Lowering
 from tenfold.machine import Kernel, Moved, Product, Traffic, simulate, time_kernel
 from tenfold.machine.systolic.maxplus import Repeat, closed_form, event_loop
 from tenfold.machine.systolic.step import Tile
-from tenfold.scalesim import Config, Dataflow, read_topology, report
+from tenfold.scalesim import Dataflow, ScaleSimConfig, read_topology, report
 from tenfold.serving import Known, Open, Poisson, Served, SloPolicy, Spread, Stream, curve
 from tenfold.serving import simulate as simulate_queue
 
@@ -72,7 +72,7 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 def alexnet() -> None:
     """Reading the topology and giving its cycles, as `tenfold scalesim` does."""
-    report(Config(128, 128, Dataflow.OS), read_topology(ALEXNET))
+    report(ScaleSimConfig(128, 128, Dataflow.OS), read_topology(ALEXNET))
 
 
 def whole_process(*words: str) -> tuple[float, float]:

@@ -143,7 +143,7 @@ def test_the_charts_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         CliRunner().invoke(app, words, catch_exceptions=False)
 
 
-def test_names_from_the_file_cannot_break_the_page(tmp_path: Path) -> None:
+def test_names_from_the_file_cannot_break_the_page() -> None:
     from dataclasses import replace
 
     from tenfold.report.html import profile_page

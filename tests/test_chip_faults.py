@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.chips import CATALOGUE, Kind, MemoryTechnology, SramRole, chip, names, read_chip
+from tenfold.chips import (
+    CATALOGUE,
+    Kind,
+    MatrixPrecision,
+    MemoryTechnology,
+    SramRole,
+    chip,
+    names,
+    read_chip,
+)
 from tenfold.chips.constants import OF_KIND
 from tenfold.chips.figures import paths
 from tenfold.chips.kinds import NEEDED, ROLES
@@ -175,7 +184,7 @@ def test_every_number_of_a_chip_follows_its_figures() -> None:
     assert twice.memory_bytes_per_s == 2 * v4i.figures["memory.bandwidth"].value
     assert twice.matrix is not None
     assert twice.matrix.rows == 256
-    assert twice.peak_flops["bf16"] == 2 * v4i.peak_flops["bf16"]
+    assert twice.peak_flops[MatrixPrecision.BF16] == 2 * v4i.peak_flops[MatrixPrecision.BF16]
     assert twice.level_bytes(SramRole.CMEM) == 2 * v4i.level_bytes(SramRole.CMEM)
     assert twice.tdp_w == 350
     with pytest.raises(InputError, match="memory.bandwidth of tpu-v4i must be above 0, got -1"):

@@ -64,17 +64,17 @@ def _layer_norm(op: Op, x: Any, scale: Any, bias: Any) -> Any:
 
 JAX: dict[str, Callable[..., Any]] = {
     "conv": _conv,
-    "relu": lambda op, x: numpy.maximum(x, 0),
-    "add": lambda op, a, b: a + b,
+    "relu": lambda _op, x: numpy.maximum(x, 0),
+    "add": lambda _op, a, b: a + b,
     "split": lambda op, x, sizes: numpy.split(x, np.cumsum(sizes)[:-1].tolist(),
         axis=op.attrs["axis"]),
-    "tanh": lambda op, x: numpy.tanh(x),
-    "gelu": lambda op, x: jax.nn.gelu(x, approximate=False),
+    "tanh": lambda _op, x: numpy.tanh(x),
+    "gelu": lambda _op, x: jax.nn.gelu(x, approximate=False),
     "softmax": lambda op, x: jax.nn.softmax(x, axis=op.attrs["axis"]),
     "max_pool": lambda op, x: _pool(op, x, -np.inf, jax.lax.max),
     "average_pool": lambda op, x: _pool(op, x, 0.0, jax.lax.add) /
         np.prod(op.attrs["kernel_shape"]),
-    "reshape": lambda op, x, shape: x.reshape([int(d) for d in shape]),
+    "reshape": lambda _op, x, shape: x.reshape([int(d) for d in shape]),
     "gather": lambda op, x, i: numpy.take(x, i, axis=op.attrs.get("axis", 0)),
     "matmul": lambda op, a, b: a @ (b.swapaxes(-1, -2) if op.attrs.get("transpose_b") else b),
     "attention": _attention,
@@ -123,7 +123,7 @@ def test_fusion_removes_half_and_leaves_no_more_than_xla(
 ) -> None:
     """Fusion as a GPU allows it, whatever one operator at a time would do on a processor."""
     monkeypatch.setattr(pipeline, "target_of", Gpu)
-    monkeypatch.setattr(Gpu, "parts", lambda _, kernel, *rest: (kernel,))
+    monkeypatch.setattr(Gpu, "parts", lambda _, kernel, *_rest: (kernel,))
     assert name != "resnet50" or model_path("light/light_resnet50.onnx").is_file()
     graph = prepare(load(name), Sizes(batch=8, seq=seq)).graph
     record = chip("epyc-9654")

@@ -132,6 +132,7 @@ def test_a_convolution_over_time_is_a_product_over_windows() -> None:
     assert kernel.ops == ("matmul",)
     (p,) = kernel.products
     assert (p.batch, p.m, p.n, p.k) == (4, 24, 16, 80)
+    assert kernel.runtime is not None
     assert kernel.runtime.cached_bytes == 4 * (2 * 4 * 80 * 16 + 3 * 24 * 80)
     assert kernel.flops == 2 * 4 * 24 * 16 * 80
 

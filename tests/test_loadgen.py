@@ -52,7 +52,7 @@ def server_run(
 
     sut, qsl = (
         lg.ConstructSUT(issue, lambda: None),
-        lg.ConstructQSL(64, 64, lambda x: None, lambda x: None),
+        lg.ConstructQSL(64, 64, lambda _x: None, lambda _x: None),
     )
     settings = lg.TestSettings()
     settings.scenario, settings.mode = lg.TestScenario.Server, lg.TestMode.PerformanceOnly

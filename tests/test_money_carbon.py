@@ -24,12 +24,12 @@ def test_every_price_is_for_a_chip_of_the_catalogue_and_dated() -> None:
 
 def test_rent_is_time_times_price_and_spans_providers() -> None:
     hour = Estimate.exact(3600.0)
-    r = rent(chip("a100-sxm-80"), hour, "us-central1")
+    r = rent(chip("a100-sxm-80"), hour)
     assert r is not None
     assert r.price.provider == "Google Cloud"
     assert r.usd.value == pytest.approx(3.93)
     assert r.usd.low < 3.93 < r.usd.high
-    assert rent(chip("tpu-v1"), hour, "us-central1") is None
+    assert rent(chip("tpu-v1"), hour) is None
 
 
 @pytest.mark.parametrize("name", names())

@@ -59,6 +59,7 @@ def test_options_hold_the_slo_with_a_chip_down(resnet: Plan) -> None:
 def test_totals_are_sums_of_their_entries(resnet: Plan) -> None:
     for o in resnet.options:
         assert o.kgco2e is not None
+        assert o.carbon is not None
         assert math.fsum(e.amount.value for e in o.carbon) == pytest.approx(o.kgco2e.value)
         if o.tco is None:
             assert o.capex_usd is None
@@ -386,6 +387,7 @@ def test_kwh_are_watts_with_host_and_pue(resnet: Plan) -> None:
             joules * system_share(o.chip).value * assumption("pue").value / 3.6e6
         )
         assert o.kgco2e is not None
+        assert o.carbon is not None
         assert o.kgco2e.value == pytest.approx(
             o.kwh.value * 3.6e6 * region_named("us-central1").kgco2e_per_j
         )

@@ -38,7 +38,9 @@ def test_every_unit_of_every_dimension(dimension: str, unit: str, factor: float)
         ("4E2", 400.0),
     ):
         for written in (f"{text} {unit}", f"{text}{unit}", f"  {text}  {unit}\t"):
-            assert units.parse(written, dimension) == pytest.approx(number * factor, rel=1e-15)
+            assert units.parse(written, Dimension(dimension)) == pytest.approx(
+                number * factor, rel=1e-15
+            )
 
 
 @pytest.mark.parametrize("prefix", DECIMAL)
@@ -85,7 +87,9 @@ def test_decimal_and_binary_prefixes_differ(prefix: str) -> None:
     ],
 )
 def test_two_ways_to_write_it(same: str, as_: str, dimension: str) -> None:
-    assert units.parse(same, dimension) == pytest.approx(units.parse(as_, dimension), rel=1e-14)
+    assert units.parse(same, Dimension(dimension)) == pytest.approx(
+        units.parse(as_, Dimension(dimension)), rel=1e-14
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +116,7 @@ def test_two_ways_to_write_it(same: str, as_: str, dimension: str) -> None:
     ],
 )
 def test_published_figures(text: str, dimension: str, value: float) -> None:
-    assert units.parse(text, dimension) == pytest.approx(value, rel=1e-12)
+    assert units.parse(text, Dimension(dimension)) == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_published_figures(text: str, dimension: str, value: float) -> None:
 )
 def test_refusals(text: str, dimension: str, message: str) -> None:
     with pytest.raises(UnitError, match=message) as caught:
-        units.parse(text, dimension)
+        units.parse(text, Dimension(dimension))
     assert "\n" not in str(caught.value)
 
 
@@ -164,7 +168,9 @@ def test_shown_numbers_are_near_and_short(value: float, unit: str, digits: int) 
 )
 def test_what_is_shown_can_be_read(value: float, kind: tuple[str, str]) -> None:
     unit, dimension = kind
-    assert units.parse(units.show(value, unit, 6), dimension) == pytest.approx(value, rel=1e-5)
+    assert units.parse(units.show(value, unit, 6), Dimension(dimension)) == pytest.approx(
+        value, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(

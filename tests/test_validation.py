@@ -126,7 +126,7 @@ def test_alexnet_from_its_own_topology_file() -> None:
     """Every layer that it was run on; how much quicker is in `make bench`."""
     import csv
 
-    from tenfold.scalesim import Config, Dataflow, read_topology, report
+    from tenfold.scalesim import Dataflow, ScaleSimConfig, read_topology, report
 
     layers = read_topology((VALIDATION / "scalesim" / "topologies" / "alexnet.csv").read_text())
     with (VALIDATION / "scalesim" / "scalesim_v3_layers.csv").open() as file:
@@ -137,6 +137,8 @@ def test_alexnet_from_its_own_topology_file() -> None:
         }
     ours = {
         layer.name: r.total_cycles
-        for layer, r in zip(layers, report(Config(128, 128, Dataflow.OS), layers), strict=True)
+        for layer, r in zip(
+            layers, report(ScaleSimConfig(128, 128, Dataflow.OS), layers), strict=True
+        )
     }
     assert known.items() <= ours.items()

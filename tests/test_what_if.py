@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tenfold.chips import chip, what_if
+from tenfold.chips import MatrixPrecision, chip, what_if
 from tenfold.errors import InputError, UnknownName
 from tenfold.evaluate.profiling import profile_bound
 from tenfold.machine.energy import energy_model
@@ -16,15 +16,19 @@ def test_what_follows_follows() -> None:
     wide = what_if(base, ["matrix.rows=256", "clock=2x"])
     assert wide.matrix is not None
     assert wide.matrix.rows == 256
-    assert wide.peak_flops["bf16"] == pytest.approx(base.peak_flops["bf16"] * 4)
+    assert wide.peak_flops[MatrixPrecision.BF16] == pytest.approx(
+        base.peak_flops[MatrixPrecision.BF16] * 4
+    )
     assert wide.clock_hz == pytest.approx(2 * (base.clock_hz or 0))
     assert wide.memory_bytes_per_s == base.memory_bytes_per_s
 
 
 def test_a_peak_that_is_set_stays() -> None:
     fast = what_if(chip("a100-sxm-80"), ["units=2x", "peak.bf16=500 TFLOPS"])
-    assert fast.peak_flops["bf16"] == 5e14
-    assert fast.peak_flops["fp16"] == pytest.approx(2 * chip("a100-sxm-80").peak_flops["fp16"])
+    assert fast.peak_flops[MatrixPrecision.BF16] == 5e14
+    assert fast.peak_flops[MatrixPrecision.FP16] == pytest.approx(
+        2 * chip("a100-sxm-80").peak_flops[MatrixPrecision.FP16]
+    )
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def plan(
     with progress("planning", len(names) or FINALISTS) as advance:
         found = planned(ask, names, lambda _: advance())
     grown, mixed, left = _headroom(found)
-    lines = headroom_lines(found, grown, mixed, left)
+    lines = headroom_lines(grown, mixed, left)
     if html is not None:
         write_text(html, plan_page(found, lines))
     if as_json:

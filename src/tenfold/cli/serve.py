@@ -100,7 +100,7 @@ def _run(given: Ready, policy: str | None) -> tuple[Log, Result]:
     shown = 0
     with progress("simulating, % of the time", 100) as advance:
 
-        def listen(now_s: float, decision: Decision) -> None:
+        def listen(now_s: float, _decision: Decision) -> None:
             nonlocal shown
             while shown < min(100, 100 * now_s / given.scenario.duration_s):
                 shown += 1

@@ -113,7 +113,7 @@ class Rent:
 HOME_PROVIDER = "Google Cloud"  # regions are Google Cloud's, so its price comes first
 
 
-def rent(chip: Chip, time_s: Estimate, region: str) -> Rent | None:
+def rent(chip: Chip, time_s: Estimate) -> Rent | None:
     """Dollars at list price for ``time_s`` on one chip; None for a chip that nobody rents.
 
     The price is the regions' own provider's latest where it has one, else the latest of all.

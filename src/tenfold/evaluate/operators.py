@@ -178,7 +178,7 @@ def _attention(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kerne
     )
 
 
-def _moe(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
+def _moe(r: OperatorCall, _chip: Chip, precision: MatrixPrecision) -> Kernel:
     """Experts of the most loaded rank: two products for each expert that has tokens (Shazeer et al.
     2017, section 2).
     """

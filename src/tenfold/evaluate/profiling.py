@@ -64,6 +64,6 @@ def profile_bound(
         record,
         bound.batch,
         bound.sizes,
-        rent(record, seconds, region),
+        rent(record, seconds),
         footprint(record, joules, region),
     )

@@ -39,7 +39,7 @@ class Family:
 
 
 def _once(build: Callable[[str, Any, DType], Graph]) -> Callable[[str, Any, Phase, DType], Graph]:
-    return lambda name, shape, phase, dtype: build(name, shape, dtype)
+    return lambda name, shape, _phase, dtype: build(name, shape, dtype)
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(

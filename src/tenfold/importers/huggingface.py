@@ -87,14 +87,19 @@ def _qwen3(c: Config) -> Decoder:
 
 
 def _mistral(c: Config) -> Decoder:
-    return _llama(c, inner=14336, kv=8, windows=c.windows(4096, lambda i: True))
+    return _llama(c, inner=14336, kv=8, windows=c.windows(4096, lambda _i: True))
 
 
 def _mixtral(c: Config) -> Decoder:
     inner = c.number("intermediate_size", 14336)
     experts = Experts(c.number("num_local_experts", 8), c.number("num_experts_per_tok", 2), inner)
     return _llama(
-        c, inner=14336, kv=8, epsilon=1e-5, experts=experts, windows=c.windows(None, lambda i: True)
+        c,
+        inner=14336,
+        kv=8,
+        epsilon=1e-5,
+        experts=experts,
+        windows=c.windows(None, lambda _i: True),
     )
 
 

@@ -103,7 +103,7 @@ def drive(
     times = Poisson(rate_per_s).times_s(
         max(duration_s, LEAST_QUERIES / rate_per_s), np.random.default_rng(seed)
     )
-    server = Server(policy, lambda _, items: session.run(items), lambda requests, answered: None)
+    server = Server(policy, lambda _, items: session.run(items), lambda _requests, _answered: None)
     _send(server, session.name, slo_s, times)
     return _measured(server, slo_s, rate_per_s, None)
 
@@ -199,7 +199,7 @@ def _under_loadgen(
             server.arrive(TENANT, session.name, slo_s)
 
     sut = lg.ConstructSUT(issue, server.drain)
-    library = lg.ConstructQSL(1024, 1024, lambda indices: None, lambda indices: None)
+    library = lg.ConstructQSL(1024, 1024, lambda _indices: None, lambda _indices: None)
     with TemporaryDirectory() as folder:
         output, logging = lg.LogOutputSettings(), lg.LogSettings()
         output.outdir, output.copy_summary_to_stdout = folder, False
@@ -244,7 +244,7 @@ def served_ratios(
     server = Server(
         slo_policy(session.name, times),
         lambda _, items: session.run(items),
-        lambda requests, answered: None,
+        lambda _requests, _answered: None,
     )
     _send(server, session.name, slo_s, arrivals)
     return [

@@ -48,7 +48,7 @@ def plan(
 
 
 def planned(
-    ask: Ask, chips: Sequence[str], advance: Callable[[str], None] = lambda what: None
+    ask: Ask, chips: Sequence[str], advance: Callable[[str], None] = lambda _what: None
 ) -> Plan:
     """The plan for ``ask`` over ``chips`` by name, or over the whole catalogue where none is
     named.

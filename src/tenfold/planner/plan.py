@@ -45,7 +45,7 @@ ENOUGH = 0.75
 
 
 def answer(
-    ask: Ask, chips: Sequence[Chip], *, named: bool, advance: Advance = lambda what: None
+    ask: Ask, chips: Sequence[Chip], *, named: bool, advance: Advance = lambda _what: None
 ) -> Plan:
     """The options for ``ask`` among ``chips``, ranked; every chip that is none with its reason.
 
@@ -210,7 +210,7 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     published = chip.figures.get("system_power")
     provisioned = Estimate.exact(published.value) if published else peak_w * share
     owned = tco(bought, provisioned, mean_w * share, assumption("pue")) if bought else None
-    rented = rent(chip, Estimate.exact(1.0), ask.region or "")
+    rented = rent(chip, Estimate.exact(1.0))
     return Option(
         chip=chip,
         services=tuple(services),

@@ -127,7 +127,7 @@ def rejected_lines(plan: Plan) -> list[str]:
 
 
 def headroom_lines(
-    plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]
+    grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]
 ) -> list[str]:
     """Lessons 1, 2 and 7 for this choice."""
     lines = []

@@ -124,7 +124,7 @@ def _set(choice: Choice, knob: Knob) -> float:
     return value
 
 
-def _slo(world: World, choice: Choice) -> Policy:
+def _slo(world: World, _choice: Choice) -> Policy:
     return SloPolicy(
         world.models, world.tenants, workers=world.workers, budget_bytes=world.budget_bytes
     )

@@ -55,7 +55,7 @@ def uncalibrated(folder: Path) -> Iterator[Row]:
         ]
         if rows:
             yield from _rows(
-                like_relative(s.chip), s, rows, lambda c, m: f"matmul, {c.name} never calibrated"
+                like_relative(s.chip), s, rows, lambda c, _m: f"matmul, {c.name} never calibrated"
             )
 
 

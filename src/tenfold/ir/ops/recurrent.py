@@ -44,17 +44,17 @@ def _affine(x: Array, alpha: float, beta: float) -> Array:
 
 
 _ACTIVATIONS: dict[str, Callable[[Array, float, float], Array]] = {
-    "relu": lambda x, a, b: np.maximum(x, 0),
-    "tanh": lambda x, a, b: np.tanh(x),
-    "sigmoid": lambda x, a, b: sigmoid(x),
+    "relu": lambda x, _a, _b: np.maximum(x, 0),
+    "tanh": lambda x, _a, _b: np.tanh(x),
+    "sigmoid": lambda x, _a, _b: sigmoid(x),
     "affine": _affine,
-    "leakyrelu": lambda x, a, b: np.where(x < 0, a * x, x),
-    "thresholdedrelu": lambda x, a, b: np.where(x > a, x, 0),
+    "leakyrelu": lambda x, a, _b: np.where(x < 0, a * x, x),
+    "thresholdedrelu": lambda x, a, _b: np.where(x > a, x, 0),
     "scaledtanh": lambda x, a, b: a * np.tanh(b * x),
     "hardsigmoid": lambda x, a, b: np.clip(a * x + b, 0, 1),
-    "elu": lambda x, a, b: np.where(x > 0, x, a * np.expm1(x)),
-    "softsign": lambda x, a, b: x / (1 + np.abs(x)),
-    "softplus": lambda x, a, b: np.logaddexp(x, 0),
+    "elu": lambda x, a, _b: np.where(x > 0, x, a * np.expm1(x)),
+    "softsign": lambda x, _a, _b: x / (1 + np.abs(x)),
+    "softplus": lambda x, _a, _b: np.logaddexp(x, 0),
 }
 _DEFAULTS = {
     "affine": (1.0, 0.0), "leakyrelu": (0.01, 0.0), "thresholdedrelu": (1.0, 0.0),

@@ -23,7 +23,7 @@ def refuses(joining: Joining) -> str:
     return "" if _simple_end(joining) else _REFUSED
 
 
-def feeds(graph: Graph, contraction: Op, op: Op) -> bool:
+def feeds(_graph: Graph, contraction: Op, op: Op) -> bool:
     """Whether a contraction does ``op`` as it reads: views, changes of type, padding before a
     convolution, the last two dimensions of a product's operand swapped.
     """
