@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from tenfold.compiler.passes.sweep import Sweep
+from tenfold.ir import TABLE
 
 _COMMUTES = frozenset({"add", "mul", "max", "min"})
 
@@ -55,8 +56,11 @@ TOLERANCE = 1e-4  # relative: constants in files are fp32 or fp16
 
 
 def of(kinds: str, *operands: Pattern, name: str = "") -> Of:
-    """``of("mul|div", a, b)``."""
-    return Of(tuple(kinds.split("|")), operands, name)
+    """``of("mul|div", a, b)``. Raises ValueError for a kind that the op table has not."""
+    named = tuple(kinds.split("|"))
+    if unknown := [k for k in named if k not in TABLE]:
+        raise ValueError(f"no such kind of op: {', '.join(unknown)}")
+    return Of(named, operands, name)
 
 
 def matches(sweep: Sweep, pattern: Pattern, value: str, found: Found) -> Iterator[Found]:
