@@ -143,7 +143,9 @@ CANNOT = [
     "with a sum above 0"), ('duration = "2 s"', 'duration = "2 s"\nseed = -1',
     "a seed is 0 or more"), ('rate = "300 /s"', 'rate = "0 /s"', "rate must be above 0, got 0"),
     ('rate = "300 /s"', 'rate = "1e30 /s"', "more than the 100,000,000 requests"),
-    ('kind = "poisson"', 'kind = "on-off"', "on-off arrivals need how long"), ("[[tenant]]",
+    ('kind = "poisson"', 'kind = "on-off"',
+    "missing required field `on`; they have rate, on, off, off_rate"), ('rate = "300 /s"',
+    'rate = "300 /s", cv = 2', "kind poisson: Object contains unknown field `cv`; they have rate"), ("[[tenant]]",
     '[policy]\nkind = "delay"\nqueue = -1\n[[tenant]]', "queue must be at least 1, got -1"),
     ('rate = "300 /s"', 'rate = "-3 /s"', "rate must be above 0, got -3"), ('rate = "300 /s"',
     'rate = "300"', "tenant 't': '300' has no unit"), ('slo = "20 ms"', 'slo = "0.5 ms"',
@@ -153,16 +155,18 @@ CANNOT = [
     '[[tenant]]\nname = "t"\n[[tenant.stream]]\nmodel = "m"\nslo = "20 ms"\n'
     'arrivals = { kind = "poisson", rate = "1 /s" }\n[[tenant]]', "tenant 't' is there 2 times"),
     ("[[tenant]]", '[[version]]\nof = "x"\nmodel = "m"\nshare = 0\n[[tenant]]',
-    "with a sum above 0"), ('kind = "poisson"', 'kind = "possion"', "Invalid enum value 'possion'"),
+    "with a sum above 0"), ('kind = "poisson"', 'kind = "possion"',
+    "unknown kind of arrivals 'possion': did you mean poisson"),
     ('kind = "poisson", rate = "300 /s"', 'kind = "trace", file = "none.csv"',
-    "cannot read the trace"), ('kind = "poisson", rate = "300 /s"', 'kind = "closed"',
-    "at least one of clients"), ('duration = "2 s"', 'duration = "2 s"\nwarm_up = "3 s"',
+    "cannot read the trace"), ('kind = "poisson", rate = "300 /s"',
+    'kind = "closed", clients = 0', "at least one of clients"), ('duration = "2 s"', 'duration = "2 s"\nwarm_up = "3 s"',
     "lasts longer than its warm-up"), ('duration = "2 s"', 'duration = "2 s"\nspeed = 3',
     "unknown field `speed`"), ('times = { 1 = "1 ms", 8 = "3 ms" }',
     'times = { 1 = "1 ms" }\nnetwork = "resnet50"', "either a network or times"),
     ('times = { 1 = "1 ms", 8 = "3 ms" }', 'network = "resnet50"', "needs a chip"),
     ('times = { 1 = "1 ms", 8 = "3 ms" }', 'times = { 0 = "1 ms" }',
-    "a whole number of at least 1, got '0'"),
+    "a whole number of at least 1, got '0'"), ('times = { 1 = "1 ms", 8 = "3 ms" }',
+    'times = { 1 = "1 ms" }\nseq = 128\nlargest = 8', "nothing reads its seq, largest"),
 ]  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 policy.
 """
 
-from tenfold.scenario.read import Closed, Scenario, read_scenario
+from tenfold.scenario.arrivals import Closed
+from tenfold.scenario.read import Scenario, read_scenario
 from tenfold.scenario.run import (
     PCIE3_X16_BYTES_PER_S,
     Ready,

@@ -5,50 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from tenfold import units
 from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
-from tenfold.serving import (
-    Choice,
-    Diurnal,
-    Gamma,
-    OnOff,
-    Poisson,
-    ServerSchedule,
-    Trace,
-    Version,
-    read_trace,
-)
-from tenfold.serving.arrivals import Arrivals
+from tenfold.scenario.arrivals import Arriving, Closed, read_arrivals
+from tenfold.serving import Choice, Trace, Version
 from tenfold.serving.versions import check_shares
 from tenfold.units import Dimension
 
 DEFAULT_SPREAD = 0.05
+DEFAULT_LARGEST = 64  # batch
+OF_NETWORKS = ("seq", "dtype", "largest")  # fields that given times leave without use
 MOST_REQUESTS = 100_000_000  # of one stream
-
-
-class _Arrivals(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    kind: Literal["poisson", "gamma", "on-off", "diurnal", "trace", "loadgen-server", "closed"]
-    rate: str = ""
-    cv: float = 1.0
-    off_rate: str = "0 /s"
-    on: str = ""
-    off: str = ""
-    swing: float = 0.6
-    period: str = "24 h"
-    file: str = ""
-    seed: int = 0
-    clients: int = 0
-    think: str = "0 s"
 
 
 class _Stream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     model: str
     slo: str
-    arrivals: _Arrivals
+    arrivals: dict[str, str | int | float]
     priority: int = 0
 
 
@@ -64,7 +40,7 @@ class _Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     network: str = ""
     seq: int | None = None
     dtype: str | None = None
-    largest: int = 64
+    largest: int | None = None
     times: dict[str, str] = {}
     weights: str = ""
     load: str = ""
@@ -95,20 +71,12 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
-    """So many clients, each with one request under way, that think between."""
-
-    clients: int
-    think_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class StreamSpec:
     """What one tenant sends to one model name."""
 
     model: str
     slo_s: float
-    arrivals: Arrivals | Closed
+    arrivals: Arriving
     priority: int
 
 
@@ -252,10 +220,17 @@ def _distinct(what: str, names: list[str]) -> None:
 def _model(m: _Model) -> ModelSpec:
     if bool(m.network) == bool(m.times):
         raise InputError(f"model '{m.name}' needs either a network or times by batch")
-    if m.largest < 1 or not 0 <= m.spread < 100:
+    unread = [name for name in OF_NETWORKS if m.times and getattr(m, name) is not None]
+    if unread:
+        raise InputError(
+            f"model '{m.name}' has times, so that nothing reads its {', '.join(unread)}: leave out"
+            " one or the other"
+        )
+    largest = DEFAULT_LARGEST if m.largest is None else m.largest
+    if largest < 1 or not 0 <= m.spread < 100:
         raise InputError(
             f"model '{m.name}' needs a largest batch of at least 1 and a spread of 0 or more, got"
-            f" {m.largest} and {m.spread:g}"
+            f" {largest} and {m.spread:g}"
         )
     times = {}
     for batch, time in m.times.items():
@@ -269,7 +244,7 @@ def _model(m: _Model) -> ModelSpec:
         network=m.network,
         seq=m.seq,
         dtype=m.dtype,
-        largest=m.largest,
+        largest=largest,
         times_s=times,
         weight_bytes=_not_negative(m, "weights", Dimension.BYTES),
         load_s=_not_negative(m, "load", Dimension.TIME_S),
@@ -300,50 +275,12 @@ def _tenant(t: _Tenant, models: set[str], folder: Path) -> TenantSpec:
         if not slo > 0:
             raise InputError(f"tenant '{t.name}': an SLO is above 0, got {s.slo}")
         try:
-            streams.append(StreamSpec(s.model, slo, _arrivals(s.arrivals, folder), s.priority))
+            streams.append(StreamSpec(s.model, slo, read_arrivals(s.arrivals, folder), s.priority))
         except UnitError as error:
             raise UnitError(f"tenant '{t.name}': {error}") from error
         except InputError as error:
             raise InputError(f"tenant '{t.name}': {error}") from error
     return TenantSpec(t.name, t.weight, t.greedy, tuple(streams))
-
-
-def _arrivals(a: _Arrivals, folder: Path) -> Arrivals | Closed:
-    if a.kind == "closed":
-        if a.clients < 1:
-            raise InputError(f"a closed loop needs at least one of clients, got {a.clients}")
-        return Closed(a.clients, units.parse(a.think, Dimension.TIME_S))
-    if a.kind == "trace":
-        return _trace(folder / a.file)
-    rate = units.parse(a.rate, Dimension.RATE_PER_S)
-    if a.kind == "poisson":
-        return Poisson(rate)
-    if a.kind == "gamma":
-        return Gamma(rate, a.cv)
-    if a.kind == "diurnal":
-        return Diurnal(rate, a.swing, units.parse(a.period, Dimension.TIME_S))
-    if a.kind == "loadgen-server":
-        return ServerSchedule(rate, a.seed)
-    if not a.on or not a.off:
-        raise InputError(
-            "on-off arrivals need how long they are 'on' and 'off', such as on = \"1 s\", off ="
-            ' "3 s"'
-        )
-    return OnOff(
-        rate,
-        units.parse(a.off_rate, Dimension.RATE_PER_S),
-        units.parse(a.on, Dimension.TIME_S),
-        units.parse(a.off, Dimension.TIME_S),
-    )
-
-
-def _trace(path: Path) -> Trace:
-    try:
-        return read_trace(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read the trace {path}: {getattr(error, 'strerror', None) or 'not text'}"
-        ) from error
 
 
 def _policy(given: Mapping[str, str | int | float]) -> Choice:

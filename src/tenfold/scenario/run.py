@@ -12,7 +12,8 @@ from tenfold.chips import chip as chip_named
 from tenfold.economics import idle_power
 from tenfold.errors import InputError
 from tenfold.model import Sizes, load
-from tenfold.scenario.read import Closed, ModelSpec, Scenario
+from tenfold.scenario.arrivals import Closed
+from tenfold.scenario.read import ModelSpec, Scenario
 from tenfold.scenario.service import Models, batches, service
 from tenfold.serving import (
     Choice,
