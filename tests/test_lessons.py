@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tenfold.errors import UnknownName
-from tenfold.lessons import document, lessons, markdown
+from tenfold.lessons import lessons, markdown
+from tenfold.report.documents import plain
+from tenfold.report.trust import lessons_document
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -70,7 +72,7 @@ def test_unknown_lesson() -> None:
 
 
 def test_keys_are_absent_until_real() -> None:
-    for row in document(lessons())["lessons"]:
+    for row in plain(lessons_document(lessons()))["lessons"]:
         assert ("ours" in row) != (row.get("status") == "not yet")
 
 

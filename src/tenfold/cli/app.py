@@ -39,13 +39,13 @@ def chips(
 ) -> None:
     """The catalogue of chips, with sources."""
     from tenfold.chips import chip, names
-    from tenfold.report.document import chip_document
+    from tenfold.report.document import chip_document, chips_document
     from tenfold.report.tables import chip_table, chips_table
 
     if name is not None:
         record = chip(name)
         if as_json:
-            emit(chip_document(record, figures=True))
+            emit(chip_document(record))
             return
         console = terminal()
         console.print(heading(record.name, f"{record.organisation}, {record.year}  {record.note}"))
@@ -55,7 +55,7 @@ def chips(
         return
     records = [chip(n) for n in names()]
     if as_json:
-        emit({"chips": [chip_document(c, figures=False) for c in records]})
+        emit(chips_document(records))
         return
     terminal().print(chips_table(records))
 
@@ -70,19 +70,19 @@ def models(
     """The models that can be named instead of a file, with their sizes as counted and as
     published.
     """
-    from tenfold.report.document import model_document
+    from tenfold.report.document import model_document, model_part, models_document
     from tenfold.report.tables import models_table
     from tenfold.zoo import NAMES, model
 
-    documents = []
+    found = []
     with progress("reading models", 1 if name else len(NAMES)) as advance:
         for n in [name] if name else NAMES:
-            documents.append(model_document(model(n)))
+            found.append(model_part(model(n)))
             advance()
     if as_json:
-        emit({"models": documents} if name is None else documents[0])
+        emit(models_document(found) if name is None else model_document(found[0]))
         return
-    terminal().print(models_table(documents))
+    terminal().print(models_table(found))
 
 
 @app.command()
@@ -117,6 +117,8 @@ def predict(
     """
     from tenfold.chips import chip as chip_named
     from tenfold.evaluate.predicting import RESULT_COLUMNS, predict_all, read_requests
+    from tenfold.report.documents.trust import PredictDocument
+    from tenfold.report.trust import predicted_rows
 
     record = chip_named(chip)
     try:
@@ -126,15 +128,14 @@ def predict(
             f"cannot read {ops}: {getattr(error, 'strerror', None) or 'not text'}"
         ) from error
     raw, requests = read_requests(text, engine=not in_graph)
-    rows = []
+    found = []
     with progress("predicting", len(requests)) as advance:
-        for given, p in zip(raw, predict_all(requests, record, source), strict=True):
-            rows.append(
-                {**given, "time_s": p.time_s.value, "bound": p.bound, "energy_j": p.energy_j.value}
-            )
+        for p in predict_all(requests, record, source):
+            found.append(p)
             advance()
+    rows = predicted_rows(raw, found)
     if as_json:
-        emit({"chip": record.name, "rows": rows})
+        emit(PredictDocument(chip=record.name, rows=rows))
     elif output is not None:
         _write_csv(output, [*raw[0], *RESULT_COLUMNS], rows)
     else:
@@ -188,8 +189,8 @@ def estimate(
 ) -> None:
     """The envelope's back: a power for some hours, in kWh, kgCO2e and electric miles."""
     from tenfold.carbon import envelope
-    from tenfold.report.document import envelope_document
     from tenfold.report.tables import envelope_table
+    from tenfold.report.trust import envelope_document
 
     result = envelope(units.parse(power, Dimension.POWER_W), hours * 3600, region)
     if as_json:
@@ -211,9 +212,10 @@ def lessons(
     """The ten lessons, carbon, mixture of experts and the envelope: claim, published number, ours,
     error.
     """
-    from tenfold.lessons import document, markdown
     from tenfold.lessons import lessons as rows_of
+    from tenfold.lessons import markdown
     from tenfold.report.tables import lessons_table
+    from tenfold.report.trust import lessons_document
 
     rows = rows_of(number)
     if write is not None:
@@ -222,6 +224,6 @@ def lessons(
         except OSError as error:
             raise InputError(f"cannot write {write}: {error.strerror}") from error
     if as_json:
-        emit(document(rows))
+        emit(lessons_document(rows))
     else:
         terminal().print(lessons_table(rows))

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tenfold.errors import InputError
+
+if TYPE_CHECKING:
+    from tenfold.report.documents.part import Part
 
 app = typer.Typer(
     name="tenfold",
@@ -28,8 +31,10 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 
 
-def emit(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+def emit(document: Part) -> None:
+    from tenfold.report.documents import plain
+
+    sys.stdout.write(json.dumps(plain(document), indent=1, allow_nan=False) + "\n")
 
 
 def terminal() -> Any:

@@ -79,7 +79,9 @@ def compile(
 
     if steps:
         if as_json:
-            emit({"steps": dict(STEPS)})
+            from tenfold.report.documents.profile import StepsDocument
+
+            emit(StepsDocument(steps=dict(STEPS)))
         else:
             terminal().print(steps_table(STEPS))
         return

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +13,10 @@ from tenfold.errors import InputError
 from tenfold.units import Dimension
 
 if TYPE_CHECKING:
-    from tenfold.loadtest import Session, TrialTimes
+    from tenfold.loadtest import LoadResult
     from tenfold.serving import Result
 
-LONGEST_PROFILE = 64
+LARGEST = 64  # batch
 
 
 @app.command()
@@ -36,9 +35,7 @@ def loadtest(
         int | None,
         typer.Option(min=1, help="Threads of ONNX Runtime (default: all cores but one)."),
     ] = None,
-    largest: Annotated[
-        int, typer.Option(min=1, help="The largest batch to consider.")
-    ] = LONGEST_PROFILE,
+    largest: Annotated[int, typer.Option(min=1, help="The largest batch to consider.")] = LARGEST,
     seq: Annotated[
         int | None,
         typer.Option(help="Sequence length, where the model leaves it open (default 128)."),
@@ -64,43 +61,30 @@ def loadtest(
     """The same policy as in `simulate`, on the real clock: ONNX Runtime on this machine, beside
     what the simulation says of it.
     """
-    from tenfold.loadtest import (
-        Session,
-        loadgen_offline,
-        profile_batches,
-        slo_policy,
-        spare_threads,
-    )
+    from tenfold.loadtest import LoadStudy, Sender, load_tested
+    from tenfold.report.load import load_document
 
     slo_s = units.parse(slo, Dimension.TIME_S)
-    per_s = _rate(rate)
     if slo_s <= 0:
         raise InputError(f"--slo must be above 0, got {slo}")
-    use_loadgen = _loadgen(loadgen, offline=offline)
-    session = Session(model, threads=threads or spare_threads(), seq=seq)
-    with progress("profiling batches", 1) as advance:
-        times = profile_batches(session, slo_s, largest)
-        advance()
-    least = sorted(times[1])[len(times[1]) // 2]
-    if least > slo_s:
-        raise InputError(
-            f"an SLO of {slo} cannot be held: one item alone takes {least * 1e3:.4g} ms here, the"
-            " least possible"
-        )
-    tried, best = _trials(session, times, slo_s, per_s, seconds, use_loadgen=use_loadgen)
-    shown = best or tried[-1]
-    told = _simulated(session, times, slo_s, shown.rate_per_s, seconds)
-    samples = (
-        loadgen_offline(session, slo_policy(session.name, times), max(64, int(seconds / least)))
-        if offline
-        else None
+    senders = {None: None, True: Sender.LOADGEN, False: Sender.POISSON}
+    study = LoadStudy(
+        model=model,
+        slo_s=slo_s,
+        rate_per_s=_rate(rate),
+        duration_s=seconds,
+        threads=threads,
+        largest=largest,
+        seq=seq,
+        sender=senders[loadgen],
+        offline=offline,
     )
+    result = load_tested(study, progress)
     if as_json:
-        document = _document(session, times, slo_s, shown, tried, told, samples)
-        emit(document | {"arrivals": "loadgen" if use_loadgen else "poisson"})
+        emit(load_document(result))
     else:
-        _print(session, times, slo_s, shown, tried, told, samples)
-    if best is None:
+        _print(result)
+    if not result.held:
         raise typer.Exit(1)
 
 
@@ -113,111 +97,7 @@ def _rate(rate: str | None) -> float | None:
     return per_s
 
 
-def _loadgen(asked: bool | None, *, offline: bool) -> bool:
-    from tenfold.loadtest import loadgen_module
-
-    if asked is None and not offline:
-        try:
-            loadgen_module()
-        except InputError:
-            return False
-        return True
-    if asked or offline:
-        loadgen_module()
-    return asked is not False
-
-
-def _trials(
-    session: Session,
-    times: Mapping[int, Sequence[float]],
-    slo_s: float,
-    rate: float | None,
-    seconds: float,
-    *,
-    use_loadgen: bool,
-) -> tuple[list[TrialTimes], TrialTimes | None]:
-    """The run at the rate, or the search for the highest that holds; the one to report is None
-    where none held.
-    """
-    from tenfold.loadtest import capacity, drive, highest, loadgen_server, slo_policy, valid
-    from tenfold.loadtest.search import STEPS
-
-    def attempt(per_s: float) -> TrialTimes:
-        policy = slo_policy(session.name, times)
-        run = loadgen_server if use_loadgen else drive
-        return run(session, policy, slo_s, per_s, seconds)
-
-    if rate is not None:
-        with progress("one run", 1) as advance:
-            found = attempt(rate)
-            advance()
-        return [found], found if valid(found) else None
-    with progress("searching the highest rate", STEPS) as advance:
-        best, tried = highest(attempt, 0.75 * capacity(times, slo_s), advance)
-    return tried, best
-
-
-def _simulated(
-    session: Session,
-    times: Mapping[int, Sequence[float]],
-    slo_s: float,
-    rate: float,
-    seconds: float,
-) -> Result:
-    from tenfold.loadtest import served_ratios, simulated
-
-    ratios = served_ratios(session, times, slo_s, rate, max(1.0, min(seconds, 200 / rate)))
-    return simulated(session.name, times, ratios, slo_s, rate, max(seconds, 2000 / rate))
-
-
-def _run_document(m: TrialTimes) -> dict[str, Any]:
-    from tenfold.loadtest import valid
-
-    total = m.result.total
-    document: dict[str, Any] = {
-        "rate_per_s": m.rate_per_s,
-        "goodput_per_s": total.goodput_per_s,
-        "offered": total.offered,
-        "rejected": total.refused,
-        "mean_batch": total.mean_batch,
-        "valid": valid(m),
-        "misses": m.verdict.misses,
-        "reasons": list(m.verdict.reasons),
-    }
-    return document | ({"p50_s": total.p50_s, "p99_s": total.p99_s} if total.answered else {})
-
-
-def _document(
-    session: Session,
-    times: Mapping[int, Sequence[float]],
-    slo_s: float,
-    shown: TrialTimes,
-    tried: Sequence[TrialTimes],
-    told: Result,
-    samples: float | None,
-) -> dict[str, Any]:
-    document = {"model": session.name, "slo_s": slo_s} | _run_document(shown)
-    times_told = (
-        {"p50_s": told.total.p50_s, "p99_s": told.total.p99_s} if told.total.answered else {}
-    )
-    document["simulated"] = {
-        "goodput_per_s": told.total.goodput_per_s,
-        "mean_batch": told.total.mean_batch,
-    } | times_told
-    document["service_s"] = {str(b): sorted(t)[len(t) // 2] for b, t in times.items()}
-    document["runs"] = [_run_document(m) for m in tried]
-    return document | ({"offline_per_s": samples} if samples is not None else {})
-
-
-def _print(
-    session: Session,
-    times: Mapping[int, Sequence[float]],
-    slo_s: float,
-    shown: TrialTimes,
-    tried: Sequence[TrialTimes],
-    told: Result,
-    samples: float | None,
-) -> None:
+def _print(result: LoadResult) -> None:
     from rich import box
     from rich.table import Table
 
@@ -225,11 +105,12 @@ def _print(
     from tenfold.report.serving import reason_lines
 
     console = terminal()
-    service = ", ".join(f"{b}: {units.show(sorted(t)[len(t) // 2], 's')}" for b, t in times.items())
+    service = ", ".join(f"{b}: {units.show(t, 's')}" for b, t in result.median_s.items())
     console.print(
         heading(
-            session.name,
-            f"99 of 100 within {units.show(slo_s, 's')}; medians by batch here: {service}",
+            result.model,
+            f"99 of 100 within {units.show(result.study.slo_s, 's')}; medians by batch here:"
+            f" {service}",
         ),
         soft_wrap=True,
     )
@@ -245,15 +126,15 @@ def _print(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for m in tried:
+    for m in result.tried:
         verdict = "valid" if valid(m) else "; ".join(m.verdict.reasons) or "invalid"
         table.add_row("measured", *_cells(m.rate_per_s, m.result), verdict)
-    table.add_row("simulated", *_cells(shown.rate_per_s, told), "")
+    table.add_row("simulated", *_cells(result.shown.rate_per_s, result.simulated), "")
     console.print(table)
-    for line in reason_lines(shown.result):
+    for line in reason_lines(result.shown.result):
         console.print(line, soft_wrap=True)
-    if samples is not None:
-        console.print(f"Offline: {samples:,.0f} a second.")
+    if result.offline_per_s is not None:
+        console.print(f"Offline: {result.offline_per_s:,.0f} a second.")
 
 
 def _cells(rate: float, r: Result) -> list[str]:

@@ -115,10 +115,7 @@ def plan(
     if html is not None:
         write_text(html, plan_page(found, lines))
     if as_json:
-        emit(
-            plan_document(found, grown, mixed, left)
-            | ({"sources": source_lines(found)} if sources else {})
-        )
+        emit(plan_document(found, grown, mixed, left, sources=sources))
     else:
         _print(found, [*lines, *source_lines(found)] if sources else lines)
     if not found.options:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,17 +26,10 @@ from tenfold.cli.common import (
     words,
     write_text,
 )
-from tenfold.errors import InputError, TenfoldError
+from tenfold.errors import InputError
 
 if TYPE_CHECKING:
-    from tenfold.chips import Chip
-    from tenfold.compiler import Options
-    from tenfold.evaluate.advice import Advice, Relaxed
-    from tenfold.evaluate.agreement import Quality
-    from tenfold.evaluate.profiling import Profile
-    from tenfold.ir import Graph
-    from tenfold.measure import Comparison
-    from tenfold.model import Bound, Sizes
+    from tenfold.study import StudyResult
 
 
 @app.command()
@@ -159,159 +151,60 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """A model on chips: time, what bounds it, energy, money and carbon."""
-    from tenfold.carbon import region_named
     from tenfold.chips import chip as chip_named
     from tenfold.chips import what_if
     from tenfold.compiler import Options
-    from tenfold.evaluate.agreement import checkable
-    from tenfold.evaluate.profiling import profile_bound
-    from tenfold.model import Sizes, load, prepare
-    from tenfold.report.comparison import comparison_document, comparison_table
-    from tenfold.report.document import advice_document, profile_document, quality_document
+    from tenfold.model import Sizes
+    from tenfold.report.document import study_document
+    from tenfold.study import Study, studied
 
-    options = Options(tuple(dict.fromkeys(words(without or ()))))
-    if inputs is not None and not quality:
-        raise InputError("--inputs are for --quality: give both, or neither")
-    names, batches = words(chip), whole(batch or ["1"], "batch")
-    if not names:
-        raise InputError("--chip needs the name of at least one chip: see `tenfold chips`")
-    records = [what_if(chip_named(n), settings or ()) for n in names]
-    if quality:
-        for record in records:
-            checkable(record.storage(dtype))
-    if region is not None:
-        region_named(region)
-    if measure:
-        _measurable(model, records)
-    graph = load(model, phase)
-    others = named_sizes(size or ())
-    bound = [prepare(graph, Sizes(b, seq, height, width, others)) for b in batches]
-    done: list[Profile] = []
-    refused: list[dict[str, Any]] = []
-    with progress("profiling", len(names) * len(bound)) as advance:
-        for record, g in itertools.product(records, bound):
-            try:
-                done.append(profile_bound(g, record, dtype=dtype, region=region, options=options))
-            except TenfoldError as error:
-                if len(names) * len(bound) == 1:
-                    raise
-                refused.append({"chip": record.name, "batch": g.batch, "reason": str(error)})
-            advance()
-    if trace is not None:
-        _write_trace(done, trace)
-    if not done:
-        raise InputError("; ".join(r["reason"] for r in refused))
-    checked = _check_quality(done, bound, inputs) if quality else []
-    held = (
-        _held_back(graph, done[0], Sizes(batches[0], seq, height, width, others), options)
-        if len(names) * len(bound) == 1
-        else None
+    study = Study(
+        model=model,
+        chips=tuple(what_if(chip_named(n), settings or ()) for n in words(chip)),
+        batches=tuple(whole(batch or ["1"], "batch")),
+        sizes=Sizes(1, seq, height, width, named_sizes(size or ())),
+        phase=phase,
+        dtype=dtype,
+        region=region,
+        options=Options(tuple(dict.fromkeys(words(without or ())))),
+        quality=quality,
+        inputs=inputs,
+        measure=measure,
     )
+    with progress("profiling", len(study.chips) * len(study.batches)) as advance:
+        result = studied(study, advance)
+    if trace is not None:
+        _write_trace(result, trace)
     if html is not None:
-        from tenfold.report.html import advice_lines, profile_page
-
-        notes = list(_notes(done, region is not None, checked=bool(checked)))
-        write_text(html, profile_page(done, notes, advice_lines(*held) if held else []))
+        _write_page(result, html)
     if png is not None:
         from tenfold.report.png import write_png
 
-        write_png(done[0], png)
-    compared = (
-        [(p, _measured(model, g, p)) for p in done for g in bound if g.batch == p.batch]
-        if measure
-        else []
-    )
+        write_png(result.runs[0], png)
     if as_json:
-        document: dict[str, Any] = {
-            "model": graph.name,
-            "runs": [profile_document(p, sources=sources) for p in done],
-        }
-        document["runs"][0] |= advice_document(*held) if held else {}
-        if measure:
-            document["measured"] = [comparison_document(p.batch, c) for p, c in compared]
-        if quality:
-            document["quality"] = [quality_document(p, q) for p, q in checked]
-            for run in document["runs"]:
-                run.pop("quality", None)
-        emit(document | ({"rejected": refused} if refused else {}))
-        return
-    _print_profiles(done, region is not None, top, sources=sources, checked=checked, held=held)
-    for p, c in compared:
-        terminal().print(comparison_table(p.batch, c, top))
-    for r in refused:
-        sys.stderr.write(f"tenfold: {r['chip']}, batch {r['batch']}: {r['reason']}\n")
+        emit(study_document(result, sources=sources))
+    else:
+        _print(result, top, sources=sources)
 
 
-def _measurable(model: str, records: Sequence[Chip]) -> None:
-    """Raises InputError where there is nothing to run, or nothing to run it on."""
-    if not model.endswith(".onnx"):
-        raise InputError(
-            f"--measure runs ONNX files, and '{model}' is none: a network without weights"
-            " cannot run"
-        )
-    if len(records) != 1 or records[0].name != "host":
-        raise InputError(
-            "--measure runs on this machine: give --chip host, or the file that `tenfold calibrate"
-            " host` writes, and no other"
-        )
-
-
-def _measured(model: str, bound: Bound, p: Profile) -> Comparison:
-    from tenfold.evaluate.agreement import SEED, seeded_inputs
-    from tenfold.measure import compare_nodes, measure
-
-    return compare_nodes(
-        p.run, measure(model, seeded_inputs(bound.graph, SEED)), p.chip, bound.graph
-    )
-
-
-def _held_back(
-    graph: Graph, p: Profile, sizes: Sizes, options: Options
-) -> tuple[list[Relaxed], list[Advice]]:
-    """What bounds the one run, and what would make it quicker."""
-    from tenfold.evaluate.advice import advise, bottleneck
-
-    return bottleneck(p.run.program, p.chip), advise(
-        graph, sizes, p.chip, p.run.program.precision, options
-    )
-
-
-def _check_quality(
-    done: Sequence[Profile], bound: Sequence[Bound], path: Path | None
-) -> list[tuple[Profile, Quality]]:
-    """The quality of each dtype among the runs, once each, on the first of the batches."""
-    from tenfold.evaluate.agreement import inputs_from, quality
-
-    graph = bound[0].graph
-    given = inputs_from(path, graph) if path is not None else None
-    found: list[tuple[Profile, Quality]] = []
-    seen: set[str] = set()
-    for p in done:
-        precision = p.run.program.precision.value
-        if precision not in seen:
-            seen.add(precision)
-            found += [(p, q) for q in quality(graph, p.chip, precision, given)]
-    return found
-
-
-def _write_trace(done: Sequence[Profile], path: Path) -> None:
+def _write_trace(result: StudyResult, path: Path) -> None:
     from tenfold.machine.trace import trace_document
 
-    if len(done) != 1:
-        raise InputError(f"--trace takes one chip and one batch, got {len(done)} runs")
-    run = done[0].run
-    write_text(path, json.dumps(trace_document(run, done[0].chip), allow_nan=False))
+    if len(result.runs) != 1:
+        raise InputError(f"--trace takes one chip and one batch, got {len(result.runs)} runs")
+    p = result.runs[0]
+    write_text(path, json.dumps(trace_document(p.run, p.chip), allow_nan=False))
 
 
-def _print_profiles(
-    done: Sequence[Any],
-    money: bool,
-    top: int,
-    *,
-    sources: bool,
-    checked: Sequence[Any],
-    held: tuple[Sequence[Any], Sequence[Any]] | None,
-) -> None:
+def _write_page(result: StudyResult, path: Path) -> None:
+    from tenfold.report.html import advice_lines, profile_page
+
+    advice = advice_lines(result.held) if result.held else []
+    write_text(path, profile_page(result.runs, list(_notes(result)), advice))
+
+
+def _print(result: StudyResult, top: int, *, sources: bool) -> None:
+    from tenfold.report.comparison import comparison_table
     from tenfold.report.document import source_list
     from tenfold.report.tables import (
         advice_text,
@@ -322,6 +215,7 @@ def _print_profiles(
         where_table,
     )
 
+    done = result.runs
     console = terminal()
     program = done[0].run.program
     sizes = ", ".join(f"{k}={v}" for k, v in done[0].sizes.items() if k != "batch")
@@ -332,12 +226,12 @@ def _print_profiles(
             f" item{', ' + sizes if sizes else ''}",
         )
     )
-    console.print(profile_table(done, money=money))
+    console.print(profile_table(done, money=result.study.region is not None))
     if len(done) == 1:
         console.print(where_table(done[0]))
         console.print(kernel_table(done[0], top))
-        if held:
-            console.print(advice_text(*held), soft_wrap=True)
+        if result.held:
+            console.print(advice_text(result.held), soft_wrap=True)
     else:
         labels = [f"{p.run.program.chip} b{p.batch}" for p in done]
         console.print(
@@ -354,18 +248,23 @@ def _print_profiles(
                 "J",
             )
         )
-    if checked:
-        console.print(quality_table(checked))
-    for note in _notes(done, money, checked=bool(checked)):
+    if result.quality:
+        console.print(quality_table(result.quality))
+    for note in _notes(result):
         console.print(note, style="dim", soft_wrap=True)
     if sources:
         for p in done:
             console.print(f"\nsources of {p.run.program.chip}:")
             for line in source_list(p):
                 console.print(f"  {line}", soft_wrap=True)
+    for p, c in result.measured:
+        console.print(comparison_table(p.batch, c, top))
+    for r in result.refused:
+        sys.stderr.write(f"tenfold: {r.chip}, batch {r.batch}: {r.reason}\n")
 
 
-def _notes(done: Sequence[Any], money: bool, *, checked: bool) -> Iterable[str]:
+def _notes(result: StudyResult) -> Iterable[str]:
+    done = result.runs
     left_out = done[0].run.program.without
     if left_out:
         yield f"Left out: {', '.join(left_out)}."
@@ -374,7 +273,7 @@ def _notes(done: Sequence[Any], money: bool, *, checked: bool) -> Iterable[str]:
         " elsewhere (docs/fidelity.md)."
     )
     narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
-    if narrow and not checked:
+    if narrow and not result.quality:
         yield f"Quality not checked in {', '.join(narrow)}."
     for p in done[:1]:
         if p.run.program.native_fraction < 1:
@@ -386,7 +285,7 @@ def _notes(done: Sequence[Any], money: bool, *, checked: bool) -> Iterable[str]:
             yield "Assumed where data decide: " + ", ".join(
                 f"{n} = {v}" for n, v in p.run.program.assumed
             )
-    if money:
+    if result.study.region is not None:
         f = next((p.footprint for p in done if p.footprint), None)
         prices = {
             f"{p.run.program.chip} {p.rent.price.provider} {p.rent.price.date}"

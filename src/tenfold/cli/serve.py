@@ -45,13 +45,15 @@ def simulate(
     """Tenants, models and arrivals on one chip on a simulated clock: p99, goodput, batches and
     why.
     """
-    from tenfold.report.serving import serving_document, serving_page
+    from tenfold.report.documents.serving import ScenarioPart, ScenariosDocument
+    from tenfold.report.serving import release_lines, serving_document, serving_page
     from tenfold.scenario import SHIPPED, energy_j, ready, shipped
 
     if list_them:
         listed = [(n, shipped(n).note) for n in SHIPPED]
         if as_json:
-            emit({"scenarios": [{"name": n, "note": note} for n, note in listed]})
+            parts = [ScenarioPart(name=n, note=note) for n, note in listed]
+            emit(ScenariosDocument(scenarios=parts))
         else:
             for n, note in listed:
                 terminal().print(heading(n, note), soft_wrap=True)
@@ -71,11 +73,16 @@ def simulate(
     if html is not None:
         write_text(html, serving_page(scenario, name, log, result))
     if as_json:
-        from tenfold.report.serving import release_lines, scores_document
-
-        document = serving_document(scenario.name, name, result, energy_j(given, log, log.ended_s))
-        document |= {"compared": scores_document(scores)} if scores else {}
-        emit(document | ({"releases": release_lines(log, explain)} if explain else {}))
+        emit(
+            serving_document(
+                scenario.name,
+                name,
+                result,
+                energy_j=energy_j(given, log, log.ended_s),
+                scores=scores,
+                releases=release_lines(log, explain),
+            )
+        )
         return
     _print(scenario, name, log, result, scores, explain)
 

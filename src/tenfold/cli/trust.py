@@ -5,9 +5,8 @@ on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,7 +41,7 @@ def validate(
     was fitted to.
     """
     from tenfold.report.fidelity import fidelity_page, summary_table, worst_table
-    from tenfold.validation import MEASURED, NAMES, compare, data_folder, summaries
+    from tenfold.validation import MEASURED, NAMES, compare, data_folder
 
     folder = data_folder(data)
     names = NAMES if area is None else (area,)
@@ -62,44 +61,13 @@ def validate(
     if write is not None:
         fidelity_page(write, rows)
     if as_json:
-        emit(
-            {
-                "rows": [_row(r) for r in rows],
-                "summary": {a: _summary(s) for a, s in summaries(rows).items()},
-            }
-        )
+        from tenfold.report.trust import validate_document
+
+        emit(validate_document(rows))
         return
     terminal().print(summary_table(rows))
     if cases:
         terminal().print(worst_table(rows, cases))
-
-
-def _row(r: Row) -> dict[str, Any]:
-    known = {} if r.inside is None else {"inside": r.inside}
-    return {
-        "area": r.area,
-        "case": r.case,
-        "predicted": r.predicted,
-        "reference": r.reference,
-        "unit": r.unit,
-        "error": r.error,
-        "source": r.source,
-        "fitted_on": r.seen,
-    } | known
-
-
-def _summary(s: Any) -> dict[str, Any]:
-    known = {} if s.inside is None else {"inside": s.inside}
-    return {
-        "n": s.n,
-        "mape": s.mape,
-        "median": s.median,
-        "p90": s.p90,
-        "worst": s.worst,
-        "worst_case": s.worst_case,
-        "bias": s.bias,
-        "fitted_on": s.seen,
-    } | known
 
 
 @app.command()
@@ -169,7 +137,9 @@ def calibrate(
             f"tenfold: too few rows to fit, constants kept: {', '.join(result.too_few)}\n"
         )
     if as_json:
-        emit(_calibration(result, target))
+        from tenfold.report.trust import calibration_document
+
+        emit(calibration_document(result, target))
     else:
         _print_calibration(result, target)
 
@@ -181,33 +151,6 @@ def _read(path: Path) -> str:
         raise InputError(
             f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}"
         ) from error
-
-
-def _calibration(c: Calibration, target: Path) -> dict[str, Any]:
-    def mean(errors: Sequence[float]) -> float | None:
-        return sum(map(abs, errors)) / len(errors) if errors else None
-
-    families = {
-        f.family: {
-            "constants": dict(f.constants),
-            "offsets_s": dict(f.offsets),
-            "rows": {"train": len(f.fitted_on), "test": len(f.held_out)},
-            "error": {"train": mean(f.fitted_on), "test": mean(f.held_out)},
-            "interval": f.interval,
-        }
-        for f in c.families
-    }
-    constants = {n: v for f in c.families for n, v in f.constants.items()}
-    fitted, held = (
-        [e for f in c.families for e in getattr(f, n)] for n in ("fitted_on", "held_out")
-    )
-    return {
-        "chip": c.chip.name,
-        "file": str(target),
-        "constants": constants,
-        "error": {"train": mean(fitted), "test": mean(held)},
-        "families": families,
-    }
 
 
 def _print_calibration(c: Calibration, target: Path) -> None:
@@ -255,7 +198,9 @@ def _host(target: Path, *, force: bool, as_json: bool) -> None:
         result, text = calibrate_host(advance)
     write_text(target, text)
     if as_json:
-        emit(_calibration(result, target))
+        from tenfold.report.trust import calibration_document
+
+        emit(calibration_document(result, target))
     else:
         _print_calibration(result, target)
 
@@ -288,19 +233,9 @@ def scalesim(
     path = output / "COMPUTE_REPORT.csv"
     write_text(path, compute_report(rows))
     if as_json:
-        layers = [
-            {
-                "layer": r.layer,
-                "total_cycles": r.total_cycles,
-                "overall_util_percent": r.overall_util,
-                "mapping_efficiency_percent": r.mapping_efficiency,
-                "compute_util_percent": r.compute_util,
-            }
-            for r in rows
-        ]
-        emit(
-            {"file": str(path), "total_cycles": sum(r.total_cycles for r in rows), "layers": layers}
-        )
+        from tenfold.report.trust import scalesim_document
+
+        emit(scalesim_document(path, rows))
         return
     terminal().print(
         f"{len(rows)} layers, {sum(r.total_cycles for r in rows):,} cycles, written to {path}",

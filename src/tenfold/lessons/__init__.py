@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -92,28 +91,6 @@ def lessons(which: str | None = None) -> tuple[Lesson, ...]:
         )
         for r in rows
     )
-
-
-def document(rows: Sequence[Lesson]) -> dict[str, Any]:
-    """The document of ``--json``: a key is absent until its value is real."""
-    result = []
-    for r in rows:
-        row: dict[str, Any] = {
-            "id": r.id,
-            "claim": r.claim,
-            "source": r.source,
-            "command": r.command,
-        }
-        if r.published is not None:
-            row |= {"quantity": r.quantity, "published": r.published, "unit": r.unit}
-        if r.ours is not None:
-            row |= {"ours": r.ours, "error": r.error}
-        else:
-            row["status"] = NOT_YET
-        if r.missing:
-            row["missing"] = r.missing
-        result.append(row)
-    return {"lessons": result}
 
 
 def markdown(rows: Sequence[Lesson]) -> str:

@@ -4,6 +4,7 @@ arrivals.
 
 from tenfold.loadtest.search import capacity, highest, valid
 from tenfold.loadtest.session import Session, profile_batches, spare_threads
+from tenfold.loadtest.study import LARGEST, LoadResult, LoadStudy, Sender, load_tested
 from tenfold.loadtest.trial import (
     Empirical,
     TrialTimes,
@@ -21,9 +22,13 @@ from tenfold.loadtest.trial import (
 from tenfold.serving.real import Recording, Replay, Server
 
 __all__ = [
+    "LARGEST",
     "Empirical",
+    "LoadResult",
+    "LoadStudy",
     "Recording",
     "Replay",
+    "Sender",
     "Server",
     "Session",
     "TrialTimes",
@@ -33,6 +38,7 @@ __all__ = [
     "highest",
     "latencies",
     "learned",
+    "load_tested",
     "loadgen_module",
     "loadgen_offline",
     "loadgen_server",

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tenfold.measure import Comparison
+from tenfold.report.documents.profile import ComparisonPart, NodePart
 from tenfold.units import show
 
+if TYPE_CHECKING:
+    from tenfold.measure import Comparison
 
-def comparison_document(batch: int, c: Comparison) -> dict[str, Any]:
-    """Keys of ``--json``."""
-    return {
-        "batch": batch,
-        "time_s": c.measured_s,
-        "predicted_s": c.predicted_s,
-        "error": c.predicted_s / c.measured_s - 1,
-        "nodes": [
-            {"name": p.name, "ops": p.ops, "time_s": p.measured_s, "predicted_s": p.predicted_s}
+
+def comparison_part(batch: int, c: Comparison) -> ComparisonPart:
+    return ComparisonPart(
+        batch=batch,
+        time_s=c.measured_s,
+        predicted_s=c.predicted_s,
+        error=c.predicted_s / c.measured_s - 1,
+        nodes=[
+            NodePart(name=p.name, ops=p.ops, time_s=p.measured_s, predicted_s=p.predicted_s)
             for p in c.pairs
         ],
-        "only_measured_s": c.measured_alone_s,
-        "only_predicted_s": c.predicted_alone_s,
-    }
+        only_measured_s=c.measured_alone_s,
+        only_predicted_s=c.predicted_alone_s,
+    )
 
 
 def comparison_table(batch: int, c: Comparison, top: int) -> Any:

@@ -1,245 +1,307 @@
-"""Documents for programs: the keys of ``--json``. A key is absent until its value is real."""
+"""Documents for programs, from records: the values of ``--json``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
-from tenfold.carbon import Envelope
+from msgspec import UNSET
+
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
-from tenfold.evaluate.advice import Advice, Relaxed
 from tenfold.evaluate.agreement import Quality
 from tenfold.evaluate.profiling import Profile
 from tenfold.ir import active_parameters, graph_totals
-from tenfold.machine import Buffer, KernelRun, Level, Program
+from tenfold.machine import Buffer, Counters, KernelRun, Level, Program
+from tenfold.model import Sizes, prepare
+from tenfold.report.comparison import comparison_part
+from tenfold.report.documents.chips import (
+    ChipDocument,
+    ChipPart,
+    ChipsDocument,
+    FigurePart,
+    ModelDocument,
+    ModelPart,
+    ModelsDocument,
+)
+from tenfold.report.documents.part import Interval, Maybe
+from tenfold.report.documents.profile import (
+    AdvicePart,
+    BufferPart,
+    CompileDocument,
+    CountersPart,
+    GroupedOpPart,
+    GroupPart,
+    KernelPart,
+    MovedPart,
+    OffChipPart,
+    PlannedBytesPart,
+    PricePart,
+    ProfileDocument,
+    QualityPart,
+    RefusedPart,
+    RelaxedPart,
+    RunPart,
+)
+from tenfold.study import StudyResult
 from tenfold.zoo import ZooModel
 
-
-def interval(e: Estimate) -> list[float]:
-    return [e.low, e.high]
+T = TypeVar("T")
 
 
-def chip_document(chip: Chip, *, figures: bool) -> dict[str, Any]:
-    """One chip; with ``figures`` every figure with its status and source."""
-    document: dict[str, Any] = {
-        "name": chip.name,
-        "year": chip.year,
-        "organisation": chip.organisation,
-        "kind": chip.kind,
-        "peak_flops": {p.value: v for p, v in chip.peak_flops.items()},
-        "memory_bytes": chip.memory_bytes,
-        "memory_bytes_per_s": chip.memory_bytes_per_s,
-        "sram_bytes": chip.sram_bytes,
-        "tdp_w": chip.tdp_w,
-        "cooling": chip.cooling or None,
-        "sources": dict(chip.sources),
+def interval(e: Estimate) -> Interval:
+    return (e.low, e.high)
+
+
+def real(value: T | None) -> Maybe[T]:
+    """``value``, or no key where it is None, empty or 0, as unknown figures are."""
+    return value if value else UNSET
+
+
+def chip_part(chip: Chip) -> ChipPart:
+    """One chip without its figures."""
+    return ChipPart(
+        name=chip.name,
+        year=real(chip.year),
+        organisation=real(chip.organisation),
+        kind=chip.kind,
+        peak_flops={p.value: v for p, v in chip.peak_flops.items()},
+        memory_bytes=real(chip.memory_bytes),
+        memory_bytes_per_s=real(chip.memory_bytes_per_s),
+        sram_bytes=real(chip.sram_bytes),
+        tdp_w=real(chip.tdp_w),
+        cooling=real(chip.cooling),
+        sources=dict(chip.sources),
+    )
+
+
+def chip_document(chip: Chip) -> ChipDocument:
+    """One chip: every figure with its status and source."""
+    part = chip_part(chip)
+    figures = {
+        path: FigurePart(
+            value=q.value,
+            interval=(q.low, q.high),
+            status=q.status,
+            source=q.source,
+            note=real(q.note),
+        )
+        for path, q in chip.figures.items()
     }
-    if figures:
-        document["figures"] = {
-            path: {
-                "value": q.value,
-                "interval": [q.low, q.high],
-                "status": q.status,
-                "source": q.source,
-                "note": q.note or None,
-            }
-            for path, q in chip.figures.items()
-        }
-    return _present(document)
+    return ChipDocument(**{f: getattr(part, f) for f in part.__struct_fields__}, figures=figures)
 
 
-def _present(document: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in document.items() if v not in (None, "", 0.0) or k == "coverage"}
+def chips_document(chips: Sequence[Chip]) -> ChipsDocument:
+    return ChipsDocument(chips=[chip_part(c) for c in chips])
 
 
-def model_document(model: ZooModel) -> dict[str, Any]:
+def model_part(model: ZooModel) -> ModelPart:
     """One model: parameters as counted and as published, those that one token passes, arithmetic of
     an item.
     """
-    from tenfold.model import Sizes, prepare
-
     graph = model.graph()
-    flops = graph_totals(prepare(graph, Sizes()).graph).flops
-    document = {
-        "name": model.name,
-        "parameters": graph.parameters,
-        "active_parameters": active_parameters(graph),
-        "published_parameters": model.published,
-        "published_active_parameters": model.active,
-        "flops_per_item": flops,
-        "family": model.family,
-        "source": model.source,
-        "status": model.status,
-        "note": model.note,
-    }
-    return _present(document)
+    return ModelPart(
+        name=model.name,
+        parameters=graph.parameters,
+        active_parameters=real(active_parameters(graph)),
+        published_parameters=real(model.published),
+        published_active_parameters=real(model.active),
+        flops_per_item=graph_totals(prepare(graph, Sizes()).graph).flops,
+        family=model.family,
+        source=model.source,
+        status=model.status,
+        note=real(model.note),
+    )
 
 
-def kernel_document(k: KernelRun) -> dict[str, Any]:
+def models_document(parts: Sequence[ModelPart]) -> ModelsDocument:
+    return ModelsDocument(models=parts)
+
+
+def model_document(part: ModelPart) -> ModelDocument:
+    return ModelDocument(**{f: getattr(part, f) for f in part.__struct_fields__})
+
+
+def kernel_part(k: KernelRun) -> KernelPart:
     t = k.kernel.traffic
-    return {
-        "name": k.kernel.name,
-        "ops": list(k.kernel.ops),
-        "time_s": k.time_s,
-        "repeat": k.kernel.repeat,
-        "bound": k.bound,
-        "flops": k.kernel.flops,
-        "bytes": {
-            "weights": t.off_chip.weights,
-            "inputs": t.off_chip.inputs,
-            "outputs": t.off_chip.outputs,
-            "near": t.near.total,
-            "prefetch": t.prefetch,
-        },
-    }
+    return KernelPart(
+        name=k.kernel.name,
+        ops=k.kernel.ops,
+        time_s=k.time_s,
+        repeat=k.kernel.repeat,
+        bound=k.bound,
+        flops=k.kernel.flops,
+        bytes=OffChipPart(
+            weights=t.off_chip.weights,
+            inputs=t.off_chip.inputs,
+            outputs=t.off_chip.outputs,
+            near=t.near.total,
+            prefetch=t.prefetch,
+        ),
+    )
 
 
-def program_document(program: Program, text: str) -> dict[str, Any]:
+def program_document(program: Program, text: str) -> CompileDocument:
     """The compiled program: groups with reasons, text, and every buffer in both memories."""
     memory = program.memory
-    return {
-        "model": program.model,
-        "chip": program.chip,
-        "dtype": program.precision.value,
-        "groups": [
-            {
-                "name": g.name,
-                "ops": [
-                    {"kind": op.kind, "name": op.name, "why": why}
+    return CompileDocument(
+        model=program.model,
+        chip=program.chip,
+        dtype=program.precision.value,
+        groups=[
+            GroupPart(
+                name=g.name,
+                ops=[
+                    GroupedOpPart(kind=op.kind, name=op.name, why=why)
                     for op, why in zip(g.ops, g.reasons, strict=True)
                 ],
-                "inputs": list(g.inputs),
-                "outputs": list(g.outputs),
-            }
+                inputs=g.inputs,
+                outputs=g.outputs,
+            )
             for g in program.groups
         ],
-        "program": text,
-        "memory": (
-            [buffer_document(b, memory.level) for b in memory.near]
-            + [buffer_document(b, "off chip") for b in memory.far]
-        ),
-        "bytes": {
-            "moved": program.moved_bytes,
-            "weights": program.weight_bytes,
-            "activations": memory.far_bytes,
-            "activations_lower_bound": memory.lower_bound,
-            "near_capacity": memory.capacity,
-        },
-    }
-
-
-def advice_document(relaxed: Sequence[Relaxed], advice: Sequence[Advice]) -> dict[str, Any]:
-    """What each unit would give if it took no time, and what to do, as shares of the time."""
-    return {
-        "bottleneck": [{"unit": r.unit, "gain": r.gain} for r in relaxed],
-        "advice": [
-            {"do": a.do, "gain_per_item": a.gain} | ({"mind": a.mind} if a.mind else {})
-            for a in advice
+        program=text,
+        memory=[
+            *(_buffer(b, memory.level) for b in memory.near),
+            *(_buffer(b, "off chip") for b in memory.far),
         ],
-    }
+        bytes=PlannedBytesPart(
+            moved=program.moved_bytes,
+            weights=program.weight_bytes,
+            activations=memory.far_bytes,
+            activations_lower_bound=memory.lower_bound,
+            near_capacity=memory.capacity,
+        ),
+    )
 
 
-def quality_document(p: Profile, q: Quality) -> dict[str, Any]:
-    finite = {"sqnr_db": q.sqnr_db, "worst_sqnr_db": q.worst_sqnr_db}
-    return {
-        "dtype": p.run.program.precision.value,
-        "scheme": q.scheme,
-        "cosine": q.cosine,
-        "top1_agreement": q.top1,
-        "worst_op": q.worst,
-        "covered": q.covered,
-        "inputs": q.inputs,
-        **{k: v for k, v in finite.items() if math.isfinite(v)},
-    }
+def _buffer(b: Buffer, where: str) -> BufferPart:
+    return BufferPart(
+        name=b.name,
+        role=b.role.value,
+        where=where,
+        offset=b.offset,
+        bytes=b.bytes,
+        first=b.first,
+        last=b.last,
+        why=real(b.why),
+    )
 
 
-def buffer_document(b: Buffer, where: str) -> dict[str, Any]:
-    document = {
-        "name": b.name,
-        "role": b.role.value,
-        "where": where,
-        "offset": b.offset,
-        "bytes": b.bytes,
-        "first": b.first,
-        "last": b.last,
-    }
-    return document | ({"why": b.why} if b.why else {})
+def study_document(result: StudyResult, *, sources: bool) -> ProfileDocument:
+    """The document of ``profile``. What would make it quicker is in a single run."""
+    asked = result.study
+    return ProfileDocument(
+        model=result.model,
+        runs=[_run(p, result, sources=sources) for p in result.runs],
+        measured=(
+            [comparison_part(p.batch, c) for p, c in result.measured] if asked.measure else UNSET
+        ),
+        quality=[_quality(p, q) for p, q in result.quality] if asked.quality else UNSET,
+        rejected=(
+            [RefusedPart(chip=r.chip, batch=r.batch, reason=r.reason) for r in result.refused]
+            if result.refused
+            else UNSET
+        ),
+    )
 
 
-def profile_document(p: Profile, *, sources: bool) -> dict[str, Any]:
+def _quality(p: Profile, q: Quality) -> QualityPart:
+    def finite(x: float) -> Maybe[float]:
+        return x if math.isfinite(x) else UNSET
+
+    return QualityPart(
+        dtype=p.run.program.precision.value,
+        scheme=q.scheme,
+        cosine=q.cosine,
+        top1_agreement=q.top1,
+        worst_op=q.worst,
+        covered=q.covered,
+        inputs=q.inputs,
+        sqnr_db=finite(q.sqnr_db),
+        worst_sqnr_db=finite(q.worst_sqnr_db),
+    )
+
+
+def _run(p: Profile, result: StudyResult, *, sources: bool) -> RunPart:
     """One run of ``profile``. ``time_s`` is one pass over ``batch`` items."""
-    run, program = p.run, p.run.program
-    c = run.counters
-    document: dict[str, Any] = {
-        "chip": program.chip,
-        "batch": p.batch,
-        "dtype": program.precision.value,
-        "sizes": dict(p.sizes),
-        "time_s": run.time_s.value,
-        "interval_s": interval(run.time_s),
-        "interval_status": "provisional",
-        "bound": run.bound,
-        "energy_j": run.energy_j.value,
-        "interval_j": interval(run.energy_j),
-        "energy_entries_j": {e.what: e.amount.value for e in run.energy},
-        "energy_basis": run.energy_basis,
-        "power_w": run.power_w,
-        "flops": program.flops,
-        "mfu": run.mfu,
-        "memory_bytes": program.memory_bytes,
-        "bytes": {
-            "off_chip_read": c.read[Level.OFF_CHIP.value],
-            "off_chip_write": c.written[Level.OFF_CHIP.value],
-            "on_chip": c.bytes(Level.ON_CHIP),
-            "near": c.bytes(Level.NEAR),
-        },
-        "counters": {
-            "cycles": c.cycles,
-            "active": c.active,
-            "weight_stall": c.weight_stall,
-            "weight_shift": c.weight_shift,
-            "memory_stall": c.memory_stall,
-            "vector": c.vector,
-            "idle": c.idle,
-            "macs_useful": c.macs_useful,
-            "macs_wasted": c.macs_wasted,
-        },
-        "coverage": program.native_fraction,
-        "launch_s": run.launch_s,
-        "kernels": [kernel_document(k) for k in run.kernels],
-    }
-    if program.assumed:
-        document["assumed"] = dict(program.assumed)
-    if program.precision.value != "fp32":
-        document["quality"] = "not checked"
-    if p.rent:
-        document |= {
-            "usd_per_million": p.rent.usd.value,
-            "interval_usd_per_million": interval(p.rent.usd),
-        }
-        document["price"] = {
-            "usd_per_hour": p.rent.price.usd_per_s * 3600,
-            "provider": p.rent.price.provider,
-            "date": p.rent.price.date,
-        }
-    if p.footprint:
-        f = p.footprint
-        document |= {
-            "gco2e_per_million": f.kgco2e.value * 1e3,
-            "interval_gco2e_per_million": [f.kgco2e.low * 1e3, f.kgco2e.high * 1e3],
-        }
-        document["energy_at_meter_j_per_million"] = {e.what: e.amount.value for e in f.energy}
-        document["region"] = f.region.name
-    if sources:
-        document["sources"] = source_list(p)
-    return document
+    run, program, f = p.run, p.run.program, p.footprint
+    narrow = program.precision.value != "fp32" and not result.study.quality
+    held = result.held
+    return RunPart(
+        chip=program.chip,
+        batch=p.batch,
+        dtype=program.precision.value,
+        sizes=dict(p.sizes),
+        time_s=run.time_s.value,
+        interval_s=interval(run.time_s),
+        interval_status="provisional",
+        bound=run.bound,
+        energy_j=run.energy_j.value,
+        interval_j=interval(run.energy_j),
+        energy_entries_j={e.what: e.amount.value for e in run.energy},
+        energy_basis=run.energy_basis,
+        power_w=run.power_w,
+        flops=program.flops,
+        mfu=run.mfu,
+        memory_bytes=program.memory_bytes,
+        bytes=_moved(run.counters),
+        counters=_counters(run.counters),
+        coverage=program.native_fraction,
+        launch_s=run.launch_s,
+        kernels=[kernel_part(k) for k in run.kernels],
+        assumed=real(dict(program.assumed)),
+        quality="not checked" if narrow else UNSET,
+        usd_per_million=p.rent.usd.value if p.rent else UNSET,
+        interval_usd_per_million=interval(p.rent.usd) if p.rent else UNSET,
+        price=_price(p),
+        gco2e_per_million=f.kgco2e.value * 1e3 if f else UNSET,
+        interval_gco2e_per_million=interval(f.kgco2e * 1e3) if f else UNSET,
+        energy_at_meter_j_per_million={e.what: e.amount.value for e in f.energy} if f else UNSET,
+        region=f.region.name if f else UNSET,
+        sources=source_list(p) if sources else UNSET,
+        bottleneck=[RelaxedPart(unit=r.unit, gain=r.gain) for r in held.by] if held else UNSET,
+        advice=(
+            [AdvicePart(do=a.do, gain_per_item=a.gain, mind=real(a.mind)) for a in held.advice]
+            if held
+            else UNSET
+        ),
+    )
+
+
+def _moved(c: Counters) -> MovedPart:
+    return MovedPart(
+        off_chip_read=c.read[Level.OFF_CHIP.value],
+        off_chip_write=c.written[Level.OFF_CHIP.value],
+        on_chip=c.bytes(Level.ON_CHIP),
+        near=c.bytes(Level.NEAR),
+    )
+
+
+def _counters(c: Counters) -> CountersPart:
+    return CountersPart(
+        cycles=c.cycles,
+        active=c.active,
+        weight_stall=c.weight_stall,
+        weight_shift=c.weight_shift,
+        memory_stall=c.memory_stall,
+        vector=c.vector,
+        idle=c.idle,
+        macs_useful=c.macs_useful,
+        macs_wasted=c.macs_wasted,
+    )
+
+
+def _price(p: Profile) -> Maybe[PricePart]:
+    if p.rent is None:
+        return UNSET
+    price = p.rent.price
+    return PricePart(usd_per_hour=price.usd_per_s * 3600, provider=price.provider, date=price.date)
 
 
 def source_list(p: Profile) -> list[str]:
     """Every figure behind the run that has a source: chip constants, price, grid."""
-
     record = p.chip
     used = [f"{path}: {q.status}, {record.sources[q.source]}" for path, q in record.figures.items()]
     if p.rent:
@@ -247,13 +309,3 @@ def source_list(p: Profile) -> list[str]:
     if p.footprint:
         used.append(f"grid: {p.footprint.region.source}")
     return used
-
-
-def envelope_document(e: Envelope) -> dict[str, Any]:
-    return {
-        "energy_kwh": e.energy_j / 3.6e6,
-        "kgco2e": e.kgco2e,
-        "kg_per_kwh": e.kgco2e_per_j * 3.6e6,
-        "grid": e.grid,
-        "ev_miles": [e.ev_miles.low, e.ev_miles.high],
-    }

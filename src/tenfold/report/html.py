@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tenfold.evaluate.advice import Advice, Relaxed
 from tenfold.evaluate.profiling import Profile
 from tenfold.report.svg import ENERGY, TIME, memory_svg, roofline_svg, shares_svg
+from tenfold.study import Held
 from tenfold.units import show
 
 _COLUMNS = [
@@ -101,8 +101,8 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def advice_lines(relaxed: Sequence[Relaxed], advice: Sequence[Advice]) -> list[str]:
+def advice_lines(held: Held) -> list[str]:
     """What holds the run back and what to do, as the terminal says it."""
     from tenfold.report.tables import advice_text
 
-    return advice_text(relaxed, advice).plain.splitlines()
+    return advice_text(held).plain.splitlines()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from msgspec import UNSET
 from rich import box
 from rich.table import Table
 
@@ -13,7 +13,18 @@ from tenfold.carbon import region_named
 from tenfold.economics import dispatch, ownership_sources
 from tenfold.estimate import Estimate
 from tenfold.planner import Growth, LeftOut, Mixed, Option, Plan, differences
-from tenfold.report.document import interval
+from tenfold.report.document import interval, real
+from tenfold.report.documents.part import Interval, Maybe, some
+from tenfold.report.documents.plan import (
+    ClosestPart,
+    DemandPart,
+    GrowthPart,
+    LeftOutPart,
+    MixPart,
+    OptionPart,
+    PlanDocument,
+    RejectedPart,
+)
 from tenfold.report.svg import pareto_svg
 from tenfold.units import show
 
@@ -214,101 +225,110 @@ def source_lines(plan: Plan) -> list[str]:
     return lines + ([f"grid: {region_named(plan.ask.region).source}"] if plan.ask.region else [])
 
 
-def option_document(plan: Plan, o: Option) -> dict[str, Any]:
+def option_part(plan: Plan, o: Option) -> OptionPart:
     """One option; a key is absent where its value does not exist."""
-    document: dict[str, Any] = {
-        "chip": o.chip.name,
-        "dtype": o.dtype,
-        "batch": o.batch,
-        "mean_batch": o.mean_batch,
-        "count": o.count.value,
-        "interval_count": [o.count.low, o.count.high],
-        "spare": o.count.spare,
-        "p99_s": o.p99_s.value,
-        "interval_p99_s": interval(o.p99_s),
-        "p99_failed_s": o.p99_failed_s,
-        "p99_by_tenant_s": dict(o.p99s_s),
-        "p99_failed_by_tenant_s": dict(o.p99s_failed_s),
-        "in_time": o.in_time,
-        "in_time_failed": o.in_time_failed,
-        "kwh_per_million": o.kwh.value,
-        "interval_kwh_per_million": interval(o.kwh),
-        "goodput_per_s": o.goodput_per_s,
-        "throughput_per_s": o.limit_per_s,
-        "utilisation": o.utilisation,
-        "energy_j_per_item": o.energy_j.value,
-        "interval_j_per_item": interval(o.energy_j),
-        "power_w": o.mean_w.value,
-        "provisioned_w": o.provisioned_w.value,
-    }
-    if o.dtype != "fp32":
-        document["quality"] = "not checked"
-    pairs = (
-        ("capex_usd", o.capex_usd),
-        ("tco_usd_per_year", o.tco_usd_per_year),
-        ("usd_per_million", o.usd_per_million_owned),
-        ("usd_per_million_rented", o.usd_per_million_rented),
-        ("gco2e_per_million", o.kgco2e * 1e3 if o.kgco2e else None),
+    grams = o.kgco2e * 1e3 if o.kgco2e else None
+    tco, carbon = o.tco, o.carbon
+    return OptionPart(
+        chip=o.chip.name,
+        dtype=o.dtype,
+        batch=o.batch,
+        mean_batch=o.mean_batch,
+        count=o.count.value,
+        interval_count=(o.count.low, o.count.high),
+        spare=o.count.spare,
+        p99_s=o.p99_s.value,
+        interval_p99_s=interval(o.p99_s),
+        p99_failed_s=o.p99_failed_s,
+        p99_by_tenant_s=dict(o.p99s_s),
+        p99_failed_by_tenant_s=dict(o.p99s_failed_s),
+        in_time=o.in_time,
+        in_time_failed=o.in_time_failed,
+        kwh_per_million=o.kwh.value,
+        interval_kwh_per_million=interval(o.kwh),
+        goodput_per_s=o.goodput_per_s,
+        throughput_per_s=o.limit_per_s,
+        utilisation=o.utilisation,
+        energy_j_per_item=o.energy_j.value,
+        interval_j_per_item=interval(o.energy_j),
+        power_w=o.mean_w.value,
+        provisioned_w=o.provisioned_w.value,
+        quality="not checked" if o.dtype != "fp32" else UNSET,
+        capex_usd=_value(o.capex_usd),
+        interval_capex_usd=_interval(o.capex_usd),
+        tco_usd_per_year=_value(o.tco_usd_per_year),
+        interval_tco_usd_per_year=_interval(o.tco_usd_per_year),
+        usd_per_million=_value(o.usd_per_million_owned),
+        interval_usd_per_million=_interval(o.usd_per_million_owned),
+        usd_per_million_rented=_value(o.usd_per_million_rented),
+        interval_usd_per_million_rented=_interval(o.usd_per_million_rented),
+        gco2e_per_million=_value(grams),
+        interval_gco2e_per_million=_interval(grams),
+        tco_entries_usd_per_year=(
+            {e.what: e.amount.value * o.count.value for e in tco.account} if tco else UNSET
+        ),
+        carbon_entries_gco2e_per_million=(
+            {e.what: e.amount.value * 1e3 for e in carbon} if carbon else UNSET
+        ),
+        price_estimated=True if o.bought and o.bought.estimated else UNSET,
+        rank={r: ranks[o.chip.name] for r, ranks in plan.ranks.items() if o.chip.name in ranks},
     )
-    for key, e in pairs:
-        if e is not None:
-            document |= {key: e.value, f"interval_{key}": interval(e)}
-    if o.tco:
-        document["tco_entries_usd_per_year"] = {
-            e.what: e.amount.value * o.count.value for e in o.tco.account
-        }
-    if o.carbon:
-        document["carbon_entries_gco2e_per_million"] = {
-            e.what: e.amount.value * 1e3 for e in o.carbon
-        }
-    if o.bought and o.bought.estimated:
-        document["price_estimated"] = True
-    document["rank"] = {
-        r: plan.ranks[r][o.chip.name] for r in plan.ranks if o.chip.name in plan.ranks[r]
-    }
-    return document
+
+
+def _value(e: Estimate | None) -> Maybe[float]:
+    return e.value if e is not None else UNSET
+
+
+def _interval(e: Estimate | None) -> Maybe[Interval]:
+    return interval(e) if e is not None else UNSET
 
 
 def plan_document(
-    plan: Plan, grown: Mapping[str, Growth], mixed: Sequence[Mixed], left: Sequence[LeftOut]
-) -> dict[str, Any]:
-    ask = plan.ask
-    document: dict[str, Any] = {
-        "demands": [
-            {"tenant": d.tenant, "model": d.name, "slo_s": d.slo_s, "rate_per_s": d.rate_per_s}
+    plan: Plan,
+    grown: Mapping[str, Growth],
+    mixed: Sequence[Mixed],
+    left: Sequence[LeftOut],
+    *,
+    sources: bool,
+) -> PlanDocument:
+    ask, closest = plan.ask, plan.closest if not plan.options else None
+    return PlanDocument(
+        demands=[
+            DemandPart(tenant=d.tenant, model=d.name, slo_s=d.slo_s, rate_per_s=d.rate_per_s)
             for d in ask.demands
         ],
-        "options": [option_document(plan, o) for o in plan.options],
-        "rejected": [
-            {"chip": r.chip, "reason": r.reason, "certain": r.certain} for r in plan.rejected
+        options=[option_part(plan, o) for o in plan.options],
+        rejected=[
+            RejectedPart(chip=r.chip, reason=r.reason, certain=r.certain) for r in plan.rejected
         ],
-        "differences": differences(plan),
-    }
-    if ask.region:
-        document["region"] = ask.region
-    if ask.left_out:
-        document["left_out_of_the_file"] = list(ask.left_out)
-    if grown:
-        document["headroom"] = {
-            n: {"memory_years": g.memory_years, "latency_years": g.latency_years}
-            for n, g in grown.items()
-        }
-    if mixed:
-        document["mixes"] = [
-            {"year": m.year, "shares": dict(m.shares), "speed": dict(m.speed), "source": m.source}
-            for m in mixed
-        ]
-    if left:
-        document["left_out"] = [
-            {"demand": x.demand, "chosen": x.chosen, "best": x.best_for_it, "loss": x.loss}
-            for x in left
-        ]
-    if plan.closest and not plan.options:
-        document["closest"] = {
-            "chip": plan.closest.chip,
-            "slos_for_one_item": plan.closest.short_by,
-        }
-    return document
+        differences=differences(plan),
+        region=real(ask.region),
+        left_out_of_the_file=real(list(ask.left_out)),
+        headroom=real(
+            {
+                n: GrowthPart(memory_years=g.memory_years, latency_years=g.latency_years)
+                for n, g in grown.items()
+            }
+        ),
+        mixes=real(
+            [
+                MixPart(year=m.year, shares=dict(m.shares), speed=dict(m.speed), source=m.source)
+                for m in mixed
+            ]
+        ),
+        left_out=real(
+            [
+                LeftOutPart(demand=x.demand, chosen=x.chosen, best=x.best_for_it, loss=x.loss)
+                for x in left
+            ]
+        ),
+        closest=(
+            ClosestPart(chip=closest.chip, slos_for_one_item=some(closest.short_by))
+            if closest
+            else UNSET
+        ),
+        sources=source_lines(plan) if sources else UNSET,
+    )
 
 
 def plan_page(plan: Plan, headroom: Sequence[str]) -> str:

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from rich import box
 from rich.table import Table
 
+from tenfold.report.documents.part import some
+from tenfold.report.documents.serving import (
+    ScorePart,
+    SimulateDocument,
+    TenantPart,
+)
 from tenfold.report.svg import cdf_svg, timeline_svg
 from tenfold.scenario import Scenario, Score
 from tenfold.serving import Log, Result, TenantResult, explain
@@ -94,53 +101,57 @@ def compare_table(scores: Sequence[Score]) -> Table:
     return table
 
 
-def _tenant(t: TenantResult) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "name": t.name,
-        "offered": t.offered,
-        "answered": t.answered,
-        "rejected": t.refused,
-        "in_time": t.in_time,
-        "offered_per_s": t.offered_per_s,
-        "goodput_per_s": t.goodput_per_s,
-        "mean_batch": t.mean_batch,
-    }
-    if t.answered:
-        document |= {"p50_s": t.p50_s, "p99_s": t.p99_s, "p99_over_slo": t.worst_over_slo}
-    return document
+def _tenant(t: TenantResult) -> TenantPart:
+    return TenantPart(
+        name=t.name,
+        offered=t.offered,
+        answered=t.answered,
+        rejected=t.refused,
+        in_time=t.in_time,
+        offered_per_s=t.offered_per_s,
+        goodput_per_s=t.goodput_per_s,
+        mean_batch=t.mean_batch,
+        p50_s=t.p50_s if t.answered else UNSET,
+        p99_s=t.p99_s if t.answered else UNSET,
+        p99_over_slo=t.worst_over_slo if t.answered else UNSET,
+    )
 
 
 def serving_document(
-    name: str, policy: str, result: Result, energy: float | None
-) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "scenario": name,
-        "policy": policy,
-        "tenants": [_tenant(t) for t in result.tenants],
-        "total": _tenant(result.total),
-        "utilisation": result.utilisation,
-        "loading": result.loading,
-        "batches": result.batches,
-        "duration_s": result.duration_s,
-        "batch_reasons": {str(w): n for w, n in result.reasons},
-        "refusals": {str(w): n for w, n in result.refusals},
-    }
-    if energy is not None:
-        document["energy_j"] = energy
-    return document
+    name: str,
+    policy: str,
+    result: Result,
+    *,
+    energy_j: float | None,
+    scores: Sequence[Score],
+    releases: Sequence[str],
+) -> SimulateDocument:
+    """A run; ``scores`` of the baselines and ``releases`` explained where they were asked for."""
+    return SimulateDocument(
+        scenario=name,
+        policy=policy,
+        tenants=[_tenant(t) for t in result.tenants],
+        total=_tenant(result.total),
+        utilisation=result.utilisation,
+        loading=result.loading,
+        batches=result.batches,
+        duration_s=result.duration_s,
+        batch_reasons={str(w): n for w, n in result.reasons},
+        refusals={str(w): n for w, n in result.refusals},
+        energy_j=some(energy_j),
+        compared=[_score(s) for s in scores] or UNSET,
+        releases=list(releases) or UNSET,
+    )
 
 
-def scores_document(scores: Sequence[Score]) -> list[dict[str, Any]]:
-    return [
-        {
-            "policy": s.choice.policy,
-            "knobs": s.choice.words,
-            "goodput_per_s": s.goodput_per_s,
-            "p99_held": s.holds,
-            "worst_share": s.worst_share,
-        }
-        for s in scores
-    ]
+def _score(s: Score) -> ScorePart:
+    return ScorePart(
+        policy=s.choice.policy,
+        knobs=s.choice.words,
+        goodput_per_s=s.goodput_per_s,
+        p99_held=s.holds,
+        worst_share=s.worst_share,
+    )
 
 
 def serving_page(scenario: Scenario, policy: str, log: Log, result: Result) -> str:

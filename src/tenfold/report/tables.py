@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -12,11 +11,12 @@ from rich.text import Text
 from tenfold.carbon import Envelope
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
-from tenfold.evaluate.advice import Advice, Relaxed
 from tenfold.evaluate.agreement import Quality
 from tenfold.evaluate.profiling import Profile
 from tenfold.lessons import Lesson
 from tenfold.machine import Program
+from tenfold.report.documents.chips import ModelPart
+from tenfold.study import Held
 from tenfold.units import show
 
 _BOX = box.SIMPLE_HEAD
@@ -161,7 +161,7 @@ def where_table(p: Profile) -> Table:
     return table
 
 
-def models_table(documents: Sequence[Mapping[str, Any]]) -> Table:
+def models_table(models: Sequence[ModelPart]) -> Table:
     """The zoo: what it counts beside what was published."""
     table = _table(
         "name",
@@ -173,32 +173,32 @@ def models_table(documents: Sequence[Mapping[str, Any]]) -> Table:
         "source",
         right=("parameters", "published", "active"),
     )
-    for d in documents:
-        published, active = d.get("published_parameters"), d["active_parameters"]
+    for m in models:
+        published, active = m.published_parameters, m.active_parameters
         table.add_row(
-            d["name"],
-            d["family"],
-            show(d["parameters"], ""),
+            m.name,
+            m.family,
+            show(m.parameters, ""),
             show(published, "") if published else "",
-            show(active, "") if active != d["parameters"] else "",
-            show(d["flops_per_item"], ""),
-            d["source"],
+            show(active, "") if active and active != m.parameters else "",
+            show(m.flops_per_item, ""),
+            m.source,
         )
     return table
 
 
-def advice_text(relaxed: Sequence[Relaxed], advice: Sequence[Advice]) -> Text:
+def advice_text(held: Held) -> Text:
     """Two lines: what the time hangs on, and what would take some of it off."""
-    held = (
-        ", ".join(f"{r.unit} {r.gain:.0%}" for r in relaxed if r.gain >= 0.005)
+    units = (
+        ", ".join(f"{r.unit} {r.gain:.0%}" for r in held.by if r.gain >= 0.005)
         or "nothing in particular"
     )
     text = Text("If one unit took no time, the run would be shorter by: ", style="bold")
-    text.append(held + ".\n", style="default")
+    text.append(units + ".\n", style="default")
     text.append("Advice: ", style="bold")
     tips = [
         f"{a.do} takes {a.gain:.0%} off the time of an item" + (f" ({a.mind})" if a.mind else "")
-        for a in advice
+        for a in held.advice
     ]
     text.append(
         "; ".join(tips) + "." if tips else "nothing tried saves 3 % or more.", style="default"

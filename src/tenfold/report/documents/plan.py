@@ -1,0 +1,119 @@
+"""The document of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import UNSET
+
+from tenfold.report.documents.part import Interval, Maybe, Part
+
+
+class DemandPart(Part, frozen=True, kw_only=True):
+    """What a plan must serve."""
+
+    tenant: str
+    model: str
+    slo_s: float
+    rate_per_s: float
+
+
+class OptionPart(Part, frozen=True, kw_only=True):
+    """A chip that serves the demands, how many, and what it comes to; ``failed`` is with the spare
+    ones down.
+    """
+
+    chip: str
+    dtype: str
+    batch: int
+    mean_batch: float
+    count: int
+    interval_count: tuple[int, int | None]
+    spare: int
+    p99_s: float
+    interval_p99_s: Interval
+    p99_failed_s: float
+    p99_by_tenant_s: Mapping[str, float]
+    p99_failed_by_tenant_s: Mapping[str, float]
+    in_time: float
+    in_time_failed: float
+    kwh_per_million: float
+    interval_kwh_per_million: Interval
+    goodput_per_s: float
+    throughput_per_s: float
+    utilisation: float
+    energy_j_per_item: float
+    interval_j_per_item: Interval
+    power_w: float
+    provisioned_w: float
+    quality: Maybe[str] = UNSET
+    capex_usd: Maybe[float] = UNSET
+    interval_capex_usd: Maybe[Interval] = UNSET
+    tco_usd_per_year: Maybe[float] = UNSET
+    interval_tco_usd_per_year: Maybe[Interval] = UNSET
+    usd_per_million: Maybe[float] = UNSET
+    interval_usd_per_million: Maybe[Interval] = UNSET
+    usd_per_million_rented: Maybe[float] = UNSET
+    interval_usd_per_million_rented: Maybe[Interval] = UNSET
+    gco2e_per_million: Maybe[float] = UNSET
+    interval_gco2e_per_million: Maybe[Interval] = UNSET
+    tco_entries_usd_per_year: Maybe[Mapping[str, float]] = UNSET
+    carbon_entries_gco2e_per_million: Maybe[Mapping[str, float]] = UNSET
+    price_estimated: Maybe[bool] = UNSET
+    rank: Mapping[str, int]
+
+
+class RejectedPart(Part, frozen=True, kw_only=True):
+    """Why not a chip; not ``certain`` where a guess put it behind."""
+
+    chip: str
+    reason: str
+    certain: bool
+
+
+class GrowthPart(Part, frozen=True, kw_only=True):
+    """Years until a model that grows 1.5 times a year outgrows the memory, and the SLO."""
+
+    memory_years: float
+    latency_years: float
+
+
+class MixPart(Part, frozen=True, kw_only=True):
+    """How fast the choices are on a year's workloads."""
+
+    year: int
+    shares: Mapping[str, float]
+    speed: Mapping[str, float | None]
+    source: str
+
+
+class LeftOutPart(Part, frozen=True, kw_only=True):
+    """What a choice without one demand loses on it."""
+
+    demand: str
+    chosen: str
+    best: str
+    loss: float
+
+
+class ClosestPart(Part, frozen=True, kw_only=True):
+    """The chip that comes closest where none will do."""
+
+    chip: str
+    slos_for_one_item: Maybe[float] = UNSET
+
+
+class PlanDocument(Part, frozen=True, kw_only=True):
+    """`tenfold plan`."""
+
+    demands: Sequence[DemandPart]
+    options: Sequence[OptionPart]
+    rejected: Sequence[RejectedPart]
+    differences: Sequence[str]
+    region: Maybe[str] = UNSET
+    left_out_of_the_file: Maybe[Sequence[str]] = UNSET
+    headroom: Maybe[Mapping[str, GrowthPart]] = UNSET
+    mixes: Maybe[Sequence[MixPart]] = UNSET
+    left_out: Maybe[Sequence[LeftOutPart]] = UNSET
+    closest: Maybe[ClosestPart] = UNSET
+    sources: Maybe[Sequence[str]] = UNSET
