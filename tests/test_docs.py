@@ -4,6 +4,7 @@ current.
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import shlex
@@ -69,6 +70,17 @@ def test_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_house_is_as_the_page_says() -> None:
+    """Run `python docs/house.py docs/house.md` when this fails."""
+    page = runpy.run_path(str(ROOT / "docs" / "house.py"))["page"]
+    text = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    assert text == page()
+    named = re.findall(r"\| `((?:[a-z]+\.)+)(\w+)` \|", text)
+    assert len(named) >= 5
+    for module, name in named:
+        assert hasattr(importlib.import_module(f"tenfold.{module.rstrip('.')}"), name)
 
 
 def test_docs_state_the_size_of_the_op_table() -> None:
