@@ -105,9 +105,8 @@ def _off_chip(chip: Chip) -> _Off:
     return energy_table().memory[chip.memory]
 
 
-DYNAMIC_ERROR = (
-    0.3  # provisional: as far as a central figure from published power is off (first tries)
-)
+# provisional: as far as a central figure from published power is off (first tries)
+DYNAMIC_ERROR = 0.3
 # of the power under load, where idle power was not published (assumed)
 IDLE_SHARE = Estimate(0.25, 0.12, 0.45)
 UNKNOWN_NODE_NM = 7.0

@@ -12,14 +12,12 @@ from tenfold.serving.record import NEVER, Request, Start
 # of the answers: a fifth of what a p99 allows, for they need not be spread evenly over tenants
 LATE_BUDGET = 0.002
 UNEQUAL_BATCHES = 2.0
-OVERLOAD = (
-    0.005  # of those that ask are turned away: then it matters who asks for more than a share
-)
+# of those that ask are turned away: then it matters who asks for more than a share
+OVERLOAD = 0.005
 ASKED = 500.0  # requests that this looks back on
 FEW = 0.002  # one of them
-NEARLY = (
-    0.9  # of its share: rates are known to a tenth or so, and like tenants must not seem unlike
-)
+# of its share: rates are known to a tenth or so, and like tenants must not seem unlike
+NEARLY = 0.9
 SHARE_EVERY = 16  # arrivals between two looks at the shares
 CAUTION_STEP = 0.1  # more caution for an answer that came late
 MOST_CAUTION = 5.0

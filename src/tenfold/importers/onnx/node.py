@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     import onnx
 
 FOLD_LIMIT = 1 << 27  # elements of a constant that importing may create
-EXPANSION_LIMIT = (
-    20_000  # nodes that functions and bodies may add: a few calls of calls make billions
-)
+# nodes that functions and bodies may add: a few calls of calls make billions
+EXPANSION_LIMIT = 20_000
 
 
 @dataclass(slots=True)

@@ -31,9 +31,8 @@ _GROUP_ROWS, _GROUP_STEP = (
 )
 _DECODE_KEYS = 64  # keys are read in pages
 _SPLITS = 2.0 ** np.arange(9)
-_STREAM_OVERLAP = (
-    2.0  # exponent of the norm of the interface and the streams of the multiprocessors (assumed)
-)
+# exponent of the norm of the interface and the streams of the multiprocessors (assumed)
+_STREAM_OVERLAP = 2.0
 
 
 def attention_parts(

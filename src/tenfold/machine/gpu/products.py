@@ -118,9 +118,8 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     )
 
 
-QUANTIZE_BYTES = (
-    5  # an element of 16 bits is read for the largest, read again, and written in 8 bits
-)
+# an element of 16 bits is read for the largest, read again, and written in 8 bits
+QUANTIZE_BYTES = 5
 
 
 def quantize_time(chip: Chip, r: Rates, elements: Any) -> Any:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from tenfold.chips import Chip, GpuConstant, MatrixPrecision, SramRole
 
-L2_BYTES_PER_CYCLE = (
-    64.0  # per multiprocessor (NVIDIA A100 whitepaper: 5120 bytes a cycle over 80 slices, recalled)
-)
-HALF_AREA = (
-    1024.0  # tile area at which the fixed cost of a tile equals tile_factor of its arithmetic
-)
+# per multiprocessor (NVIDIA A100 whitepaper: 5120 bytes a cycle over 80 slices, recalled)
+L2_BYTES_PER_CYCLE = 64.0
+# tile area at which the fixed cost of a tile equals tile_factor of its arithmetic
+HALF_AREA = 1024.0
 K_STEP = 32  # the depth in which tiles advance
 
 

@@ -23,9 +23,8 @@ from tenfold.machine.kernel import (
 from tenfold.machine.roofline import Parts, norm
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
-POWER_CYCLES = (
-    40  # of a power function that is not vectorised, which only one core works on (assumed)
-)
+# of a power function that is not vectorised, which only one core works on (assumed)
+POWER_CYCLES = 40
 # operations on each result that a product does as it goes: a bias, a sum, a comparison (assumed)
 IN_PRODUCT = 3
 # of sharing work out: what each item and group of a gathered convolution costs the core that works

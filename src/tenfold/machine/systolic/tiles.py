@@ -283,9 +283,8 @@ def vector_program(kernel: Kernel, array: Array, chunk_bytes: float) -> Repeat:
     return Repeat((tile,), count)
 
 
-TRANSCENDENTAL_OPS = (
-    8  # vector operations for one exp, log or tanh: a polynomial with range reduction (assumed)
-)
+# vector operations for one exp, log or tanh: a polynomial with range reduction (assumed)
+TRANSCENDENTAL_OPS = 8
 
 
 def balance(chip: Chip, kernel: Kernel) -> Balance:
