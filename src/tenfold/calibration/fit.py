@@ -151,6 +151,82 @@ def _kernel(chip: Chip, m: Measured) -> Kernel:
         raise type(error)(f"line {m.what.line}: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What is sought, in logarithms: constants, then what each source times beside the kernel.
+    ``fixed`` are those of sources that earlier families gave.
+    """
+
+    chip: Chip
+    constants: Sequence[Sought]
+    offsets: tuple[str, ...]
+    fixed: Mapping[str, float]
+    timers: Mapping[str, Timer]
+    measured: Mapping[str, Floats]
+
+    @property
+    def ranges(self) -> tuple[Floats, Floats, Floats]:
+        """Least, where the search starts, most."""
+        each = [
+            *((c.low, c.start, c.high) for c in self.constants),
+            *(OFFSET_S for _ in self.offsets),
+        ]
+        lows, starts, highs = np.array(each).T
+        return np.log(lows), np.log(np.clip(starts, lows * 1.01, highs * 0.99)), np.log(highs)
+
+    def at(self, logs: Floats) -> tuple[dict[str, float], dict[str, float]]:
+        """Constants by their paths, and times beside by source."""
+        values = [math.exp(v) for v in logs]
+        named = {_path(c.name): v for c, v in zip(self.constants, values, strict=False)}
+        found = dict(zip(self.offsets, values[len(self.constants) :], strict=True))
+        return named, {**self.fixed, **found}
+
+    def residuals(self, logs: Floats) -> Floats:
+        """Logarithms of predicted over measured, each source with its own weight."""
+        named, beside = self.at(logs)
+        parts = []
+        for s, time in self.timers.items():
+            used = named | ({LAUNCH: beside[s]} if s in beside else {})
+            ratio = time(_with(self.chip, used)) / self.measured[s]
+            parts.append(np.log(ratio) / len(self.measured[s]) ** POWER)
+        mean = float(np.mean([len(t) for t in self.measured.values()]))
+        return np.concatenate(parts) * mean**POWER
+
+
+def _searched(problem: _Problem, search: Search) -> Floats:
+    """The logarithms that fit best."""
+    from scipy.optimize import least_squares, minimize
+
+    lows, start, highs = problem.ranges
+    match search:
+        case Search.GRADIENT:
+            return least_squares(
+                problem.residuals,
+                start,
+                bounds=(lows, highs),
+                loss="soft_l1",
+                f_scale=OUTLIER,
+                diff_step=1e-3,
+                max_nfev=60,
+            ).x
+        case Search.SIMPLEX:
+            shares = [c.is_share for c in problem.constants]
+
+            def loss(logs: Floats) -> float:
+                prior = PRIOR * (logs - start)[: len(shares)][shares]
+                return _forgiving(np.concatenate([problem.residuals(logs), prior]))
+
+            return minimize(
+                loss,
+                start,
+                method="Nelder-Mead",
+                bounds=list(zip(lows, highs, strict=True)),
+                options={"maxfev": SIMPLEX_TRIES, "xatol": 0.01, "fatol": 1e-4},
+            ).x
+        case _:
+            assert_never(search)
+
+
 def _fit(
     chip: Chip,
     families: Sequence[KernelFamily],
@@ -159,73 +235,27 @@ def _fit(
     test: Sequence[Measured],
     known: Mapping[str, float],
 ) -> tuple[Chip, FamilyFit]:
-    from scipy.optimize import least_squares, minimize
-
     fitting = FITTINGS[chip.kind]
     by_source: dict[str, list[Measured]] = {}
     for m in train:
         by_source.setdefault(m.source, []).append(m)
     own = fitting.beside and families[0] in WITH_OFFSET
-    offsets = tuple(s for s in by_source if s not in known) if own else ()
-    fixed = {s: known[s] for s in by_source if own and s in known}
-    timers = {s: timer(chip, rows) for s, rows in by_source.items()}
-    measured = {s: np.array([m.time_s for m in rows]) for s, rows in by_source.items()}
-    starts = np.array([*(c.start for c in constants), *(OFFSET_S[1] for _ in offsets)])
-    lows = np.array([*(c.low for c in constants), *(OFFSET_S[0] for _ in offsets)])
-    highs = np.array([*(c.high for c in constants), *(OFFSET_S[2] for _ in offsets)])
-
-    def at(logs: Floats) -> tuple[dict[str, float], dict[str, float]]:
-        values = [math.exp(v) for v in logs]
-        named = {_path(c.name): v for c, v in zip(constants, values, strict=False)}
-        return named, fixed | dict(zip(offsets, values[len(constants) :], strict=True))
-
-    def residuals(logs: Floats) -> Floats:
-        named, beside = at(logs)
-        parts = []
-        for s, time in timers.items():
-            used = named | ({LAUNCH: beside[s]} if s in beside else {})
-            ratio = time(_with(chip, used)) / measured[s]
-            parts.append(np.log(ratio) / len(measured[s]) ** POWER)
-        return np.concatenate(parts) * float(np.mean([len(t) for t in measured.values()]) ** POWER)
-
-    bounds = (np.log(lows), np.log(highs))
-    start = np.log(np.clip(starts, lows * 1.01, highs * 0.99))
-    match fitting.search:
-        case Search.GRADIENT:
-            found = least_squares(
-                residuals,
-                start,
-                bounds=bounds,
-                loss="soft_l1",
-                f_scale=OUTLIER,
-                diff_step=1e-3,
-                max_nfev=60,
-            )
-        case Search.SIMPLEX:
-            shares = [c.is_share for c in constants]
-
-            def loss(logs: Floats) -> float:
-                prior = PRIOR * (logs - start)[: len(shares)][shares]
-                return _forgiving(np.concatenate([residuals(logs), prior]))
-
-            found = minimize(
-                loss,
-                start,
-                method="Nelder-Mead",
-                bounds=list(zip(*bounds, strict=True)),
-                options={"maxfev": SIMPLEX_TRIES, "xatol": 0.01, "fatol": 1e-4},
-            )
-        case _:
-            assert_never(fitting.search)
-    named, beside = at(found.x)
+    problem = _Problem(
+        chip=chip,
+        constants=constants,
+        offsets=tuple(s for s in by_source if s not in known) if own else (),
+        fixed={s: known[s] for s in by_source if own and s in known},
+        timers={s: timer(chip, rows) for s, rows in by_source.items()},
+        measured={s: np.array([m.time_s for m in rows]) for s, rows in by_source.items()},
+    )
+    named, beside = problem.at(_searched(problem, fitting.search))
     if beside and families[0] is KernelFamily.MATMUL:
         # the least of the measuring sources: kernels in a graph
         named[LAUNCH] = min(beside.values())
     best = _with(chip, named | {f"{OFFSETS}{s}": v for s, v in beside.items()})
-    covers: tuple[Predicted, ...] = (Whole.TIME,) if fitting.whole_models else tuple(families)
     fit = FamilyFit(
         family=_name(families),
-        covers=covers,
+        covers=(Whole.TIME,) if fitting.whole_models else tuple(families),
         constants={k.removeprefix(CALIBRATION): v for k, v in named.items()},
         offsets=beside,
         fitted_on=tuple(_errors(best, train, beside)),

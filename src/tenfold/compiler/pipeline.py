@@ -71,12 +71,7 @@ def build(
     scope = lower.scope_of(clean, chip, precision, stored)
     outputs = frozenset(scope.root.get(n, n) for n in clean.outputs)
     activations = lower.activation_sizes(scope, groups)
-    large = max(activations.values(), default=0)
-    if large > LARGEST_BUFFER:
-        raise InputError(
-            f"{graph.name} would need a buffer of {large:,} bytes, which is beyond any machine: use"
-            " a smaller batch or size"
-        )
+    _check_buffers(graph.name, activations)
     if "order" not in options.without:
         groups = ordered(groups, activations, outputs)
     # without fusion an attention stays whole, but where the runtime has no kernel for one anyway
@@ -110,6 +105,15 @@ def build(
         ),
         without=tuple(options.without),
     )
+
+
+def _check_buffers(model: str, activations: Mapping[str, int]) -> None:
+    large = max(activations.values(), default=0)
+    if large > LARGEST_BUFFER:
+        raise InputError(
+            f"{model} would need a buffer of {large:,} bytes, which is beyond any machine: use"
+            " a smaller batch or size"
+        )
 
 
 def _cut(kernels: Iterable[Kernel], cut: Cut, target: Target) -> Iterator[Kernel]:
