@@ -29,6 +29,7 @@ from tenfold.serving import (
     Served,
     ServerSchedule,
     SloPolicy,
+    Start,
     Stream,
     Verdict,
     curve,
@@ -37,7 +38,7 @@ from tenfold.serving import (
     simulate,
 )
 from tenfold.serving.arrivals import Times
-from tenfold.serving.real import LATE, Later, Recording, Server
+from tenfold.serving.real import LATE, Later, Recording, Run, Server
 
 TENANT = "loadtest"
 QUANTILE = 0.99
@@ -89,6 +90,20 @@ def delay_policy(
     )
 
 
+def _runs(session: Session) -> Run:
+    """Batches of the session's own inputs: how long they take is asked, not what comes out."""
+
+    def run(start: Start) -> Sequence[object]:
+        session.run(len(start.requests))
+        return [None] * len(start.requests)
+
+    return run
+
+
+def _nobody_waits(_requests: Sequence[Request], _answers: Sequence[object] | None) -> None:
+    """Nobody waits for the answers."""
+
+
 def drive(
     session: Session,
     policy: Policy,
@@ -103,7 +118,7 @@ def drive(
     times = Poisson(rate_per_s).times_s(
         max(duration_s, LEAST_QUERIES / rate_per_s), np.random.default_rng(seed)
     )
-    server = Server(policy, lambda _, items: session.run(items), lambda _requests, _answered: None)
+    server = Server(policy, _runs(session), _nobody_waits)
     _send(server, session.name, slo_s, times)
     return _measured(server, slo_s, rate_per_s, None)
 
@@ -179,24 +194,21 @@ def _under_loadgen(
     lg: Any, session: Session, policy: Policy, slo_s: float, settings: Any
 ) -> tuple[Server, bool]:
     later = Later()
-    queries: dict[int, int] = {}  # our request to LoadGen's query
 
     def answer(requests: Sequence[Request]) -> None:
-        lg.QuerySamplesComplete([lg.QuerySampleResponse(queries[r.id], 0, 0) for r in requests])
+        lg.QuerySamplesComplete([lg.QuerySampleResponse(r.payload, 0, 0) for r in requests])
 
-    def done(requests: Sequence[Request], answered: bool) -> None:
-        if answered or math.isinf(slo_s):
+    def done(requests: Sequence[Request], answers: Sequence[object] | None) -> None:
+        if answers is not None or math.isinf(slo_s):
             answer(requests)
         else:
             later.call(slo_s * LATE, lambda: answer(requests))
 
-    server = Server(policy, lambda _, items: session.run(items), done)
+    server = Server(policy, _runs(session), done)
 
     def issue(samples: Sequence[Any]) -> None:
         for sample in samples:
-            number = len(queries)
-            queries[number] = sample.id
-            server.arrive(TENANT, session.name, slo_s)
+            server.arrive(TENANT, session.name, slo_s, payload=sample.id)
 
     sut = lg.ConstructSUT(issue, server.drain)
     library = lg.ConstructQSL(1024, 1024, lambda _indices: None, lambda _indices: None)
@@ -241,11 +253,7 @@ def served_ratios(
     """
     medians = curve({b: float(np.median(t)) for b, t in times.items()})
     arrivals = Poisson(rate_per_s).times_s(duration_s, np.random.default_rng(9))
-    server = Server(
-        slo_policy(session.name, times),
-        lambda _, items: session.run(items),
-        lambda _requests, _answered: None,
-    )
+    server = Server(slo_policy(session.name, times), _runs(session), _nobody_waits)
     _send(server, session.name, slo_s, arrivals)
     return [
         (b.ended_s - b.began_s) / medians[len(b.start.requests)] for b in server.log().batches

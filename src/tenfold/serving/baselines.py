@@ -115,8 +115,9 @@ class FixedBatch:
             return size, Why.FULL, NEVER
         return (len(line.requests), Why.DRAIN, NEVER) if draining else (0, Why.FULL, NEVER)
 
-    def finished(self, start: Start, now_s: float, service_s: float) -> None:
+    def finished(self, start: Start, now_s: float, service_s: float) -> Sequence[Request]:
         self._lines.finished(start, service_s)
+        return start.requests
 
     def drain(self) -> None:
         self._lines.draining = True
@@ -169,8 +170,9 @@ class MaxDelay:
             else (0, Why.DELAY, due)
         )
 
-    def finished(self, start: Start, now_s: float, service_s: float) -> None:
+    def finished(self, start: Start, now_s: float, service_s: float) -> Sequence[Request]:
         self._lines.finished(start, service_s)
+        return start.requests
 
     def drain(self) -> None:
         self._lines.draining = True
@@ -213,7 +215,7 @@ class Aimd:
             NEVER,
         )
 
-    def finished(self, start: Start, now_s: float, service_s: float) -> None:
+    def finished(self, start: Start, now_s: float, service_s: float) -> Sequence[Request]:
         self._lines.finished(start, service_s)
         model, size = start.model, len(start.requests)
         if service_s > self._lines.lines[model].slo_s:
@@ -222,6 +224,7 @@ class Aimd:
             self._largest[model] = min(
                 self._largest[model] + self._step, self._lines.lines[model].served.latency.max_batch
             )
+        return start.requests
 
     def drain(self) -> None:
         """Nothing waits for more to come."""
@@ -285,8 +288,9 @@ class Clockwork:
             self._lines.start(found[2], found[1], Why.DEADLINE, now_s), NEVER, tuple(refused)
         )
 
-    def finished(self, start: Start, now_s: float, service_s: float) -> None:
+    def finished(self, start: Start, now_s: float, service_s: float) -> Sequence[Request]:
         self._lines.finished(start, service_s)
+        return start.requests
 
     def drain(self) -> None:
         """Nothing waits for more to come."""

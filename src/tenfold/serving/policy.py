@@ -461,7 +461,7 @@ class SloPolicy:
                 return queue
         return waiting[0]
 
-    def finished(self, start: Start, now_s: float, service_s: float) -> None:
+    def finished(self, start: Start, now_s: float, service_s: float) -> Sequence[Request]:
         for i, (_, model) in enumerate(self._running):
             if model == start.model:
                 del self._running[i]
@@ -472,6 +472,7 @@ class SloPolicy:
         self._shares.charge(start.requests, service_s - start.expected_s)
         for r in start.requests:
             self._shares.learn(r, late=now_s > r.deadline_s)
+        return start.requests
 
     def drain(self) -> None:
         """Nothing waits for more to come."""

@@ -8,7 +8,7 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import final
 
@@ -21,8 +21,8 @@ from tenfold.serving.simulated import Batch, Log, Outcome
 TICK = 2.0**-30
 LATE = 1.1  # a refused query is answered this many SLOs late where its sender cannot be refused
 
-Run = Callable[[str, int], None]
-Done = Callable[[Sequence[Request], bool], None]
+Run = Callable[[Start], Sequence[object]]  # an answer for each of its requests
+Done = Callable[[Sequence[Request], Sequence[object] | None], None]  # None: refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,10 @@ class Recording:
 
 @final
 class Server:
-    """Drives a policy in real time. ``arrive`` may be called from any thread; ``done`` is called
-    outside of the lock, from a worker's thread for what was answered, and from whichever thread
-    learned of it for what was refused.
+    """Drives a policy in real time. ``arrive`` may be called from any thread, with what the model
+    is given; ``run`` works off a batch or a step and returns an answer for each of its requests;
+    ``done`` is called outside of the lock, from a worker's thread with the answers of those that
+    the policy says are done, and from whichever thread learned of it for what was refused.
     """
 
     def __init__(self, policy: Policy, run: Run, done: Done, workers: int = 1) -> None:
@@ -71,13 +72,16 @@ class Server:
     def now_s(self) -> float:
         return int((time.perf_counter() - self._zero) / TICK) * TICK
 
-    def arrive(self, tenant: str, model: str, slo_s: float, priority: int = 0) -> Request:
+    def arrive(
+        self, tenant: str, model: str, slo_s: float, priority: int = 0, payload: object = None
+    ) -> Request:
         """One request comes, now."""
         with self._lock:
             now = self.now_s()
             refused = self._overdue(now)
-            request = Request(len(self._requests), tenant, model, now, now + slo_s, priority)
-            self._requests.append(request)
+            record = Request(len(self._requests), tenant, model, now, now + slo_s, priority)
+            self._requests.append(record)
+            request = replace(record, payload=payload)
             failed = self._failure is not None
             mine = (
                 [Refusal(request, Why.FAILED, NEVER)]
@@ -109,7 +113,7 @@ class Server:
     def _tell(self, refused: Sequence[Refusal]) -> None:
         gone = [r.request for r in refused if not r.request.shadow]
         if gone:
-            self._done(gone, False)
+            self._done(gone, None)
 
     def _ask(self, now: float) -> list[Refusal]:
         """Ask the policy as long as a worker is free and it starts something. Holds the lock."""
@@ -138,22 +142,21 @@ class Server:
                 return
 
     def _work_one(self, start: Start, began: float, number: int) -> None:
-        self._run(start.model, len(start.requests))
+        answers = dict(zip(start.requests, self._run(start), strict=True))
         with self._lock:
             end = self.now_s()
             early = self._overdue(end)
             self._service[number] = end - began
-            self._policy.finished(start, end, end - began)
+            done = self._policy.finished(start, end, end - began)
             self._batches.append(Batch(start, began, end))
-            for r in start.requests:
-                if not r.shadow:
-                    self._finish[r.id] = (Outcome.ANSWERED, end)
+            answered = [r for r in done if not r.shadow]
+            for r in answered:
+                self._finish[r.id] = (Outcome.ANSWERED, end)
             self._free += 1
             refused = early + self._ask(end)
             self._lock.notify_all()
-        answered = [r for r in start.requests if not r.shadow]
         if answered:
-            self._done(answered, True)
+            self._done(answered, [answers[r] for r in answered])
         self._tell(refused)
 
     def _fail(self, error: BaseException) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -15,7 +15,7 @@ class Request:
     """One item that ``tenant`` wants of ``model`` before ``deadline_s``, on the driver's clock.
 
     Larger ``priority`` goes first. A ``shadow`` is a copy for a model on trial: nobody waits for
-    its answer.
+    its answer. ``payload`` is what the model is given; no policy looks at it.
     """
 
     id: int
@@ -25,6 +25,7 @@ class Request:
     deadline_s: float
     priority: int = 0
     shadow: bool = False
+    payload: object = field(default=None, compare=False, repr=False)
 
 
 class Why(StrEnum):
@@ -99,8 +100,11 @@ class Policy(Protocol):
     def decide(self, now_s: float) -> Decision:
         """A worker is free."""
 
-    def finished(self, start: Start, now_s: float, service_s: float) -> None:
-        """A batch ended ``service_s`` after it began, loading included."""
+    def finished(self, start: Start, now_s: float, service_s: float) -> Sequence[Request]:
+        """What was started ended ``service_s`` after it began, loading included: which of its
+        requests are done with it. Those of a batch all are; one that takes further steps is not,
+        and is in a later start.
+        """
 
     def drain(self) -> None:
         """No more requests will come."""

@@ -238,15 +238,15 @@ class _Loop:
 
     def _end(self) -> None:
         end, _, began, start = heapq.heappop(self.running)
-        self.policy.finished(start, end, end - began)
+        done = self.policy.finished(start, end, end - began)
         self.batches.append(Batch(start, began, end))
-        for request in start.requests:
+        self.serving -= sum(not r.shadow for r in start.requests)
+        for request in done:
             if request.shadow:
                 continue
             at = self.index.pop(request.id)
             self.outcome[at] = 1
             self.finish[at] = end
-            self.serving -= 1
             self.source.answered(request, end)
 
     def _ask(self) -> None:

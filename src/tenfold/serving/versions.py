@@ -73,8 +73,8 @@ class Versioned:
     def decide(self, now_s: float) -> Decision:
         return self._inner.decide(now_s)
 
-    def finished(self, start: Start, now_s: float, service_s: float) -> None:
-        self._inner.finished(start, now_s, service_s)
+    def finished(self, start: Start, now_s: float, service_s: float) -> Sequence[Request]:
+        return self._inner.finished(start, now_s, service_s)
 
     def drain(self) -> None:
         self._inner.drain()
