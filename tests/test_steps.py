@@ -11,6 +11,7 @@ from typing import final
 import numpy as np
 import pytest
 
+from tenfold.errors import InputError
 from tenfold.serving import (
     Decision,
     Known,
@@ -27,8 +28,9 @@ from tenfold.serving import (
     Why,
     simulate,
 )
-from tenfold.serving.real import Server
+from tenfold.serving.real import Recorder, Server
 from tenfold.serving.record import NEVER
+from tenfold.serving.simulated import Outcome
 
 STEP_S = 0.01
 STEPS = {"short": 1, "long": 3}
@@ -127,3 +129,29 @@ def test_what_is_given_comes_back_as_its_own_answer(stepwise: bool) -> None:
     for tenant, payload in given:
         assert calls.count(payload) == (STEPS[tenant] if stepwise else 1)
     assert all(r.payload is None for r in server.recording().requests)
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_a_bounded_recorder_keeps_the_last_and_every_request_is_still_answered(most: int) -> None:
+    told: list[int] = []
+    server = Server(
+        Stepwise(),
+        lambda start: [None] * len(start.requests),
+        lambda requests, _answers: told.extend(r.id for r in requests),
+        recorder=Recorder(most),
+    )
+    for _ in range(50):
+        server.arrive("short", "m", 60.0)
+    server.close()
+    log = server.log()
+    assert sorted(told) == list(range(50))
+    assert [r.id for r in log.requests] == list(range(50 - most, 50))
+    assert set(log.outcome) == {Outcome.ANSWERED}
+    assert len(log.batches) <= most
+    with pytest.raises(InputError, match=f"the last {most} has no beginning"):
+        server.recording()
+
+
+def test_a_recorder_keeps_something() -> None:
+    with pytest.raises(InputError, match="at least 1 of each, or all"):
+        Recorder(0)

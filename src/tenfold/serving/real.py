@@ -7,13 +7,15 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 
+from tenfold.errors import InputError
 from tenfold.serving.record import NEVER, Decision, Policy, Refusal, Request, Start, Why
 from tenfold.serving.simulated import Batch, Log, Outcome
 
@@ -21,6 +23,7 @@ from tenfold.serving.simulated import Batch, Log, Outcome
 TICK = 2.0**-30
 LATE = 1.1  # a refused query is answered this many SLOs late where its sender cannot be refused
 
+T = TypeVar("T")
 Run = Callable[[Start], Sequence[object]]  # an answer for each of its requests
 Done = Callable[[Sequence[Request], Sequence[object] | None], None]  # None: refused
 
@@ -38,15 +41,111 @@ class Recording:
 
 
 @final
+class Recorder:
+    """What happened, to look at or to replay: the last ``most`` requests, batches, refusals and
+    decisions, all of them where it is None. A server that runs for ever is given a number.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        if most is not None and most < 1:
+            raise InputError(f"a recorder keeps at least 1 of each, or all (None), got {most}")
+        self._most = most
+        self._requests: deque[Request] = deque(maxlen=most)
+        self._finish: dict[int, tuple[Outcome, float]] = {}
+        self._service: dict[int, float] = {}
+        self._decisions: deque[tuple[float, Decision]] = deque(maxlen=most)
+        self._batches: deque[Batch] = deque(maxlen=most)
+        self._refusals: deque[Refusal] = deque(maxlen=most)
+        self._drained_s = NEVER
+        self._lost = False  # whether anything was dropped
+
+    def _keep(self, kept: deque[T], item: T) -> None:
+        self._lost |= len(kept) == self._most
+        kept.append(item)
+
+    def came(self, request: Request) -> None:
+        if len(self._requests) == self._most:
+            self._finish.pop(self._requests[0].id, None)
+        self._keep(self._requests, request)
+
+    def decided(self, now_s: float, decision: Decision) -> None:
+        self._keep(self._decisions, (now_s, decision))
+
+    def began(self, number: int) -> None:
+        """The batch of that number, counted from 0; how long it took comes with its end."""
+        if len(self._service) == self._most:
+            self._lost = True
+            del self._service[next(iter(self._service))]
+        self._service[number] = 0.0
+
+    def ended(self, number: int, batch: Batch) -> None:
+        if number in self._service:
+            self._service[number] = batch.ended_s - batch.began_s
+        self._keep(self._batches, batch)
+
+    def refused(self, refusal: Refusal, now_s: float) -> None:
+        self._keep(self._refusals, refusal)
+        self._left(refusal.request, Outcome.REFUSED, now_s)
+
+    def answered(self, request: Request, now_s: float) -> None:
+        self._left(request, Outcome.ANSWERED, now_s)
+
+    def _left(self, request: Request, outcome: Outcome, now_s: float) -> None:
+        kept = self._requests and request.id >= self._requests[0].id
+        if kept and not request.shadow:
+            self._finish[request.id] = (outcome, now_s)
+
+    def drained(self, now_s: float) -> None:
+        self._drained_s = min(self._drained_s, now_s)
+
+    def recording(self) -> Recording:
+        """To replay; raises InputError where the beginning is no longer there."""
+        if self._lost:
+            raise InputError(
+                f"a recorder of the last {self._most} has no beginning to replay from: give it"
+                " more, or None to keep all"
+            )
+        return Recording(
+            tuple(self._requests),
+            tuple(self._service.values()),
+            tuple(self._decisions),
+            self._drained_s,
+        )
+
+    def log(self, workers: int) -> Log:
+        """The run in the form of a simulated one."""
+        waiting = (Outcome.WAITING, float("nan"))
+        states = [self._finish.get(r.id, waiting) for r in self._requests]
+        return Log(
+            requests=tuple(self._requests),
+            outcome=np.array([s for s, _ in states], dtype=np.int8),
+            finish_s=np.array([t for _, t in states], dtype=float),
+            batches=tuple(self._batches),
+            refusals=tuple(self._refusals),
+            ended_s=max((b.ended_s for b in self._batches), default=0.0),
+            workers=workers,
+        )
+
+
+@final
 class Server:
     """Drives a policy in real time. ``arrive`` may be called from any thread, with what the model
     is given; ``run`` works off a batch or a step and returns an answer for each of its requests;
     ``done`` is called outside of the lock, from a worker's thread with the answers of those that
     the policy says are done, and from whichever thread learned of it for what was refused.
+    ``recorder`` keeps what happened, everything by default.
     """
 
-    def __init__(self, policy: Policy, run: Run, done: Done, workers: int = 1) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        run: Run,
+        done: Done,
+        workers: int = 1,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._policy, self._run, self._done = policy, run, done
+        self._recorder = recorder or Recorder()
         self._lock = threading.Condition()
         self._work: SimpleQueue[tuple[Start, float, int] | None] = SimpleQueue()
         self._free = workers
@@ -54,14 +153,9 @@ class Server:
         self._wake = NEVER
         self._closed = False
         self._zero = time.perf_counter()
-        self._requests: list[Request] = []
-        self._finish: dict[int, tuple[Outcome, float]] = {}
-        self._service: list[float] = []
-        self._decisions: list[tuple[float, Decision]] = []
-        self._batches: list[Batch] = []
-        self._refusals: list[Refusal] = []
+        self._open: dict[int, Request] = {}  # those that wait or are served
+        self._came = self._began = 0
         self._failure: BaseException | None = None
-        self._drained_s = NEVER
         self._threads = [
             threading.Thread(target=self._work_off, daemon=True) for _ in range(workers)
         ]
@@ -79,9 +173,11 @@ class Server:
         with self._lock:
             now = self.now_s()
             refused = self._overdue(now)
-            record = Request(len(self._requests), tenant, model, now, now + slo_s, priority)
-            self._requests.append(record)
+            record = Request(self._came, tenant, model, now, now + slo_s, priority)
+            self._came += 1
+            self._recorder.came(record)
             request = replace(record, payload=payload)
+            self._open[request.id] = request
             failed = self._failure is not None
             mine = (
                 [Refusal(request, Why.FAILED, NEVER)]
@@ -105,10 +201,10 @@ class Server:
         return self._ask(at)
 
     def _note(self, refused: Sequence[Refusal], now: float) -> None:
-        self._refusals += refused
         for r in refused:
+            self._recorder.refused(r, now)
             if not r.request.shadow:
-                self._finish[r.request.id] = (Outcome.REFUSED, now)
+                self._open.pop(r.request.id, None)
 
     def _tell(self, refused: Sequence[Refusal]) -> None:
         gone = [r.request for r in refused if not r.request.shadow]
@@ -120,7 +216,7 @@ class Server:
         refused: list[Refusal] = []
         while self._free:
             decision = self._policy.decide(now)
-            self._decisions.append((now, decision))
+            self._recorder.decided(now, decision)
             self._note(decision.refused, now)
             refused += decision.refused
             if decision.start is None:
@@ -129,8 +225,9 @@ class Server:
                 break
             self._free -= 1
             self._wake = NEVER
-            self._service.append(0.0)
-            self._work.put((decision.start, now, len(self._service) - 1))
+            self._recorder.began(self._began)
+            self._work.put((decision.start, now, self._began))
+            self._began += 1
         return refused
 
     def _work_off(self) -> None:
@@ -146,12 +243,13 @@ class Server:
         with self._lock:
             end = self.now_s()
             early = self._overdue(end)
-            self._service[number] = end - began
             done = self._policy.finished(start, end, end - began)
-            self._batches.append(Batch(start, began, end))
-            answered = [r for r in done if not r.shadow]
+            self._recorder.ended(number, Batch(start, began, end))
+            # one that a failure elsewhere has refused meanwhile is not answered too
+            answered = [r for r in done if not r.shadow and r.id in self._open]
             for r in answered:
-                self._finish[r.id] = (Outcome.ANSWERED, end)
+                self._recorder.answered(r, end)
+                del self._open[r.id]
             self._free += 1
             refused = early + self._ask(end)
             self._lock.notify_all()
@@ -164,9 +262,7 @@ class Server:
         with self._lock:
             now = self.now_s()
             self._failure = error
-            left = [
-                Refusal(r, Why.FAILED, NEVER) for r in self._requests if r.id not in self._finish
-            ]
+            left = [Refusal(r, Why.FAILED, NEVER) for r in self._open.values()]
             self._note(left, now)
             self._closed = True
             self._lock.notify_all()
@@ -191,7 +287,7 @@ class Server:
             refused = self._overdue(now)
             if self._failure is None:
                 self._policy.drain()
-                self._drained_s = min(self._drained_s, now)
+                self._recorder.drained(now)
                 refused += self._ask(now)
         self._tell(refused)
 
@@ -199,7 +295,7 @@ class Server:
         """Finish what waits, stop the threads. Raises what a worker died of."""
         self.drain()
         with self._lock:
-            while len(self._finish) < len(self._requests) and self._failure is None:
+            while self._open and self._failure is None:
                 self._lock.wait(0.2)
             self._closed = True
             self._lock.notify_all()
@@ -211,27 +307,14 @@ class Server:
             raise self._failure
 
     def recording(self) -> Recording:
-        return Recording(
-            tuple(self._requests), tuple(self._service), tuple(self._decisions), self._drained_s
-        )
+        """After ``close``. Raises InputError where the recorder has not kept the beginning."""
+        return self._recorder.recording()
 
     def log(self) -> Log:
-        """The run in the form of a simulated one. After ``close``."""
-        states = [
-            self._finish.get(i, (Outcome.WAITING, float("nan"))) for i in range(len(self._requests))
-        ]
-        outcome = np.array([s for s, _ in states], dtype=np.int8)
-        finish = np.array([t for _, t in states], dtype=float)
-        ended = max((b.ended_s for b in self._batches), default=0.0)
-        return Log(
-            requests=tuple(self._requests),
-            outcome=outcome,
-            finish_s=finish,
-            batches=tuple(self._batches),
-            refusals=tuple(self._refusals),
-            ended_s=ended,
-            workers=self._workers,
-        )
+        """The run in the form of a simulated one, as far as the recorder kept it. After
+        ``close``.
+        """
+        return self._recorder.log(self._workers)
 
 
 @final
