@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tenfold.chips import chip
 from tenfold.compiler import STEPS, Options, build
-from tenfold.machine import simulate
+from tenfold.machine import pace
 from tenfold.model import Sizes, load, prepare
 
 CHIPS = ("tpu-v4i", "a100-sxm-80")
@@ -36,9 +36,8 @@ def worth(model: str, phase: str | None, batch: int, seq: int | None, on: str) -
     graph = prepare(load(model, phase), Sizes(batch, seq)).graph
 
     def time(*without: str) -> float:
-        return simulate(
-            build(graph, record, record.storage(None), batch, Options(without)), record
-        ).time_s.value
+        program = build(graph, record, record.storage(None), batch, Options(without))
+        return pace(program, record).pass_s
 
     whole = time()
     alone = {s: time(s) / whole for s in SHOWN}

@@ -23,7 +23,7 @@ from tenfold.errors import InputError
 from tenfold.evaluate.operators import kernel_of, kernels_of
 from tenfold.evaluate.predicting import WITH_OFFSET, overlapped_fetch_s
 from tenfold.facts import Status
-from tenfold.machine import Kernel, Level, Program, gpu_times, simulate, time_kernels
+from tenfold.machine import Kernel, Level, Program, gpu_times, pace, time_kernels
 from tenfold.machine.energy import energy_model
 from tenfold.model import Sizes, load, prepare
 
@@ -372,7 +372,7 @@ def timer(chip: Chip, rows: Sequence[Measured]) -> Timer:
     def time(c: Chip) -> Floats:
         seconds = np.empty(len(rows))
         for i, program in programs:
-            seconds[i] = simulate(program, c).time_s.value
+            seconds[i] = pace(program, c).pass_s
         for i, kernels in parts:
             seconds[i] = sum(t.time_s for t in time_kernels(c, kernels)[0]) - overlapped_fetch_s(
                 c, kernels

@@ -17,7 +17,7 @@ from tenfold.machine.kernel import (
     Traffic,
 )
 from tenfold.machine.run import Counters, KernelRun, Run
-from tenfold.machine.running import simulate, time_kernel, time_kernels
+from tenfold.machine.running import Pace, pace, simulate, time_kernel, time_kernels
 from tenfold.machine.target import Balance, Cut, FusionRules, Joining, NearMemory, Target
 from tenfold.machine.targets import target_of
 
@@ -38,6 +38,7 @@ __all__ = [
     "Moved",
     "NearMemory",
     "Operand",
+    "Pace",
     "Product",
     "Program",
     "Role",
@@ -45,6 +46,7 @@ __all__ = [
     "Target",
     "Traffic",
     "gpu_times",
+    "pace",
     "simulate",
     "target_of",
     "time_kernel",

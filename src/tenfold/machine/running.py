@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tenfold.chips import Chip, Whole
 from tenfold.chips import chip as chip_named
@@ -15,6 +16,37 @@ from tenfold.machine.run import Counters, KernelRun, Run, Timed
 from tenfold.machine.targets import target_of
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a program's kernels take, in their order, and its call beside them."""
+
+    program: Program
+    kernels: tuple[Timed, ...]
+    counters: Counters
+    launch_s: float
+
+    @property
+    def kernels_s(self) -> float:
+        pairs = zip(self.kernels, self.program.kernels, strict=True)
+        return sum(t.time_s * k.repeat for t, k in pairs)
+
+    @property
+    def pass_s(self) -> float:
+        return self.kernels_s + self.launch_s
+
+
+def pace(program: Program, chip: Chip) -> Pace:
+    """The times of ``program``, for whoever asks often and for nothing else; raises as ``simulate``
+    does.
+    """
+    target = target_of(chip)
+    if chip.memory_bytes is not None and program.memory_bytes > chip.memory_bytes:
+        raise DoesNotFit(program.model, program.memory_bytes, chip.name, chip.memory_bytes)
+    timed, total = target.time_kernels(target.warm(program))
+    link_s = program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
+    return Pace(program, tuple(timed), total, target.entry_s(program) + link_s)
+
+
 def simulate(program: Program, chip: Chip | None = None) -> Run:
     """Time, counters and energy of ``program``.
 
@@ -22,27 +54,21 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     published, InputError for a chip that is only listed.
     """
     chip = chip or chip_named(program.chip)
-    target = target_of(chip)
-    if chip.memory_bytes is not None and program.memory_bytes > chip.memory_bytes:
-        raise DoesNotFit(program.model, program.memory_bytes, chip.name, chip.memory_bytes)
-    timed, total = target.time_kernels(target.warm(program))
+    found = pace(program, chip)
     model = energy_model(chip, program.precision)
     runs = tuple(
         KernelRun(k, t.time_s, t.bound, t.counters, dynamic_energy(model, t.counters))
-        for k, t in zip(program.kernels, timed, strict=True)
+        for k, t in zip(program.kernels, found.kernels, strict=True)
     )
-    link_s = program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
-    launch_s = target.entry_s(program) + link_s
-    launch_cycles = launch_s * chip.clock("time")
-    seconds = sum(r.time_s * r.kernel.repeat for r in runs)
-    time = Estimate.within(seconds + launch_s, chip.error(Whole.MODEL))
+    launch_cycles = found.launch_s * chip.clock("time")
+    time = Estimate.within(found.pass_s, chip.error(Whole.MODEL))
     static = Account((Entry("static", model.static_w * time),))
     return Run(
         program=program,
         time_s=time,
-        launch_s=launch_s,
+        launch_s=found.launch_s,
         kernels=runs,
-        counters=total + Counters(cycles=launch_cycles, idle=launch_cycles),
+        counters=found.counters + Counters(cycles=launch_cycles, idle=launch_cycles),
         energy=Account.sum((*(r.energy.times(r.kernel.repeat) for r in runs), static)),
         peak_flops=chip.peak_flops[program.precision],
         energy_basis=model.basis,

@@ -17,7 +17,7 @@ from tenfold.compiler import build
 from tenfold.facts import Status
 from tenfold.importers.onnx import import_model
 from tenfold.ir.binding import bind
-from tenfold.machine import Program, simulate
+from tenfold.machine import Program, pace
 from tenfold.measure.probes import Probe, probes
 from tenfold.measure.runtime import measure, normal_inputs
 
@@ -110,10 +110,10 @@ def _ratios(record: Chip, rows: Sequence[_Measured]) -> list[float]:
     around them does not count.
     """
     watching_s = record.constant(HostConstant.WATCHING_S)
-    runs = ((r, simulate(r.program, record)) for r in rows)
+    paces = ((r, pace(r.program, record)) for r in rows)
     return [
-        (run.time_s.value + (r.nodes * watching_s - run.launch_s if r.nodes else 0.0)) / r.time_s
-        for r, run in runs
+        (p.kernels_s + (r.nodes * watching_s if r.nodes else p.launch_s)) / r.time_s
+        for r, p in paces
     ]
 
 
