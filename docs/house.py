@@ -37,7 +37,7 @@ What changes by kind stands behind one interface each, and is looked up in one p
 | `Target`, a kind of machine | `machine.targets.target_of` | compiler, timing, energy |
 | `Policy`, who is served when | `serving.specs.POLICIES` | the simulated and the real driver |
 | `Account`, entries that sum | `facts` | energy, money, carbon |
-| documents of `--json` | `report.documents.VERBS` ([schema](schema.json)) | every verb |
+| documents of `--json`, with their [schema](schema.json) | `report.documents.VERBS` | every verb |
 """
 
 

@@ -101,6 +101,8 @@ def outcomes(scenarios: Mapping[str, Ready]) -> dict[str, Outcome]:
 def change(base: Mapping[str, float], found: Mapping[str, float]) -> str:
     """``-0.31 (bursty) … +0.02``, in percentage points."""
     points = {n: 100 * (found[n] - x) for n, x in base.items()}
+    if max(map(abs, points.values())) < 0.005:
+        return "0"
     least = min(points, key=lambda n: points[n])
     where = f" ({least})" if points[least] < -0.005 else ""
     return f"{points[least]:+.2f}{where} … {max(points.values()):+.2f}"

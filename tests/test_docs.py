@@ -4,7 +4,9 @@ current.
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import re
 import runpy
 import shlex
@@ -22,6 +24,8 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", README, re.S)
 
 
+# the one constant of the policy's modules that decides nothing: how much a queue drops at once
+ONLY_SPEED = ("tenfold.serving.queue", "_COMPACT")
 COMMANDS = [
     line.removeprefix("$ ")
     for block in blocks("console")
@@ -81,6 +85,22 @@ def test_the_house_is_as_the_page_says() -> None:
     assert len(named) >= 5
     for module, name in named:
         assert hasattr(importlib.import_module(f"tenfold.{module.rstrip('.')}"), name)
+
+
+def test_the_page_of_the_policys_constants_has_each_as_it_is() -> None:
+    """Run `python docs/policy.py docs/policy.md` when this fails (some minutes)."""
+    page = runpy.run_path(str(ROOT / "docs" / "policy.py"))
+    text = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
+    listed = {(c.home.__name__, c.name) for c in page["CONSTANTS"]}
+    for c in page["CONSTANTS"]:
+        value = getattr(c.home, c.name)
+        assert f"| `{c.name.strip('_')}` {c.meaning} | {value:g} |" in text
+    for module in page["MODULES"]:
+        tree = ast.parse(inspect.getsource(module))
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                (name,) = (t.id for t in node.targets if isinstance(t, ast.Name))
+                assert (module.__name__, name) in listed | {ONLY_SPEED}
 
 
 def test_docs_state_the_size_of_the_op_table() -> None:

@@ -15,7 +15,7 @@ UNEQUAL_BATCHES = 2.0
 # of those that ask are turned away: then it matters who asks for more than a share
 OVERLOAD = 0.005
 ASKED = 500.0  # requests that this looks back on
-FEW = 0.002  # one of them
+FEW = 1 / ASKED  # one of them
 # of its share: rates are known to a tenth or so, and like tenants must not seem unlike
 NEARLY = 0.9
 SHARE_EVERY = 16  # arrivals between two looks at the shares
