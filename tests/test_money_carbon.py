@@ -43,7 +43,7 @@ def test_footprint_entries_sum_to_the_meter(name: str) -> None:
 
 
 def test_regions() -> None:
-    assert len(regions()) == 44
+    assert len(regions()) >= 44  # Google's alone
     assert region_named("europe-north2").kgco2e_per_j * 3.6e6 == pytest.approx(0.00273)
     with pytest.raises(UnknownName, match="did you mean"):
         region_named("europe-north3")

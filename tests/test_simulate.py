@@ -145,7 +145,7 @@ CANNOT = [
     ('rate = "300 /s"', 'rate = "1e30 /s"', "more than the 100,000,000 requests"),
     ('kind = "poisson"', 'kind = "on-off"',
     "missing required field `on`; they have rate, on, off, off_rate"), ('rate = "300 /s"',
-    'rate = "300 /s", cv = 2', "kind poisson: Object contains unknown field `cv`; they have rate"), ("[[tenant]]",
+    'rate = "300 /s", cv = 2', "kind poisson: Object contains unknown field `cv`: it may have rate"), ("[[tenant]]",
     '[policy]\nkind = "delay"\nqueue = -1\n[[tenant]]', "queue must be at least 1, got -1"),
     ('rate = "300 /s"', 'rate = "-3 /s"', "rate must be above 0, got -3"), ('rate = "300 /s"',
     'rate = "300"', "tenant 't': '300' has no unit"), ('slo = "20 ms"', 'slo = "0.5 ms"',

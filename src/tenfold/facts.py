@@ -9,11 +9,12 @@ the total is their sum.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -129,7 +130,52 @@ def read_file(path: Path, kind: type[T]) -> T:
     """The TOML file at ``path`` as a struct. Raises DataFileError, which names the file, for
     anything that it is not: unknown fields, wrong types, a value of a closed set misspelt.
     """
-    return decode(path, lambda raw: msgspec.toml.decode(raw, type=kind))
+    return decode(path, lambda raw: _decoded(raw, kind))
+
+
+def _decoded(raw: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.toml.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(explained(error, kind)) from error
+
+
+def convert(given: object, kind: type[T]) -> T:
+    """Plain data as ``kind``. Raises ValueError with what is allowed."""
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(explained(error, kind)) from error
+
+
+_PLACE = re.compile(r" - at `\$(.*)`$")
+_STEP = re.compile(r"\.(\w+)|\[")
+
+
+def explained(error: msgspec.ValidationError, kind: Any) -> str:
+    """The fault in words, with what is allowed where a field or a value of a closed set is not
+    known; ``kind`` is what the whole should have been.
+    """
+    text = str(error)
+    found = _PLACE.search(text)
+    place = _at(kind, found.group(1) if found else "")
+    if "unknown field" in text and isinstance(place, type) and issubclass(place, msgspec.Struct):
+        return f"{text}: it may have {', '.join(place.__struct_fields__)}"
+    if "enum value" in text and isinstance(place, type) and issubclass(place, Enum):
+        return f"{text}: allowed are {', '.join(str(x.value) for x in place)}"
+    return text
+
+
+def _at(kind: Any, path: str) -> Any:
+    """The type at a path such as ``.rent[0].status``."""
+    for step in _STEP.finditer(path):
+        if step.group(1):
+            kind = get_type_hints(kind).get(step.group(1))
+        else:
+            kind = get_args(kind)[-1] if get_args(kind) else None
+        if type(None) in get_args(kind):
+            kind = next(a for a in get_args(kind) if a is not type(None))
+    return kind
 
 
 def read_folder(folder: Path, kind: type[T]) -> Iterator[tuple[Path, T]]:

@@ -65,6 +65,7 @@ class Region:
     kgco2e_per_j: float
     carbon_free_share: float
     source: str
+    year: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,15 @@ def regions() -> Mapping[str, Region]:
                 rate = units.parse(r.grid, Dimension.KGCO2E_PER_J)
             except UnitError as error:
                 raise DataFileError(f"{path.name}: region.{name}: {error}") from error
-            fault = FROM_0.fault(rate) or SHARE_FROM_0.fault(r.carbon_free_share)
-            if fault:
-                raise DataFileError(f"{path.name}: region.{name}: {fault}")
+            if fault := FROM_0.fault(rate):
+                raise DataFileError(f"{path.name}: region.{name}: grid {fault}, found '{r.grid}'")
+            if fault := SHARE_FROM_0.fault(r.carbon_free_share):
+                raise DataFileError(
+                    f"{path.name}: region.{name}: carbon_free_share {fault}, found"
+                    f" {r.carbon_free_share:g}"
+                )
             source = f"{file.source}, {file.year}"
-            found[name] = Region(name, r.location, rate, r.carbon_free_share, source)
+            found[name] = Region(name, r.location, rate, r.carbon_free_share, source, file.year)
     return found
 
 
@@ -191,7 +196,7 @@ def envelope(power_w: float, time_s: float, region: str | None) -> Envelope:
         rate, grid = assumption("us_grid_kg_per_kwh").value / J_PER_KWH, "US average of 2020"
     else:
         place = region_named(region)
-        rate, grid = place.kgco2e_per_j, f"{place.name} ({place.location}), mean of 2024"
+        rate, grid = place.kgco2e_per_j, f"{place.name} ({place.location}), mean of {place.year}"
     per_mile = assumption("ev_kwh_per_mile")
     kwh = energy / J_PER_KWH
     return Envelope(

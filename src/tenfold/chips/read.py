@@ -19,7 +19,7 @@ from tenfold.chips.figures import spec as spec_of_path
 from tenfold.chips.kinds import NEEDED, ROLES, Kind, MatrixPrecision, MemoryTechnology, SramRole
 from tenfold.chips.record import Chip
 from tenfold.errors import DataFileError, UnitError
-from tenfold.facts import Figure, FigureText, Spec, read_table
+from tenfold.facts import Figure, FigureText, Spec, convert, read_table
 
 PEAK_TOLERANCE = 0.02
 YEARS = (1970, 2100)
@@ -113,8 +113,8 @@ def _head(table: Mapping[str, Any], faults: _Faults) -> _Head | None:
         if key not in _TOP:
             faults.name("file", "field", key, _TOP)
     try:
-        return msgspec.convert(table, _Head)
-    except msgspec.ValidationError as error:
+        return convert(table, _Head)
+    except ValueError as error:
         faults.add("file", str(error))
         return None
 
@@ -123,8 +123,8 @@ def _figures(table: Mapping[str, Any], kind: Kind, faults: _Faults) -> dict[str,
     found: dict[str, Figure] = {}
     for path, given, spec in _given(table, kind, faults):
         try:
-            found[path] = msgspec.convert(given, FigureText).read(spec)
-        except (msgspec.ValidationError, UnitError) as error:
+            found[path] = convert(given, FigureText).read(spec)
+        except (ValueError, UnitError) as error:
             faults.add(path, str(error))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,11 +94,24 @@ def _price(r: _Row, path: Path) -> Price:
         chip=r.chip,
         provider=r.provider,
         location=r.location,
-        date=r.date,
+        date=_date(r, path),
         usd_per_s=usd_per_s,
         status=r.status,
         source=r.source,
     )
+
+
+_DATE = re.compile(r"20\d\d(-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?)?")
+
+
+def _date(r: _Row, path: Path) -> str:
+    """As given, a day, month or year: their order finds the newest price. Raises DataFileError."""
+    if not _DATE.fullmatch(r.date):
+        raise DataFileError(
+            f"{path.name}: {r.chip} at {r.provider}: a date is like 2026-11-28, 2026-11 or"
+            f" 2026, found '{r.date}'"
+        )
+    return r.date
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,10 @@ class EnergyModel:
     static_w: Estimate
     basis: str
 
+    def __post_init__(self) -> None:
+        if missing := [level.name for level in Level if level not in self.byte_j]:
+            raise ValueError(f"bytes of {', '.join(missing)} have no energy: give it, or say 0")
+
 
 def _off_chip(chip: Chip) -> _Off:
     """Energy a bit of the chip's off-chip memory."""
@@ -116,6 +120,8 @@ def node_nm(chip: Chip) -> float:
     return chip.figures["process"].value * 1e9 if "process" in chip.figures else UNKNOWN_NODE_NM
 
 
+# of a byte in CMEM or a large cache, beyond what it takes beside the units, where it is counted too
+NOT_PUBLISHED = Estimate.exact(0.0)
 _SHOWN = {Level.ON_CHIP: "on-chip memory", Level.OFF_CHIP: "off-chip memory"}
 
 
@@ -125,7 +131,11 @@ def dynamic_energy(model: EnergyModel, c: Counters) -> Account:
         Entry("matrix", model.mac_j * c.macs_useful),
         Entry("vector", model.vector_op_j * c.vector_ops),
     )
-    levels = (Entry(_SHOWN[level], j * c.bytes(level)) for level, j in model.byte_j.items())
+    levels = (
+        Entry(_SHOWN[level], j * c.bytes(level))
+        for level, j in model.byte_j.items()
+        if j is not NOT_PUBLISHED
+    )
     return Account((*arithmetic, *levels))
 
 
@@ -150,6 +160,7 @@ def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
         mac_j=overhead * raw_mac,
         vector_op_j=overhead * raw_vector,
         byte_j={
+            Level.NEAR: NOT_PUBLISHED,
             Level.ON_CHIP: Estimate.within(raw_sram, DYNAMIC_ERROR),
             Level.OFF_CHIP: Estimate(raw_byte, off.low * 8 * PJ, off.high * 8 * PJ),
         },
@@ -172,6 +183,7 @@ def _measured(chip: Chip, load: Estimate, mac: float, vector: float, byte: float
         vector_op_j=Estimate.within(events * vector, error),
         # what a byte on the chip takes is within what was measured for the others
         byte_j={
+            Level.NEAR: NOT_PUBLISHED,
             Level.ON_CHIP: Estimate.exact(0.0),
             Level.OFF_CHIP: Estimate.within(byte, error),
         },

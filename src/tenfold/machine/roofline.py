@@ -61,6 +61,7 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     memory = min(rest - idle, max(0.0, max(parts.memory, parts.l2) - active))
     slots = active * chip.peak_flops[kernel.precision] / 2
     t = kernel.traffic
+    passing = t.total + t.near.total  # what comes from the caches passes the units too
     counters = Counters(
         cycles=parts.total * clock,
         active=active * clock,
@@ -70,7 +71,9 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
         macs_useful=useful,
         macs_wasted=max(0.0, slots - useful),
         vector_ops=kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS,
-        read=by_level({Level.OFF_CHIP: t.reads, Level.ON_CHIP: t.total}),
-        written=by_level({Level.OFF_CHIP: t.off_chip.outputs, Level.ON_CHIP: t.total}),
+        read=by_level({Level.OFF_CHIP: t.reads, Level.NEAR: t.near.reads, Level.ON_CHIP: passing}),
+        written=by_level(
+            {Level.OFF_CHIP: t.off_chip.outputs, Level.NEAR: t.near.outputs, Level.ON_CHIP: passing}
+        ),
     )
     return Timed(parts.total, bound, counters)

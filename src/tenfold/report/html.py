@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tenfold.evaluate.profiling import Profile
-from tenfold.report.svg import ENERGY, TIME, memory_svg, roofline_svg, shares_svg
+from tenfold.report.svg import TIME, energy_colour, memory_svg, roofline_svg, shares_svg
 from tenfold.study import Held
 from tenfold.units import show
 
@@ -69,7 +69,7 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
     run, record = p.run, p.chip
     c = run.counters
     time = [(label, getattr(c, name), colour) for label, name, colour in TIME]
-    energy = [(e.what, e.amount.value, ENERGY[e.what]) for e in run.energy]
+    energy = [(e.what, e.amount.value, energy_colour(e.what)) for e in run.energy]
     groups = run.program.groups
     kernels = [
         {

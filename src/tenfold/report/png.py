@@ -8,7 +8,7 @@ from typing import Any
 from tenfold.errors import InputError
 from tenfold.evaluate.profiling import Profile
 from tenfold.machine import Role
-from tenfold.report.svg import COLOURS, ENERGY, TIME
+from tenfold.report.svg import COLOURS, TIME, energy_colour
 from tenfold.units import show
 
 
@@ -35,7 +35,9 @@ def write_png(p: Profile, path: Path) -> None:
         "cycles",
         [(label, getattr(counters, name), colour) for label, name, colour in TIME],
     )
-    _shares(axes[0][1], "joules", [(e.what, e.amount.value, ENERGY[e.what]) for e in run.energy])
+    _shares(
+        axes[0][1], "joules", [(e.what, e.amount.value, energy_colour(e.what)) for e in run.energy]
+    )
     _roofline(axes[1][0], p)
     _memory(axes[1][1], p)
     try:

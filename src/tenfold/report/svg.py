@@ -37,6 +37,15 @@ ENERGY = {
     "off-chip memory": COLOURS["memory"],
     "static": COLOURS["launch"],
 }
+# of entries that have no colour of their own
+_OTHERS = ("#3f8f6b", "#b0862b", "#7a5c99", "#5f7f8f")
+
+
+def energy_colour(what: str) -> str:
+    """The colour of an entry of energy: its own, or always the same other one."""
+    return ENERGY.get(what) or _OTHERS[sum(map(ord, what)) % len(_OTHERS)]
+
+
 _INK, _FAINT = "#2b2f36", "#d6d9de"
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from tenfold import units
 from tenfold.errors import InputError, UnknownName
+from tenfold.facts import convert
 from tenfold.serving import Diurnal, Gamma, OnOff, Poisson, ServerSchedule, Trace, read_trace
 from tenfold.serving.arrivals import Arrivals
 from tenfold.units import Dimension
@@ -112,10 +113,11 @@ def read_arrivals(given: Mapping[str, Any], folder: Path) -> Arriving:
         raise UnknownName("kind of arrivals", kind, KINDS)
     fields = {name: value for name, value in given.items() if name != "kind"}
     try:
-        text = msgspec.convert(fields, KINDS[kind])
-    except msgspec.ValidationError as error:
+        text = convert(fields, KINDS[kind])
+    except ValueError as error:
         has = ", ".join(KINDS[kind].__struct_fields__)
-        raise InputError(f"arrivals of kind {kind}: {error}; they have {has}") from error
+        allowed = "" if "it may have" in str(error) else f"; they have {has}"
+        raise InputError(f"arrivals of kind {kind}: {error}{allowed}") from error
     return text.read(folder)
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from tenfold import units
 from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
+from tenfold.facts import convert
 from tenfold.scenario.arrivals import Arriving, Closed, read_arrivals
 from tenfold.serving import Choice, Trace, Version
 from tenfold.serving.versions import check_shares
@@ -130,7 +131,7 @@ def read_scenario(path: Path) -> Scenario:
     not meet, duplicates, or values that cannot be.
     """
     try:
-        file = msgspec.toml.decode(path.read_bytes(), type=_File)
+        file = convert(msgspec.toml.decode(path.read_bytes()), _File)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:

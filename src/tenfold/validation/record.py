@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tenfold.errors import DataFileError
+from tenfold.facts import read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,4 @@ class _Bars(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def bars() -> Mapping[str, Bar]:
     """The aims by area. Raises DataFileError for a faulty file."""
     path = Path(__file__).parent / "data" / "bars.toml"
-    try:
-        return {b.area: b for b in msgspec.toml.decode(path.read_bytes(), type=_Bars).bar}
-    except msgspec.MsgspecError as error:
-        raise DataFileError(f"{path.name}: {error}") from error
+    return {b.area: b for b in read_file(path, _Bars).bar}

@@ -15,6 +15,7 @@ import msgspec
 
 from tenfold import units
 from tenfold.errors import DataFileError, InputError, UnknownName
+from tenfold.facts import Status, convert, read_file
 from tenfold.families import FAMILIES, build
 from tenfold.importers import load_onnx
 from tenfold.ir.dtypes import DType
@@ -26,7 +27,7 @@ DATA = Path(__file__).parent / "data"
 
 class _Count(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     value: str
-    status: str
+    status: Status
     source: str
 
 
@@ -51,7 +52,7 @@ class ZooModel:
     name: str
     family: str
     source: str
-    status: str
+    status: Status
     note: str
     published: float | None
     active: float | None
@@ -80,7 +81,7 @@ def _cnn(name: str, file: str, source: str) -> ZooModel:
         name=name,
         family="cnn",
         source=source,
-        status="verified",
+        status=Status.VERIFIED,
         note="",
         published=None,
         active=None,
@@ -92,17 +93,21 @@ def _cnn(name: str, file: str, source: str) -> ZooModel:
 
 def _from_file(path: Path) -> ZooModel:
     try:
-        file = msgspec.toml.decode(path.read_bytes(), type=_File)
+        file = read_file(path, _File)
         if file.family not in FAMILIES:
             raise UnknownName("family", file.family, FAMILIES)
-        shape = msgspec.convert(file.shape, FAMILIES[file.family].shape)
+        shape = convert(file.shape, FAMILIES[file.family].shape)
         counts = [
             units.parse(c.value, Dimension.COUNT)
             for c in (file.parameters, file.active_parameters)
             if c
         ]
+        if file.dtype not in set(DType):
+            raise UnknownName("dtype", file.dtype, list(DType))
         dtype = DType(file.dtype)
-    except (msgspec.MsgspecError, ValueError, InputError) as error:
+    except DataFileError:
+        raise
+    except (ValueError, InputError) as error:
         raise DataFileError(f"{path.name}: {error}") from error
     if path.stem != file.name:
         raise DataFileError(
