@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -13,11 +14,13 @@ from tenfold.chips import Chip
 from tenfold.estimate import Estimate
 from tenfold.evaluate.agreement import Quality
 from tenfold.evaluate.profiling import Profile
-from tenfold.lessons import Lesson
 from tenfold.machine import Program
 from tenfold.report.documents.chips import ModelPart
 from tenfold.study import Held
 from tenfold.units import show
+
+if TYPE_CHECKING:
+    from tenfold.lessons import Lesson
 
 _BOX = box.SIMPLE_HEAD
 

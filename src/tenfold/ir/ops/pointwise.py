@@ -8,7 +8,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from scipy import special
 
 from tenfold.ir.dims import is_static, maximum, minimum
 from tenfold.ir.dtypes import DType
@@ -31,6 +30,8 @@ Scalar = Callable[..., Any]
 
 def erf(x: Array) -> Array:
     """The error function, in the type of ``x``."""
+    from scipy import special  # here: it takes a tenth of a second, and pricing needs none
+
     return np.asarray(special.erf(x.astype(np.float64)), dtype=x.dtype)
 
 
