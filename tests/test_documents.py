@@ -78,3 +78,12 @@ def test_the_published_schema_is_the_one_of_the_records() -> None:
 def test_a_part_is_no_document() -> None:
     with pytest.raises(TypeError, match="RelaxedPart is a part"):
         plain(RelaxedPart(unit="matrix", gain=0.1))
+
+
+@pytest.mark.parametrize("call", [CALLS[3].replace(" --sources", ""), CALLS[7]])
+def test_a_narrow_terminal_cuts_no_figure(call: str) -> None:
+    done = runner.invoke(app, call.split(), env={"COLUMNS": "80"})
+    lines = done.stdout.splitlines()
+    tables = [line for line in lines if line.startswith((" ", "─"))]
+    assert len(tables) > 8
+    assert not [line for line in tables if "…" in line or len(line) > 80]

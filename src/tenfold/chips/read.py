@@ -248,11 +248,7 @@ def _check_numbers(chip: Chip, faults: _Faults) -> None:
             faults.add("peak", "a modelled chip needs one at least")
     if chip.year and not YEARS[0] <= chip.year <= YEARS[1]:
         faults.add("year", f"must be from {YEARS[0]} to {YEARS[1]}, found {chip.year}")
-    for less, more in (
-        ("sustained_clock", "clock"),
-        ("idle_power", "tdp"),
-        ("idle_power", "busy_power"),
-    ):
+    for less, more in _NOT_ABOVE:
         low, high = chip.number(less), chip.number(more)
         if low is not None and high is not None and low > high:
             faults.add(less, f"is above '{more}': {low:g} over {high:g}")

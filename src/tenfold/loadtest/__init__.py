@@ -4,7 +4,7 @@ arrivals.
 
 from tenfold.loadtest.search import capacity, highest, valid
 from tenfold.loadtest.session import Session, profile_batches, spare_threads
-from tenfold.loadtest.study import LARGEST, LoadResult, LoadStudy, Sender, load_tested
+from tenfold.loadtest.study import LoadResult, LoadStudy, Sender, load_tested
 from tenfold.loadtest.trial import (
     Empirical,
     TrialTimes,
@@ -22,7 +22,6 @@ from tenfold.loadtest.trial import (
 from tenfold.serving.real import Recording, Replay, Server
 
 __all__ = [
-    "LARGEST",
     "Empirical",
     "LoadResult",
     "LoadStudy",

@@ -26,7 +26,6 @@ from tenfold.loadtest.trial import (
 )
 from tenfold.serving import Result
 
-LARGEST = 64  # batch
 LEAST_SAMPLES = 64  # of an offline run
 Bars: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
@@ -48,9 +47,9 @@ class LoadStudy:
     model: str
     slo_s: float
     rate_per_s: float | None = None
-    duration_s: float = 5.0
+    duration_s: float
+    largest: int
     threads: int | None = None
-    largest: int = LARGEST
     seq: int | None = None
     sender: Sender | None = None
     offline: bool = False

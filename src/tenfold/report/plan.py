@@ -97,9 +97,9 @@ def plan_tables(plan: Plan) -> list[Table]:
         ),
     ]
     for i in range(9):
-        speed.add_column(COLUMNS[i], no_wrap=i < 2)
+        speed.add_column(COLUMNS[i], no_wrap=i < 2, overflow="fold")
     for i in shown:
-        money.add_column(COLUMNS[i], no_wrap=i == 0)
+        money.add_column(COLUMNS[i], no_wrap=i == 0, overflow="fold")
     for r in rows:
         speed.add_row(*r[:9])
         money.add_row(*(r[i] for i in shown))

@@ -29,7 +29,10 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
     table = Table(box=_BOX, pad_edge=False)
     for c in columns:
         table.add_column(
-            c, justify="right" if c in right else "left", no_wrap=c in ("chip", "dtype", "name")
+            c,
+            justify="right" if c in right else "left",
+            no_wrap=c in ("chip", "dtype", "name"),
+            overflow="fold",  # a narrow terminal takes two lines rather than lose digits
         )
     return table
 
@@ -99,8 +102,8 @@ def profile_table(profiles: Sequence[Profile], *, money: bool) -> Table:
     """
     table = _table("chip", "dtype", "batch", "time", "bound", "of peak", "energy/item", "power")
     if money:
-        table.add_column("$ per million", justify="right")
-        table.add_column("gCO2e per million", justify="right")
+        table.add_column("$ per million", justify="right", overflow="fold")
+        table.add_column("gCO2e per million", justify="right", overflow="fold")
     for p in profiles:
         run = p.run
         row = [

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import final
 
@@ -19,17 +18,6 @@ from tenfold.serving.record import NEVER, Request
 
 CONFIDENCE = 0.99
 PERCENTILE = 0.99
-
-
-class LoadGenMode(StrEnum):
-    """How queries come: one after the other, several at once one after the other, as a Poisson
-    process, or all at once.
-    """
-
-    SINGLE_STREAM = "SingleStream"
-    MULTI_STREAM = "MultiStream"
-    SERVER = "Server"
-    OFFLINE = "Offline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +122,6 @@ class Verdict:
     """Whether a run shows what it was to show, and if not, why."""
 
     valid: bool
-    percentile_s: float
     misses: int
     queries: int
     reasons: tuple[str, ...]
@@ -183,4 +170,4 @@ def server_verdict(
             f"{len(latencies)} queries with {misses} over the target show nothing:"
             f" {queries_needed(misses, percentile)} would"
         )
-    return Verdict(not reasons, at, misses, len(latencies), tuple(reasons))
+    return Verdict(not reasons, misses, len(latencies), tuple(reasons))

@@ -69,7 +69,6 @@ class _Power(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     source: str
     status: str
     tpu_v1_busy_w: float
-    tpu_v1_idle_w: float
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

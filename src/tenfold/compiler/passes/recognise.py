@@ -13,7 +13,6 @@ from tenfold.ir.graph import Op
 
 X, D = Anything("x"), Anything("d")
 _MEAN = of("reduce_mean", X, name="mean")
-_CENTRED = Either((of("sub", X, _MEAN), D))
 
 
 def _visit(sweep: Sweep, op: Op) -> None:

@@ -252,6 +252,3 @@ class Node:
     def same(self, *names: str) -> dict[str, Any]:
         """The attributes ``names`` that the node has, for an op that calls them the same."""
         return {n: self.attrs[n] for n in names if n in self.attrs}
-
-    def all_inputs(self) -> list[str]:
-        return list(self.inputs)

@@ -52,10 +52,6 @@ def broadcast_shape(call: Call) -> Sequence[Shape]:
     return [broadcast(call.shape(i) for i in range(len(call.inputs)) if call.has(i))]
 
 
-def scalar_shape(_call: Call) -> Sequence[Shape]:
-    return [()]
-
-
 def normalise_axis(axis: int, rank: int) -> int:
     if not -rank <= axis < max(rank, 1):
         raise ValueError(f"axis {axis} is outside a tensor of rank {rank}")

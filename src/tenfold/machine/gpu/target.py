@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 from tenfold.chips import Chip
 from tenfold.machine.attention import in_parts
@@ -25,21 +26,10 @@ class Gpu:
 
     chip: Chip
 
-    @property
-    def rules(self) -> FusionRules:
-        return RULES
-
-    @property
-    def single_ops(self) -> bool:
-        return False
-
-    @property
-    def serves(self) -> bool:
-        return True
-
-    @property
-    def own_host(self) -> bool:
-        return False
+    rules: ClassVar[FusionRules] = RULES
+    single_ops: ClassVar[bool] = False
+    serves: ClassVar[bool] = True
+    own_host: ClassVar[bool] = False
 
     def parts(self, kernel: Kernel, group: Group, root: Mapping[str, str]) -> Iterable[Kernel]:
         """An attention is one kernel, or three where those are quicker; a softmax over few keys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tenfold.chips import Chip
 from tenfold.machine.attention import in_parts, mask_apart
@@ -25,21 +26,10 @@ class Host:
 
     chip: Chip
 
-    @property
-    def rules(self) -> FusionRules:
-        return RULES
-
-    @property
-    def single_ops(self) -> bool:
-        return True
-
-    @property
-    def serves(self) -> bool:
-        return False
-
-    @property
-    def own_host(self) -> bool:
-        return True
+    rules: ClassVar[FusionRules] = RULES
+    single_ops: ClassVar[bool] = True
+    serves: ClassVar[bool] = False
+    own_host: ClassVar[bool] = True
 
     def parts(self, kernel: Kernel, group: Group, root: Mapping[str, str]) -> Iterable[Kernel]:
         """The runtime has no kernel for an attention; the mask is added on its own too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from tenfold.chips import Chip, SystolicConstant
 from tenfold.ir.table import Rate
@@ -29,21 +30,10 @@ class Systolic:
 
     chip: Chip
 
-    @property
-    def rules(self) -> FusionRules:
-        return RULES
-
-    @property
-    def single_ops(self) -> bool:
-        return False
-
-    @property
-    def serves(self) -> bool:
-        return False
-
-    @property
-    def own_host(self) -> bool:
-        return False
+    rules: ClassVar[FusionRules] = RULES
+    single_ops: ClassVar[bool] = False
+    serves: ClassVar[bool] = False
+    own_host: ClassVar[bool] = False
 
     def parts(self, kernel: Kernel, group: Group, root: Mapping[str, str]) -> Iterable[Kernel]:
         """XLA has no kernel for an attention: scores, softmax and values run one after the other,
