@@ -28,6 +28,32 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Seq = Annotated[
+    int | None,
+    typer.Option(
+        help=(
+            "Sequence length, where the model leaves it open (default 128); in decode the tokens in"
+            " the cache."
+        )
+    ),
+]
+Height = Annotated[
+    int | None, typer.Option(help="Image height, where the model leaves it open (default 224).")
+]
+Width = Annotated[
+    int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")
+]
+FreeSizes = Annotated[
+    list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")
+]
+PhaseName = Annotated[
+    str | None,
+    typer.Option(help="forward, prefill or decode, for networks that generate token by token."),
+]
+DTypeName = Annotated[
+    str | None,
+    typer.Option(help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 
 

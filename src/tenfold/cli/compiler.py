@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from tenfold.cli.common import (
+    DTypeName,
+    FreeSizes,
+    Height,
     Json,
+    PhaseName,
+    Seq,
+    Width,
     app,
     complete_chip,
     complete_model,
@@ -36,27 +42,12 @@ def compile(
         str | None, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)
     ] = None,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Batch size.")] = 1,
-    seq: Annotated[
-        int | None, typer.Option(help="Sequence length, where the model leaves it open.")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(help="Image height, where the model leaves it open.")
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(help="Image width, where the model leaves it open.")
-    ] = None,
-    size: Annotated[
-        list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")
-    ] = None,
-    phase: Annotated[
-        str | None, typer.Option(help="forward, prefill or decode, for networks that generate.")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="int8, fp8, bf16, fp16, tf32 or fp32 (default: the chip's best precision)."
-        ),
-    ] = None,
+    seq: Seq = None,
+    height: Height = None,
+    width: Width = None,
+    size: FreeSizes = None,
+    phase: PhaseName = None,
+    dtype: DTypeName = None,
     without: Annotated[
         list[str] | None, typer.Option(help="Steps to leave out.", autocompletion=complete_step)
     ] = None,

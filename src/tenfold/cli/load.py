@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenfold import units
-from tenfold.cli.common import Json, app, emit, heading, progress, terminal
+from tenfold.cli.common import Json, Seq, app, emit, heading, progress, terminal
 from tenfold.errors import InputError
 from tenfold.units import Dimension
 
@@ -36,10 +36,7 @@ def loadtest(
         typer.Option(min=1, help="Threads of ONNX Runtime (default: all cores but one)."),
     ] = None,
     largest: Annotated[int, typer.Option(min=1, help="The largest batch to consider.")] = LARGEST,
-    seq: Annotated[
-        int | None,
-        typer.Option(help="Sequence length, where the model leaves it open (default 128)."),
-    ] = None,
+    seq: Seq = None,
     loadgen: Annotated[
         bool | None,
         typer.Option(

@@ -10,7 +10,13 @@ import typer
 
 from tenfold import units
 from tenfold.cli.common import (
+    DTypeName,
+    FreeSizes,
+    Height,
     Json,
+    PhaseName,
+    Seq,
+    Width,
     app,
     complete_chip,
     complete_model,
@@ -63,29 +69,12 @@ def plan(
     cooling: Annotated[
         str | None, typer.Option(help="air: only chips that an air-cooled site can hold.")
     ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision)."
-        ),
-    ] = None,
-    seq: Annotated[
-        int | None,
-        typer.Option(help="Sequence length, where the model leaves it open (default 128)."),
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(help="Image height, where the model leaves it open (default 224).")
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")
-    ] = None,
-    phase: Annotated[
-        str | None,
-        typer.Option(help="forward, prefill or decode, for networks that generate token by token."),
-    ] = None,
-    size: Annotated[
-        list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")
-    ] = None,
+    dtype: DTypeName = None,
+    seq: Seq = None,
+    height: Height = None,
+    width: Width = None,
+    phase: PhaseName = None,
+    size: FreeSizes = None,
     html: Annotated[
         Path | None, typer.Option(help="Write the plan as a page with a Pareto chart.")
     ] = None,

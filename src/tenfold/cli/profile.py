@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenfold.cli.common import (
+    DTypeName,
+    FreeSizes,
+    Height,
     Json,
+    PhaseName,
+    Seq,
+    Width,
     app,
     complete_chip,
     complete_model,
@@ -56,34 +62,12 @@ def profile(
             "--batch", "-b", help="Batch sizes, repeated or separated by commas (default 1)."
         ),
     ] = None,
-    seq: Annotated[
-        int | None,
-        typer.Option(
-            help=(
-                "Sequence length, where the model leaves it open (default 128); in decode the"
-                " tokens in the cache."
-            )
-        ),
-    ] = None,
-    phase: Annotated[
-        str | None,
-        typer.Option(help="forward, prefill or decode, for networks that generate token by token."),
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(help="Image height, where the model leaves it open (default 224).")
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")
-    ] = None,
-    size: Annotated[
-        list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision)."
-        ),
-    ] = None,
+    seq: Seq = None,
+    phase: PhaseName = None,
+    height: Height = None,
+    width: Width = None,
+    size: FreeSizes = None,
+    dtype: DTypeName = None,
     region: Annotated[
         str | None,
         typer.Option(help="Adds $ and gCO2e per million items.", autocompletion=complete_region),
