@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from support import FETCHED, LIGHTS, model_path, real_model, seeded_feeds
+from support import STRUCTURES, model_path, real_model, seeded_feeds
 from tenfold.chips import chip
 from tenfold.compiler import STEPS, Options, build
 from tenfold.compiler.fusion import fuse
@@ -49,7 +49,7 @@ def compiled(graph: Graph, on: str = "tpu-v4i", *without: str, weights: bool = F
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_the_program_computes_what_the_graph_does(name: str) -> None:
     """Kernel by kernel, each seeing only what it declares to read; the graph itself is compared in
     test_passes.
@@ -68,7 +68,7 @@ def test_the_program_computes_what_the_graph_does(name: str) -> None:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+@pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("on", ["tpu-v4i", "a100-sxm-80"])
 def test_groups_cut_the_graph_once_and_in_order(name: str, on: str) -> None:
     graph = run_passes(bound(name))
@@ -85,7 +85,7 @@ def test_groups_cut_the_graph_once_and_in_order(name: str, on: str) -> None:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_fusion_only_saves(name: str) -> None:
     """Fewer kernels, fewer bytes, the same arithmetic; faster on every kind of machine."""
     graph = bound(name)
@@ -195,7 +195,7 @@ def overlaps(buffers: Sequence[Buffer]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_the_plan_never_overlaps_and_moves_what_it_says(name: str) -> None:
     graph = bound(name)
     for on in ("tpu-v1", "tpu-v4i", "tpu-v6e", "a100-sxm-80"):
@@ -259,7 +259,7 @@ def test_branches_listed_side_by_side_run_one_after_the_other() -> None:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_order_never_keeps_more_alive(name: str) -> None:
     graph = bound(name)
     listed, chosen = (compiled(graph, "a100-sxm-80", *w) for w in (("order",), ()))
@@ -291,7 +291,7 @@ def exact(buffers: Sequence[Interval], seconds: float) -> int:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_offsets_are_near_the_exact_optimum_on_real_models(name: str) -> None:
     far = compiled(bound(name), "a100-sxm-80").memory.far
     buffers = [Interval(b.name, b.first, b.last, b.bytes) for b in far if b.bytes]

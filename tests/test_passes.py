@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from support import FETCHED, LIGHTS, imported, model_of, model_path, real_model, seeded_feeds
+from support import STRUCTURES, imported, model_of, model_path, real_model, seeded_feeds
 from tenfold.compiler.passes import DCE, PASSES, run_passes, without_weights
 from tenfold.importers.onnx import import_model
 from tenfold.ir import Graph, bind, interpret, parse_text, to_text, verify
@@ -75,7 +75,7 @@ def assert_same(want: Array, got: Array | None, what: str) -> None:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_every_pass_on_every_real_model(name: str) -> None:
     graph, values = reference(name)
     feeds = {n: values[n] for n in graph.inputs}
@@ -87,7 +87,7 @@ def test_every_pass_on_every_real_model(name: str) -> None:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", [*FETCHED, *LIGHTS])
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_passes_do_the_same_without_weights(name: str) -> None:
     """What is priced is what runs: forgetting the contents of weights changes no decision."""
     graph, _ = reference(name)
