@@ -12,11 +12,13 @@ import pytest
 import typer
 
 from tenfold import carbon, economics, zoo
+from tenfold.chips import MatrixPrecision, chip
 from tenfold.cli import app
 from tenfold.errors import InputError
 from tenfold.estimate import Estimate
 from tenfold.evaluate.profiling import profile
-from tenfold.machine import Level
+from tenfold.ir.table import Lowering
+from tenfold.machine import Kernel, Level, Moved, Traffic, time_kernel
 from tenfold.machine.energy import EnergyModel
 from tenfold.model import Sizes, load
 from tenfold.report.svg import energy_colour
@@ -105,8 +107,24 @@ def test_a_wrong_name_says_what_is_allowed(
 def test_an_entry_of_energy_needs_no_colour_and_a_level_needs_its_joules() -> None:
     assert energy_colour("refresh").startswith("#")
     none = Estimate.exact(0.0)
-    with pytest.raises(ValueError, match="bytes of NEAR have no energy"):
+    with pytest.raises(ValueError, match="bytes of NEAR.* have no energy"):
         EnergyModel(none, none, {Level.ON_CHIP: none, Level.OFF_CHIP: none}, none, "a test")
+
+
+def test_bytes_at_a_level_that_a_machine_cannot_time_are_refused() -> None:
+    """A GPU's caches are in its own model: what says that its buffers lie there is priced by
+    nobody.
+    """
+    kernel = Kernel(
+        name="copy",
+        ops=("copy",),
+        kind=Lowering.MOVE,
+        precision=MatrixPrecision.BF16,
+        traffic=Traffic(near=Moved(inputs=1, outputs=1)),
+    )
+    with pytest.raises(ValueError, match="a100-sxm-80 has no time for bytes at near"):
+        time_kernel(chip("a100-sxm-80"), kernel)
+    assert time_kernel(chip("tpu-v4i"), kernel).counters.bytes(Level.NEAR) == 2
 
 
 def test_the_help_names_every_policy() -> None:

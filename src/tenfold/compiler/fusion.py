@@ -56,7 +56,7 @@ class _Grower:
                 if n in self.maker:
                     self.readers.setdefault(n, []).append(i)
         self.rows: list[OpRow] = [row_of(op) for op in graph.ops]
-        self.spaces = [_space(graph, op) for op in graph.ops]
+        self.spaces = graph.derived("spaces", lambda: [_space(graph, op) for op in graph.ops])
         self.access = [space.access for space in self.spaces]
 
     def size(self, name: str) -> int:
@@ -159,6 +159,8 @@ class _Grower:
             return own
         if region.alone or len(region.ops) >= LARGEST:
             return "runs alone" if region.alone else f"kernels end at {LARGEST} ops"
+        if self.spaces[i].serial is not None:
+            return "goes through what it reads step by step"
         position = self.graph.ops[i].inputs.index(value)
         access = self.access[i][position] if position < len(self.access[i]) else Access.WHOLE
         if row.lowering is Lowering.VECTOR:
@@ -193,8 +195,6 @@ class _Grower:
         if access is not Access.ROW:
             return "" if access is Access.POINT else f"reads {access} what the kernel before makes"
         rows = self.reduced(i)
-        if self.spaces[i].steps != 1:
-            return "goes through each row step by step"
         if region.reduces is not None and region.reduces != rows:
             return "reduces other rows than the kernel before"
         if region.anchor is not None:
@@ -376,6 +376,7 @@ def _groups(graph: Graph, grower: _Grower) -> tuple[Group, ...]:
                 outputs=tuple(sorted(outputs)),
                 anchor=graph.ops[region.anchor] if region.anchor is not None else None,
                 reasons=tuple(region.reasons[i] for i in ops),
+                spaces=tuple(grower.spaces[i] for i in ops),
             )
         )
     return tuple(groups)

@@ -19,6 +19,7 @@ from tenfold.ir.views import roots
 from tenfold.machine import Cut, target_of
 from tenfold.machine.kernel import (
     Attention,
+    Chain,
     Experts,
     Group,
     Kernel,
@@ -68,6 +69,10 @@ class LoweringScope:
             bits = self.stored_bits if value.dtype in _HALVES else min(bits, self.stored_bits)
         return bits / 8
 
+    def work(self, op: Op) -> Work:
+        """What ``op`` does, on whatever chip."""
+        return self.graph.derived(("work", id(op)), lambda: op_work(self.graph, op))
+
     def bytes(self, name: str) -> int:
         value = self.graph.values[name]
         return _ceil(_int(value.elements, name) * self.width(value))
@@ -107,7 +112,7 @@ def kernels(
 
 
 def _kernel(scope: LoweringScope, group: Group) -> Kernel:
-    works = [op_work(scope.graph, op) for op in group.ops]
+    works = [scope.work(op) for op in group.ops]
     anchor = group.anchor
     products: tuple[Product, ...] = ()
     attention = _attention(scope, anchor) if anchor is not None else None
@@ -121,6 +126,7 @@ def _kernel(scope: LoweringScope, group: Group) -> Kernel:
     operands = (*_reads(scope, group, works), *_writes(scope, group))
     lowerings = {row_of(op).lowering for op in group.ops}
     rows, row_elements = _rows(scope, group)
+    in_steps = contraction and any(p.repeat > 1 for p in products)
     return Kernel(
         name=group.name,
         ops=tuple(_shown(op) for op in group.ops if row_of(op).lowering is not Lowering.VIEW),
@@ -138,6 +144,7 @@ def _kernel(scope: LoweringScope, group: Group) -> Kernel:
         experts=_experts(scope, anchor) if anchor is not None else None,
         rows=rows,
         row_elements=row_elements,
+        chain=None if in_steps else _chain(group),
     )
 
 
@@ -186,15 +193,31 @@ def _experts(scope: LoweringScope, op: Op) -> Experts | None:
 
 def _rows(scope: LoweringScope, group: Group) -> tuple[int, int]:
     """How many rows of which length the group reduces along, by its first op that does."""
-    for op in group.ops:
+    for op, space in zip(group.ops, group.spaces, strict=True):
         value = scope.graph.value(op.inputs[0]) if op.inputs else None
         if row_of(op).lowering is not Lowering.REDUCE or value is None or not value.dims:
             continue
-        space = row_of(op).space(op_call(scope.graph, op))
         if space.together(0):  # windows are no rows
             rows = rows_of(space, value.dims)
             return rows.count, max(1, rows.width)
     return 0, 0
+
+
+def _chain(group: Group) -> Chain | None:
+    """The longest of the group's ops that go step by step, where no products say so already."""
+    found = []
+    for op, space in zip(group.ops, group.spaces, strict=True):
+        if space.serial is not None:
+            steps = max(1, _int(space.serial.steps, op.name))
+            found.append(
+                Chain(
+                    steps=steps,
+                    beside=max(1, _int(space.points, op.name) // steps),
+                    chained=space.serial.chained,
+                    associative=space.serial.associative,
+                )
+            )
+    return max(found, key=lambda c: c.steps * c.chained, default=None)
 
 
 def _scores_computed(products: tuple[Product, ...], a: Attention) -> tuple[Product, ...]:

@@ -64,8 +64,11 @@ def build(
     does not exist.
     """
     target = target_of(chip)
-    known = graph if options.keep_weights else without_weights(graph)
-    clean = run_passes(known, options.without, observe, single_ops=target.single_ops)
+    if observe is None:
+        key = "clean", options, target.single_ops
+        clean = graph.derived(key, lambda: _clean(graph, options, None, target))
+    else:
+        clean = _clean(graph, options, observe, target)
     groups, bodies = _groups(clean, target, options.without)
     stored = None if "precision" in options.without else precision.bits
     scope = lower.scope_of(clean, chip, precision, stored)
@@ -107,6 +110,12 @@ def build(
     )
 
 
+def _clean(graph: Graph, options: Options, observe: Observer | None, target: Target) -> Graph:
+    """What the passes make of ``graph``: the same for all chips of a kind."""
+    known = graph if options.keep_weights else without_weights(graph)
+    return run_passes(known, options.without, observe, single_ops=target.single_ops)
+
+
 def _check_buffers(model: str, activations: Mapping[str, int]) -> None:
     large = max(activations.values(), default=0)
     if large > LARGEST_BUFFER:
@@ -132,7 +141,9 @@ def _groups(
         for op in g.ops:
             for body in op.bodies:
                 bodies[id(body)] = grouped(body)
-        return separate(g) if "fuse" in without else fuse(g, target.rules)
+        if "fuse" in without:
+            return separate(g)
+        return g.derived(("groups", target.rules), lambda: fuse(g, target.rules))
 
     return grouped(graph), bodies
 

@@ -7,16 +7,17 @@ Constants are values too; a constant without data is a weight whose content nobo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from tenfold.ir.dims import Dim, Shape, all_static, prod, symbols_of
 from tenfold.ir.dtypes import DType
 
+T = TypeVar("T")
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Attr: TypeAlias = "int | float | str | bool | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
 NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
@@ -76,13 +77,16 @@ class Op:
         return self.loc or next(o for o in self.outputs if o)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Graph:
     """A network: inputs, outputs, ops in topological order, every value by name, constants' data.
 
     ``bounds`` maps a data-dependent symbol (how many boxes survive) to the most it can be,
     ``limits`` a free dimension of the inputs to the largest the network has room for (learned
     positions).
+
+    A graph equals only itself (``tenfold.ir.text`` compares contents). ``memo`` is what others
+    derived from it and would derive again: it goes when the graph goes.
     """
 
     name: str
@@ -93,6 +97,14 @@ class Graph:
     constants: Mapping[str, Array | None]
     bounds: Mapping[str, Dim] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def derived(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives, which must follow from the graph and ``key`` alone; made once."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        found: T = self.memo[key]
+        return found
 
     @property
     def symbols(self) -> tuple[str, ...]:

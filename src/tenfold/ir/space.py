@@ -119,19 +119,33 @@ class Access(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Serial:
+    """Iterations that run one after the other (a scan, a recurrent cell): ``steps`` of them.
+
+    ``chained`` operations of each wait for what the step before left. ``associative``: neighbours
+    can be combined in any order (prefix sums), so that hardware may do them in pairs
+    (Blelloch 1990, Prefix sums and their applications).
+    """
+
+    steps: Dim
+    chained: int = 1
+    associative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Space:
     """Iteration space: extents of parallel and of reduced loops, and the map of each tensor.
 
     ``maps`` are of the inputs: None for one that is absent, or of which only the shape matters.
     ``results`` are of the outputs, in parallel loops: None for one of which nothing is known.
-    ``steps``: how many of the iterations run one after the other (a scan, a recurrent cell).
+    ``serial`` says which of the iterations run one after the other; None: none.
     """
 
     parallel: tuple[Dim, ...]
     reduced: tuple[Dim, ...]
     maps: tuple[Map | None, ...]
     results: tuple[Map | None, ...]
-    steps: Dim = 1
+    serial: Serial | None = None
 
     @property
     def points(self) -> Dim:

@@ -2,6 +2,7 @@
 
 from tenfold.machine.gpu.products import times as gpu_times
 from tenfold.machine.kernel import (
+    BUFFER_LEVELS,
     Attention,
     Buffer,
     Experts,
@@ -22,6 +23,7 @@ from tenfold.machine.target import Balance, Cut, FusionRules, Joining, NearMemor
 from tenfold.machine.targets import target_of
 
 __all__ = [
+    "BUFFER_LEVELS",
     "Attention",
     "Balance",
     "Buffer",

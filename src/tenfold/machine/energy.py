@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import assert_never
 
 import msgspec
 
@@ -22,7 +23,7 @@ from tenfold.chips import chip as chip_named
 from tenfold.errors import DataFileError, MissingFigure
 from tenfold.estimate import Estimate
 from tenfold.facts import Account, Entry, Status, read_file
-from tenfold.machine.kernel import Level
+from tenfold.machine.kernel import BytePrice, Level
 from tenfold.machine.run import Counters
 
 DATA = Path(__file__).parent / "data" / "energy_per_op.toml"
@@ -120,11 +121,6 @@ def node_nm(chip: Chip) -> float:
     return chip.figures["process"].value * 1e9 if "process" in chip.figures else UNKNOWN_NODE_NM
 
 
-# of a byte in CMEM or a large cache, beyond what it takes beside the units, where it is counted too
-NOT_PUBLISHED = Estimate.exact(0.0)
-_SHOWN = {Level.ON_CHIP: "on-chip memory", Level.OFF_CHIP: "off-chip memory"}
-
-
 def dynamic_energy(model: EnergyModel, c: Counters) -> Account:
     """Dynamic joules of what was counted, by operation and level."""
     arithmetic = (
@@ -132,9 +128,9 @@ def dynamic_energy(model: EnergyModel, c: Counters) -> Account:
         Entry("vector", model.vector_op_j * c.vector_ops),
     )
     levels = (
-        Entry(_SHOWN[level], j * c.bytes(level))
+        Entry(level.value.shown, j * c.bytes(level))
         for level, j in model.byte_j.items()
-        if j is not NOT_PUBLISHED
+        if level.value.byte_price is not BytePrice.NOT_PUBLISHED
     )
     return Account((*arithmetic, *levels))
 
@@ -148,28 +144,50 @@ def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
         return energy_model(chip.base, precision)
     nm = node_nm(chip)
     table = energy_table()
-    off = _off_chip(chip)
-    raw_mac, raw_byte = mac_pj(precision, nm) * PJ, off.pj * 8 * PJ
+    raw_mac = mac_pj(precision, nm) * PJ
     raw_vector = at_node(table.operation["fp32_add"], nm) * PJ
-    raw_sram = at_node(table.sram["mib1_per_64bit"], nm) / 8 * PJ
     load, static, basis = load_power(chip)
     if "calibration.busy_fraction" in chip.figures:
-        return _measured(chip, load, raw_mac, raw_vector, raw_byte)
+        return _measured(chip, load, raw_mac, raw_vector)
     overhead = _overhead(chip, load, static)
     return EnergyModel(
         mac_j=overhead * raw_mac,
         vector_op_j=overhead * raw_vector,
-        byte_j={
-            Level.NEAR: NOT_PUBLISHED,
-            Level.ON_CHIP: Estimate.within(raw_sram, DYNAMIC_ERROR),
-            Level.OFF_CHIP: Estimate(raw_byte, off.low * 8 * PJ, off.high * 8 * PJ),
-        },
+        byte_j={level: _byte_j(level.value.byte_price, chip) for level in Level},
         static_w=static,
         basis=basis,
     )
 
 
-def _measured(chip: Chip, load: Estimate, mac: float, vector: float, byte: float) -> EnergyModel:
+def _byte_j(price: BytePrice, chip: Chip) -> Estimate:
+    """Joules of a byte at a level that is priced so."""
+    match price:
+        case BytePrice.MEMORY:
+            off = _off_chip(chip)
+            return Estimate(off.pj, off.low, off.high) * (8 * PJ)
+        case BytePrice.SRAM:
+            sram = energy_table().sram["mib1_per_64bit"]
+            return Estimate.within(at_node(sram, node_nm(chip)) / 8 * PJ, DYNAMIC_ERROR)
+        case BytePrice.NOT_PUBLISHED:
+            return Estimate.exact(0.0)
+        case _:
+            assert_never(price)
+
+
+def _measured_byte_j(price: BytePrice, chip: Chip, error: float) -> Estimate:
+    """The same where kernels' power was measured: what a byte on the chip takes is within what was
+    measured for the others.
+    """
+    match price:
+        case BytePrice.MEMORY:
+            return Estimate.within(_off_chip(chip).pj * 8 * PJ, error)
+        case BytePrice.SRAM | BytePrice.NOT_PUBLISHED:
+            return Estimate.exact(0.0)
+        case _:
+            assert_never(price)
+
+
+def _measured(chip: Chip, load: Estimate, mac: float, vector: float) -> EnergyModel:
     """Where the power of running kernels was measured: a share of the load is drawn whatever runs,
     the rest by event.
     """
@@ -181,12 +199,7 @@ def _measured(chip: Chip, load: Estimate, mac: float, vector: float, byte: float
     return EnergyModel(
         mac_j=Estimate.within(events * mac, error),
         vector_op_j=Estimate.within(events * vector, error),
-        # what a byte on the chip takes is within what was measured for the others
-        byte_j={
-            Level.NEAR: NOT_PUBLISHED,
-            Level.ON_CHIP: Estimate.exact(0.0),
-            Level.OFF_CHIP: Estimate.within(byte, error),
-        },
+        byte_j={level: _measured_byte_j(level.value.byte_price, chip, error) for level in Level},
         static_w=Estimate.within(busy * load.value, error),
         basis="measured power of running kernels",
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum, StrEnum
+from dataclasses import KW_ONLY, dataclass, field, replace
+from enum import Enum, StrEnum, unique
 
 from tenfold.chips import KernelFamily, MatrixPrecision
 from tenfold.ir.graph import Graph, Op
+from tenfold.ir.space import Space
 from tenfold.ir.table import Lowering, Rate
 
 
@@ -110,12 +111,53 @@ class Experts:
     gated: bool
 
 
-class Level(Enum):
-    """Where bytes move, nearest to the model's storage first. A level more is a line more."""
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Vector work whose ``steps`` run one after the other, ``beside`` points in each; ``chained``
+    operations of a point wait for the step before. ``associative``: pairs may go first.
+    """
 
-    OFF_CHIP = 0  # the interface to off-chip memory
-    NEAR = 1  # the large on-chip memory or the caches, where buffers wait between kernels
-    ON_CHIP = 2  # the memory beside the units
+    steps: int
+    beside: int
+    chained: int
+    associative: bool
+
+
+class BytePrice(Enum):
+    """What the energy of a byte at a level follows from."""
+
+    MEMORY = "the technology of the chip's memory"
+    SRAM = "an SRAM of 1 MiB in the chip's process"
+    NOT_PUBLISHED = "nothing: beyond what it takes beside the units, where it is counted too"
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRow:
+    """A level as reports call it, and what the energy of its bytes follows from."""
+
+    shown: str
+    byte_price: BytePrice
+
+
+@unique
+class Level(Enum):
+    """Where bytes move, nearest to the model's storage first.
+
+    A level more is a row here and a field of its name in ``Traffic``; counters, energy, documents
+    and pages follow. Machines that do not price it in time refuse kernels that use it.
+    """
+
+    # the interface to off-chip memory
+    OFF_CHIP = LevelRow("off-chip memory", BytePrice.MEMORY)
+    # the large on-chip memory or the caches, where buffers wait between kernels
+    NEAR = LevelRow("large on-chip memory or caches", BytePrice.NOT_PUBLISHED)
+    # the memory beside the units: what crosses it is for machines to say
+    ON_CHIP = LevelRow("on-chip memory", BytePrice.SRAM)
+
+    @property
+    def key(self) -> str:
+        """Its name as a field of ``Traffic`` and a key of documents."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,26 +182,45 @@ NOTHING = Moved()
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes that a kernel moves, by level.
+    """Bytes that a kernel moves, by level: a field for each that buffers can lie at.
 
     ``prefetched`` are those of its weights that came near while an earlier kernel ran;
     ``prefetch`` weights of later kernels, fetched from off chip while this one runs.
     """
 
     off_chip: Moved = NOTHING
+    _: KW_ONLY
     near: Moved = NOTHING
     prefetched: int = 0
     prefetch: int = 0
 
-    @property
-    def reads(self) -> int:
-        """Bytes read over the off-chip interface."""
-        return self.off_chip.reads + self.prefetch
+    def at(self, level: Level) -> Moved:
+        """What is moved of buffers that lie at ``level``."""
+        return getattr(self, level.key) if level in BUFFER_LEVELS else NOTHING
+
+    def reads(self, level: Level) -> int:
+        """Bytes read at ``level``, those fetched for later kernels included."""
+        return self.at(level).reads + (self.prefetch if level is Level.OFF_CHIP else 0)
 
     @property
     def total(self) -> int:
         """Bytes that cross the off-chip interface."""
         return self.off_chip.total + self.prefetch
+
+    @property
+    def all_reads(self) -> int:
+        """Bytes read at whatever level."""
+        return sum(self.reads(level) for level in BUFFER_LEVELS)
+
+    @property
+    def all_writes(self) -> int:
+        """Bytes written at whatever level."""
+        return sum(self.at(level).outputs for level in BUFFER_LEVELS)
+
+
+_FIELDS = frozenset(Traffic.__dataclass_fields__)
+# where buffers can lie between kernels
+BUFFER_LEVELS = tuple(level for level in Level if level.key in _FIELDS)
 
 
 class Role(StrEnum):
@@ -197,8 +258,8 @@ def off_chip(operands: Sequence[Operand]) -> Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The ops of one kernel in order, the buffers it reads and writes, its contraction, and why
-    each op is in it.
+    """The ops of one kernel in order, the buffers it reads and writes, its contraction, why each
+    op is in it, and the loops of each.
     """
 
     ops: tuple[Op, ...]
@@ -206,6 +267,7 @@ class Group:
     outputs: tuple[str, ...]
     anchor: Op | None
     reasons: tuple[str, ...]
+    spaces: tuple[Space, ...] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -235,7 +297,8 @@ class Kernel:
     it touches; ``group`` is the number of the group in the program that it runs. ``attention`` and
     ``experts`` are there where the products are those of one. ``rows`` of ``row_elements`` is what
     it reduces along. ``quantizes`` are the elements that are scaled and narrowed before, in a
-    kernel of their own. ``runtime`` is what only a runtime of single operators adds.
+    kernel of their own. ``chain`` is there where vector work cannot all be done at
+    once. ``runtime`` is what only a runtime of single operators adds.
     """
 
     name: str
@@ -257,6 +320,7 @@ class Kernel:
     rows: int = 0
     row_elements: int = 0
     quantizes: int = 0
+    chain: Chain | None = None
     runtime: RuntimeWork | None = None
 
     @property

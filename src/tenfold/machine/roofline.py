@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from tenfold.chips import Chip
-from tenfold.machine.kernel import Kernel, Level
-from tenfold.machine.run import Counters, Timed, by_level
+from tenfold.machine.kernel import Chain, Kernel, Level
+from tenfold.machine.run import Counters, Timed, crossing
 
 # Exponent of the norm of resources that overlap in part (assumed; a maximum would be infinite, a
 # sum 1)
@@ -38,6 +39,26 @@ class Parts:
         return Parts(*(float(c[0]) for c in self.columns()))
 
 
+# cycles until a result of a vector unit can be used: a fused multiply-add of GPUs since Volta (Jia
+# et al. 2018, Dissecting the NVIDIA Volta GPU architecture, table 4.1) and of processors since
+# Skylake and Zen (Fog, Instruction tables); taken for TPUs too, which publish none
+LATENCY_CYCLES = 4.0
+
+
+def vector_cycles(ops: float, per_cycle: float, chain: Chain | None, *, pairs: bool) -> float:
+    """Cycles of a kernel's vector work at ``per_cycle`` operations, or more where they wait for
+    each other: a step takes what its points take beside each other, and at least the latency of
+    what is chained. With ``pairs`` an associative chain is as deep as a tree.
+    """
+    if chain is None:
+        return ops / per_cycle
+    tree = pairs and chain.associative
+    depth = max(1, math.ceil(math.log2(chain.steps))) if tree else chain.steps
+    beside = chain.beside * chain.steps / depth
+    a_step = ops / depth / min(per_cycle, beside)
+    return depth * max(a_step, chain.chained * LATENCY_CYCLES)
+
+
 def norm(*resources: Any) -> Any:
     """The time of resources that overlap in part: the largest, and a little of the others."""
     return sum(r**OVERLAP for r in resources) ** (1 / OVERLAP)
@@ -60,8 +81,9 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     idle = min(rest, parts.overhead)
     memory = min(rest - idle, max(0.0, max(parts.memory, parts.l2) - active))
     slots = active * chip.peak_flops[kernel.precision] / 2
-    t = kernel.traffic
-    passing = t.total + t.near.total  # what comes from the caches passes the units too
+    # what comes from the caches passes the units too
+    passing = float(kernel.traffic.all_reads + kernel.traffic.all_writes)
+    crossed = crossing(kernel.traffic, {Level.ON_CHIP: (passing, passing)})
     counters = Counters(
         cycles=parts.total * clock,
         active=active * clock,
@@ -71,9 +93,7 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
         macs_useful=useful,
         macs_wasted=max(0.0, slots - useful),
         vector_ops=kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS,
-        read=by_level({Level.OFF_CHIP: t.reads, Level.NEAR: t.near.reads, Level.ON_CHIP: passing}),
-        written=by_level(
-            {Level.OFF_CHIP: t.off_chip.outputs, Level.NEAR: t.near.outputs, Level.ON_CHIP: passing}
-        ),
+        read=crossed.read,
+        written=crossed.written,
     )
     return Timed(parts.total, bound, counters)

@@ -9,15 +9,33 @@ from typing import TypeAlias
 
 from tenfold.estimate import Estimate
 from tenfold.facts import Account
-from tenfold.machine.kernel import Kernel, Level, Program
+from tenfold.machine.kernel import BUFFER_LEVELS, Kernel, Level, Program, Traffic
 
 ByLevel: TypeAlias = tuple[float, ...]
 NOWHERE: ByLevel = (0.0,) * len(Level)
+_PLACE = {level: place for place, level in enumerate(Level)}
 
 
-def by_level(amounts: Mapping[Level, float]) -> ByLevel:
-    """Amounts in the order of the levels."""
-    return tuple(float(amounts.get(level, 0.0)) for level in Level)
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Bytes read and written by level."""
+
+    read: ByLevel
+    written: ByLevel
+
+
+def crossing(traffic: Traffic, passed: Mapping[Level, tuple[float, float]]) -> Crossing:
+    """What crosses each level: the kernel's own ``traffic``, and where no buffers lie what the
+    machine says is ``passed``, read and written.
+    """
+
+    def counted(level: Level) -> tuple[float, float]:
+        if level in BUFFER_LEVELS:
+            return float(traffic.reads(level)), float(traffic.at(level).outputs)
+        return passed[level]
+
+    read, written = zip(*map(counted, Level), strict=True)
+    return Crossing(read, written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +63,13 @@ class Counters:
 
     def bytes(self, level: Level) -> float:
         """Bytes read and written at a level."""
-        return self.read[level.value] + self.written[level.value]
+        return self.read_at(level) + self.written_at(level)
+
+    def read_at(self, level: Level) -> float:
+        return self.read[_PLACE[level]]
+
+    def written_at(self, level: Level) -> float:
+        return self.written[_PLACE[level]]
 
     def __add__(self, other: Counters) -> Counters:
         numbers = {n: getattr(self, n) + getattr(other, n) for n in _NUMBERS}

@@ -11,7 +11,7 @@ from tenfold.errors import DoesNotFit
 from tenfold.estimate import Estimate
 from tenfold.facts import Account, Entry
 from tenfold.machine.energy import dynamic_energy, energy_model
-from tenfold.machine.kernel import Kernel, Program
+from tenfold.machine.kernel import BUFFER_LEVELS, Kernel, Program
 from tenfold.machine.run import Counters, KernelRun, Run, Timed
 from tenfold.machine.targets import target_of
 
@@ -39,10 +39,10 @@ def pace(program: Program, chip: Chip) -> Pace:
     """The times of ``program``, for whoever asks often and for nothing else; raises as ``simulate``
     does.
     """
-    target = target_of(chip)
     if chip.memory_bytes is not None and program.memory_bytes > chip.memory_bytes:
         raise DoesNotFit(program.model, program.memory_bytes, chip.name, chip.memory_bytes)
-    timed, total = target.time_kernels(target.warm(program))
+    target = target_of(chip)
+    timed, total = time_kernels(chip, target.warm(program))
     link_s = program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
     return Pace(program, tuple(timed), total, target.entry_s(program) + link_s)
 
@@ -76,8 +76,16 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
 
 
 def time_kernels(chip: Chip, kernels: Sequence[Kernel]) -> tuple[list[Timed], Counters]:
-    """Each kernel as it runs after the ones before it, and the counters of them all."""
-    return target_of(chip).time_kernels(kernels)
+    """Each kernel as it runs after the ones before it, and the counters of them all.
+
+    Raises ValueError for bytes at a level of which the machine does not know what they take.
+    """
+    target = target_of(chip)
+    for level in BUFFER_LEVELS:
+        moved = (k for k in kernels if k.traffic.at(level).total)
+        if level not in target.levels and (kernel := next(moved, None)):
+            raise ValueError(f"{chip.name} has no time for bytes at {level.key} ({kernel.name})")
+    return target.time_kernels(kernels)
 
 
 def time_kernel(chip: Chip, kernel: Kernel) -> Timed:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tenfold.ir.graph import Graph, Op
-from tenfold.machine.kernel import Group, Kernel, Program
+from tenfold.machine.kernel import Group, Kernel, Level, Program
 from tenfold.machine.run import Counters, Timed
 from tenfold.machine.systolic.maxplus import Repeat
 
@@ -105,6 +105,10 @@ class Target(Protocol):
 
     @property
     def rules(self) -> FusionRules: ...
+
+    @property
+    def levels(self) -> frozenset[Level]:
+        """The levels at which it knows what bytes take in time."""
 
     @property
     def single_ops(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import UNSET
@@ -13,7 +13,15 @@ from tenfold.estimate import Estimate
 from tenfold.evaluate.agreement import Quality
 from tenfold.evaluate.profiling import Profile
 from tenfold.ir import active_parameters, graph_totals
-from tenfold.machine import Buffer, Counters, KernelRun, Level, Program
+from tenfold.machine import (
+    BUFFER_LEVELS,
+    Buffer,
+    Counters,
+    KernelRun,
+    Level,
+    Moved,
+    Program,
+)
 from tenfold.model import Sizes, prepare
 from tenfold.report.comparison import comparison_part
 from tenfold.report.documents.chips import (
@@ -31,11 +39,11 @@ from tenfold.report.documents.profile import (
     BufferPart,
     CompileDocument,
     CountersPart,
+    CrossedPart,
     GroupedOpPart,
     GroupPart,
     KernelPart,
     MovedPart,
-    OffChipPart,
     PlannedBytesPart,
     PricePart,
     ProfileDocument,
@@ -132,13 +140,8 @@ def kernel_part(k: KernelRun) -> KernelPart:
         repeat=k.kernel.repeat,
         bound=k.bound,
         flops=k.kernel.flops,
-        bytes=OffChipPart(
-            weights=t.off_chip.weights,
-            inputs=t.off_chip.inputs,
-            outputs=t.off_chip.outputs,
-            near=t.near.total,
-            prefetch=t.prefetch,
-        ),
+        bytes={level.key: _moved(t.at(level)) for level in BUFFER_LEVELS},
+        prefetch_bytes=t.prefetch,
     )
 
 
@@ -246,7 +249,7 @@ def _run(p: Profile, result: StudyResult, *, sources: bool) -> RunPart:
         flops=program.flops,
         mfu=run.mfu,
         memory_bytes=program.memory_bytes,
-        bytes=_moved(run.counters),
+        bytes=_crossed(run.counters),
         counters=_counters(run.counters),
         coverage=program.native_fraction,
         launch_s=run.launch_s,
@@ -270,13 +273,15 @@ def _run(p: Profile, result: StudyResult, *, sources: bool) -> RunPart:
     )
 
 
-def _moved(c: Counters) -> MovedPart:
-    return MovedPart(
-        off_chip_read=c.read[Level.OFF_CHIP.value],
-        off_chip_write=c.written[Level.OFF_CHIP.value],
-        on_chip=c.bytes(Level.ON_CHIP),
-        near=c.bytes(Level.NEAR),
-    )
+def _moved(m: Moved) -> MovedPart:
+    return MovedPart(weights=m.weights, inputs=m.inputs, outputs=m.outputs)
+
+
+def _crossed(c: Counters) -> Mapping[str, CrossedPart]:
+    return {
+        level.key: CrossedPart(read=c.read_at(level), written=c.written_at(level))
+        for level in Level
+    }
 
 
 def _counters(c: Counters) -> CountersPart:

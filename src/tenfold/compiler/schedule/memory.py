@@ -17,7 +17,7 @@ import numpy as np
 
 from tenfold.compiler.schedule.offsets import Interval, place, tightest
 from tenfold.machine import Balance, NearMemory
-from tenfold.machine.kernel import Buffer, Kernel, MemoryPlan, Moved, Role, Traffic
+from tenfold.machine.kernel import Buffer, Kernel, MemoryPlan, Moved, Role
 
 Profile: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 PREFETCH_DISTANCE = 8  # kernels ahead that weights may be fetched
@@ -236,7 +236,13 @@ def _split(kernel: Kernel, kept: set[str], early: Mapping[str, int], fetches: in
         part = o.bytes if o.name in kept else early.get(o.name, 0)
         far, near = _plus(far, o.role, -part), _plus(near, o.role, part)
     prefetched = kernel.traffic.prefetched + sum(early.get(o.name, 0) for o in kernel.operands)
-    split = Traffic(far, near, prefetched, kernel.traffic.prefetch + fetches)
+    split = replace(
+        kernel.traffic,
+        off_chip=far,
+        near=near,
+        prefetched=prefetched,
+        prefetch=kernel.traffic.prefetch + fetches,
+    )
     return replace(kernel, traffic=split)
 
 

@@ -21,7 +21,7 @@ from tenfold.ir.ops.common import (
     space_of,
 )
 from tenfold.ir.ops.reference import onnx_reference
-from tenfold.ir.space import ALL, Map, at, folded, moved, row, straight, window
+from tenfold.ir.space import ALL, Map, Serial, at, folded, moved, row, straight, window
 from tenfold.ir.table import (
     AttentionDims,
     Call,
@@ -306,7 +306,7 @@ def _linear_attention_space(call: Call) -> Space:
     q = call.shape(0)
     maps = (_of_items(call, i, q[0]) for i in range(1, len(call.inputs)))
     results = [(at(0), at(1), at(2)), *((at(0), ALL, ALL, ALL) for _ in call.outputs[1:])]
-    return space_of(call, (at(0), row(1), ALL), *maps, results=results, steps=q[1])
+    return space_of(call, (at(0), row(1), ALL), *maps, results=results, serial=Serial(q[1]))
 
 
 def _rotary_space(call: Call) -> Space:

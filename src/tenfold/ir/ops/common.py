@@ -10,7 +10,7 @@ import numpy as np
 from tenfold.ir.dims import Dim, Shape, broadcast, mul, prod
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape
-from tenfold.ir.space import ALL, ONE, Map, Space, aligned, at, refolded, row, straight
+from tenfold.ir.space import ALL, ONE, Map, Serial, Space, aligned, at, refolded, row, straight
 from tenfold.ir.table import AttentionDims, Call, Context, Lowering, OpRow, Rate, Work
 
 # --- element types -----------------------------------------------------------------------
@@ -108,7 +108,7 @@ def space_of(
     reduced: Sequence[Dim] = (),
     results: Sequence[Map | None] | None = None,
     parallel: Shape | None = None,
-    steps: Dim = 1,
+    serial: Serial | None = None,
 ) -> Space:
     """The space over the first output, with the maps of the inputs from the first on, None for
     the rest. Outputs of the first one's shape lie straight in it unless ``results`` are given.
@@ -124,7 +124,7 @@ def space_of(
         reduced=tuple(reduced),
         maps=tuple(m if call.has(i) else None for i, m in enumerate(given)),
         results=tuple([*results, *(None for _ in call.outputs)][: len(call.outputs)]),
-        steps=steps,
+        serial=serial,
     )
 
 

@@ -17,7 +17,7 @@ from tenfold.ir.dims import Dim, Shape, add, mul, simplify
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape, Value
 from tenfold.ir.ops.common import all_reads, all_writes, space_of, whole_space
-from tenfold.ir.space import ALL, BODY, Space
+from tenfold.ir.space import ALL, BODY, Serial, Space
 from tenfold.ir.table import MANY, Call, Context, Control, Lowering, OpRow, Work, attributes
 
 
@@ -173,12 +173,12 @@ def _scan_space(call: Call) -> Space:
             along = axis % len(map_)
             maps[i] = tuple(ALL if k == along else index for k, index in enumerate(map_))
     steps = _scan_trips(call)
-    return replace(space, maps=tuple(maps), steps=1 if steps is None else steps)
+    return replace(space, maps=tuple(maps), serial=None if steps is None else Serial(steps))
 
 
 def _loop_space(call: Call) -> Space:
     steps = _loop_trips(call)
-    return replace(_body_space(call), steps=1 if steps is None else steps)
+    return replace(_body_space(call), serial=None if steps is None else Serial(steps))
 
 
 def _body_space(call: Call) -> Space:

@@ -19,7 +19,7 @@ from tenfold.ir.ops.common import (
     widen,
 )
 from tenfold.ir.ops.pointwise import sigmoid
-from tenfold.ir.space import ALL, Map, at, row, straight
+from tenfold.ir.space import ALL, Map, Serial, at, row, straight
 from tenfold.ir.table import (
     Call,
     Context,
@@ -173,7 +173,7 @@ def _recurrent_space(call: Call) -> Space:
         else:
             maps.append(everything(call, i))
     results = [straight(4), *(last for _ in call.outputs[1:])]
-    return space_of(call, *maps, parallel=order, results=results, steps=steps)
+    return space_of(call, *maps, parallel=order, results=results, serial=Serial(steps))
 
 
 Step = Callable[[Array, Array, Array], "tuple[Array, Array]"]

@@ -24,7 +24,7 @@ from tenfold.ir.ops.common import (
     whole_space,
     widen,
 )
-from tenfold.ir.space import ONE, Space, at
+from tenfold.ir.space import ONE, Serial, Space, at
 from tenfold.ir.table import Call, Context, Lowering, OpRow, attributes
 
 
@@ -159,7 +159,7 @@ def _cumulative_space(call: Call) -> Space:
     if known is None:
         return row_space(call, range(len(x)))
     axis = normalise_axis(int(known[0]), len(x))
-    return replace(row_space(call, [axis]), steps=x[axis])
+    return replace(row_space(call, [axis]), serial=Serial(x[axis], associative=True))
 
 
 def _arg(fn: Callable[..., Any]) -> Callable[..., Array]:

@@ -21,7 +21,7 @@ from tenfold.machine.gpu.attention import attention_parts
 from tenfold.machine.gpu.experts import experts_parts
 from tenfold.machine.gpu.rates import HALF_AREA, K_STEP, Rates, rates
 from tenfold.machine.kernel import Kernel
-from tenfold.machine.roofline import TRANSCENDENTAL_OPS, Parts, norm
+from tenfold.machine.roofline import TRANSCENDENTAL_OPS, Parts, norm, vector_cycles
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
@@ -90,7 +90,7 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     if not kernel.products:
         return stream_parts(chip, kernel)
     r = rates(chip, kernel.precision)
-    vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / r.vector_ops_per_s
+    vector = _vector_s(kernel, r)
     macs = max(sum(p.macs for p in kernel.products), 1)
     columns = [
         (
@@ -116,6 +116,12 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
         l2,
         overhead + launch + narrowing,
     )
+
+
+def _vector_s(kernel: Kernel, r: Rates) -> float:
+    ops = kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS
+    cycles = vector_cycles(ops, r.vector_ops_per_s / r.clock_hz, kernel.chain, pairs=True)
+    return cycles / r.clock_hz
 
 
 # an element of 16 bits is read for the largest, read again, and written in 8 bits
@@ -147,7 +153,7 @@ def stream_parts(chip: Chip, kernel: Kernel) -> Parts:
     if kernel.family is KernelFamily.NORM and kernel.row_elements * 4 > SHARED_BYTES:
         moved += kernel.traffic.off_chip.inputs
     off_chip = moved / (r.peak_memory_bytes_per_s * chip.constant(_FRACTION[kernel.family]))
-    vector = (kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS) / r.vector_ops_per_s
+    vector = _vector_s(kernel, r)
     rounds = kernel.rows / r.units * chip.constant(GpuConstant.ROW_S)
     overhead = chip.constant(GpuConstant.LAUNCH_S) + rounds
     return Parts(float(norm(off_chip, vector)) + overhead, 0.0, vector, off_chip, 0.0, overhead)

@@ -25,6 +25,7 @@ class Rates:
     peak_memory_bytes_per_s: float
     l2_bytes_per_s: float
     vector_ops_per_s: float
+    clock_hz: float
     l2_bytes: float
 
 
@@ -46,5 +47,6 @@ def rates(chip: Chip, precision: MatrixPrecision) -> Rates:
         * clock
         * chip.constant(GpuConstant.L2_FRACTION),
         vector_ops_per_s=(chip.vector_ops_per_cycle or 1.0) * clock,
+        clock_hz=clock,
         l2_bytes=chip.level_bytes(SramRole.L2),
     )

@@ -10,7 +10,7 @@ from typing import ClassVar
 from tenfold.chips import Chip
 from tenfold.machine.attention import in_parts
 from tenfold.machine.gpu.products import kernel_time
-from tenfold.machine.kernel import Group, Kernel, Program
+from tenfold.machine.kernel import Group, Kernel, Level, Program
 from tenfold.machine.roofline import timed
 from tenfold.machine.run import Counters, Timed, each_alone
 from tenfold.machine.systolic.maxplus import Repeat
@@ -27,6 +27,7 @@ class Gpu:
     chip: Chip
 
     rules: ClassVar[FusionRules] = RULES
+    levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP})
     single_ops: ClassVar[bool] = False
     serves: ClassVar[bool] = True
     own_host: ClassVar[bool] = False

@@ -20,7 +20,7 @@ from tenfold.machine.kernel import (
     RuntimeWork,
     Traffic,
 )
-from tenfold.machine.roofline import Parts, norm
+from tenfold.machine.roofline import Parts, norm, vector_cycles
 
 TRANSCENDENTAL_OPS = 10  # SIMD polynomial with range reduction (assumed)
 # of a power function that is not vectorised, which only one core works on (assumed)
@@ -54,9 +54,9 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
         max(0, kernel.vector_ops - IN_PRODUCT * results)
         + kernel.transcendentals * TRANSCENDENTAL_OPS
     )
-    vector = work / (
-        (chip.vector_ops_per_cycle or 1.0) * clock * chip.constant(HostConstant.VECTOR_FRACTION)
-    )
+    per_cycle = (chip.vector_ops_per_cycle or 1.0) * chip.constant(HostConstant.VECTOR_FRACTION)
+    # the runtime's loops go one element after the other, associative or not
+    vector = vector_cycles(work, per_cycle, kernel.chain, pairs=False) / clock
     if kernel.rate is Rate.POWER:
         vector += kernel.transcendentals * POWER_CYCLES / clock
     rate = chip.memory_bytes_per_s * chip.constant(HostConstant.MEMORY_FRACTION)
@@ -172,6 +172,6 @@ def _cached(kernel: Kernel, cache: float, far: frozenset[str], *, weights: bool)
     inputs, outputs = int((t.inputs - reads) * held), int((t.outputs - results) * held)
     split = Traffic(
         Moved(t.weights - near_weights, t.inputs - inputs, t.outputs - outputs),
-        Moved(near_weights, inputs, outputs),
+        near=Moved(near_weights, inputs, outputs),
     )
     return replace(kernel, traffic=split)

@@ -11,7 +11,7 @@ from tenfold.machine.attention import in_parts, mask_apart
 from tenfold.machine.host import operators
 from tenfold.machine.host.layout import lay_out
 from tenfold.machine.host.runtime import feeds, refuses
-from tenfold.machine.kernel import Group, Kernel, Program
+from tenfold.machine.kernel import Group, Kernel, Level, Program
 from tenfold.machine.roofline import timed
 from tenfold.machine.run import Counters, Timed, each_alone
 from tenfold.machine.systolic.maxplus import Repeat
@@ -27,6 +27,7 @@ class Host:
     chip: Chip
 
     rules: ClassVar[FusionRules] = RULES
+    levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP, Level.NEAR})
     single_ops: ClassVar[bool] = True
     serves: ClassVar[bool] = False
     own_host: ClassVar[bool] = True

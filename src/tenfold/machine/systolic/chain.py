@@ -15,7 +15,7 @@ import numpy as np
 
 from tenfold.chips import Chip, Matrix, SystolicConstant
 from tenfold.machine.kernel import Kernel, Level
-from tenfold.machine.run import Counters, Timed, by_level
+from tenfold.machine.run import Counters, Timed, crossing
 from tenfold.machine.systolic import tiles
 from tenfold.machine.systolic.array import array_of
 from tenfold.machine.systolic.maxplus import Matrix as MaxPlus
@@ -95,21 +95,15 @@ def lower(chip: Chip, kernel: Kernel) -> Lowered:
     array = array_of(chip, kernel.precision, kernel.operand_bits)
     slots = active / array.cycles_per_row * matrix.macs_per_cycle
     useful = sum(p.macs for p in kernel.products)
-    t = kernel.traffic
     streamed, sums = _between_units(kernel, matrix)
-    taken, put = streamed + t.off_chip.outputs + t.near.outputs, sums + t.reads + t.near.reads
+    taken, put = streamed + kernel.traffic.all_writes, sums + kernel.traffic.all_reads
+    crossed = crossing(kernel.traffic, {Level.ON_CHIP: (taken, put)})
     counters = Counters(
         active=active,
         macs_useful=useful,
         macs_wasted=max(0.0, slots - useful),
-        read=by_level({Level.OFF_CHIP: t.reads, Level.NEAR: t.near.reads, Level.ON_CHIP: taken}),
-        written=by_level(
-            {
-                Level.OFF_CHIP: t.off_chip.outputs,
-                Level.NEAR: t.near.outputs,
-                Level.ON_CHIP: put,
-            }
-        ),
+        read=crossed.read,
+        written=crossed.written,
         vector_ops=kernel.vector_ops + kernel.transcendentals * tiles.TRANSCENDENTAL_OPS,
     )
     shifts = float(sum(t.weight_load * n for t, n in program.kinds() if t.new_weights))

@@ -10,7 +10,7 @@ from typing import ClassVar
 from tenfold.chips import Chip, SystolicConstant
 from tenfold.ir.table import Rate
 from tenfold.machine.attention import all_scores, in_parts, softmax_in_two
-from tenfold.machine.kernel import Group, Kernel, Program
+from tenfold.machine.kernel import Group, Kernel, Level, Program
 from tenfold.machine.run import Counters, Timed
 from tenfold.machine.systolic import chain
 from tenfold.machine.systolic.array import near_bytes, near_memory
@@ -31,6 +31,7 @@ class Systolic:
     chip: Chip
 
     rules: ClassVar[FusionRules] = RULES
+    levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP, Level.NEAR})
     single_ops: ClassVar[bool] = False
     serves: ClassVar[bool] = False
     own_host: ClassVar[bool] = False

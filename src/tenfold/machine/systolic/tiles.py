@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from tenfold.chips import Chip, SystolicConstant
 from tenfold.machine.kernel import Kernel, Product
+from tenfold.machine.roofline import vector_cycles
 from tenfold.machine.systolic.array import Array, array_of
 from tenfold.machine.systolic.maxplus import Repeat, cycles
 from tenfold.machine.systolic.step import Drain, Launch, Tile
@@ -270,12 +271,12 @@ def launched(parts: tuple[Tile | Repeat, ...], overhead: int, prefetch: int = 0)
 def vector_program(kernel: Kernel, array: Array, chunk_bytes: float) -> Repeat:
     """A kernel without products: chunks stream in, through the vector unit, and out."""
     t = kernel.traffic
-    count = max(1, math.ceil(max(t.total + t.near.total, 1) / chunk_bytes))
-    work = kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS
+    count = max(1, math.ceil(max(t.all_reads + t.all_writes, 1) / chunk_bytes))
+    working = _vector_cycles(kernel, array)
     tile = Tile(
         act_dma=_cycles(t.off_chip.reads / count, array.bytes_per_cycle),
         act_near=_cycles(t.near.reads / count, array.near_read_per_cycle),
-        vector=_cycles(work / count, array.vector_ops_per_cycle),
+        vector=_cycles(working / count, 1.0),
         out_dma=_cycles(t.off_chip.outputs / count, array.bytes_per_cycle),
         out_near=_cycles(t.near.outputs / count, array.near_write_per_cycle),
         prefetch=_cycles(t.prefetch / count, array.bytes_per_cycle),
@@ -287,15 +288,18 @@ def vector_program(kernel: Kernel, array: Array, chunk_bytes: float) -> Repeat:
 TRANSCENDENTAL_OPS = 8
 
 
+def _vector_cycles(kernel: Kernel, array: Array) -> float:
+    ops = kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS
+    return vector_cycles(ops, array.vector_ops_per_cycle, kernel.chain, pairs=True)
+
+
 def balance(chip: Chip, kernel: Kernel) -> Balance:
     """A roofline of one kernel (Williams, Waterman, Patterson 2009), its buffers off chip."""
     array = array_of(chip, kernel.precision, kernel.operand_bits)
     rate = array.bytes_per_cycle * array.clock_hz
     cells = array.matrix.macs_per_cycle / array.cycles_per_row
     matrix = sum(p.macs for p in kernel.products) / cells
-    vector = (
-        kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS
-    ) / array.vector_ops_per_cycle
+    vector = _vector_cycles(kernel, array)
     return Balance(
         kernel.traffic.total / rate,
         max(matrix, vector) / array.clock_hz,

@@ -30,7 +30,7 @@ from tenfold.report.documents.trust import (
     ValidateDocument,
 )
 
-VERSION = 1
+VERSION = 2
 
 VERBS: Mapping[str, tuple[type[Part], ...]] = {
     "calibrate": (CalibrateDocument,),

@@ -9,18 +9,18 @@ from msgspec import UNSET
 from tenfold.report.documents.part import Interval, Maybe, Part
 
 
-class OffChipPart(Part, frozen=True, kw_only=True):
-    """Bytes of a kernel: three from and to memory off the chip, then on-chip ones near it."""
+class MovedPart(Part, frozen=True, kw_only=True):
+    """Bytes that a kernel moves at one level, by what they are."""
 
     weights: float
     inputs: float
     outputs: float
-    near: float
-    prefetch: float
 
 
 class KernelPart(Part, frozen=True, kw_only=True):
-    """One kernel of a run, ``repeat`` times."""
+    """One kernel of a run, ``repeat`` times; its bytes are keyed by the level of memory at which
+    the buffers lie. ``prefetch_bytes`` are read off chip for later kernels.
+    """
 
     name: str
     ops: Sequence[str]
@@ -28,16 +28,15 @@ class KernelPart(Part, frozen=True, kw_only=True):
     repeat: int
     bound: str
     flops: float
-    bytes: OffChipPart
+    bytes: Mapping[str, MovedPart]
+    prefetch_bytes: float
 
 
-class MovedPart(Part, frozen=True, kw_only=True):
-    """Bytes by level of memory."""
+class CrossedPart(Part, frozen=True, kw_only=True):
+    """Bytes that cross one level of memory."""
 
-    off_chip_read: float
-    off_chip_write: float
-    on_chip: float
-    near: float
+    read: float
+    written: float
 
 
 class CountersPart(Part, frozen=True, kw_only=True):
@@ -78,7 +77,9 @@ class AdvicePart(Part, frozen=True, kw_only=True):
 
 
 class RunPart(Part, frozen=True, kw_only=True):
-    """A model on a chip at a batch; times and energy of one pass over ``batch`` items."""
+    """A model on a chip at a batch; times and energy of one pass over ``batch`` items. Bytes are
+    keyed by level of memory.
+    """
 
     chip: str
     batch: int
@@ -96,7 +97,7 @@ class RunPart(Part, frozen=True, kw_only=True):
     flops: float
     mfu: float
     memory_bytes: float
-    bytes: MovedPart
+    bytes: Mapping[str, CrossedPart]
     counters: CountersPart
     coverage: float
     launch_s: float
