@@ -14,6 +14,7 @@ import typer
 from tenfold import carbon, economics, zoo
 from tenfold.chips import MatrixPrecision, chip
 from tenfold.cli import app
+from tenfold.economics.offers import read_offers
 from tenfold.errors import InputError
 from tenfold.estimate import Estimate
 from tenfold.evaluate.profiling import profile
@@ -57,10 +58,9 @@ def fault(monkeypatch: pytest.MonkeyPatch, where: ModuleType, text: str, folder:
     place = folder / "grids"
     place.mkdir()
     (place / "tiny.toml").write_text(text)
-    monkeypatch.setattr(economics, "DATA", place)
-    monkeypatch.setattr(carbon, "DATA", folder)
+    monkeypatch.setattr("tenfold.carbon.grids.DATA", folder)
     read: dict[ModuleType, Callable[[], object]] = {
-        economics: economics.rent_prices.__wrapped__,
+        economics: lambda: read_offers(place),
         carbon: carbon.regions.__wrapped__,
         zoo: lambda: zoo._from_file(place / "tiny.toml"),
     }

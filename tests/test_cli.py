@@ -139,7 +139,7 @@ def test_estimate_is_the_envelope() -> None:
     assert document["energy_kwh"] == pytest.approx(28.8)
     assert document["kgco2e"] == pytest.approx(12.4, abs=0.05)
     assert document["ev_miles"] == pytest.approx([103, 115], abs=0.5)
-    assert "103-115 miles" in run("estimate", "--power", "1.2 kW", "--hours", "24")
+    assert "103 to 115 miles" in run("estimate", "--power", "1.2 kW", "--hours", "24")
     clean = run(
         "estimate", "--power", "1200W", "--hours", "24", "--region", "europe-north2", "--json"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+import tenfold
 from tenfold.cli import app
 from tenfold.report.documents import VERBS, VERSION, plain, schema
 from tenfold.report.documents.part import Part
@@ -27,6 +30,8 @@ CALLS = (
     "compile --steps",
     "plan resnet50 --slo 20ms --rate 2000 --region us-central1 --sources -c tpu-v4i,t4",
     "plan resnet50 --slo 0.01ms --rate 10 -c tpu-v4i",
+    "prices l4",
+    "prices tpu-v1",
     "simulate steady --explain 2",
     "simulate --list",
     "estimate --power 1.2kW --hours 24",
@@ -41,6 +46,7 @@ def decoded(verb: str, text: str) -> Part:
     document: dict[str, Any] = json.loads(text)
     assert next(iter(document)) == "version"
     assert document.pop("version") == VERSION
+    assert document.pop("tenfold") == tenfold.__version__
     for record in VERBS[verb]:
         try:
             return msgspec.convert(document, record)
@@ -80,10 +86,30 @@ def test_a_part_is_no_document() -> None:
         plain(RelaxedPart(unit="matrix", gain=0.1))
 
 
-@pytest.mark.parametrize("call", [CALLS[3].replace(" --sources", ""), CALLS[7]])
-def test_a_narrow_terminal_cuts_no_figure(call: str) -> None:
-    done = runner.invoke(app, call.split(), env={"COLUMNS": "80"})
-    lines = done.stdout.splitlines()
-    tables = [line for line in lines if line.startswith((" ", "─"))]
-    assert len(tables) > 8
-    assert not [line for line in tables if "…" in line or len(line) > 80]
+@pytest.mark.parametrize("columns", [80, 100, 200])
+@pytest.mark.parametrize("call", CALLS)
+def test_no_figure_is_cut_or_broken_on_any_terminal(call: str, columns: int) -> None:
+    """All figures of the widest terminal are there as whole words on the others, and no line of a
+    table is wider than the terminal.
+    """
+    words = call.replace(" --sources", "").split()
+    wide, here = (
+        runner.invoke(app, words, env={"COLUMNS": str(c)}).stdout for c in (1000, columns)
+    )
+    rows = list(_rows(here))
+    assert Counter(_figures(_rows(wide))) <= Counter(_figures(rows))
+    assert not [line for line in rows if len(line) > columns]
+
+
+def _rows(text: str) -> Iterator[str]:
+    """The lines of tables: from a rule to the next line that is blank."""
+    inside = False
+    for line in text.splitlines():
+        inside = line.strip().startswith("─") or (inside and bool(line.strip()))
+        if inside:
+            yield line
+
+
+def _figures(rows: Iterable[str]) -> list[str]:
+    """Words that begin as a number, an interval or an amount does."""
+    return [w for line in rows for w in line.split() if w.lstrip("(+-$~<=")[:1].isdigit()]

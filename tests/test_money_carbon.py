@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tenfold import carbon, economics
 from tenfold.carbon import envelope, footprint, region_named, regions
 from tenfold.chips import chip, names
-from tenfold.economics import rent, rent_prices
+from tenfold.economics import Terms, list_prices, rent
+from tenfold.economics.offers import read_offers
 from tenfold.errors import DataFileError, InputError, UnknownName
 from tenfold.estimate import Estimate
 
 
 def test_every_price_is_for_a_chip_of_the_catalogue_and_dated() -> None:
-    for p in rent_prices():
-        assert p.chip in names()
-        assert p.date[:2] == "20"
-        assert 0.1 < p.usd_per_s * 3600 < 20
-        assert p.source
+    offers = list_prices().offers
+    assert len(offers) > 500
+    for o in offers:
+        assert o.chip in names()
+        assert o.date[:2] == "20"
+        assert o.source
+        if o.terms is Terms.ON_DEMAND:
+            assert 0.1 < o.usd_per_chip_s * 3600 < 20, o
+        assert o.usd_per_chip_s * 3600 > 0.02, o
 
 
 def test_rent_is_time_times_price_and_spans_providers() -> None:
     hour = Estimate.exact(3600.0)
-    r = rent(chip("a100-sxm-80"), hour)
-    assert r is not None
-    assert r.price.provider == "Google Cloud"
-    assert r.usd.value == pytest.approx(3.93)
-    assert r.usd.low < 3.93 < r.usd.high
+    here = rent(chip("a100-sxm-80"), hour, "us-east-1")
+    assert here is not None
+    assert (here.price.provider, here.price.instance) == ("Amazon Web Services", "p4de.24xlarge")
+    assert here.usd.value == pytest.approx(27.44705 / 8)
+    assert here.usd.low < here.usd.value < here.usd.high
+    anywhere = rent(chip("a100-sxm-80"), hour)
+    assert anywhere is not None
+    assert anywhere.usd.value == anywhere.usd.low == here.usd.low
     assert rent(chip("tpu-v1"), hour) is None
 
 
@@ -49,6 +59,34 @@ def test_regions() -> None:
         region_named("europe-north3")
 
 
+@pytest.mark.parametrize(
+    ("name", "location", "cloud", "grid"),
+    [
+        ("us-east-1", "Virginia", "Amazon Web Services", "us-east4"),
+        ("eu-west-1", "Ireland", "Amazon Web Services", "IRL"),
+        ("westeurope", "Netherlands", "Microsoft Azure", "europe-west4"),
+        ("West Europe", "Netherlands", "Microsoft Azure", "europe-west4"),
+        ("FR", "France", "", "FRA"),
+        ("FRA", "France", "", "FRA"),
+        ("france", "France", "", "FRA"),
+        ("Switzerland", "Switzerland", "", "CHE"),
+    ],
+)
+def test_names_of_other_clouds_and_countries_are_the_grid_of_the_place(
+    name: str, location: str, cloud: str, grid: str
+) -> None:
+    found = region_named(name)
+    assert (found.location, found.cloud) == (location, cloud)
+    assert found.kgco2e_per_j == regions()[grid].kgco2e_per_j
+
+
+def test_a_place_of_several_regions_and_an_unknown_one_say_whose_they_are() -> None:
+    with pytest.raises(InputError, match=r"europe-west9 \(Google Cloud, Paris\), eu-west-3"):
+        region_named("paris")
+    with pytest.raises(UnknownName, match=r"eu-west-3 \(Amazon Web Services, Paris\)"):
+        region_named("eu-west-99")
+
+
 def test_envelope_of_four_v100() -> None:
     e = envelope(1200.0, 24 * 3600.0, None)
     assert e.energy_j / 3.6e6 == pytest.approx(28.8)
@@ -60,12 +98,12 @@ def test_envelope_of_four_v100() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "loader", "file", "extra"),
+    ("module", "file", "extra"),
     [
-        (economics, "rent_prices", "rent/2026.toml", '[[rent]]\nchip = "t4"\nprise = "1 USD/h"\n'),
+        (economics, "rent/2026.toml", '[[rent]]\nchip = "t4"\nprise = "1 USD/h"\n'),
+        (economics, "rent/aws.toml", '[instance.x]\nchip = "t4"\nchips = 1\nprise = {}\n'),
         (
             carbon,
-            "regions",
             "grids/google-2024.toml",
             (
                 '[region.x]\nlocation = "X"\ngrid = "1 gCO2e/kWh"\ncarbon_free_share = 1.0\nnote ='
@@ -75,22 +113,13 @@ def test_envelope_of_four_v100() -> None:
     ],
 )
 def test_data_files_are_read_strictly(
-    module: object,
-    loader: str,
-    file: str,
-    extra: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType, file: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = Path(str(module.__file__)).parent / "data" / file  # type: ignore[attr-defined]
+    data = Path(str(module.__file__)).parent / "data" / file
     changed = tmp_path / file
     changed.parent.mkdir()
     changed.write_text(data.read_text() + "\n" + extra)
-    monkeypatch.setattr(module, "DATA", changed.parent if module is economics else tmp_path)
-    read = getattr(module, loader)
-    read.cache_clear()
+    monkeypatch.setattr("tenfold.carbon.grids.DATA", tmp_path)
+    read = partial(read_offers, changed.parent) if module is economics else regions.__wrapped__
     with pytest.raises(DataFileError, match=Path(file).stem):
         read()
-    monkeypatch.undo()
-    read.cache_clear()
-    assert read()

@@ -34,6 +34,17 @@ class TenfoldError(Exception):
             else f"{line[: LONGEST_MESSAGE - 20]} … {line[-17:]}"
         )
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that workers of other processes can send it: its message is all of it."""
+        return _again, (type(self), str(self), dict(self.__dict__))
+
+
+def _again(kind: type[TenfoldError], message: str, fields: dict[str, object]) -> TenfoldError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(fields)
+    return error
+
 
 class InputError(TenfoldError):
     """What the user gave cannot be used."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tenfold import zoo
 from tenfold.errors import InputError, ModelError
-from tenfold.importers import load_config, load_onnx
+from tenfold.families import FAMILIES
+from tenfold.importers import config_family, load_config, load_onnx
 from tenfold.ir.binding import bind
 from tenfold.ir.dims import symbols_of
 from tenfold.ir.graph import Graph
@@ -67,6 +68,19 @@ def load(model: str | Path, phase: str | None = None) -> Graph:
             f"an ONNX file has no phase '{phase}', only forward: what it computes is what is in it"
         )
     return load_onnx(path)
+
+
+def generates(model: str | Path) -> bool:
+    """Whether a model that ``load`` takes generates token by token. An ONNX file does not say."""
+    path = Path(model)
+    if path.is_dir():
+        path = path / "config.json"
+    if path.suffix == ".json":
+        return FAMILIES[config_family(path)].generates
+    if path.suffix == ".onnx" or path.exists():
+        return False
+    found = zoo.model(str(model))
+    return found.path is None and FAMILIES[found.family].generates
 
 
 def roles(graph: Graph) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 
 from tenfold.errors import UnitError
@@ -108,6 +109,28 @@ _TABLES: dict[Dimension, dict[str, float]] = {
     Dimension.COUNT: {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9},
 }
 
+# what a value inside is in, for those that people read with a prefix
+SI_UNITS: Mapping[Dimension, str] = {
+    Dimension.TIME_S: "s",
+    Dimension.BYTES: "B",
+    Dimension.BYTES_PER_S: "B/s",
+    Dimension.FREQUENCY_HZ: "Hz",
+    Dimension.FLOPS_PER_S: "FLOP/s",
+    Dimension.POWER_W: "W",
+    Dimension.ENERGY_J: "J",
+    Dimension.AREA_M2: "m2",
+    Dimension.LENGTH_M: "m",
+    Dimension.USD: "$",
+    Dimension.USD_PER_S: "$/s",
+    Dimension.USD_PER_W: "$/W",
+    Dimension.USD_PER_W_S: "$/W/s",
+    Dimension.USD_PER_J: "$/J",
+    Dimension.KGCO2E_PER_J: "kgCO2e/J",
+    Dimension.RATE_PER_S: "/s",
+    Dimension.FRACTION: "",
+    Dimension.COUNT: "",
+}
+
 _QUANTITY = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
 
@@ -153,6 +176,14 @@ _STEPS = (
 )
 
 
+def scale_of(value: float, digits: int = 3) -> tuple[float, str]:
+    """The decimal prefix that ``value`` is shown with, rounded to ``digits``, and its factor."""
+    rounded = float(f"{value:.{digits - 1}e}")
+    if rounded == 0:
+        return 1.0, ""
+    return max((s for s in _STEPS if abs(rounded) >= s[0] * (1 - 1e-9)), default=_STEPS[0])
+
+
 def show(value: float, unit: str, digits: int = 3) -> str:
     """``value`` in SI with a decimal prefix and ``digits`` significant digits:
     ``show(0.0123, 's')`` is '12.3 ms'.
@@ -160,7 +191,7 @@ def show(value: float, unit: str, digits: int = 3) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}"
     rounded = float(f"{value:.{digits - 1}e}")
-    scale, prefix = max((s for s in _STEPS if abs(rounded) >= s[0] * (1 - 1e-9)), default=_STEPS[0])
+    scale, prefix = scale_of(value, digits)
     scaled = rounded / scale
     decimals = max(0, digits - len(str(int(abs(scaled) + 1e-9))))
     return f"{scaled:.{decimals}f} {prefix}{unit}"

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import msgspec
 
-from tenfold import units
+from tenfold.carbon.grids import DATA, Region, region_named, regions
 from tenfold.chips import Chip
-from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
+from tenfold.errors import InputError
 from tenfold.estimate import Estimate
-from tenfold.facts import (
-    FROM_0,
-    SHARE_FROM_0,
-    Account,
-    Entry,
-    Status,
-    read_file,
-    read_folder,
-)
-from tenfold.units import Dimension
+from tenfold.facts import Account, Entry, Status, read_file
 
-DATA = Path(__file__).parent / "data"
+__all__ = [
+    "J_PER_KWH",
+    "Envelope",
+    "Footprint",
+    "Region",
+    "assumption",
+    "envelope",
+    "footprint",
+    "region_named",
+    "regions",
+    "system_share",
+]
+
 J_PER_KWH = 3.6e6
-
-
-class _Region(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    location: str
-    grid: str
-    carbon_free_share: float
-
-
-class _Grid(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    year: int
-    source: str
-    status: Status
-    region: dict[str, _Region]
 
 
 class _Figure(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -52,20 +40,6 @@ class _Figure(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class _Overhead(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sources: dict[str, str]
     figure: dict[str, _Figure]
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A place with its grid's annual mean intensity in kgCO2e a joule; ``source`` names the
-    year.
-    """
-
-    name: str
-    location: str
-    kgco2e_per_j: float
-    carbon_free_share: float
-    source: str
-    year: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +59,6 @@ class Footprint:
 
 
 @lru_cache(maxsize=1)
-def regions() -> Mapping[str, Region]:
-    """All regions by name, of all files of ``data/grids``. Raises DataFileError for an unknown
-    field or unit, and for a region that two files have.
-    """
-    found: dict[str, Region] = {}
-    for path, file in read_folder(DATA / "grids", _Grid):
-        for name, r in file.region.items():
-            if name in found:
-                raise DataFileError(f"{path.name}: region '{name}' is in another file too")
-            try:
-                rate = units.parse(r.grid, Dimension.KGCO2E_PER_J)
-            except UnitError as error:
-                raise DataFileError(f"{path.name}: region.{name}: {error}") from error
-            if fault := FROM_0.fault(rate):
-                raise DataFileError(f"{path.name}: region.{name}: grid {fault}, found '{r.grid}'")
-            if fault := SHARE_FROM_0.fault(r.carbon_free_share):
-                raise DataFileError(
-                    f"{path.name}: region.{name}: carbon_free_share {fault}, found"
-                    f" {r.carbon_free_share:g}"
-                )
-            source = f"{file.source}, {file.year}"
-            found[name] = Region(name, r.location, rate, r.carbon_free_share, source, file.year)
-    return found
-
-
-def region_named(name: str) -> Region:
-    """The region called ``name``. Raises UnknownName with the nearest names."""
-    known = regions()
-    if name not in known:
-        raise UnknownName("region", name, known)
-    return known[name]
-
-
-@lru_cache(maxsize=1)
 def _overhead() -> _Overhead:
     path = DATA / "overhead.toml"
     return read_file(path, _Overhead)
@@ -130,18 +70,20 @@ def assumption(name: str) -> Estimate:
     return Estimate(f.value, f.low, f.high)
 
 
-def footprint(chip: Chip, chip_energy_j: Estimate, region: str) -> Footprint:
+def footprint(
+    chip: Chip, chip_energy_j: Estimate, region: str, pue: Estimate | None = None
+) -> Footprint:
     """Operational carbon of ``chip_energy_j`` joules drawn by ``chip`` in ``region``.
 
     energy = chip x system share x PUE (Patterson et al. 2021, section 2.5); carbon = energy x grid
     intensity, location-based annual mean. The system share is the chip's published system power
-    over its TDP where there are both, else a measured general ratio.
+    over its TDP where there are both, else a measured general ratio; ``pue`` is the general one
+    unless given.
     """
     place = region_named(region)
     share = system_share(chip)
-    pue = assumption("pue")
     host = _times(chip_energy_j, share, 1.0)
-    facility = _times(chip_energy_j + host, pue, 1.0)
+    facility = _times(chip_energy_j + host, pue or assumption("pue"), 1.0)
     energy = Account(
         (
             Entry("chip", chip_energy_j),
@@ -196,7 +138,7 @@ def envelope(power_w: float, time_s: float, region: str | None) -> Envelope:
         rate, grid = assumption("us_grid_kg_per_kwh").value / J_PER_KWH, "US average of 2020"
     else:
         place = region_named(region)
-        rate, grid = place.kgco2e_per_j, f"{place.name} ({place.location}), mean of {place.year}"
+        rate, grid = place.kgco2e_per_j, f"{place.shown}, mean of {place.year}"
     per_mile = assumption("ev_kwh_per_mile")
     kwh = energy / J_PER_KWH
     return Envelope(

@@ -14,6 +14,7 @@ from tenfold.chips.constants import (
     SystolicConstant,
     Whole,
 )
+from tenfold.chips.figures import spec
 from tenfold.chips.kinds import Kind, MatrixPrecision, MemoryTechnology, SramRole
 from tenfold.chips.read import read_chip
 from tenfold.chips.record import Chip, Matrix, Sram
@@ -87,5 +88,6 @@ __all__ = [
     "chip",
     "names",
     "read_chip",
+    "spec",
     "what_if",
 ]

@@ -52,6 +52,7 @@ class MemoryTechnology(StrEnum):
     GDDR5 = "GDDR5"
     GDDR6 = "GDDR6"
     GDDR6X = "GDDR6X"
+    GDDR7 = "GDDR7"
     HBM = "HBM"
     HBM2 = "HBM2"
     HBM2E = "HBM2E"

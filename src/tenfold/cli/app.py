@@ -155,12 +155,9 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]
 
 
 def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
+    from tenfold.report.fit import Fitted
 
-    table = Table(
-        "op", "dtype", "extents", "time", "bound", "energy", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    table = Fitted(["op", "dtype", "extents", "time", "bound", "energy"])
     skip = {"op", "dtype", "time_s", "bound", "energy_j"}
     for r in rows:
         extents = " ".join(f"{k}={v}" for k, v in r.items() if k not in skip and v)

@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +17,8 @@ from tenfold.errors import InputError
 
 if TYPE_CHECKING:
     from tenfold.report.documents.part import Part
+
+E = TypeVar("E", bound=Enum)
 
 app = typer.Typer(
     name="tenfold",
@@ -105,6 +108,15 @@ def whole(values: Sequence[str], what: str) -> list[int]:
             raise InputError(f"{what} must be a whole number of at least 1, got '{w}'")
         numbers.append(int(w))
     return numbers
+
+
+def one_of(kind: type[E], text: str, option: str) -> E:
+    """The member of an enum that ``text`` names. Raises InputError with what is allowed."""
+    try:
+        return kind(text)
+    except ValueError as error:
+        allowed = ", ".join(str(m.value) for m in kind)
+        raise InputError(f"{option} is one of {allowed}, got '{text}'") from error
 
 
 def complete_chip(incomplete: str) -> list[str]:

@@ -95,10 +95,9 @@ def _rate(rate: str | None) -> float | None:
 
 
 def _print(result: LoadResult) -> None:
-    from rich import box
-    from rich.table import Table
 
     from tenfold.loadtest import valid
+    from tenfold.report.fit import Fitted
     from tenfold.report.serving import reason_lines
 
     console = terminal()
@@ -111,18 +110,7 @@ def _print(result: LoadResult) -> None:
         ),
         soft_wrap=True,
     )
-    table = Table(
-        "",
-        "rate",
-        "goodput",
-        "refused",
-        "p50",
-        "p99",
-        "mean batch",
-        "verdict",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = Fitted(["", "rate", "goodput", "refused", "p50", "p99", "mean batch", "verdict"])
     for m in result.tried:
         verdict = "valid" if valid(m) else "; ".join(m.verdict.reasons) or "invalid"
         table.add_row("measured", *_cells(m.rate_per_s, m.result), verdict)

@@ -154,20 +154,11 @@ def _read(path: Path) -> str:
 
 
 def _print_calibration(c: Calibration, target: Path) -> None:
-    from rich import box
-    from rich.table import Table
-
     from tenfold import units
+    from tenfold.report.fit import Fitted
 
-    table = Table(
-        "kernels",
-        "constants",
-        "rows",
-        "error fitted on",
-        "error held out",
-        "90 % within",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    table = Fitted(
+        ["kernels", "constants", "rows", "error fitted on", "error held out", "90 % within"]
     )
     for f in c.families:
         shown = [

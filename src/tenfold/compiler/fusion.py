@@ -56,7 +56,7 @@ class _Grower:
                 if n in self.maker:
                     self.readers.setdefault(n, []).append(i)
         self.rows: list[OpRow] = [row_of(op) for op in graph.ops]
-        self.spaces = graph.derived("spaces", lambda: [_space(graph, op) for op in graph.ops])
+        self.spaces = graph.derived(_space, lambda: [_space(graph, op) for op in graph.ops])
         self.access = [space.access for space in self.spaces]
 
     def size(self, name: str) -> int:

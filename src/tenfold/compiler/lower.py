@@ -71,7 +71,7 @@ class LoweringScope:
 
     def work(self, op: Op) -> Work:
         """What ``op`` does, on whatever chip."""
-        return self.graph.derived(("work", id(op)), lambda: op_work(self.graph, op))
+        return self.graph.derived((op_work, id(op)), lambda: op_work(self.graph, op))
 
     def bytes(self, name: str) -> int:
         value = self.graph.values[name]

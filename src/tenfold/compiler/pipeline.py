@@ -65,7 +65,7 @@ def build(
     """
     target = target_of(chip)
     if observe is None:
-        key = "clean", options, target.single_ops
+        key = run_passes, options, target.single_ops
         clean = graph.derived(key, lambda: _clean(graph, options, None, target))
     else:
         clean = _clean(graph, options, observe, target)
@@ -143,7 +143,7 @@ def _groups(
                 bodies[id(body)] = grouped(body)
         if "fuse" in without:
             return separate(g)
-        return g.derived(("groups", target.rules), lambda: fuse(g, target.rules))
+        return g.derived((fuse, target.rules), lambda: fuse(g, target.rules))
 
     return grouped(graph), bodies
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +13,8 @@ import msgspec
 
 from tenfold import units
 from tenfold.chips import Chip
-from tenfold.chips import names as chip_names
-from tenfold.errors import DataFileError, UnitError, UnknownName
+from tenfold.economics.offers import known_chip
+from tenfold.errors import DataFileError, UnitError
 from tenfold.estimate import Estimate
 from tenfold.facts import (
     FROM_0,
@@ -32,7 +32,9 @@ DATA = Path(__file__).parent / "data"
 YEAR_S = 31557600.0
 
 
-class _Purchase(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Listed(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What one chip was offered for."""
+
     chip: str
     date: str
     price: str
@@ -43,7 +45,7 @@ class _Purchase(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class _Purchases(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    purchase: list[_Purchase]
+    purchase: list[Listed]
 
 
 class _Figure(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -96,14 +98,13 @@ def ownership_sources() -> tuple[str, ...]:
     return tuple(_figures("ownership.toml")[1].values())
 
 
-def known_chip(name: str, path: Path) -> None:
-    """Raises DataFileError for a price of a chip that is not in the catalogue."""
-    if name not in chip_names():
-        raise DataFileError(f"{path.name}: {UnknownName('chip', name, chip_names())}")
+def ownership_figures() -> Mapping[str, Estimate]:
+    """All figures of ``ownership.toml`` in SI units, by name."""
+    return _figures("ownership.toml")[0]
 
 
 @lru_cache(maxsize=1)
-def _purchases() -> tuple[_Purchase, ...]:
+def listed_purchases() -> tuple[Listed, ...]:
     """All offers, of all files of ``data/purchase``."""
     found = []
     for path, file in read_folder(DATA / "purchase", _Purchases):
@@ -122,6 +123,7 @@ class Purchase:
     chip_usd: Estimate
     server_usd: Estimate
     estimated: bool
+    date: str  # of the oldest price in it
     sources: tuple[str, ...]
 
     @property
@@ -129,12 +131,12 @@ class Purchase:
         return self.chip_usd + self.server_usd
 
 
-def purchase(chip: str) -> Purchase | None:
+def purchase(chip: str, listed: Sequence[Listed] | None = None) -> Purchase | None:
     """The price of ``chip`` with its share of a server: the median of what was asked, from the
     lowest to the highest; None for a chip that has no price. An estimate, of a chip that is not
-    sold, may be off by a factor of two.
+    sold, may be off by a factor of two. ``listed`` are the offers, by default those of the product.
     """
-    rows = [p for p in _purchases() if p.chip == chip]
+    rows = [p for p in (listed_purchases() if listed is None else listed) if p.chip == chip]
     if not rows:
         return None
     share = ownership("server_over_chip").value
@@ -148,7 +150,13 @@ def purchase(chip: str) -> Purchase | None:
     )
     server = ownership("server_over_chip")
     extra = price * Estimate(server.value - 1, server.low - 1, server.high - 1)
-    return Purchase(price, extra, wide > 1, sources)
+    return Purchase(
+        chip_usd=price,
+        server_usd=extra,
+        estimated=wide > 1,
+        date=min(p.date for p in rows),
+        sources=sources,
+    )
 
 
 def idle_power(chip: Chip, top_w: float) -> Estimate:
@@ -174,14 +182,22 @@ class Tco:
         return self.account.total
 
 
-def tco(bought: Purchase, peak_w: Estimate, mean_w: Estimate, pue: Estimate) -> Tco:
+def tco(
+    bought: Purchase,
+    peak_w: Estimate,
+    mean_w: Estimate,
+    pue: Estimate,
+    figures: Mapping[str, Estimate] | None = None,
+) -> Tco:
     """What owning one chip costs a year.
 
     price over its life + provisioned watts x price of a data centre's watt over its life + its
     upkeep + mean watts x PUE x price of electricity (Barroso et al. 2018, chapter 6; no interest).
-    ``peak_w`` and ``mean_w`` are of the chip with its share of the host.
+    ``peak_w`` and ``mean_w`` are of the chip with its share of the host; ``figures`` those of
+    ownership, by default the product's.
     """
-    life, facility_life = ownership("life"), ownership("facility_life")
+    own = ownership_figures() if figures is None else figures
+    life, facility_life = own["life"], own["facility_life"]
     per_year = Estimate(YEAR_S / life.value, YEAR_S / life.high, YEAR_S / life.low)
     facility = Estimate(
         YEAR_S / facility_life.value, YEAR_S / facility_life.high, YEAR_S / facility_life.low
@@ -191,10 +207,10 @@ def tco(bought: Purchase, peak_w: Estimate, mean_w: Estimate, pue: Estimate) -> 
             (
                 Entry(CHIP, bought.chip_usd * per_year),
                 Entry(SERVER, bought.server_usd * per_year),
-                Entry(UPKEEP_OF_SERVER, bought.usd * ownership("server_opex")),
-                Entry("power and cooling provisioned", peak_w * ownership("facility") * facility),
-                Entry("upkeep of the building", peak_w * (ownership("facility_opex") * YEAR_S)),
-                Entry("electricity", mean_w * pue * (ownership("electricity") * YEAR_S)),
+                Entry(UPKEEP_OF_SERVER, bought.usd * own["server_opex"]),
+                Entry("power and cooling provisioned", peak_w * own["facility"] * facility),
+                Entry("upkeep of the building", peak_w * (own["facility_opex"] * YEAR_S)),
+                Entry("electricity", mean_w * pue * (own["electricity"] * YEAR_S)),
             )
         )
     )

@@ -64,6 +64,6 @@ def profile_bound(
         record,
         bound.batch,
         bound.sizes,
-        rent(record, seconds),
+        rent(record, seconds, region),
         footprint(record, joules, region),
     )

@@ -407,7 +407,20 @@ def load_config(path: str | Path, phase: str | None = None) -> Graph:
     Raises ModelError for a file that is no configuration or contradicts itself, UnknownName for an
     architecture that is not known, InputError for a phase that the architecture does not have.
     """
-    path = Path(path)
+    return from_fields(str(path), _fields(Path(path)), phase)
+
+
+def config_family(path: str | Path) -> str:
+    """The family of networks that a ``config.json`` describes; raises as ``load_config``."""
+    fields = _fields(Path(path))
+    kind = str(fields.get("model_type"))
+    kind = _WITHIN.get(kind, kind)
+    if kind not in ARCHITECTURES:
+        raise UnknownName("architecture", kind, ARCHITECTURES, f"('model_type' in {path})")
+    return ARCHITECTURES[kind][0]
+
+
+def _fields(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ModelError(
@@ -421,7 +434,7 @@ def load_config(path: str | Path, phase: str | None = None) -> Graph:
         raise ModelError(f"{path} is no JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ModelError(f"{path}: a configuration is a JSON object, found {type(fields).__name__}")
-    return from_fields(str(path), fields, phase)
+    return fields
 
 
 def from_fields(where: str, fields: Mapping[str, Any], phase: str | None = None) -> Graph:

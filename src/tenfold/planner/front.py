@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tenfold.chips import Chip, names
 from tenfold.chips import chip as chip_named
-from tenfold.chips import names
 from tenfold.errors import InputError
-from tenfold.model import Sizes, load, roles
+from tenfold.model import Sizes, generates, load, roles
 from tenfold.planner.plan import answer
-from tenfold.planner.record import Ask, Demand, Plan
+from tenfold.planner.record import Ask, Conditions, Demand, Plan
 from tenfold.scenario import Closed, Models, Scenario
 from tenfold.scenario.read import DEFAULT_SPREAD
 from tenfold.serving import Poisson, ServerSchedule
@@ -24,10 +24,10 @@ def plan(
     slo_s: float,
     rate_per_s: float,
     region: str | None = None,
-    chips: Sequence[str] = (),
+    chips: Sequence[str | Chip] = (),
     sizes: Sizes = ANY,
     dtype: str | None = None,
-    air_only: bool = False,
+    conditions: Conditions | None = None,
 ) -> Plan:
     """Which chip, which batch, how many, at what cost, for ``rate_per_s`` items of ``model``, 99 of
     100 within ``slo_s``.
@@ -42,18 +42,19 @@ def plan(
         region=region,
         sizes=sizes,
         dtype=dtype,
-        air_only=air_only,
+        conditions=conditions,
     )
     return planned(ask, chips)
 
 
 def planned(
-    ask: Ask, chips: Sequence[str], advance: Callable[[str], None] = lambda _what: None
+    ask: Ask, chips: Sequence[str | Chip], advance: Callable[[str], None] = lambda _what: None
 ) -> Plan:
-    """The plan for ``ask`` over ``chips`` by name, or over the whole catalogue where none is
-    named.
+    """The plan for ``ask`` over ``chips``, by name or as records, or over the whole catalogue where
+    none is named.
     """
-    records = [chip_named(n) for n in dict.fromkeys(chips) or [n for n in names() if n != "host"]]
+    wanted = dict.fromkeys(chips) or [n for n in names() if n != "host"]
+    records = [chip_named(c) if isinstance(c, str) else c for c in wanted]
     return answer(ask, records, named=bool(chips), advance=advance)
 
 
@@ -65,18 +66,60 @@ def ask_one(
     region: str | None = None,
     sizes: Sizes = ANY,
     dtype: str | None = None,
-    air_only: bool = False,
     phase: str | None = None,
+    conditions: Conditions | None = None,
 ) -> Ask:
-    """The question for one model of one tenant."""
+    """The question for one model of one tenant. Raises InputError for the phase decode: a token is
+    no request, and an SLO for each is for the serving of language models.
+    """
+    if phase == "decode":
+        raise InputError(
+            "a plan is for items that are answered whole, and a token of --phase decode is none:"
+            f" plan the prompt (--phase prefill), or see what one chip does with `tenfold profile"
+            f" {model} --phase decode --batch 1,8,64`, tokens a second and chip"
+        )
     graph = load(model, phase)
     batch = next((n for n, _ in sizes.named if roles(graph).get(n) == "batch"), None)
     if batch is not None:
         raise InputError(f"'{batch}' is the batch, which the plan itself chooses: leave it out")
     name = Path(model).stem if Path(model).suffix == ".onnx" else graph.name
+    models = Models(graph, sizes)
     return Ask(
-        (Demand("all", name, Models(graph, sizes), slo_s, rate_per_s),), region, air_only, dtype
+        demands=(Demand("all", name, models, slo_s, rate_per_s),),
+        region=region,
+        dtype=dtype,
+        conditions=conditions or Conditions(),
+        assumed=_assumed(name, models, sizes, phase, generates=generates(model)),
     )
+
+
+def _assumed(
+    name: str, models: Models, sizes: Sizes, phase: str | None, *, generates: bool
+) -> tuple[str, ...]:
+    """What an item is, and which sizes it has; those that the user left open are said to be."""
+    bound = models.at(1)
+    kinds = roles(models.graph)
+    given = {n for n, _ in sizes.named}
+    given |= {n for n, kind in kinds.items() if kind != "batch" and getattr(sizes, kind, None)}
+    parts = [
+        f"{n} = {size}{'' if n in given else ' (assumed)'}"
+        for n, size in bound.sizes.items()
+        if kinds.get(n) != "batch"
+    ]
+    shapes = ", ".join(
+        f"{n} [{' x '.join(map(str, bound.graph.values[n].shape or ()))}]"
+        for n in bound.graph.inputs[:SHOWN_INPUTS]
+    )
+    more = len(bound.graph.inputs) - SHOWN_INPUTS
+    inputs = shapes + (f" and {more} more" if more > 0 else "")
+    item = "one prompt" if phase == "prefill" else "one forward pass"
+    said = f"An item of {name} is {item}: {inputs}{'; ' + ', '.join(parts) if parts else ''}."
+    if generates:
+        said += " It generates token by token: an item is not an answer of many tokens."
+    return (said,)
+
+
+SHOWN_INPUTS = 3
 
 
 def ask_mix(
@@ -84,7 +127,7 @@ def ask_mix(
     *,
     region: str | None = None,
     dtype: str | None = None,
-    air_only: bool = False,
+    conditions: Conditions | None = None,
 ) -> Ask:
     """The question for all streams of a scenario, by their mean rates, versions by their shares,
     dtypes as given.
@@ -96,6 +139,7 @@ def ask_mix(
     specs = {m.name: m for m in scenario.models}
     models: dict[str, Models] = {}
     demands: list[Demand] = []
+    assumed: list[str] = []
     for t in scenario.tenants:
         for s in t.streams:
             if isinstance(s.arrivals, Closed):
@@ -113,7 +157,10 @@ def ask_mix(
                         " name a network"
                     )
                 if name not in models:
-                    models[name] = Models(load(spec.network), Sizes(1, spec.seq))
+                    sizes = Sizes(1, spec.seq)
+                    models[name] = Models(load(spec.network), sizes)
+                    writes = generates(spec.network)
+                    assumed += _assumed(name, models[name], sizes, None, generates=writes)
                 rate = s.arrivals.rate_per_s * share
                 demands.append(
                     Demand(
@@ -126,7 +173,14 @@ def ask_mix(
                         dtype=spec.dtype,
                     )
                 )
-    return Ask(tuple(demands), region, air_only, dtype, left_out=_left_out(scenario))
+    return Ask(
+        demands=tuple(demands),
+        region=region,
+        dtype=dtype,
+        conditions=conditions or Conditions(),
+        left_out=_left_out(scenario),
+        assumed=tuple(assumed),
+    )
 
 
 def _left_out(scenario: Scenario) -> tuple[str, ...]:

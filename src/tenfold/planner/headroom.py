@@ -156,7 +156,7 @@ def overfit(plan: Plan) -> tuple[LeftOut, ...]:
     """
     options = (
         [o for o in plan.options if o.tco]
-        or [o for o in plan.options if o.rent]
+        or [o for o in plan.options if o.rented]
         or list(plan.options)
     )
     if len(plan.ask.demands) < 2 or len(options) < 2:
@@ -180,8 +180,8 @@ def _cost(option: Option, plan: Plan, at: int) -> float:
     rate = (
         option.tco.usd_per_year.value
         if option.tco
-        else option.rent.usd.value
-        if option.rent
+        else option.rented.usd_per_s / option.rented.chips
+        if option.rented
         else option.mean_w.value
     )
     return seconds_an_item(s, d.slo_s, plan.ask.spread) * rate

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from tenfold.carbon import J_PER_KWH, assumption, footprint, region_named, system_share
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.economics import idle_power, ownership, purchase, rent, tco
+from tenfold.economics import Rented, idle_power, ownership, tco
 from tenfold.errors import (
     DoesNotFit,
     InputError,
@@ -28,7 +28,7 @@ from tenfold.planner.capacity import (
     p99_of,
     p99s,
 )
-from tenfold.planner.record import RANKS, Ask, Count, Option, Plan, Rejected
+from tenfold.planner.record import Ask, Count, Measure, Option, Plan, Rejected
 from tenfold.planner.screen import ItemWork, one_item, screen, work_of
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
 from tenfold.serving import high_factor
@@ -75,7 +75,8 @@ def answer(
     if not options:
         rejected = _really(ask, chips, rejected)
     ranks = _ranks(options)
-    return Plan(ask, tuple(sorted(options, key=lambda o: _order(o, ranks))), tuple(rejected), ranks)
+    options.sort(key=lambda o: _order(o, ask.conditions.by))
+    return Plan(ask, tuple(options), tuple(rejected), ranks)
 
 
 def _really(ask: Ask, chips: Sequence[Chip], rejected: Sequence[Rejected]) -> list[Rejected]:
@@ -110,30 +111,27 @@ def _check(ask: Ask) -> None:
         region_named(ask.region)
 
 
-def _order(option: Option, ranks: Mapping[str, Mapping[str, int]]) -> tuple[float, float]:
-    name = option.chip.name
-    return ranks["tco"].get(name, math.inf), (
-        option.kgco2e.value if option.kgco2e else option.energy_j.value
+def _order(option: Option, by: Measure | None) -> tuple[float, ...]:
+    """What options are sorted by: what was asked for; those that lack it follow by the money of the
+    cheapest way to get them, those that nobody can get by carbon, or by energy.
+    """
+    asked, money = option.amount(by), option.usd_per_month
+    rest = option.kgco2e or option.energy_j
+    return (
+        asked.value if asked else math.inf,
+        money.value if money else math.inf,
+        rest.value,
     )
 
 
-def _ranks(options: Sequence[Option]) -> dict[str, dict[str, int]]:
+def _ranks(options: Sequence[Option]) -> dict[Measure, dict[str, int]]:
     """Places by each measure, from 1; a chip without a price has none by money."""
-    values: dict[str, dict[str, float]] = {r: {} for r in RANKS}
-    for o in options:
-        found = {
-            "tco": o.tco_usd_per_year,
-            "capex": o.capex_usd,
-            "carbon": o.kgco2e,
-            "rent": o.usd_per_million_rented,
-        }
-        for rank, e in found.items():
-            if e is not None:
-                values[rank][o.chip.name] = e.value
-    return {
-        r: {n: i + 1 for i, n in enumerate(sorted(v, key=lambda n: v[n]))}
-        for r, v in values.items()
-    }
+    found: dict[Measure, dict[str, int]] = {}
+    for by in Measure:
+        amounts = {o.chip.name: o.amount(by) for o in options}
+        known = {n: a.value for n, a in amounts.items() if a is not None}
+        found[by] = {n: i + 1 for i, n in enumerate(sorted(known, key=lambda n: known[n]))}
+    return found
 
 
 def _option(ask: Ask, chip: Chip) -> Option | Rejected:
@@ -184,15 +182,16 @@ def needed_bytes(ask: Ask, services: Sequence[Service]) -> float:
 
 
 def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Option:
-    working = max(1, math.ceil(1 / most.share - 1e-9))
+    working = max(1, math.ceil(1 / (most.share * ask.conditions.prices.utilisation) - 1e-9))
     failed = load(ask, services, 1 / working)
     for _ in range(MORE):  # the limit comes from a short run: the count must hold in a longer one
         if failed.in_time >= IN_TIME:
             break
         working += 1
         failed = load(ask, services, 1 / working)
-    total = working + ask.spare
-    usual = load(ask, services, 1 / total) if ask.spare else failed
+    spare = ask.conditions.spare.of(working)
+    total = working + spare
+    usual = load(ask, services, 1 / total) if spare else failed
     low = load(ask, services, 1 / total, "low", SEARCH_REQUESTS)
     high = load(ask, services, 1 / total, "high", SEARCH_REQUESTS)
     first = ask.demands[0]
@@ -206,18 +205,23 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     p99_s = Estimate(p99, min(p99_of(ask, low.result, 0), p99), max(upper, p99))
     energy_j, mean_w, peak_w = _power(chip, services, usual, batch)
     share = system_share(chip)
-    bought = purchase(chip.name)
+    bought = ask.conditions.prices.purchase(chip.name)
+    count = _count(ask, services, working)
     published = chip.figures.get("system_power")
     provisioned = Estimate.exact(published.value) if published else peak_w * share
-    owned = tco(bought, provisioned, mean_w * share, assumption("pue")) if bought else None
-    rented = rent(chip, Estimate.exact(1.0))
+    owned = (
+        tco(bought, provisioned, mean_w * share, _pue(ask), ask.conditions.prices.figures)
+        if bought
+        else None
+    )
+    rented = ask.conditions.prices.rented(chip.name, total, ask.region, ask.conditions.terms)
     return Option(
         chip=chip,
         services=tuple(services),
         dtype=services[0].dtype,
         batch=batch,
         mean_batch=usual.result.total.mean_batch,
-        count=_count(ask, services, working),
+        count=count,
         p99_s=p99_s,
         p99_failed_s=p99_of(ask, failed.result, 0),
         p99s_s=p99s(usual.result),
@@ -232,7 +236,8 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         provisioned_w=provisioned,
         bought=bought,
         tco=owned,
-        rent=rented,
+        rented=rented,
+        rented_usd_per_s=_rent(ask, chip, count, rented) if rented else None,
         kwh=_kwh(ask, chip, mean_w, total),
         carbon=_carbon(ask, chip, mean_w, total),
         rate_per_s=ask.rate_per_s,
@@ -254,12 +259,33 @@ def _count(ask: Ask, services: Sequence[Service], working: int) -> Count:
         s.times_s[1].high * factor <= d.slo_s for s, d in zip(services, ask.demands, strict=True)
     )
     low = max(1, math.floor(working * down + 1e-9))
+    high = math.ceil(working * up - 1e-9)
     return Count(
-        working + ask.spare,
-        low + ask.spare,
-        math.ceil(working * up - 1e-9) + ask.spare if possible else None,
-        ask.spare,
+        value=working + ask.conditions.spare.of(working),
+        low=low + ask.conditions.spare.of(low),
+        high=high + ask.conditions.spare.of(high) if possible else None,
+        spare=ask.conditions.spare.of(working),
     )
+
+
+def _rent(ask: Ask, chip: Chip, count: Count, rented: Rented) -> Estimate:
+    """Dollars a second for the count, and for the counts at its ends."""
+
+    def usd_per_s(n: float) -> float:
+        found = ask.conditions.prices.rented(chip.name, int(n), ask.region, ask.conditions.terms)
+        assert found is not None, "what is let once is let again"
+        return found.usd_per_s
+
+    ends = count.estimate
+    return Estimate(
+        rented.usd_per_s,
+        min(usd_per_s(ends.low), rented.usd_per_s),
+        max(usd_per_s(ends.high), rented.usd_per_s),
+    )
+
+
+def _pue(ask: Ask) -> Estimate:
+    return ask.conditions.prices.pue or assumption("pue")
 
 
 def _power(
@@ -290,9 +316,7 @@ def _power(
 
 def _kwh(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> Estimate:
     """For a million items, with the host's share and PUE, all chips on."""
-    return (
-        mean_w * system_share(chip) * assumption("pue") * (total * 1e6 / ask.rate_per_s / J_PER_KWH)
-    )
+    return mean_w * system_share(chip) * _pue(ask) * (total * 1e6 / ask.rate_per_s / J_PER_KWH)
 
 
 def _carbon(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> Account | None:
@@ -300,5 +324,5 @@ def _carbon(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> Account | Non
     if ask.region is None:
         return None
     joules = mean_w * (total * 1e6 / ask.rate_per_s)
-    found = footprint(chip, joules, ask.region)
+    found = footprint(chip, joules, ask.region, _pue(ask))
     return found.energy.times(found.region.kgco2e_per_j)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from tenfold.carbon import assumption, system_share
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.economics import purchase, rent_prices
 from tenfold.errors import DoesNotFit, MissingFigure, ModelError, UnsupportedDType
 from tenfold.estimate import Estimate
 from tenfold.ir import active_parameters, graph_totals
@@ -160,7 +159,7 @@ def _refined(ask: Ask, guess: Guess, works: Sequence[ItemWork]) -> Guess | Rejec
         slower = real / (roof_s(chip, precision, work, 1) / EFFICIENCY + LAUNCH_S)
         each = Estimate.exact(_seconds_an_item(chip, precision, work, d.slo_s) * max(slower, 1.0))
         busy += d.rate_per_s * served(chip, 1, each).value
-    return _priced(chip, math.ceil(busy) + ask.spare, busy)
+    return _priced(ask, chip, busy)
 
 
 def _first(guesses: Sequence[Guess], most: int) -> set[str]:
@@ -187,7 +186,7 @@ def _first(guesses: Sequence[Guess], most: int) -> set[str]:
 def _judge(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> Guess | Rejected:
     if not chip.modelled:
         return Rejected(chip.name, "listed without a machine model")
-    if ask.air_only and (why := refuse_cooling(chip)):
+    if ask.conditions.air_only and (why := refuse_cooling(chip)):
         return Rejected(chip.name, why)
     try:
         precisions = [chip.storage(d.dtype or ask.dtype) for d in ask.demands]
@@ -214,7 +213,7 @@ def _judge(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> Guess | Rejected:
             )
             return Rejected(chip.name, why, short_by=least / demand.slo_s, at_peak=True)
         busy += demand.rate_per_s * _seconds_an_item(chip, precision, work, demand.slo_s)
-    return _priced(chip, math.ceil(busy) + ask.spare, busy)
+    return _priced(ask, chip, busy)
 
 
 def roof_s(chip: Chip, precision: MatrixPrecision, work: ItemWork, batch: int) -> float:
@@ -245,10 +244,12 @@ def _seconds_an_item(chip: Chip, precision: MatrixPrecision, work: ItemWork, slo
     return best
 
 
-def _priced(chip: Chip, count: int, busy: float) -> Guess:
+def _priced(ask: Ask, chip: Chip, busy: float) -> Guess:
     """Money for whole chips, watts for the busy ones and a third for the idle."""
-    bought = purchase(chip.name)
-    rates = [p.usd_per_s for p in rent_prices() if p.chip == chip.name]
+    working = max(1, math.ceil(busy))
+    count = working + ask.conditions.spare.of(working)
+    bought = ask.conditions.prices.purchase(chip.name)
+    rented = ask.conditions.prices.rented(chip.name, count, ask.region, ask.conditions.terms)
     watts = (
         (busy + (count - busy) / 3)
         * (chip.tdp_w or UNKNOWN_W)
@@ -257,4 +258,4 @@ def _priced(chip: Chip, count: int, busy: float) -> Guess:
     )
     # about 3 dollars a watt over three years
     owned = count * bought.usd.value + watts * 3 if bought else math.inf
-    return Guess(chip, owned, count * min(rates) if rates else math.inf, watts)
+    return Guess(chip, owned, rented.usd_per_s if rented else math.inf, watts)

@@ -5,63 +5,69 @@ from __future__ import annotations
 from tenfold.carbon import system_share
 from tenfold.economics.own import HARDWARE
 from tenfold.estimate import Estimate
-from tenfold.planner.record import Option, Plan
+from tenfold.planner.record import Measure, Option, Plan
 
-_MEASURES = {
-    "tco": "total cost of ownership",
-    "capex": "purchase price",
-    "carbon": "carbon",
-    "rent": "rent",
+_CALLED = {
+    Measure.RENT: "rent",
+    Measure.TCO: "total cost of ownership",
+    Measure.CAPEX: "purchase price",
+    Measure.CARBON: "carbon",
+    Measure.ENERGY: "energy",
 }
 
 
-def _first(plan: Plan, rank: str) -> Option | None:
-    return next((o for o in plan.options if plan.ranks[rank].get(o.chip.name) == 1), None)
+def _first(plan: Plan, by: Measure) -> Option | None:
+    return next((o for o in plan.options if plan.ranks[by].get(o.chip.name) == 1), None)
 
 
 def differences(plan: Plan) -> list[str]:
-    """A sentence for each measure that puts another chip first than TCO does, and for each pair
-    that price and TCO order differently.
+    """A sentence for each measure that puts another chip first, and for each pair that price and
+    TCO order differently.
     """
+    best = plan.best
+    if best is None:
+        return []
     lines = []
-    by_tco = _first(plan, "tco")
-    for rank in ("capex", "rent", "carbon"):
-        other = _first(plan, rank)
-        if other is not None and by_tco is not None and other is not by_tco:
-            first = (
-                f"By {_MEASURES[rank]} {other.chip.name} is first, by total cost of ownership"
-                f" {by_tco.chip.name}"
-            )
-            lines.append(f"{first}: {_cause(by_tco, other, rank)}.")
-    priced = [o for o in plan.options if o.tco]
-    for i, a in enumerate(priced):
-        for b in priced[i + 1 :]:
-            cheaper = (a.capex_usd and b.capex_usd) and b.capex_usd.value < a.capex_usd.value
-            if cheaper and {a, b} != {by_tco, _first(plan, "capex")}:
+    measures = [m for m in Measure if m not in (plan.ask.conditions.by, Measure.ENERGY)]
+    for by in measures:
+        other = _first(plan, by)
+        if by is Measure.CARBON and plan.ask.region is None:
+            continue
+        if other is not None and other is not best:
+            lines.append(f"By {_CALLED[by]} {other.chip.name} is first: {_cause(best, other, by)}.")
+    owned = [o for o in plan.options if o.tco]
+    for i, a in enumerate(owned):
+        for b in owned[i + 1 :]:
+            dear, cheap = (a, b) if _amount(a, Measure.TCO) < _amount(b, Measure.TCO) else (b, a)
+            if _amount(cheap, Measure.CAPEX) < _amount(dear, Measure.CAPEX):
                 lines.append(
-                    f"{b.chip.name} costs less to buy than {a.chip.name} and more to own:"
-                    f" {_cause(a, b, 'capex')}."
+                    f"{cheap.chip.name} costs less to buy than {dear.chip.name} and more to own:"
+                    f" {_to_own(dear, cheap)}."
                 )
     return lines
 
 
-def _cause(own: Option, other: Option, rank: str) -> str:
-    """What makes ``other`` first by ``rank`` though ``own`` costs less to own."""
-    if rank == "rent":
-        there = _usd(other.usd_per_million_rented)
-        if own.rent is None:
-            return (
-                f"{there} a million items at list price, which owners do not pay, and nobody rents"
-                f" {own.chip.name} out"
-            )
+def _amount(o: Option, by: Measure) -> float:
+    found = o.amount(by)
+    assert found is not None, "of owned options only"
+    return found.value
+
+
+def _cause(best: Option, other: Option, by: Measure) -> str:
+    """What makes ``other`` first by a measure though ``best`` is first by that of the plan."""
+    if by is Measure.CARBON:
         return (
-            f"{there} against {_usd(own.usd_per_million_rented)} a million items at list price,"
-            " which owners do not pay"
+            f"{_watts(other)} against {_watts(best)} drawn on average; a chip's price does not emit"
         )
-    if rank == "carbon":
-        return (
-            f"{_watts(other)} against {_watts(own)} drawn on average; a chip's price does not emit"
-        )
+    unit = {Measure.RENT: " a month", Measure.TCO: " a year", Measure.CAPEX: " to buy"}[by]
+    there, here = other.amount(by), best.amount(by)
+    guess = " (not sold: an estimate)" if other.bought and other.bought.estimated else ""
+    against = f"against {_usd(here)}" if here else f"and {best.chip.name} has no such price"
+    return f"{_usd(there)}{unit}{guess if by is not Measure.RENT else ''} {against}"
+
+
+def _to_own(own: Option, other: Option) -> str:
+    """What makes ``other`` dearer to own though it costs less to buy."""
     parts = []
     for what, power in (("to buy", False), ("a year for power, cooling and building", True)):
         a, b = (_part(o, power=power) for o in (other, own))
@@ -74,13 +80,13 @@ def _part(o: Option, *, power: bool) -> str:
         return _usd(o.capex_usd)
     assert o.tco is not None
     rest = sum(e.amount.value for e in o.tco.account if e.what not in HARDWARE)
-    return f"{rest * o.count.value:,.0f} $"
+    return f"${rest * o.count.value:,.0f}"
 
 
 def _usd(e: Estimate | None) -> str:
     if e is None:
         return "no price"
-    return f"{e.value:,.0f} $" if e.value >= 100 else f"{e.value:.3g} $"
+    return f"${e.value:,.0f}" if e.value >= 100 else f"${e.value:.3g}"
 
 
 def _watts(o: Option) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tenfold.report.documents.profile import ComparisonPart, NodePart
+from tenfold.report.fit import Fitted
 from tenfold.units import show
 
 if TYPE_CHECKING:
@@ -26,23 +27,10 @@ def comparison_part(batch: int, c: Comparison) -> ComparisonPart:
     )
 
 
-def comparison_table(batch: int, c: Comparison, top: int) -> Any:
+def comparison_table(batch: int, c: Comparison, top: int) -> Fitted:
     """The nodes that took longest, and the whole run."""
-    from rich import box
-    from rich.table import Table
-
     said = f"ONNX Runtime on this machine, batch {batch}"
-    table = Table(
-        "kernel",
-        "nodes",
-        "measured",
-        "predicted",
-        "error",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        title=said,
-        title_justify="left",
-    )
+    table = Fitted(["kernel", "nodes", "measured", "predicted", "error"], title=said)
     for p in sorted(c.pairs, key=lambda p: -p.measured_s)[:top]:
         table.add_row(
             p.name,

@@ -7,9 +7,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tenfold.errors import InputError
+from tenfold.report.fit import Fitted
 from tenfold.report.svg import scatter_svg
 from tenfold.validation import Bar, Row, Summary, bars, summaries
 
@@ -27,12 +27,9 @@ _HEADER = (
 )
 
 
-def summary_table(rows: Sequence[Row]) -> Any:
+def summary_table(rows: Sequence[Row]) -> Fitted:
     """Errors by area."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(*_HEADER, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Fitted(list(_HEADER), keep=("area",))
     for line in _lines(rows):
         table.add_row(*line)
     return table
@@ -72,14 +69,9 @@ def _line(s: Summary, aim: Bar | None, unit: str, source: str) -> tuple[str, ...
     )
 
 
-def worst_table(rows: Sequence[Row], count: int) -> Any:
+def worst_table(rows: Sequence[Row], count: int) -> Fitted:
     """The ``count`` rows of each area that are furthest off."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        "area", "case", "predicted", "reference", "error", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    table = Fitted(["area", "case", "predicted", "reference", "error"])
     for area in dict.fromkeys(r.area for r in rows):
         own = sorted((r for r in rows if r.area == area), key=lambda r: -abs(r.error))[:count]
         for r in own:

@@ -1,109 +1,212 @@
-"""A plan for people, for programs, and as a page."""
+"""A plan for people: the answer in one line, how sure it is, what was assumed, the options."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-
-from msgspec import UNSET
-from rich import box
-from rich.table import Table
+from typing import assert_never
 
 from tenfold.carbon import region_named
-from tenfold.economics import dispatch, ownership_sources
+from tenfold.economics import UNDATED, Terms, dispatch, ownership_sources
 from tenfold.estimate import Estimate
-from tenfold.planner import Growth, LeftOut, Mixed, Option, Plan, differences
-from tenfold.report.document import interval, real
-from tenfold.report.documents.part import Interval, Maybe, some
-from tenfold.report.documents.plan import (
-    ClosestPart,
-    DemandPart,
-    GrowthPart,
-    LeftOutPart,
-    MixPart,
-    OptionPart,
-    PlanDocument,
-    RejectedPart,
-)
-from tenfold.report.svg import pareto_svg
+from tenfold.planner import Growth, LeftOut, Measure, Mixed, Option, Plan, Way
+from tenfold.report.fit import Fitted
+from tenfold.report.numbers import counted, ranged, short, with_unit
 from tenfold.units import show
 
-COLUMNS = (
-    "chip", "dtype", "batch", "chips", "p99", "one down", "limit each", "busy", "J an item",
-    "CapEx $", "TCO $/year", "$ a million", "rented", "kWh a million", "gCO2e a million",
-    "TCO, CapEx, carbon",
+SPEED = (
+    "chip", "dtype", "batch (mean)", "busy", "p99 without the spare", "limit a chip", "J an item",
 )  # fmt: skip
+_ORDER = {
+    None: "money a month, got the cheapest way there is",
+    Measure.RENT: "rent",
+    Measure.TCO: "total cost of ownership",
+    Measure.CAPEX: "purchase price",
+    Measure.CARBON: "carbon",
+    Measure.ENERGY: "energy",
+}
 
 
-def _number(e: Estimate | None, scale: float = 1.0) -> str:
-    if e is None:
-        return "-"
-    return f"{_short(e.value * scale)} ({_short(e.low * scale)}-{_short(e.high * scale)})"
+def answer_line(plan: Plan) -> str:
+    """What to get, how many, p99, money and carbon a month."""
+    o = plan.best
+    if o is None:
+        return "No chip meets it."
+    spare = {0: "no spare", 1: "one spare"}.get(o.count.spare, f"{o.count.spare} spare")
+    parts = [f"{o.count.value:,} x {o.chip.name} ({spare})", f"p99 {with_unit(o.p99_s, 's')}"]
+    parts.append(money(o, plan.ask.conditions.by))
+    if o.kgco2e_per_month is not None:
+        parts.append(f"{ranged(o.kgco2e_per_month)} kgCO2e a month")
+    elif plan.ask.conditions.by is Measure.ENERGY:
+        parts.append(f"{ranged(o.kwh_per_month)} kWh a month")
+    return ", ".join(parts)
 
 
-def _short(x: float) -> str:
-    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+def money(o: Option, by: Measure | None) -> str:
+    """Dollars a month as they are paid: the way that is ranked by, else the cheapest."""
+    rent, owned, capex = o.rent_usd_per_month, o.tco_usd_per_year, o.capex_usd
+    if by is Measure.CAPEX and capex is not None:
+        return f"${ranged(capex)} to buy{_guess(o)}"
+    if by is Measure.TCO and owned is not None:
+        return f"${ranged(owned / 12)} a month owned{_guess(o)}"
+    if by is Measure.RENT and rent is not None:
+        return f"${ranged(rent)} a month rented"
+    if o.usd_per_month is None:
+        return "no price: nobody sells it or rents it out"
+    assert o.way is not None
+    return f"${ranged(o.usd_per_month)} a month {o.way.value}"
 
 
-def _time(e: Estimate) -> str:
-    return f"{show(e.value, 's')} ({show(e.low, 's')}-{show(e.high, 's')})"
+def _guess(o: Option) -> str:
+    return " (not sold: an estimate)" if o.bought and o.bought.estimated else ""
+
+
+def how_lines(plan: Plan) -> list[str]:
+    """How to get the best option, and how sure the choice is."""
+    o = plan.best
+    if o is None:
+        return []
+    return [*_how_to_get(o), *_how_sure(plan, o)]
+
+
+def _how_to_get(o: Option) -> list[str]:
+    if o.way is Way.RENTED and o.rented is not None:
+        more = o.rented.chips - o.count.value
+        rest = f", {counted(more, 'chip')} more than needed" if more else ""
+        where = ", ".join(x for x in (o.rented.provider, o.rented.region) if x)
+        dated = "" if o.rented.date == UNDATED else f"; prices of {o.rented.date}"
+        return [f"Rent {o.rented.shown} ({where}){rest}{dated}."]
+    if o.way is Way.OWNED and o.capex_usd is not None and o.bought is not None:
+        dated = "" if o.bought.date == UNDATED else f"; prices from {o.bought.date} on"
+        return [f"Buy {o.count.value} with their servers: ${ranged(o.capex_usd)}{dated}."]
+    return []
+
+
+def _how_sure(plan: Plan, o: Option) -> list[str]:
+    lines = []
+    if o.count.high is None:
+        lines.append(
+            f"How sure: at the upper end of its interval one item takes longer than the SLO, so"
+            f" that no number of {o.chip.name} would do; at the lower end {o.count.low} do."
+        )
+    elif o.count.low != o.count.high:
+        lines.append(
+            f"How sure: {o.count.low} to {o.count.high} chips, at the ends of the times' intervals."
+        )
+    if plan.as_good:
+        names = ", ".join(
+            f"{a.chip.name} ({money(a, plan.ask.conditions.by)})" for a in plan.as_good
+        )
+        lines.append(f"Not told apart from it, as the intervals meet: {names}.")
+    return lines
+
+
+def assumed_lines(plan: Plan) -> list[str]:
+    """What was decided here because nobody said."""
+    ask, on = plan.ask, plan.ask.conditions
+    lines = list(ask.assumed)
+    parts = []
+    if ask.dtype is None and plan.best is not None and any(d.dtype is None for d in ask.demands):
+        parts.append(f"{plan.best.dtype}, the best precision of {plan.best.chip.name}")
+    if on.prices.utilisation < 1:
+        parts.append(f"chips loaded to {on.prices.utilisation:.0%} of what they hold")
+    parts.append("Poisson arrivals")
+    if on.terms is not Terms.ON_DEMAND:
+        parts.append(_terms(on.terms))
+    if on.prices.own:
+        parts.append(f"prices of {on.prices.own}")
+    parts.append(f"ranked by {_ORDER[on.by]}")
+    return [*lines, f"Assumed: {', '.join(parts)}."]
+
+
+def _terms(terms: Terms) -> str:
+    match terms:
+        case Terms.ON_DEMAND:
+            return "rented on demand"
+        case Terms.SPOT:
+            return "spot prices, for instances that may be taken away at any time"
+        case Terms.COMMITTED:
+            return "prices for commitments"
+        case _:
+            assert_never(terms)
 
 
 def _chips(o: Option) -> str:
-    high = str(o.count.high) if o.count.high is not None else "none"
-    return f"{o.count.value} ({o.count.low}-{high})"
+    high = f"{o.count.high:,}" if o.count.high is not None else "none"
+    interval = "" if o.count.low == o.count.high else f" ({o.count.low:,}-{high})"
+    return f"{o.count.value:,}{interval}"
 
 
-def plan_rows(plan: Plan) -> list[list[str]]:
-    """The options, a row each, by ``COLUMNS``."""
+def plan_rows(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """What to get and what it comes to: the columns, and a row for each option."""
+    carbon = plan.ask.region is not None
+    columns = ["chip", "chips", "p99", "$ a month", "how", *(["kgCO2e a month"] if carbon else [])]
     rows = []
     for o in plan.options:
-        ranks = [str(plan.ranks[r].get(o.chip.name, "-")) for r in ("tco", "capex", "carbon")]
+        month = o.usd_per_month
         rows.append(
             [
                 o.chip.name,
-                o.dtype,
-                f"{o.batch} ({o.mean_batch:.1f})",
                 _chips(o),
-                _time(o.p99_s),
-                show(o.p99_failed_s, "s"),
-                f"{_short(o.limit_per_s)}/s",
-                f"{o.utilisation:.0%}",
-                _number(o.energy_j),
-                _number(o.capex_usd),
-                _number(o.tco_usd_per_year),
-                _number(o.usd_per_million_owned),
-                _number(o.usd_per_million_rented),
-                _number(o.kwh),
-                _number(o.kgco2e, 1e3),
-                ", ".join(ranks),
+                with_unit(o.p99_s, "s"),
+                ranged(month) if month else "-",
+                o.way.value if o.way else "-",
+                *([ranged(o.kgco2e_per_month)] if o.kgco2e_per_month else []),
             ]
         )
-    return rows
+    return columns, rows
 
 
-def plan_tables(plan: Plan) -> list[Table]:
-    """What it does and how fast, and what it costs: two tables, so that neither is cut."""
-    rows = plan_rows(plan)
-    speed = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    money = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    priced = any(o.tco or o.rent for o in plan.options)
-    shown = [
-        0,
-        *(
-            i
-            for i in range(9, len(COLUMNS))
-            if (priced or i >= 13) and not (i == 14 and plan.ask.region is None)
-        ),
+def speed_rows(plan: Plan) -> list[list[str]]:
+    """The options, a row each, by ``SPEED``."""
+    return [
+        [
+            o.chip.name,
+            o.dtype,
+            f"{o.batch} ({o.mean_batch:.1f})",
+            f"{o.utilisation:.0%}",
+            show(o.p99_failed_s, "s"),
+            f"{short(o.limit_per_s)}/s",
+            ranged(o.energy_j),
+        ]
+        for o in plan.options
     ]
-    for i in range(9):
-        speed.add_column(COLUMNS[i], no_wrap=i < 2, overflow="fold")
-    for i in shown:
-        money.add_column(COLUMNS[i], no_wrap=i == 0, overflow="fold")
-    for r in rows:
-        speed.add_row(*r[:9])
-        money.add_row(*(r[i] for i in shown))
-    return [speed, money]
+
+
+def money_rows(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """Money by every measure, for the measures that any option has."""
+    columns = ["chip", "rent $ a month", "TCO $ a year", "CapEx $", "$ a million items"]
+    rows = [
+        [
+            o.chip.name,
+            _cell(o.rent_usd_per_month),
+            _cell(o.tco_usd_per_year),
+            _cell(o.capex_usd),
+            _cell(o.usd_per_month / o.millions_per_month if o.usd_per_month else None),
+        ]
+        for o in plan.options
+    ]
+    kept = [i for i in range(5) if i == 0 or any(r[i] != "-" for r in rows)]
+    return [columns[i] for i in kept], [[r[i] for i in kept] for r in rows]
+
+
+def _cell(e: Estimate | None) -> str:
+    return "-" if e is None else ranged(e)
+
+
+def plan_tables(plan: Plan) -> list[Fitted]:
+    """What to get; what the chips do; money by every measure."""
+    columns, rows = plan_rows(plan)
+    prices, priced = money_rows(plan)
+    tables = [_table(columns, rows), _table(SPEED, speed_rows(plan))]
+    return [*tables, _table(prices, priced)] if len(prices) > 1 else tables
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Fitted:
+    table = Fitted(list(columns))
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def demand_lines(plan: Plan) -> list[str]:
@@ -172,13 +275,11 @@ def headroom_lines(
 
 
 def notes(plan: Plan) -> list[str]:
-    """What the figures mean and what they leave out."""
+    """What the figures mean and what they leave out, in few words."""
     found = [
-        "p99 by the policy of `tenfold simulate` under Poisson arrivals, all chips up. Intervals:"
-        " every time at its own end of its interval, the count fixed (chips: the count that would"
-        " do; none: not even one item in time). An accelerator's host is in it with"
-        f" {1 - dispatch('busy').value:.0%} of the time and {dispatch('item').value * 1e6:g} us a"
-        " request; pre-processing and network are not."
+        "p99 and counts by the policy of `tenfold simulate`, the host's part included"
+        f" ({1 - dispatch('busy').value:.0%} of the time and {dispatch('item').value * 1e6:g} us a"
+        " request), pre-processing and network not."
     ]
     narrow = sorted({o.dtype for o in plan.options} - {"fp32"})
     if narrow:
@@ -192,20 +293,24 @@ def notes(plan: Plan) -> list[str]:
         found.append(f"Left out of what the file says: {', '.join(plan.ask.left_out)}.")
     if any(o.tco for o in plan.options):
         found.append(
-            "Owned: price and server share over 3 years, 9 to 13 $ for each watt of data centre"
-            " over 10 to 15 years, upkeep, electricity with PUE; no interest, network or staff."
+            "Owned: price and server over their life, a data centre's watts, upkeep, electricity"
+            " with PUE; no interest, network or staff (`--prices` for your own)."
         )
-    if any(o.rent for o in plan.options):
-        found.append(
-            "Rented: on demand at list price, every chip all the time; the interval spans"
-            " providers."
-        )
+    oldest = oldest_price(plan)
+    if oldest:
+        found.append(f"List prices, the oldest of {oldest} (`tenfold prices CHIP`).")
     if plan.ask.region:
         found.append(
-            "Carbon: operational, location-based, mean of the year, host share, PUE and idle time"
-            " included."
+            "Carbon: operational, location-based, mean of the year, host and PUE included."
         )
     return found
+
+
+def oldest_price(plan: Plan) -> str:
+    """The date of the oldest price that an option's money rests on; "" where there is none."""
+    dates = [o.rented.date for o in plan.options if o.rented and o.way is Way.RENTED]
+    dates += [o.bought.date for o in plan.options if o.bought and o.way is Way.OWNED]
+    return min((d for d in dates if d != UNDATED), default="")
 
 
 def source_lines(plan: Plan) -> list[str]:
@@ -216,166 +321,10 @@ def source_lines(plan: Plan) -> list[str]:
         f"{o.chip.name}, to buy: {s}" for o in plan.options if o.bought for s in o.bought.sources
     ]
     lines += [
-        f"{o.chip.name}, to rent: {o.rent.price.status}, {o.rent.price.source}"
-        f" ({o.rent.price.date})"
+        f"{o.chip.name}, to rent: {x.offer.status}, {x.offer.source} ({x.offer.date})"
         for o in plan.options
-        if o.rent
+        if o.rented
+        for x in o.rented.lets
     ]
     lines += ownership_sources() if any(o.tco for o in plan.options) else ()
     return lines + ([f"grid: {region_named(plan.ask.region).source}"] if plan.ask.region else [])
-
-
-def option_part(plan: Plan, o: Option) -> OptionPart:
-    """One option; a key is absent where its value does not exist."""
-    grams = o.kgco2e * 1e3 if o.kgco2e else None
-    tco, carbon = o.tco, o.carbon
-    return OptionPart(
-        chip=o.chip.name,
-        dtype=o.dtype,
-        batch=o.batch,
-        mean_batch=o.mean_batch,
-        count=o.count.value,
-        interval_count=(o.count.low, o.count.high),
-        spare=o.count.spare,
-        p99_s=o.p99_s.value,
-        interval_p99_s=interval(o.p99_s),
-        p99_failed_s=o.p99_failed_s,
-        p99_by_tenant_s=dict(o.p99s_s),
-        p99_failed_by_tenant_s=dict(o.p99s_failed_s),
-        in_time=o.in_time,
-        in_time_failed=o.in_time_failed,
-        kwh_per_million=o.kwh.value,
-        interval_kwh_per_million=interval(o.kwh),
-        goodput_per_s=o.goodput_per_s,
-        throughput_per_s=o.limit_per_s,
-        utilisation=o.utilisation,
-        energy_j_per_item=o.energy_j.value,
-        interval_j_per_item=interval(o.energy_j),
-        power_w=o.mean_w.value,
-        provisioned_w=o.provisioned_w.value,
-        quality="not checked" if o.dtype != "fp32" else UNSET,
-        capex_usd=_value(o.capex_usd),
-        interval_capex_usd=_interval(o.capex_usd),
-        tco_usd_per_year=_value(o.tco_usd_per_year),
-        interval_tco_usd_per_year=_interval(o.tco_usd_per_year),
-        usd_per_million=_value(o.usd_per_million_owned),
-        interval_usd_per_million=_interval(o.usd_per_million_owned),
-        usd_per_million_rented=_value(o.usd_per_million_rented),
-        interval_usd_per_million_rented=_interval(o.usd_per_million_rented),
-        gco2e_per_million=_value(grams),
-        interval_gco2e_per_million=_interval(grams),
-        tco_entries_usd_per_year=(
-            {e.what: e.amount.value * o.count.value for e in tco.account} if tco else UNSET
-        ),
-        carbon_entries_gco2e_per_million=(
-            {e.what: e.amount.value * 1e3 for e in carbon} if carbon else UNSET
-        ),
-        price_estimated=True if o.bought and o.bought.estimated else UNSET,
-        rank={r: ranks[o.chip.name] for r, ranks in plan.ranks.items() if o.chip.name in ranks},
-    )
-
-
-def _value(e: Estimate | None) -> Maybe[float]:
-    return e.value if e is not None else UNSET
-
-
-def _interval(e: Estimate | None) -> Maybe[Interval]:
-    return interval(e) if e is not None else UNSET
-
-
-def plan_document(
-    plan: Plan,
-    grown: Mapping[str, Growth],
-    mixed: Sequence[Mixed],
-    left: Sequence[LeftOut],
-    *,
-    sources: bool,
-) -> PlanDocument:
-    ask, closest = plan.ask, plan.closest if not plan.options else None
-    return PlanDocument(
-        demands=[
-            DemandPart(tenant=d.tenant, model=d.name, slo_s=d.slo_s, rate_per_s=d.rate_per_s)
-            for d in ask.demands
-        ],
-        options=[option_part(plan, o) for o in plan.options],
-        rejected=[
-            RejectedPart(chip=r.chip, reason=r.reason, certain=r.certain) for r in plan.rejected
-        ],
-        differences=differences(plan),
-        region=real(ask.region),
-        left_out_of_the_file=real(list(ask.left_out)),
-        headroom=real(
-            {
-                n: GrowthPart(memory_years=g.memory_years, latency_years=g.latency_years)
-                for n, g in grown.items()
-            }
-        ),
-        mixes=real(
-            [
-                MixPart(year=m.year, shares=dict(m.shares), speed=dict(m.speed), source=m.source)
-                for m in mixed
-            ]
-        ),
-        left_out=real(
-            [
-                LeftOutPart(demand=x.demand, chosen=x.chosen, best=x.best_for_it, loss=x.loss)
-                for x in left
-            ]
-        ),
-        closest=(
-            ClosestPart(chip=closest.chip, slos_for_one_item=some(closest.short_by))
-            if closest
-            else UNSET
-        ),
-        sources=source_lines(plan) if sources else UNSET,
-    )
-
-
-def plan_page(plan: Plan, headroom: Sequence[str]) -> str:
-    """The plan as one HTML page without scripts. Dollars are drawn of those that can be bought, of
-    rented chips only where none can.
-    """
-    from jinja2 import Environment, PackageLoader
-    from markupsafe import Markup
-
-    asked = "; ".join(
-        f"{d.name}: {_short(d.rate_per_s)}/s within {show(d.slo_s, 's')} ({d.tenant})"
-        for d in plan.ask.demands
-    )
-    environment = Environment(loader=PackageLoader("tenfold.report"), autoescape=True)
-    drawn = (
-        (True, f"p99 and dollars for a million items, {_dollars(plan)}", "$"),
-        (False, "p99 and grams of CO2e for a million items", "gCO2e"),
-    )
-    charts = [pareto_svg(_points(plan, money=m), title, unit) for m, title, unit in drawn]
-    entries = [
-        (o.chip.name, [(e.what, _number(e.amount * o.count.value)) for e in o.tco.account])
-        for o in plan.options
-        if o.tco
-    ]
-    return environment.get_template("plan.html").render(
-        title="Plan: " + ", ".join(dict.fromkeys(d.name for d in plan.ask.demands)),
-        subtitle=", ".join(x for x in (asked, plan.ask.region) if x),
-        columns=COLUMNS,
-        rows=plan_rows(plan),
-        charts=[Markup(c) for c in charts if c],
-        headroom=headroom,
-        differences=[*demand_lines(plan), *differences(plan)],
-        rejected=rejected_lines(plan),
-        notes=notes(plan),
-        entries=entries,
-    )
-
-
-def _dollars(plan: Plan) -> str:
-    return "owned" if any(o.tco for o in plan.options) else "rented"
-
-
-def _points(plan: Plan, *, money: bool) -> list[tuple[str, Estimate, Estimate]]:
-    found = []
-    for o in plan.options:
-        dollars = o.usd_per_million_owned if _dollars(plan) == "owned" else o.usd_per_million_rented
-        y = dollars if money else (o.kgco2e * 1e3 if o.kgco2e else None)
-        if y is not None:
-            found.append((o.chip.name, o.p99_s, y))
-    return found

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from msgspec import UNSET
-from rich import box
-from rich.table import Table
 
 from tenfold.report.documents.part import some
 from tenfold.report.documents.serving import (
@@ -16,6 +14,7 @@ from tenfold.report.documents.serving import (
     SimulateDocument,
     TenantPart,
 )
+from tenfold.report.fit import Fitted
 from tenfold.report.svg import cdf_svg, timeline_svg
 from tenfold.scenario import Scenario, Score
 from tenfold.serving import Log, Result, TenantResult, explain
@@ -24,20 +23,20 @@ from tenfold.units import show
 BINS = 240
 
 
-def tenant_table(result: Result) -> Table:
+def tenant_table(result: Result) -> Fitted:
     """A line a tenant and one for all."""
-    table = Table(
-        "tenant",
-        "offered",
-        "goodput",
-        "in time",
-        "refused",
-        "p50",
-        "p99",
-        "p99 over SLO",
-        "mean batch",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    table = Fitted(
+        [
+            "tenant",
+            "offered",
+            "goodput",
+            "in time",
+            "refused",
+            "p50",
+            "p99",
+            "p99 over SLO",
+            "mean batch",
+        ]
     )
     rows = [*result.tenants, *((result.total,) if len(result.tenants) > 1 else ())]
     for t in rows:
@@ -79,16 +78,16 @@ def release_lines(log: Log, most: int) -> list[str]:
     return [f"{b.began_s:.6f} s: {explain(b.start, b.began_s)}" for b in log.batches[:most]]
 
 
-def compare_table(scores: Sequence[Score]) -> Table:
+def compare_table(scores: Sequence[Score]) -> Fitted:
     """Policies by goodput, knobs tuned for this scenario."""
-    table = Table(
-        "policy",
-        "knobs",
-        "goodput",
-        "every p99 held",
-        "worst tenant in time",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    table = Fitted(
+        [
+            "policy",
+            "knobs",
+            "goodput",
+            "every p99 held",
+            "worst tenant in time",
+        ]
     )
     for s in scores:
         table.add_row(

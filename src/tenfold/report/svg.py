@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from tenfold.chips import Chip
@@ -46,7 +47,8 @@ def energy_colour(what: str) -> str:
     return ENERGY.get(what) or _OTHERS[sum(map(ord, what)) % len(_OTHERS)]
 
 
-_INK, _FAINT = "#2b2f36", "#d6d9de"
+# the page decides, light or dark
+_INK = "currentColor"
 
 
 def _svg(width: int, height: int, body: Sequence[str], title: str) -> str:
@@ -62,7 +64,10 @@ def _text(x: float, y: float, text: str, anchor: str = "start", more: str = "") 
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{_FAINT}"/>'
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+        f' stroke="{_INK}" stroke-opacity="0.18"/>'
+    )
 
 
 def _rect(x: float, y: float, width: float, height: float, more: str, title: str = "") -> str:
@@ -216,7 +221,8 @@ def _box(b: Buffer, steps: int, scale: float) -> str:
     )
 
 
-_SERIES = ("#3b6fb6", "#d9822b", "#4f9d69", "#c0392b", "#8e5ea2", "#b8860b", "#2a9d8f", "#7a5195")
+# told apart without red against green (Okabe, Ito 2002, Colour universal design)
+_SERIES = ("#0072b2", "#e69f00", "#56b4e9", "#cc79a7", "#d55e00", "#009e73", "#8a8f98")
 
 
 def scatter_svg(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> str:
@@ -262,18 +268,24 @@ def scatter_svg(series: Mapping[str, Sequence[tuple[float, float]]], title: str)
     return _svg(left + size + 260, bottom + 56, body, title)
 
 
-def pareto_svg(points: Sequence[tuple[str, Estimate, Estimate]], title: str, unit: str) -> str:
-    """Options by p99 and cost, log-log, with their intervals as crosses; those that none beats in
-    both are filled.
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An option: its p99 and what it costs."""
+
+    name: str
+    p99_s: Estimate
+    cost: Estimate
+
+
+def pareto_svg(points: Sequence[Point], title: str, unit: str, slo_s: float) -> str:
+    """Options by p99 and cost, log-log, with their intervals as crosses, their names beside them,
+    and the SLO as a dashed line; those that none beats in both are filled.
     """
     if not points:
         return ""
-    x = _Log(
-        min(p.low for _, p, _ in points) * 0.9, max(p.high for _, p, _ in points) * 1.1, 70, 560
-    )
-    y = _Log(
-        min(c.low for _, _, c in points) * 0.9, max(c.high for _, _, c in points) * 1.1, 330, 40
-    )
+    lows, highs = [p.p99_s.low for p in points], [p.p99_s.high for p in points]
+    x = _Log(min(lows) * 0.9, max(*highs, slo_s) * 1.1, 70, 640)
+    y = _Log(min(p.cost.low for p in points) * 0.9, max(p.cost.high for p in points) * 1.1, 330, 40)
     body = [_text(70, 20, title, more='font-weight="600"')]
     for t in x.ticks():
         body += [
@@ -282,36 +294,48 @@ def pareto_svg(points: Sequence[tuple[str, Estimate, Estimate]], title: str, uni
         ]
     for t in y.ticks():
         body += [
-            _line(70, y.at(10.0**t), 560, y.at(10.0**t)),
-            _text(64, y.at(10.0**t) + 4, f"{10.0**t:g}", "end"),
+            _line(70, y.at(10.0**t), 640, y.at(10.0**t)),
+            _text(64, y.at(10.0**t) + 4, f"{10.0**t:,g}", "end"),
         ]
-    for i, (name, p, c) in enumerate(points):
-        colour = _SERIES[i % len(_SERIES)]
-        beaten = any(q.value < p.value and d.value < c.value for _, q, d in points)
-        px, py = x.at(p.value), y.at(c.value)
-        dot = f'stroke="{colour}" fill="{"white" if beaten else colour}"'
-        spread = f'stroke="{colour}" stroke-opacity="0.45"'
-        title_text = f"{name}: p99 {show(p.value, 's')}, {c.value:.3g} {unit} a million"
-        body += [
-            (
-                f'<line x1="{x.at(p.low):.1f}" y1="{py:.1f}" x2="{x.at(p.high):.1f}" y2="{py:.1f}"'
-                f" {spread}/>"
-            ),
-            (
-                f'<line x1="{px:.1f}" y1="{y.at(c.low):.1f}" x2="{px:.1f}" y2="{y.at(c.high):.1f}"'
-                f" {spread}/>"
-            ),
-            (
-                f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5"'
-                f" {dot}><title>{escape(title_text)}</title></circle>"
-            ),
-            _rect(580, 48 + 20 * i, 10, 10, dot),
-            _text(596, 57 + 20 * i, name),
-        ]
+    at = x.at(slo_s)
+    body += [
+        f'<line x1="{at:.1f}" y1="40" x2="{at:.1f}" y2="330" stroke="{_INK}" {_DASHED}/>',
+        _text(at - 4, 52, f"SLO {show(slo_s, 's')}", "end"),
+    ]
+    taken: list[tuple[float, float]] = []
+    for i, point in enumerate(points):
+        beaten = any(
+            q.p99_s.value < point.p99_s.value and q.cost.value < point.cost.value for q in points
+        )
+        body += _crossed(point, x, y, _SERIES[i % len(_SERIES)], unit, beaten=beaten)
+        px, py = x.at(point.p99_s.value) + 8, y.at(point.cost.value) - 6
+        while any(abs(py - b) < 13 and abs(px - a) < 110 for a, b in taken):
+            py -= 13
+        taken.append((px, py))
+        body.append(_text(px, py, point.name))
     body.append(
-        _text(315, 364, "p99; filled: no other is better in both; lines: intervals", "middle")
+        _text(355, 364, "p99; filled: no other is better in both; lines: intervals", "middle")
     )
     return _svg(720, 372, body, title)
+
+
+_DASHED = 'stroke-dasharray="5 4"'
+
+
+def _crossed(point: Point, x: _Log, y: _Log, colour: str, unit: str, *, beaten: bool) -> list[str]:
+    """A point with its intervals."""
+    p, c = point.p99_s, point.cost
+    px, py = x.at(p.value), y.at(c.value)
+    dot = f'stroke="{colour}" fill="{"none" if beaten else colour}" stroke-width="2"'
+    spread = f'stroke="{colour}" stroke-opacity="0.6"'
+    words = f"{point.name}: p99 {show(p.value, 's')}, {c.value:,.3g} {unit}"
+    return [
+        f'<line x1="{x.at(p.low):.1f}" y1="{py:.1f}" x2="{x.at(p.high):.1f}" y2="{py:.1f}"'
+        f" {spread}/>",
+        f'<line x1="{px:.1f}" y1="{y.at(c.low):.1f}" x2="{px:.1f}" y2="{y.at(c.high):.1f}"'
+        f" {spread}/>",
+        f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" {dot}><title>{escape(words)}</title></circle>',
+    ]
 
 
 def cdf_svg(series: Mapping[str, tuple[Sequence[float], float | None]], title: str) -> str:

@@ -5,49 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
+from tenfold import units
 from tenfold.carbon import Envelope
-from tenfold.chips import Chip
+from tenfold.chips import Chip, spec
 from tenfold.estimate import Estimate
 from tenfold.evaluate.agreement import Quality
 from tenfold.evaluate.profiling import Profile
+from tenfold.facts import Figure
 from tenfold.machine import Program
 from tenfold.report.documents.chips import ModelPart
+from tenfold.report.fit import Fitted
+from tenfold.report.numbers import ranged, short, with_unit
 from tenfold.study import Held
-from tenfold.units import show
+from tenfold.units import Dimension, show
 
 if TYPE_CHECKING:
     from tenfold.lessons import Lesson
 
-_BOX = box.SIMPLE_HEAD
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Fitted:
+    return Fitted(list(columns), right=right)
 
 
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=_BOX, pad_edge=False)
-    for c in columns:
-        table.add_column(
-            c,
-            justify="right" if c in right else "left",
-            no_wrap=c in ("chip", "dtype", "name"),
-            overflow="fold",  # a narrow terminal takes two lines rather than lose digits
-        )
-    return table
-
-
-def _spread(e: Estimate, unit: str) -> str:
-    """Value with its interval: '1.23 ms (1.0-1.5)'."""
-    if e.value == 0:
-        return show(0, unit)
-    value = show(e.value, unit)
-    number = value.split()[0]
-    scale = e.value / float(number)
-    return f"{value} ({e.low / scale:.3g}-{e.high / scale:.3g})"
-
-
-def chips_table(chips: Sequence[Chip]) -> Table:
+def chips_table(chips: Sequence[Chip]) -> Fitted:
     table = _table(
         "name",
         "organisation",
@@ -85,50 +67,52 @@ def chips_table(chips: Sequence[Chip]) -> Table:
     return table
 
 
-def chip_table(chip: Chip) -> Table:
-    """Every figure of one chip with its status and source."""
-    table = _table("figure", "value (SI)", "status", "source", "note")
+def chip_table(chip: Chip) -> Fitted:
+    """Every figure of one chip in its unit, with its status and source."""
+    table = Fitted(["figure", "value", "status", "source", "note"], keep=("figure", "status"))
     for path, q in chip.figures.items():
-        spread = (
-            f"{q.value:.6g}" if q.low == q.high else f"{q.value:.6g} ({q.low:.4g}-{q.high:.4g})"
-        )
-        table.add_row(path, spread, q.status, q.source, q.note)
+        table.add_row(path, _figure(q, spec(chip.kind, path).dimension), q.status, q.source, q.note)
     return table
 
 
-def profile_table(profiles: Sequence[Profile], *, money: bool) -> Table:
+def _figure(q: Figure, dimension: Dimension) -> str:
+    """A figure as people write it; shares, factors and counts below a thousand have no prefix."""
+    if dimension is Dimension.AREA_M2:
+        return f"{ranged(q.estimate, 1e6)} mm2"
+    unit = units.SI_UNITS[dimension]
+    if not unit and q.high < 1e6:
+        return ranged(q.estimate)
+    return with_unit(q.estimate, unit)
+
+
+def profile_table(profiles: Sequence[Profile], *, money: bool) -> Fitted:
     """One line a run: time, bound, utilisation, energy and, with ``money``, $ and gCO2e per million
     items.
     """
     table = _table("chip", "dtype", "batch", "time", "bound", "of peak", "energy/item", "power")
     if money:
-        table.add_column("$ per million", justify="right", overflow="fold")
-        table.add_column("gCO2e per million", justify="right", overflow="fold")
+        table.add_column("$ per million", right=True)
+        table.add_column("gCO2e per million", right=True)
     for p in profiles:
         run = p.run
         row = [
             run.program.chip,
             run.program.precision.value,
             str(p.batch),
-            _spread(run.time_s, "s"),
+            with_unit(run.time_s, "s"),
             run.bound,
             f"{run.mfu:.1%}",
-            _spread(run.energy_j / p.batch, "J"),
+            with_unit(run.energy_j / p.batch, "J"),
             f"{run.power_w:.0f} W",
         ]
         if money:
-            row.append(
-                f"{p.rent.usd.value:.2f} ({p.rent.usd.low:.2f}-{p.rent.usd.high:.2f})"
-                if p.rent
-                else "not rented out"
-            )
-            grams = p.footprint.kgco2e * 1e3 if p.footprint else None
-            row.append(f"{grams.value:.3g} ({grams.low:.2g}-{grams.high:.2g})" if grams else "")
+            row.append(ranged(p.rent.usd) if p.rent else "not rented out")
+            row.append(ranged(p.footprint.kgco2e, 1e3) if p.footprint else "")
         table.add_row(*row)
     return table
 
 
-def kernel_table(p: Profile, most: int) -> Table:
+def kernel_table(p: Profile, most: int) -> Fitted:
     """The kernels that take the most time."""
     table = _table("kernel", "op", "time", "share", "bound", "FLOP", "bytes")
     total = sum(k.time_s * k.kernel.repeat for k in p.run.kernels)
@@ -146,7 +130,7 @@ def kernel_table(p: Profile, most: int) -> Table:
     return table
 
 
-def where_table(p: Profile) -> Table:
+def where_table(p: Profile) -> Fitted:
     """Where the time and the joules go."""
     table = _table("time on the matrix unit", "share", "energy", "share ")
     c = p.run.counters
@@ -167,7 +151,7 @@ def where_table(p: Profile) -> Table:
     return table
 
 
-def models_table(models: Sequence[ModelPart]) -> Table:
+def models_table(models: Sequence[ModelPart]) -> Fitted:
     """The zoo: what it counts beside what was published."""
     table = _table(
         "name",
@@ -212,7 +196,7 @@ def advice_text(held: Held) -> Text:
     return text
 
 
-def quality_table(checked: Sequence[tuple[Profile, Quality]]) -> Table:
+def quality_table(checked: Sequence[tuple[Profile, Quality]]) -> Fitted:
     """What each precision does to the results, on the same inputs."""
     table = _table(
         "quality",
@@ -238,7 +222,7 @@ def quality_table(checked: Sequence[tuple[Profile, Quality]]) -> Table:
     return table
 
 
-def steps_table(steps: Mapping[str, str]) -> Table:
+def steps_table(steps: Mapping[str, str]) -> Fitted:
     """The compiler's steps by the names that ``--without`` takes."""
     table = _table("step", "does")
     for name, does in steps.items():
@@ -246,7 +230,7 @@ def steps_table(steps: Mapping[str, str]) -> Table:
     return table
 
 
-def group_table(program: Program) -> Table:
+def group_table(program: Program) -> Fitted:
     """The kernels with the ops in each and why the last one joined."""
     table = _table("kernel", "ops", "why")
     for g in program.groups:
@@ -259,7 +243,7 @@ def group_table(program: Program) -> Table:
     return table
 
 
-def memory_table(program: Program) -> Table:
+def memory_table(program: Program) -> Fitted:
     """What lives in the large on-chip memory, and what of activations goes off chip."""
     table = _table(
         "buffer", "where", "bytes", "offset", "kernels", "why", right=("bytes", "offset")
@@ -293,18 +277,18 @@ def bars(title: str, rows: Sequence[tuple[str, Estimate]], unit: str) -> Text:
     return text
 
 
-def envelope_table(e: Envelope) -> Table:
+def envelope_table(e: Envelope) -> Fitted:
     table = _table("energy", "carbon", "grid", "electric car")
     table.add_row(
-        f"{e.energy_j / 3.6e6:.1f} kWh",
-        f"{e.kgco2e:.1f} kgCO2e",
+        show(e.energy_j / 3600, "Wh"),
+        show(e.kgco2e * 1e3, "gCO2e"),
         f"{e.kgco2e_per_j * 3.6e6:.3f} kg/kWh, {e.grid}",
-        f"{e.ev_miles.low:.0f}-{e.ev_miles.high:.0f} miles",
+        f"{short(e.ev_miles.low)} to {short(e.ev_miles.high)} miles",
     )
     return table
 
 
-def lessons_table(rows: Sequence[Lesson]) -> Table:
+def lessons_table(rows: Sequence[Lesson]) -> Fitted:
     table = _table(
         "lesson", "claim", "published", "ours", "error", "still missing", right=("ours", "error")
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+import tenfold
 from tenfold.report.documents.chips import (
     ChipDocument,
     ChipsDocument,
@@ -18,7 +19,7 @@ from tenfold.report.documents.chips import (
     ModelsDocument,
 )
 from tenfold.report.documents.part import Part
-from tenfold.report.documents.plan import PlanDocument
+from tenfold.report.documents.plan import PlanDocument, PricesDocument
 from tenfold.report.documents.profile import CompileDocument, ProfileDocument, StepsDocument
 from tenfold.report.documents.serving import LoadtestDocument, ScenariosDocument, SimulateDocument
 from tenfold.report.documents.trust import (
@@ -42,6 +43,7 @@ VERBS: Mapping[str, tuple[type[Part], ...]] = {
     "models": (ModelsDocument, ModelDocument),
     "plan": (PlanDocument,),
     "predict": (PredictDocument,),
+    "prices": (PricesDocument,),
     "profile": (ProfileDocument,),
     "scalesim": (ScaleSimDocument,),
     "simulate": (SimulateDocument, ScenariosDocument),
@@ -55,7 +57,8 @@ def plain(document: Part) -> dict[str, Any]:
     """
     if type(document) not in {d for documents in VERBS.values() for d in documents}:
         raise TypeError(f"{type(document).__name__} is a part of a document")
-    return {"version": VERSION} | dict(msgspec.to_builtins(document))
+    head = {"version": VERSION, "tenfold": tenfold.__version__}
+    return head | dict(msgspec.to_builtins(document))
 
 
 def schema() -> dict[str, Any]:
@@ -66,8 +69,9 @@ def schema() -> dict[str, Any]:
     refs, components = msgspec.json.schema_components(documents, ref_template="#/$defs/{name}")
     for document in documents:
         own = components[document.__name__]
-        own["properties"] = {"version": {"const": VERSION}} | own["properties"]
-        own["required"] = ["version", *own["required"]]
+        head = {"version": {"const": VERSION}, "tenfold": {"type": "string"}}
+        own["properties"] = head | own["properties"]
+        own["required"] = [*head, *own["required"]]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "What tenfold says with --json",

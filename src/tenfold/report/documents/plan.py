@@ -18,9 +18,23 @@ class DemandPart(Part, frozen=True, kw_only=True):
     rate_per_s: float
 
 
+class LetPart(Part, frozen=True, kw_only=True):
+    """So many of an instance, whole; without a name where the list gives a price by the chip."""
+
+    provider: str
+    instance: Maybe[str] = UNSET
+    region: str
+    terms: str
+    count: int
+    chips: int
+    usd_per_hour: float
+    date: str
+
+
 class OptionPart(Part, frozen=True, kw_only=True):
     """A chip that serves the demands, how many, and what it comes to; ``failed`` is with the spare
-    ones down.
+    ones down. ``way`` is the cheapest in which it can be got, and ``usd_per_month`` what that
+    takes, with the counts at the ends of its interval. ``rented`` are the instances.
     """
 
     chip: str
@@ -61,6 +75,14 @@ class OptionPart(Part, frozen=True, kw_only=True):
     carbon_entries_gco2e_per_million: Maybe[Mapping[str, float]] = UNSET
     price_estimated: Maybe[bool] = UNSET
     rank: Mapping[str, int]
+    way: Maybe[str] = UNSET
+    usd_per_month: Maybe[float] = UNSET
+    interval_usd_per_month: Maybe[Interval] = UNSET
+    rent_usd_per_month: Maybe[float] = UNSET
+    interval_rent_usd_per_month: Maybe[Interval] = UNSET
+    kgco2e_per_month: Maybe[float] = UNSET
+    interval_kgco2e_per_month: Maybe[Interval] = UNSET
+    rented: Maybe[Sequence[LetPart]] = UNSET
 
 
 class RejectedPart(Part, frozen=True, kw_only=True):
@@ -104,8 +126,15 @@ class ClosestPart(Part, frozen=True, kw_only=True):
 
 
 class PlanDocument(Part, frozen=True, kw_only=True):
-    """`tenfold plan`."""
+    """`tenfold plan`: the answer in a sentence, how it is got, how sure it is and what was assumed,
+    then the options, best first.
+    """
 
+    answer: str
+    ranked_by: str
+    not_told_apart: Sequence[str]
+    assumed: Sequence[str]
+    oldest_price: Maybe[str] = UNSET
     demands: Sequence[DemandPart]
     options: Sequence[OptionPart]
     rejected: Sequence[RejectedPart]
@@ -117,3 +146,36 @@ class PlanDocument(Part, frozen=True, kw_only=True):
     left_out: Maybe[Sequence[LeftOutPart]] = UNSET
     closest: Maybe[ClosestPart] = UNSET
     sources: Maybe[Sequence[str]] = UNSET
+
+
+class OfferPart(Part, frozen=True, kw_only=True):
+    """A list price of an instance, whole, for an hour."""
+
+    provider: str
+    instance: Maybe[str] = UNSET
+    chips: int
+    region: str
+    terms: str
+    usd_per_hour: float
+    date: str
+    status: str
+    source: str
+
+
+class PurchasePart(Part, frozen=True, kw_only=True):
+    """What a chip and its share of a server cost."""
+
+    usd: float
+    interval_usd: Interval
+    server_usd: float
+    interval_server_usd: Interval
+    estimated: bool
+    sources: Sequence[str]
+
+
+class PricesDocument(Part, frozen=True, kw_only=True):
+    """`tenfold prices`."""
+
+    chip: str
+    rent: Sequence[OfferPart]
+    purchase: Maybe[PurchasePart] = UNSET
