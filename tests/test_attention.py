@@ -311,7 +311,6 @@ def test_lengths_that_do_not_fit_the_cache(
 @pytest.mark.parametrize(
     ("attrs", "message"),
     [
-        ({"do_rotary": 1}, "built-in rotary"),
         ({"softcap": 5.0}, "softcap"),
         ({"smooth_softmax": 1}, "smooth softmax"),
     ],
@@ -322,6 +321,67 @@ def test_what_grouped_attention_cannot_honour_is_refused(
     model, _ = grouped(1, 3, [3], 4)
     model.graph.node[0].attribute.extend(helper.make_attribute(k, v) for k, v in attrs.items())
     with pytest.raises(ModelError, match=f"node 'y': GroupQueryAttention with .*{message}"):
+        imported(model)
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize(
+    ("step", "past", "ends", "total"),
+    [
+        (4, None, [3, 3], 4),
+        (4, None, [1, 3], 4),
+        (1, 3, [3, 3], 4),
+        (1, 3, [1, 3], 4),
+        (1, 8, [5, 2], 6),
+    ],
+)
+def test_packed_and_turned_grouped_attention_is_that_of_onnx_runtime(
+    step: int,
+    past: int | None,
+    ends: list[int],
+    total: int,
+    rotary: bool,
+    packed: bool,
+    interleaved: int,
+) -> None:
+    """Two query heads of 16 over one of keys and values, as the model builder of
+    onnxruntime-genai writes them.
+    """
+    if interleaved and not rotary:
+        pytest.skip("only what is turned is turned in pairs")
+    b, head = len(ends), 16
+    widths = {"q": 2 * head, "k": head, "v": head}
+    feeds = {n: normal(b, step, w) for n, w in widths.items()}
+    names = ["q", "k", "v", "", "", "s", "t"]
+    if packed:
+        feeds = {"q": np.concatenate(list(feeds.values()), axis=-1)}
+        names[1:3] = ["", ""]
+    if past is not None:
+        feeds |= {"pk": normal(b, 1, past, head), "pv": normal(b, 1, past, head)}
+        names[3:5] = ["pk", "pv"]
+    feeds |= {"s": np.array(ends, np.int32), "t": np.array(total, np.int32)}
+    attrs: dict[str, Any] = {"num_heads": 2, "kv_num_heads": 1}
+    if rotary:
+        angles = np.arange(12)[:, None] / 10.0 ** (np.arange(head // 2) / 4)
+        feeds |= {"cos": np.cos(angles, dtype=np.float32), "sin": np.sin(angles, dtype=np.float32)}
+        names += ["cos", "sin"]
+        attrs |= {"do_rotary": 1, "rotary_interleaved": interleaved}
+    model, feeds = private("GroupQueryAttention", feeds, names, ["y", "keys", "values"], **attrs)
+    mine, theirs = ours(model, feeds), runtime(model, feeds)
+    for i, end in enumerate(ends):
+        # what lies behind a sequence's end is nobody's
+        rows = slice(None) if step == 1 else slice(0, end + 1)
+        check_values(mine[0][i, rows], theirs[0][i, rows], 1e-4, 2e-5)
+        check_values(mine[1][i, :, : end + 1], theirs[1][i, :, : end + 1], 1e-4, 2e-5)
+
+
+def test_packed_heads_that_do_not_divide_the_width_are_refused() -> None:
+    feeds = {"q": normal(1, 1, 30), "s": np.array([0], np.int32), "t": np.array(1, np.int32)}
+    names = ["q", "", "", "", "", "s", "t"]
+    model, _ = private("GroupQueryAttention", feeds, names, ["y"], num_heads=2, kv_num_heads=1)
+    with pytest.raises(ModelError, match="packed into a width of 30, which they do not divide"):
         imported(model)
 
 

@@ -156,8 +156,8 @@ def test_an_unknown_domain_is_named(domain: str) -> None:
     model.graph.node[0].domain = domain
     refused(
         model,
-        f"node 'here': the domain '{domain}' of op 'Relu' is unknown, and the model brings no"
-        " function for it",
+        f"node 'here': the domain '{domain}' of op 'Relu' is unknown, and the model neither"
+        " brings a function for it nor declares the shape of its results",
     )
 
 
@@ -312,13 +312,10 @@ def wired(*nodes: onnx.NodeProto, outputs: Sequence[str] = ("y",)) -> onnx.Model
     [
         (
             wired(node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), outputs=["b"]),
-            "'b' is used but nothing defines it",
+            "nodes wait for each other in a circle: 'a' <- 'b' <- 'a'",
         ),
-        (wired(node("Relu", ["y"], ["y"])), "'y' is used but nothing defines it"),
-        (
-            wired(node("Relu", ["a"], ["y"]), node("Relu", ["x"], ["a"])),
-            "'a' is used but nothing defines it",
-        ),
+        (wired(node("Relu", ["y"], ["y"])), "in a circle: 'y' <- 'y'"),
+        (wired(node("Relu", ["a"], ["y"])), "'a' is used but nothing defines it"),
         (wired(node("Relu", ["x"], ["y"]), outputs=["z"]), "'z' is used but nothing defines it"),
         (wired(node("Add", ["x"], ["y"], name="here")), "'here'"),
         (wired(node("Relu", [], ["y"], name="here")), "'here'"),

@@ -95,11 +95,32 @@ def test_faulty_configurations(text: str, said: str) -> None:
         ),
         ("Layer,M,N,K,\na,1,2,x,\n", "line 2 of the topology, K:"),
         ("name,h,w,r,s,c,k,st,\na,2,2,3,3,1,1,1,\n", "does not fit"),
+        ("name,h,w,r,s,c,k,st,Batch Size,\na,8,8,3,3,1,1,1,4,\n", "has the column 'batch size'"),
+        ("name,h,w,r,s,c,k,st,Sparsity,\na,8,8,3,3,1,1,1,1:2,\n", "has the column 'sparsity'"),
+        ("Layer,M,N,K,Sparsity\na,1,2,3,1:2\n", "has the column 'sparsity'"),
+        ("name,h,w,r,s,c,k,st,\na,8,8,3,3,1,1,1,2,\n", "line 2 .* has 9 fields, of which 8"),
     ],
 )
 def test_faulty_topologies(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         read_topology(text)
+
+
+def test_a_depthwise_layer_is_one_for_each_channel() -> None:
+    """As SCALE-Sim (snapshot of 2025-08-15) reports a row whose name holds DP."""
+    text = (
+        "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter,"
+        " Strides,\nConv1, 16, 16, 3, 3, 3, 32, 1,\nDP_2, 14, 14, 3, 3, 4, 1, 1,\n"
+    )
+    layers = read_topology(text)
+    assert [(x.m, x.n, x.k) for x in layers] == [(196, 32, 27), *[(144, 1, 9)] * 4]
+
+
+def test_strides_by_height_and_width() -> None:
+    """8 x 15 outputs; SCALE-Sim v2, whose files these are, counts 497 cycles."""
+    text = "name,h,w,r,s,c,k,Stride height, Stride width,\nC1, 17, 17, 3, 3, 4, 8, 2, 1,\n"
+    (layer,) = read_topology(text)
+    assert (layer.m, layer.n, layer.k) == (8 * 15, 8, 36)
 
 
 @measured

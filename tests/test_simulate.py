@@ -141,15 +141,15 @@ def test_a_closed_loop_that_is_refused_waits_before_it_tries_again(tmp_path: Pat
 CANNOT = [
     ("[[tenant]]", '[[version]]\nof = "x"\nmodel = "m"\nshare = 1\nshadow = true\n[[tenant]]',
     "with a sum above 0"), ('duration = "2 s"', 'duration = "2 s"\nseed = -1',
-    "a seed is 0 or more"), ('rate = "300 /s"', 'rate = "0 /s"', "rate must be above 0, got 0"),
-    ('rate = "300 /s"', 'rate = "1e30 /s"', "more than the 100,000,000 requests"),
+    "a seed is 0 to"), ('rate = "300 /s"', 'rate = "0 /s"', "rate must be above 0, got 0"),
+    ('rate = "300 /s"', 'rate = "1e30 /s"', "more than the 100,000,000 that a run"),
     ('kind = "poisson"', 'kind = "on-off"',
     "missing required field `on`; they have rate, on, off, off_rate"), ('rate = "300 /s"',
     'rate = "300 /s", cv = 2', "kind poisson: Object contains unknown field `cv`: it may have rate"), ("[[tenant]]",
     '[policy]\nkind = "delay"\nqueue = -1\n[[tenant]]', "queue must be at least 1, got -1"),
     ('rate = "300 /s"', 'rate = "-3 /s"', "rate must be above 0, got -3"), ('rate = "300 /s"',
     'rate = "300"', "tenant 't': '300' has no unit"), ('slo = "20 ms"', 'slo = "0.5 ms"',
-    "the least possible SLO is 1 ms"), ('slo = "20 ms"', 'slo = "0 ms"', "an SLO is above 0"),
+    "the least possible SLO is 1 ms"), ('slo = "20 ms"', 'slo = "0 ms"', "an SLO is of a nanosecond to a year"),
     ('model = "m"', 'model = "n"', "unknown model 'n'"), ('name = "t"\n',
     'name = "t"\nweight = 0\n', "needs a weight above 0 and finite, got 0"), ("[[tenant]]",
     '[[tenant]]\nname = "t"\n[[tenant.stream]]\nmodel = "m"\nslo = "20 ms"\n'
@@ -158,15 +158,15 @@ CANNOT = [
     "with a sum above 0"), ('kind = "poisson"', 'kind = "possion"',
     "unknown kind of arrivals 'possion': did you mean poisson"),
     ('kind = "poisson", rate = "300 /s"', 'kind = "trace", file = "none.csv"',
-    "cannot read the trace"), ('kind = "poisson", rate = "300 /s"',
+    "cannot read"), ('kind = "poisson", rate = "300 /s"',
     'kind = "closed", clients = 0', "at least one of clients"), ('duration = "2 s"', 'duration = "2 s"\nwarm_up = "3 s"',
     "lasts longer than its warm-up"), ('duration = "2 s"', 'duration = "2 s"\nspeed = 3',
     "unknown field `speed`"), ('times = { 1 = "1 ms", 8 = "3 ms" }',
     'times = { 1 = "1 ms" }\nnetwork = "resnet50"', "either a network or times"),
     ('times = { 1 = "1 ms", 8 = "3 ms" }', 'network = "resnet50"', "needs a chip"),
     ('times = { 1 = "1 ms", 8 = "3 ms" }', 'times = { 0 = "1 ms" }',
-    "a whole number of at least 1, got '0'"), ('times = { 1 = "1 ms", 8 = "3 ms" }',
-    'times = { 1 = "1 ms" }\nseq = 128\nlargest = 8', "nothing reads its seq, largest"),
+    "a whole number of 1 to"), ('times = { 1 = "1 ms", 8 = "3 ms" }',
+    'times = { 1 = "1 ms" }\nseq = 128\nlargest = 8', "nothing reads its seq"),
 ]  # fmt: skip
 
 

@@ -138,6 +138,13 @@ def test_published_figures(text: str, dimension: str, value: float) -> None:
         ("0x10 W", "power_w", "unknown unit 'x10 W'"),
         ("5 W each", "power_w", "unknown unit 'W each'"),
         ("5", "time_s", "'5' has no unit for time_s: .*allowed are .*ms"),
+        ("0.3kw", "power_w", r"did you mean '0.3kW'\?"),
+        ("5 sec", "time_s", r"did you mean '5s'\?"),
+        ("2 Hours", "time_s", r"did you mean '2hours'\?"),
+        ("300gb/s", "bytes_per_s", r"did you mean '300GB/s'\?"),
+        # no number at all where the unit is none that is spelt otherwise
+        ("1k/s", "rate_per_s", r"for rate_per_s: \(allowed are"),
+        ("3 mw", "power_w", r"for power_w: \(allowed are"),
         ("W", "power_w", "'W' is not a number with a unit: write for example '10 W'"),
         ("nan W", "power_w", "'nan W' is not a number"),
         ("inf s", "time_s", "'inf s' is not a number"),

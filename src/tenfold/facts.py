@@ -21,6 +21,7 @@ import msgspec
 from tenfold import units
 from tenfold.errors import DataFileError, UnitError
 from tenfold.estimate import Estimate
+from tenfold.files import BOM
 from tenfold.units import Dimension
 
 LARGEST_FILE = 1 << 24  # bytes; the largest that ships has a few thousand lines
@@ -198,7 +199,7 @@ def decode(path: Path, reader: Callable[[bytes], T]) -> T:
             raise DataFileError(f"{path.name}: there is no such file")
         if path.stat().st_size > LARGEST_FILE:
             raise DataFileError(f"{path.name}: has more than {LARGEST_FILE:,} bytes")
-        return reader(path.read_bytes())
+        return reader(path.read_bytes().removeprefix(BOM))
     except OSError as error:
         raise DataFileError(f"{path.name}: {error.strerror or 'cannot be read'}") from error
     except RecursionError as error:

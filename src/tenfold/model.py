@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from tenfold import zoo
 from tenfold.errors import InputError, ModelError
 from tenfold.families import FAMILIES
-from tenfold.importers import config_family, load_config, load_onnx
-from tenfold.ir.binding import bind
+from tenfold.importers import config_generates, load_config, load_onnx
+from tenfold.ir.binding import bind, with_values
 from tenfold.ir.dims import symbols_of
-from tenfold.ir.graph import Graph
+from tenfold.ir.graph import Array, Graph, Value
 
 # Free dimensions that the user says nothing of: the first of these that the model accepts.
 SEQUENCES = (128, 512, 1024, 16000)
@@ -23,7 +25,8 @@ STATES = ("state", "hidden", "h", "c", "h0", "c0")  # recurrent states are [laye
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """What the user wants of the free dimensions; None means the first default that the model
-    accepts.
+    accepts. ``named`` are others by name, extents that depend on data among them, and ``values``
+    the contents of inputs that decide sizes.
     """
 
     batch: int = 1
@@ -31,6 +34,10 @@ class Sizes:
     height: int | None = None
     width: int | None = None
     named: tuple[tuple[str, int], ...] = ()
+    values: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    def at(self, batch: int) -> Sizes:
+        return replace(self, batch=batch)
 
 
 def load(model: str | Path, phase: str | None = None) -> Graph:
@@ -76,7 +83,7 @@ def generates(model: str | Path) -> bool:
     if path.is_dir():
         path = path / "config.json"
     if path.suffix == ".json":
-        return FAMILIES[config_family(path)].generates
+        return config_generates(path)
     if path.suffix == ".onnx" or path.exists():
         return False
     found = zoo.model(str(model))
@@ -91,23 +98,29 @@ def roles(graph: Graph) -> dict[str, str]:
     is the sequence.
     """
     found: dict[str, str] = {}
-    for name in graph.inputs:
-        value = graph.values[name]
-        shape = value.shape or ()
-        image = len(shape) == 4 and value.dtype.is_float
-        last = (
-            len(shape) == 4
-            and isinstance(shape[3], int)
-            and shape[3] in (1, 3, 4)
-            and not isinstance(shape[1], int)
-        )
-        state = len(shape) == 3 and name.lower() in STATES
-        for axis, d in enumerate(shape):
-            for s in symbols_of(d):
-                found.setdefault(
-                    s, "batch" if state and axis == 1 else _role(s, axis, image, channels_last=last)
-                )
+    # names alone first: an expression (2*batch) does not say what its parts are
+    for alone in (True, False):
+        for name in graph.inputs:
+            _find_roles(graph.values[name], found, alone=alone)
     return found
+
+
+def _find_roles(value: Value, found: dict[str, str], *, alone: bool) -> None:
+    shape = value.shape or ()
+    image = len(shape) == 4 and value.dtype.is_float
+    last = (
+        len(shape) == 4
+        and isinstance(shape[3], int)
+        and shape[3] in (1, 3, 4)
+        and not isinstance(shape[1], int)
+    )
+    state = len(shape) == 3 and value.name.lower() in STATES
+    for axis, d in enumerate(shape):
+        if isinstance(d, int) or d.is_Symbol != alone:
+            continue
+        for s in sorted(symbols_of(d)):
+            role = _role(s, axis, image, channels_last=last)
+            found.setdefault(s, "batch" if state and axis == 1 else role)
 
 
 def _role(name: str, axis: int, image: bool, *, channels_last: bool) -> str:
@@ -144,13 +157,7 @@ def candidates(graph: Graph, wanted: Sizes) -> Iterator[dict[str, int]]:
                 f"the model has no free {name}: its free dimensions are"
                 f" {', '.join(graph.symbols) or 'none'}"
             )
-    named = dict(wanted.named)
-    unknown = sorted(set(named) - set(kinds))
-    if unknown:
-        raise InputError(
-            f"the model has no free dimension '{unknown[0]}': it has"
-            f" {', '.join(graph.symbols) or 'none'}"
-        )
+    named = {n: size for n, size in wanted.named if n in kinds}
     seen: list[dict[str, int]] = []
     for height, width in IMAGES:
         for seq in SEQUENCES:
@@ -184,11 +191,49 @@ def prepare(graph: Graph, wanted: Sizes) -> Bound:
 
     Raises InputError for sizes the model has not, ModelError where it accepts none.
     """
+    graph, bounds = _decided(graph, wanted)
     first: ModelError | None = None
     for sizes in candidates(graph, wanted):
         try:
-            return Bound(bind(graph, sizes, assume_bounds=True), wanted.batch, sizes)
+            bound = bind(graph, sizes, assume_bounds=True, bounds=bounds)
         except ModelError as error:
             first = first or error
+        else:
+            return Bound(bound, wanted.batch, {**sizes, **bounds})
     assert first is not None
     raise first
+
+
+MOST_VALUES = 16  # numbers of an input whose content can be given
+
+
+def _decided(graph: Graph, wanted: Sizes) -> tuple[Graph, dict[str, int]]:
+    """``graph`` with the contents of inputs that were given, and bounds for extents that depend on
+    data. A name is a free dimension, else an input, else such an extent.
+    """
+    kinds = roles(graph)
+    values: dict[str, Array] = {}
+    bounds: dict[str, int] = {}
+    for name, numbers in (
+        *((n, (float(size),)) for n, size in wanted.named if n not in kinds),
+        *wanted.values,
+    ):
+        if name in graph.inputs:
+            values[name] = _content(graph, name, numbers)
+        elif len(numbers) == 1:
+            bounds[name] = int(numbers[0])
+        else:
+            raise InputError(
+                f"the model has no input '{name}': it has {', '.join(graph.inputs) or 'none'}"
+            )
+    return (with_values(graph, values) if values else graph), bounds
+
+
+def _content(graph: Graph, name: str, numbers: tuple[float, ...]) -> Array:
+    value = graph.values[name]
+    if not (value.dtype.is_float or value.dtype.numpy.kind in "iu") or len(numbers) > MOST_VALUES:
+        raise InputError(
+            f"the content of input '{name}' ({value.dtype}) cannot be given in words: allowed are"
+            f" up to {MOST_VALUES} numbers for an input of numbers"
+        )
+    return np.asarray(numbers, np.float64)

@@ -18,8 +18,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from tenfold.errors import InputError
+from tenfold.files import read_text
 
 LARGEST = 2**40
+MOST_LAYERS = 100_000  # that a depthwise one is cut into
 
 
 class Dataflow(StrEnum):
@@ -120,7 +122,9 @@ def read_topology(text: str) -> list[Layer]:
     """The layers of a topology: convolutions, or matrix products where the first line names M, N
     and K.
 
-    Raises InputError with the line for missing fields, or sizes that are no whole numbers above 0.
+    A convolution whose name holds DP is depthwise: a layer for each channel. Two strides, by height
+    and width, are those of files that name both columns. Raises InputError with the line for
+    missing fields, or sizes that are no whole numbers above 0, and for a column that is not read.
     """
     try:
         numbered = enumerate(list(csv.reader(io.StringIO(text))), 1)
@@ -141,24 +145,42 @@ def read_topology(text: str) -> list[Layer]:
             f" {', '.join(header)}"
         )
     needed = 4 if gemm else 8
-    layers = []
+    two_strides = not gemm and len(header) > 8 and _names_width(header[7:9])
+    if two_strides:
+        needed = 9
+    if len(header) > needed:
+        raise InputError(
+            f"the topology has the column '{header[needed]}', which no cycles depend on here: leave"
+            f" out what comes after the first {needed}"
+        )
+    layers: list[Layer] = []
     for number, row in lines[1:]:
         if len(row) < needed:
             raise InputError(f"line {number} of the topology has {len(row)} fields, needs {needed}")
-        names = ("M", "N", "K") if gemm else _CONV
+        if unread := [c for c in row[needed:] if c]:
+            raise InputError(
+                f"line {number} of the topology has {needed + len(unread)} fields, of which"
+                f" {needed} are read: the first line must name the others"
+            )
+        names = ("M", "N", "K") if gemm else (*_CONV, "stride width")[: needed - 1]
         sizes = [
             _size(c, f"line {number} of the topology, {n}:")
             for c, n in zip(row[1:needed], names, strict=True)
         ]
-        layers.append(Layer(row[0], *sizes) if gemm else _convolution(number, row[0], *sizes))
+        layers += [Layer(row[0], *sizes)] if gemm else _convolution(number, row[0], sizes)
     if not layers:
         raise InputError("the topology has no layers after its first line")
     return layers
 
 
-def _convolution(line: int, name: str, *sizes: int) -> Layer:
+def _names_width(columns: Sequence[str]) -> bool:
+    """Whether two columns are those of strides by height and width."""
+    return len(columns) == 2 and "height" in columns[0] and "width" in columns[1]
+
+
+def _convolution(line: int, name: str, sizes: Sequence[int]) -> list[Layer]:
     """Lowered to a product by im2col, without padding, batch 1."""
-    height, width, filter_height, filter_width, channels, filters, stride = sizes
+    height, width, filter_height, filter_width, channels, filters, *strides = sizes
     if filter_height > height or filter_width > width:
         raise InputError(
             f"line {line} of the topology: a filter of {filter_height} x {filter_width} does not"
@@ -166,9 +188,17 @@ def _convolution(line: int, name: str, *sizes: int) -> Layer:
         )
     out = [
         -(-(size - f + stride) // stride)
-        for size, f in ((height, filter_height), (width, filter_width))
+        for size, f, stride in (
+            (height, filter_height, strides[0]),
+            (width, filter_width, strides[-1]),
+        )
     ]
-    return Layer(name, out[0] * out[1], filters, filter_height * filter_width * channels)
+    taps, rows = filter_height * filter_width, out[0] * out[1]
+    if "DP" in name:
+        if channels > MOST_LAYERS:
+            raise InputError(f"line {line} of the topology: {channels:,} channels are too many")
+        return [Layer(name, rows, filters, taps)] * channels
+    return [Layer(name, rows, filters, taps * channels)]
 
 
 def report(config: ScaleSimConfig, layers: Sequence[Layer]) -> list[Report]:
@@ -214,12 +244,9 @@ def run(config: Path, topology: Path) -> list[Report]:
     """The report for two files of SCALE-Sim. Raises InputError naming the file."""
     read = []
     for path, reader in ((config, read_config), (topology, read_topology)):
+        text = read_text(path)
         try:
-            read.append(reader(path.read_text(encoding="utf-8-sig")))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}"
-            ) from error
+            read.append(reader(text))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     return report(read[0], read[1])  # type: ignore[arg-type]

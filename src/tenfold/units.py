@@ -131,6 +131,17 @@ SI_UNITS: Mapping[Dimension, str] = {
     Dimension.COUNT: "",
 }
 
+# units as people spell them, that are one of ours
+_SPELT = {
+    "sec": "s", "secs": "s", "second": "s", "seconds": "s", "msec": "ms", "millisecond": "ms",
+    "milliseconds": "ms", "usec": "us", "microseconds": "us", "minutes": "min", "mins": "min",
+    "hour": "h", "hr": "h", "hrs": "h", "day": "days", "year": "years", "watt": "W", "watts": "W",
+    "kilowatt": "kW", "kilowatts": "kW", "byte": "B", "gigabytes": "GB", "usd": "USD",
+    "dollars": "USD", "per second": "/s", "/sec": "/s", "/second": "/s", "rps": "/s", "qps": "/s",
+    "percent": "%", "gbps": "Gbit/s", "gbytes/s": "GB/s", "gb/sec": "GB/s", "tflop": "TFLOPS",
+    "tflops/s": "TFLOPS",
+}  # fmt: skip
+
 _QUANTITY = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
 
@@ -150,11 +161,10 @@ def parse(text: str, dimension: Dimension) -> float:
     number, unit = match.groups()
     if unit not in table:
         found = f"has the unknown unit '{unit}'" if unit else "has no unit"
-        like = next((u for u in ("ms", "GB", "W") if u in table), next(iter(table)))
-        raise UnitError(
-            f"'{text}' {found} for {dimension}: write for example '{number}{like}' (allowed are"
-            f" {allowed})"
-        )
+        meant = [u for u in table if u and unit and u.lower() == unit.lower()]
+        meant = meant or ([_SPELT[unit.lower()]] if _SPELT.get(unit.lower()) in table else [])
+        hint = f"did you mean '{number}{meant[0]}'? (" if len(meant) == 1 else "("
+        raise UnitError(f"'{text}' {found} for {dimension}: {hint}allowed are {allowed})")
     value = float(number) * table[unit]
     if not math.isfinite(value):
         raise UnitError(f"'{text}' is beyond what can be computed with")

@@ -47,6 +47,9 @@ class Measured:
     power_w: float | None = None
 
 
+MOST_ROWS = 50_000
+
+
 def read_measured(text: str) -> list[Measured]:
     """The rows of a CSV with the columns of ``tenfold predict`` and a time.
 
@@ -74,7 +77,8 @@ def read_measured(text: str) -> list[Measured]:
             f"line 1: needs exactly one column of time - {', '.join(TIME_COLUMNS)}, or time with a"
             f" unit in each row - {found}"
         )
-    rows, seen_unit = [], ""
+    rows: list[Measured] = []
+    seen_unit = ""
     for row in each(reader):
         line = reader.line_num
         if None in row or any(v is None for v in row.values()):
@@ -89,6 +93,11 @@ def read_measured(text: str) -> list[Measured]:
                 " for all rows"
             )
         seen_unit = unit
+        if len(rows) == MOST_ROWS:
+            raise InputError(
+                f"line {line}: more than {MOST_ROWS:,} rows are not fitted: constants are few, and"
+                " a sample of them serves"
+            )
         rows.append(_row(line, row, seconds))
     if not rows:
         raise InputError("the file has no rows after its first line")

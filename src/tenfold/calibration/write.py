@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tenfold.calibration.fit import Calibration
 from tenfold.chips import CATALOGUE, names, read_chip
 from tenfold.chips.write import text_of
 from tenfold.errors import InputError, UnknownName
+from tenfold.files import read_text, write_text
 
 _SECTION = re.compile(r"^\s*\[\[?\s*([\w.]+)\s*\]?\]\s*(#.*)?$")
 _BARE = re.compile(r"^[A-Za-z0-9_-]+$")
@@ -21,12 +23,7 @@ def chip_text(name: str) -> str:
     path = Path(name) if name.endswith(".toml") else CATALOGUE / f"{name}.toml"
     if not name.endswith(".toml") and name not in names():
         raise UnknownName("chip", name, names())
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}"
-        ) from error
+    return read_text(path)
 
 
 def with_constants(text: str, c: Calibration, key: str, source: str) -> str:
@@ -145,19 +142,15 @@ def writable(path: Path, *, force: bool, stem: str | None = None) -> None:
 
 
 def write_chip(path: Path, text: str, *, force: bool) -> None:
-    """Write a chip file and read it back. Raises InputError where it is there already and ``force``
-    is not given.
+    """Write a chip file beside its place, read it back, and put it there: a fault leaves what was
+    there. Raises InputError where it is there already and ``force`` is not given.
     """
     writable(path, force=force)
-    before = path.read_bytes() if path.exists() else None
     try:
-        path.write_text(text, encoding="utf-8")
-        read_chip(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tenfold.") as beside:
+            whole = Path(beside) / path.name
+            write_text(whole, text)
+            read_chip(whole)
+            whole.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
-    except InputError:
-        if before is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_bytes(before)
-        raise

@@ -1,12 +1,10 @@
 """The command line: ``tenfold VERB``.
 
-Exit 0 done, 1 the answer is no, 2 bad input. Tables and JSON go to stdout, everything else to
-stderr.
+Exit 0 done, 1 the answer is no, 2 bad input, 3 a fault of Tenfold itself. Tables and JSON go to
+stdout, everything else to stderr.
 """
 
 from __future__ import annotations
-
-import sys
 
 from tenfold.cli import app as verbs
 from tenfold.cli import compiler as compiler_verbs
@@ -16,7 +14,7 @@ from tenfold.cli import profile as profile_verb
 from tenfold.cli import serve as serve_verbs
 from tenfold.cli import trust as trust_verbs
 from tenfold.cli.common import app
-from tenfold.errors import TenfoldError
+from tenfold.cli.entry import main
 
 __all__ = [
     "app",
@@ -29,15 +27,3 @@ __all__ = [
     "trust_verbs",
     "verbs",
 ]
-
-
-def main() -> None:
-    """Run the command line; a fault that the user can mend is one line and exit 2."""
-    try:
-        app()
-    except TenfoldError as error:
-        print(f"tenfold: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output went away, for example `| head`
-        sys.stderr.close()
-        sys.exit(0)

@@ -16,11 +16,12 @@ from tenfold.cli.common import (
     complete_model,
     complete_region,
     emit,
+    finite,
     heading,
     progress,
     terminal,
 )
-from tenfold.errors import InputError
+from tenfold.files import check_apart, read_text, write_text
 from tenfold.units import Dimension
 
 if TYPE_CHECKING:
@@ -121,13 +122,8 @@ def predict(
     from tenfold.report.trust import predicted_rows
 
     record = chip_named(chip)
-    try:
-        text = ops.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read {ops}: {getattr(error, 'strerror', None) or 'not text'}"
-        ) from error
-    raw, requests = read_requests(text, engine=not in_graph)
+    check_apart({"OPS": ops}, {"--output": output})
+    raw, requests = read_requests(read_text(ops), engine=not in_graph)
     found = []
     with progress("predicting", len(requests)) as advance:
         for p in predict_all(requests, record, source):
@@ -144,14 +140,13 @@ def predict(
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     import csv
+    import io
 
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(columns)))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(columns)))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
@@ -189,7 +184,9 @@ def estimate(
     from tenfold.report.tables import envelope_table
     from tenfold.report.trust import envelope_document
 
-    result = envelope(units.parse(power, Dimension.POWER_W), hours * 3600, region)
+    result = envelope(
+        units.parse(power, Dimension.POWER_W), finite("--hours", hours) * 3600, region
+    )
     if as_json:
         emit(envelope_document(result))
     else:
@@ -216,10 +213,7 @@ def lessons(
 
     rows = rows_of(number)
     if write is not None:
-        try:
-            write.write_text(markdown(rows), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {write}: {error.strerror}") from error
+        write_text(write, markdown(rows))
     if as_json:
         emit(lessons_document(rows))
     else:

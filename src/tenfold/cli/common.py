@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,16 +21,38 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Enum)
 
+HELP = (
+    "What running a neural network will take - milliseconds, joules, dollars, grams of CO2 - on any"
+    " accelerator."
+)
 app = typer.Typer(
     name="tenfold",
-    help=(
-        "What running a neural network will take - milliseconds, joules, dollars, grams of CO2 - on"
-        " any accelerator."
-    ),
+    rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import tenfold
+
+        sys.stdout.write(f"tenfold {tenfold.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(help=HELP)
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Say which version this is.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What holds for every verb."""
+
 
 Seq = Annotated[
     int | None,
@@ -47,7 +70,13 @@ Width = Annotated[
     int | None, typer.Option(help="Image width, where the model leaves it open (default 224).")
 ]
 FreeSizes = Annotated[
-    list[str] | None, typer.Option(help="Any other free dimension, as NAME=NUMBER.")
+    list[str] | None,
+    typer.Option(
+        help=(
+            "Any other free dimension, a bound for an extent that depends on data, or the content"
+            " of an input that decides sizes, as NAME=NUMBER or NAME=NUMBER,NUMBER."
+        )
+    ),
 ]
 PhaseName = Annotated[
     str | None,
@@ -119,6 +148,13 @@ def one_of(kind: type[E], text: str, option: str) -> E:
         raise InputError(f"{option} is one of {allowed}, got '{text}'") from error
 
 
+def finite(option: str, value: float) -> float:
+    """A number above 0 that can be computed with. Raises InputError for any other."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{option} must be a finite number above 0, got {value:g}")
+    return value
+
+
 def complete_chip(incomplete: str) -> list[str]:
     from tenfold.chips import names
 
@@ -145,14 +181,38 @@ def complete_model(incomplete: str) -> list[str]:
     ]
 
 
-def named_sizes(pairs: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    sizes = []
+Named = tuple[tuple[str, int], ...]
+Values = tuple[tuple[str, tuple[float, ...]], ...]
+
+
+def named_sizes(pairs: Sequence[str]) -> tuple[Named, Values]:
+    """Sizes as NAME=NUMBER, and contents of inputs as NAME=NUMBER,NUMBER…"""
+    sizes: list[tuple[str, int]] = []
+    values: list[tuple[str, tuple[float, ...]]] = []
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not (value.isdecimal() and value.isascii()) or int(value) < 1:
-            raise InputError(f"--size takes NAME=NUMBER with a number of at least 1, got '{pair}'")
-        sizes.append((name, int(value)))
-    return tuple(sizes)
+        numbers = [_number(v) for v in value.split(",")]
+        if not equals or not name or None in numbers:
+            raise InputError(
+                f"--size takes NAME=NUMBER with a number of at least 1, or the numbers of an input"
+                f" as NAME=NUMBER,NUMBER, got '{pair}'"
+            )
+        if len(numbers) == 1:
+            sizes.append((name, int(value)))
+        else:
+            values.append((name, tuple(float(v) for v in value.split(","))))
+    return tuple(sizes), tuple(values)
+
+
+LONGEST_NUMBER = 18  # digits
+
+
+def _number(text: str) -> int | None:
+    """A whole number of at least 1."""
+    text = text.strip()
+    if not (text.isdecimal() and text.isascii()) or len(text) > LONGEST_NUMBER or int(text) < 1:
+        return None
+    return int(text)
 
 
 def heading(name: str, rest: str) -> Any:
@@ -160,11 +220,3 @@ def heading(name: str, rest: str) -> Any:
     from rich.text import Text
 
     return Text.assemble((name, "bold"), f"  {rest}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, or say in one line why not."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error

@@ -24,9 +24,9 @@ from tenfold.cli.common import (
     named_sizes,
     terminal,
     words,
-    write_text,
 )
 from tenfold.errors import InputError
+from tenfold.files import check_apart, write_text
 
 
 @app.command()
@@ -80,10 +80,11 @@ def compile(
         raise InputError(
             "compile takes a model and a chip: tenfold compile resnet50 --chip tpu-v4i"
         )
+    check_apart({"MODEL": Path(model)}, {"--output": output})
     record = chip_named(chip)
     target_of(record)
     options = Options(tuple(dict.fromkeys(words(without or ()))))
-    sizes = Sizes(batch, seq, height, width, named_sizes(size or ()))
+    sizes = Sizes(batch, seq, height, width, *named_sizes(size or ()))
     program = build(
         prepare(load(model, phase), sizes).graph, record, record.storage(dtype), batch, options
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenfold import units
-from tenfold.cli.common import Json, Seq, app, emit, heading, progress, terminal
+from tenfold.cli.common import Json, Seq, app, emit, finite, heading, progress, terminal
 from tenfold.errors import InputError
 from tenfold.units import Dimension
 
@@ -29,7 +29,7 @@ def loadtest(
     ] = None,
     seconds: Annotated[
         float,
-        typer.Option(min=0.5, help="Length of each run, longer where 662 requests take longer."),
+        typer.Option(help="Length of each run, longer where 662 requests take longer."),
     ] = 5.0,
     threads: Annotated[
         int | None,
@@ -69,7 +69,7 @@ def loadtest(
         model=model,
         slo_s=slo_s,
         rate_per_s=_rate(rate),
-        duration_s=seconds,
+        duration_s=_seconds(seconds),
         threads=threads,
         largest=largest,
         seq=seq,
@@ -83,6 +83,21 @@ def loadtest(
         _print(result)
     if not result.held:
         raise typer.Exit(1)
+
+
+LONGEST_S = 86_400.0
+
+
+def _seconds(seconds: float) -> float:
+    """Half a second at least, a day at most."""
+    if not LEAST_S <= finite("--seconds", seconds) <= LONGEST_S:
+        raise InputError(
+            f"--seconds is {LEAST_S:g} to {LONGEST_S:,.0f}, the length of a run, got {seconds:g}"
+        )
+    return seconds
+
+
+LEAST_S = 0.5
 
 
 def _rate(rate: str | None) -> float | None:

@@ -28,9 +28,9 @@ from tenfold.cli.common import (
     progress,
     terminal,
     words,
-    write_text,
 )
 from tenfold.errors import InputError
+from tenfold.files import check_apart, write_text
 from tenfold.report.numbers import short
 from tenfold.units import Dimension
 
@@ -124,7 +124,9 @@ def plan(
     from tenfold.report.plan import headroom_lines, source_lines
     from tenfold.report.plan_document import plan_document, plan_page
 
-    sizes = Sizes(1, seq, height, width, named_sizes(size or ()))
+    given = {"MODEL": Path(model) if model else None, "--mix": mix, "--prices": prices}
+    check_apart(given, {"--html": html})
+    sizes = Sizes(1, seq, height, width, *named_sizes(size or ()))
     conditions = _conditions(by, spare, terms, prices, cooling)
     ask = _ask((model, slo, rate), mix, (region, dtype), conditions, sizes, phase)
     names = words(chip or ())

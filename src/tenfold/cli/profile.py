@@ -30,9 +30,9 @@ from tenfold.cli.common import (
     terminal,
     whole,
     words,
-    write_text,
 )
 from tenfold.errors import InputError
+from tenfold.files import check_apart, write_text
 
 if TYPE_CHECKING:
     from tenfold.study import StudyResult
@@ -142,11 +142,15 @@ def profile(
     from tenfold.report.document import study_document
     from tenfold.study import Study, studied
 
+    check_apart(
+        {"MODEL": Path(model), "--inputs": inputs},
+        {"--html": html, "--trace": trace, "--png": png},
+    )
     study = Study(
         model=model,
         chips=tuple(what_if(chip_named(n), settings or ()) for n in words(chip)),
         batches=tuple(whole(batch or ["1"], "batch")),
-        sizes=Sizes(1, seq, height, width, named_sizes(size or ())),
+        sizes=Sizes(1, seq, height, width, *named_sizes(size or ())),
         phase=phase,
         dtype=dtype,
         region=region,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.common import Json, app, emit, heading, progress, terminal, write_text
+from tenfold.cli.common import Json, app, emit, heading, progress, terminal
 from tenfold.errors import InputError
+from tenfold.files import check_apart, write_text
 
 if TYPE_CHECKING:
     from tenfold.scenario import Ready, Scenario, Score
@@ -63,6 +64,7 @@ def simulate(
             "simulate needs a scenario file, or the name of one that comes with Tenfold: see"
             " `tenfold simulate --list`"
         )
+    check_apart({"the scenario": Path(file)}, {"--html": html})
     scenario = _scenario(file)
     with progress("compiling", 1) as advance:
         given = ready(scenario)
@@ -75,7 +77,7 @@ def simulate(
     if as_json:
         emit(
             serving_document(
-                scenario.name,
+                scenario,
                 name,
                 result,
                 energy_j=energy_j(given, log, log.ended_s),
@@ -130,6 +132,7 @@ def _print(
     scenario: Scenario, policy: str, log: Log, result: Result, scores: list[Score], explain: int
 ) -> None:
     from tenfold.report.serving import compare_table, reason_lines, release_lines, tenant_table
+    from tenfold.scenario import left_out
 
     console = terminal()
     console.print(heading(scenario.name, scenario.note), soft_wrap=True)
@@ -142,5 +145,7 @@ def _print(
         console.print(line, soft_wrap=True)
     for line in release_lines(log, explain):
         console.print(line, soft_wrap=True)
+    for line in left_out(scenario):
+        console.print(f"Left out: {line}.", soft_wrap=True)
     if scores:
         console.print(compare_table(scores))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.common import Json, app, complete_chip, emit, progress, terminal, write_text
+from tenfold.cli.common import Json, app, complete_chip, emit, progress, terminal
 from tenfold.errors import InputError
+from tenfold.files import check_apart, read_text, write_text
 
 if TYPE_CHECKING:
     from tenfold.calibration import Calibration
@@ -122,7 +123,8 @@ def calibrate(
     record = chip_named(chip)
     target = output or Path(f"{record.name}.toml")
     writable(target, force=force, stem=record.name)
-    rows = read_measured(_read(measured))
+    check_apart({"MEASURED": measured, "CHIP": Path(chip)}, {"--output": target})
+    rows = read_measured(read_text(measured))
     fitted_on, held_out = split(rows)
     with progress(f"fitting {len(rows)} rows", 1) as advance:
         result = fit(record, fitted_on, held_out)
@@ -142,15 +144,6 @@ def calibrate(
         emit(calibration_document(result, target))
     else:
         _print_calibration(result, target)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}"
-        ) from error
 
 
 def _print_calibration(c: Calibration, target: Path) -> None:

@@ -59,6 +59,7 @@ class LoweringScope:
     precision: MatrixPrecision
     stored_bits: int | None
     root: Mapping[str, str] = field(default_factory=dict)
+    trips: Mapping[str, int] = field(default_factory=dict)  # of loops that data end, as given
 
     def width(self, value: Value) -> float:
         """Bytes an element takes on this chip: floats in the width chosen; what a quantised model
@@ -81,7 +82,8 @@ class LoweringScope:
 def scope_of(
     graph: Graph, chip: Chip, precision: MatrixPrecision, stored_bits: int | None
 ) -> LoweringScope:
-    return LoweringScope(graph, chip, precision, stored_bits, roots(graph))
+    trips = {n: b for n, b in graph.bounds.items() if isinstance(b, int)}
+    return LoweringScope(graph, chip, precision, stored_bits, roots(graph), trips)
 
 
 def _int(dim: object, where: str) -> int:
@@ -297,11 +299,12 @@ def _control(scope: LoweringScope, op: Op, bodies: Mapping[int, tuple[Group, ...
     """Kernels of the body, as often as it runs; unknown trips count once."""
     rule = row_of(op).trips
     trips = rule(op_call(scope.graph, op)) if rule is not None else 1
-    count = int(trips) if isinstance(trips, int) else 1
+    count = int(trips) if isinstance(trips, int) else scope.trips.get(f"{op.name}.trips", 1)
     if not count:
         return []
     body = op.bodies[0]
     inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits)
+    inner = replace(inner, trips=scope.trips)
     groups = bodies[id(body)]
     cut = Cut(body, groups, inner.root, inner.bytes)
     made = target_of(scope.chip).laid_out(kernels(inner, groups, bodies), cut)

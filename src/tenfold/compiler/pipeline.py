@@ -104,7 +104,7 @@ def build(
         memory=memory,
         assumed=(
             *((n, b) for n, b in graph.bounds.items() if isinstance(b, int)),
-            *((n, 1) for n in lower.unknown_trips(clean)),
+            *((n, 1) for n in lower.unknown_trips(clean) if n not in graph.bounds),
         ),
         without=tuple(options.without),
     )

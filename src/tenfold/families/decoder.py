@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from tenfold.errors import InputError
+from tenfold.families.heads import Head
 from tenfold.families.net import Net
 from tenfold.ir.dims import minimum, symbol
 from tenfold.ir.dtypes import DType
@@ -99,6 +100,8 @@ class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     windows: tuple[
         int, ...
     ] = ()  # of each layer: positions that one attends to at most, itself included; 0: all
+    head: Head = Head.VOCABULARY
+    classes: int = 0
     local_theta: float = 0.0  # of layers with a window, where they rotate at another rate (Gemma 3)
 
     def window(self, layer: int) -> int:
@@ -122,6 +125,8 @@ def check(d: Decoder, what: str) -> None:
             f"{what}: a width of {d.width} does not divide by {d.heads} heads, and no head_dim is"
             " given"
         )
+    if (d.classes > 0) != (d.head is Head.CLASSES):
+        raise InputError(f"{what}: {d.classes} classes and the head '{d.head}' do not go together")
     if d.experts and not 1 <= d.experts.top_k <= d.experts.count:
         raise InputError(
             f"{what}: top-{d.experts.top_k} of {d.experts.count} experts: top_k must be 1 to"
@@ -185,6 +190,10 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
         with net.scope(f"layer.{layer}"):
             x = _layer(net, d, x, local if d.window(layer) else angles, layer, phase, cache)
     x = _norm(net, d, x, "norm")
+    if d.head is not Head.VOCABULARY:
+        scored = d.head is Head.CLASSES
+        y = net.linear(x, "score", d.width, d.classes, bias=False) if scored else x
+        return net.graph(y, *cache)
     head = table if d.tied else net.weight("head.weight", d.width, d.vocabulary)
     y = net.op("matmul", x, head, name="head", attrs={"transpose_b": 1} if d.tied else None)
     if d.logit_softcap:

@@ -29,6 +29,8 @@ class Encoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     patch: int = 0
     channels: int = 3
     classes: int = 0
+    token_classes: int = 0  # scores of each token
+    masked_lm: bool = False  # a score of each word for each token, tied to the embedding
     pooler: bool = False
     pre_norm: bool = False
     qkv_bias: bool = True
@@ -56,7 +58,8 @@ def encoder_graph(name: str, e: Encoder, dtype: DType) -> Graph:
     """The graph of an encoder with free ``batch``, and free ``seq`` where it reads tokens."""
     check(e, name)
     net = Net(name, dtype)
-    x = _tokens(net, e) if e.vocabulary else _patches(net, e)
+    table = net.weight("embedding", e.vocabulary, e.width) if e.vocabulary else ""
+    x = _tokens(net, e, table) if e.vocabulary else _patches(net, e)
     for layer in range(e.layers):
         with net.scope(f"layer.{layer}"):
             x = _layer(net, e, x)
@@ -71,15 +74,27 @@ def encoder_graph(name: str, e: Encoder, dtype: DType) -> Graph:
         if e.classes:
             y = net.linear(y, "classifier", e.width, e.classes, bias=True)
         outputs = [x, y] if e.vocabulary else [y]
+    if e.token_classes:
+        outputs = [net.linear(x, "classifier", e.width, e.token_classes, bias=True)]
+    if e.masked_lm:
+        outputs = [_words(net, e, x, table)]
     return net.graph(*outputs)
 
 
-def _tokens(net: Net, e: Encoder) -> str:
+def _words(net: Net, e: Encoder, x: str, table: str) -> str:
+    """Scores of all words, by the table that embeds them (Devlin et al. 2019, section 3.1)."""
+    y = net.activation(net.linear(x, "transform", e.width, e.width, bias=True), e.function)
+    y = net.layer_norm(y, "transform.norm", e.width, e.epsilon)
+    scores = net.op("matmul", y, table, name="head", attrs={"transpose_b": 1})
+    return net.op("add", scores, net.weight("head.bias", e.vocabulary), name="head.add")
+
+
+def _tokens(net: Net, e: Encoder, table: str) -> str:
     batch, seq = symbol("batch"), symbol("seq")
     tokens = net.input("tokens", (batch, seq), DType.I64)
     x = net.op(
         "gather",
-        net.weight("embedding", e.vocabulary, e.width),
+        table,
         tokens,
         name="embed",
         attrs={"axis": 0},

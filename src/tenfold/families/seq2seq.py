@@ -8,6 +8,7 @@ import msgspec
 
 from tenfold.errors import InputError
 from tenfold.families.decoder import Experts, Function, Phase, experts
+from tenfold.families.heads import Head
 from tenfold.families.net import Net
 from tenfold.ir.dims import symbol
 from tenfold.ir.dtypes import DType
@@ -33,6 +34,8 @@ class Seq2Seq(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     function: Function = "relu"
     tied: bool = True
     experts: Experts | None = None
+    encoder_only: bool = False
+    head: Head = Head.VOCABULARY
 
 
 def check(s: Seq2Seq, what: str) -> None:
@@ -40,6 +43,8 @@ def check(s: Seq2Seq, what: str) -> None:
     for name in ("layers", "width", "inner", "heads", "head_dim", "vocabulary"):
         if getattr(s, name) < 1:
             raise InputError(f"{what}: {name} must be at least 1, got {getattr(s, name)}")
+    if s.head is Head.CLASSES:
+        raise InputError(f"{what}: a network of two stacks has no head of classes here")
 
 
 def seq2seq_graph(name: str, s: Seq2Seq, phase: Phase, dtype: DType) -> Graph:
@@ -50,6 +55,8 @@ def seq2seq_graph(name: str, s: Seq2Seq, phase: Phase, dtype: DType) -> Graph:
     either side.
     """
     check(s, name)
+    if s.encoder_only and phase is not Phase.FORWARD:
+        raise InputError(f"{name} is an encoder alone: it generates nothing, only forward")
     net = Net(name, dtype)
     batch, seq = symbol("batch"), symbol("seq")
     source = net.weight("embedding", s.vocabulary, s.width)
@@ -58,6 +65,8 @@ def seq2seq_graph(name: str, s: Seq2Seq, phase: Phase, dtype: DType) -> Graph:
         tokens = net.input("tokens", (batch, seq), DType.I64)
         x = net.op("gather", source, tokens, name="encoder.embed", attrs={"axis": 0})
         memory = _stack(net, s, x, "encoder", s.layers, phase)
+    if s.encoder_only:
+        return net.graph(memory)
     layers = s.decoder_layers or s.layers
     if phase is Phase.PREFILL:
         for layer in range(layers):
@@ -74,6 +83,8 @@ def seq2seq_graph(name: str, s: Seq2Seq, phase: Phase, dtype: DType) -> Graph:
     given = net.input("target", (batch, 1 if phase is Phase.DECODE else seq), DType.I64)
     y = net.op("gather", target, given, name="decoder.embed", attrs={"axis": 0})
     y = _stack(net, s, y, "decoder", layers, phase, memory, outputs)
+    if s.head is Head.NONE:
+        return net.graph(y, *outputs)
     if s.tied:
         return net.graph(
             net.op("matmul", y, target, name="head", attrs={"transpose_b": 1}), *outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ _FUNCTIONS = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu", "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_python": "gelu",
 }  # fmt: skip
+
+
+_PART = re.compile(r"(For[A-Z]\w*|Heads?|Encoder|Decoder|Vision|With\w+)$")
 
 
 class Config:
@@ -70,6 +74,33 @@ class Config:
             if twice and value
             else self.number(name, default)
         )
+
+    def architecture(self, *known: str) -> str:
+        """The end of the class that ``architectures`` names, one of ``known``; "" where it names
+        none. Raises ModelError for another: it would be another network.
+        """
+        given = self.fields.get("architectures")
+        if given is None or given == []:
+            return ""
+        if not isinstance(given, list) or len(given) != 1 or not isinstance(given[0], str):
+            raise ModelError(
+                f"{self.where}: 'architectures' must name one class, found {str(given)[:80]}"
+            )
+        endings = sorted(known, key=len, reverse=True)
+        for end in endings:
+            stem = given[0].removesuffix(end)
+            # LMHeadModel or EncoderModel are no plain Model
+            if stem != given[0] and stem and not _PART.search(stem):
+                return end
+        raise ModelError(
+            f"{self.where}: 'architectures' is {given[0]!r}: read are classes that end in"
+            f" {', '.join(known)}"
+        )
+
+    def labels(self) -> int:
+        """How many classes are told apart."""
+        labels = self.fields.get("id2label")
+        return len(labels) if isinstance(labels, dict) and labels else self.number("num_labels", 2)
 
     def function(self, name: str, default: str) -> Any:
         value = self.fields.get(name) or default

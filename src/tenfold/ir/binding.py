@@ -4,24 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
 from tenfold.errors import InputError, ModelError
-from tenfold.ir.dims import Dim, Shape, evaluate, substitute, symbols_of
+from tenfold.ir.dims import Dim, Shape, evaluate, prod, substitute, symbols_of
 from tenfold.ir.graph import Array, Graph, Op, Value
 from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op, row_of
 from tenfold.ir.rebatch import BATCH, rebatch
 from tenfold.ir.table import Control
 
+NO_BOUNDS: Mapping[str, int] = MappingProxyType({})
 
-def bind(graph: Graph, sizes: Mapping[str, int], *, assume_bounds: bool = False) -> Graph:
+
+def with_values(graph: Graph, values: Mapping[str, Array]) -> Graph:
+    """``graph`` with inputs of known content: what depends on it (a range's length, a loop's trips,
+    the size of an image) is known then. Raises InputError for a content that an input cannot have.
+    """
+    for name, data in values.items():
+        shape = graph.values[name].shape
+        known = shape is not None and all(isinstance(d, int) for d in shape)
+        if known and data.size != prod(shape or ()):
+            raise InputError(
+                f"input '{name}' of shape {list(shape or ())} takes {prod(shape or ())} numbers,"
+                f" got {data.size}"
+            )
+    made = {
+        n: np.asarray(data, graph.values[n].dtype.numpy).reshape(_static(graph.values[n]))
+        for n, data in values.items()
+    }
+    types = {n: Value(n, graph.values[n].dtype, a.shape) for n, a in made.items()}
+    return replace(
+        graph,
+        inputs=tuple(n for n in graph.inputs if n not in made),
+        values={**graph.values, **types},
+        constants={**graph.constants, **made},
+    )
+
+
+def _static(value: Value) -> tuple[int, ...]:
+    dims = value.shape if value.shape is not None else (-1,)
+    return tuple(d if isinstance(d, int) else -1 for d in dims)
+
+
+def bind(
+    graph: Graph,
+    sizes: Mapping[str, int],
+    *,
+    assume_bounds: bool = False,
+    bounds: Mapping[str, int] = NO_BOUNDS,
+) -> Graph:
     """``graph`` with its symbols replaced by ``sizes``, shape arithmetic folded away and branches
     decided.
 
-    With ``assume_bounds`` extents that depend on data are set to their upper bound, so that the
-    result is static and can be priced.  A size for a symbol that the graph has not is an error,
-    except that ``batch`` may re-batch a graph whose batch was fixed at one.
+    With ``assume_bounds`` extents that depend on data are set to their upper bound, those in
+    ``bounds`` or what the ops say, so that the result is static and can be priced.  A size for a
+    symbol that the graph has not is an error, except that ``batch`` may re-batch a graph whose
+    batch was fixed at one.
 
     Raises InputError for unknown or non-positive sizes, ModelError where a size contradicts the
     model.
@@ -48,7 +88,10 @@ def bind(graph: Graph, sizes: Mapping[str, int], *, assume_bounds: bool = False)
         for v in (graph.values[n],)
     }
     bound = _fold(graph, shapes)
-    return _assume(_choose_branches(bound)) if assume_bounds else bound
+    if not assume_bounds:
+        return bound
+    given = {n: b for n, b in graph.bounds.items() if n.endswith(".trips") and isinstance(b, int)}
+    return _assume(_choose_branches(bound), {**given, **bounds})
 
 
 def _choose_branches(graph: Graph) -> Graph:
@@ -178,8 +221,10 @@ def prune(graph: Graph, known: Mapping[str, Array]) -> Graph:
     return replace(graph, ops=tuple(reversed(ops)), values=values, constants=constants)
 
 
-def _assume(graph: Graph) -> Graph:
-    """Data-dependent extents at their upper bound, everything else by propagation."""
+def _assume(graph: Graph, given: Mapping[str, int]) -> Graph:
+    """Data-dependent extents at their upper bound, everything else by propagation. Raises
+    InputError for a bound of an extent that there is not.
+    """
     scope = Scope(prefix="v")
     for name in graph.inputs:
         if graph.values[name].shape is None:
@@ -202,7 +247,15 @@ def _assume(graph: Graph) -> Graph:
         for name in done.outputs:
             if name:
                 value = scope.values[name]
-                scope.values[name] = _bounded(value, scope.bounds, assumed, done)
+                scope.values[name] = _bounded(value, {**scope.bounds, **given}, assumed, done)
+    trips = {f"{op.name}.trips" for op in graph.walk() if row_of(op).trips is not None}
+    assumed |= {n: b for n, b in given.items() if n in trips}
+    if unused := sorted(set(given) - set(assumed)):
+        depends = ", ".join([*assumed, *sorted(trips)]) or "none"
+        raise InputError(
+            f"the model has no free dimension '{unused[0]}', no input of that name and no extent"
+            f" that depends on data (those are: {depends})"
+        )
     notes = {n: b for n, b in graph.bounds.items() if n.endswith(".branch")}
     return replace(graph, ops=tuple(ops), values=scope.values, bounds={**notes, **assumed})
 
@@ -221,7 +274,8 @@ def _bounded(value: Value, bounds: Mapping[str, Dim], assumed: dict[str, Dim], o
             if not isinstance(limit, int) or limit < 0:
                 raise ModelError(
                     f"node '{op.name}' ({op.kind}): extent '{s}' depends on data and has no upper"
-                    " bound, so it cannot be priced"
+                    f" bound, so it cannot be priced: give one with --size {s}=NUMBER, or the"
+                    " content of the input that decides (--size INPUT=NUMBER,…)"
                 )
             most[s] = limit
         assumed.update(most)

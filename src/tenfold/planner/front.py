@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def _assumed(
     """What an item is, and which sizes it has; those that the user left open are said to be."""
     bound = models.at(1)
     kinds = roles(models.graph)
-    given = {n for n, _ in sizes.named}
+    given = {n for n, _ in (*sizes.named, *sizes.values)}
     given |= {n for n, kind in kinds.items() if kind != "batch" and getattr(sizes, kind, None)}
     parts = [
         f"{n} = {size}{'' if n in given else ' (assumed)'}"
@@ -146,6 +147,10 @@ def ask_mix(
                 raise InputError(
                     f"a plan needs rates, and tenant '{t.name}' is a closed loop: give it arrivals"
                     " with a rate"
+                )
+            if not math.isfinite(s.arrivals.rate_per_s):
+                raise InputError(
+                    f"a plan needs rates, and the trace of tenant '{t.name}' comes all at 0 s"
                 )
             live = [v for v in scenario.routes.get(s.model, ()) if not v.shadow and v.share > 0]
             whole = sum(v.share for v in live) or 1.0

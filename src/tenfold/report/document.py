@@ -19,8 +19,8 @@ from tenfold.machine import (
     Counters,
     KernelRun,
     Level,
-    Moved,
     Program,
+    Traffic,
 )
 from tenfold.model import Sizes, prepare
 from tenfold.report.comparison import comparison_part
@@ -39,11 +39,9 @@ from tenfold.report.documents.profile import (
     BufferPart,
     CompileDocument,
     CountersPart,
-    CrossedPart,
     GroupedOpPart,
     GroupPart,
     KernelPart,
-    MovedPart,
     PlannedBytesPart,
     PricePart,
     ProfileDocument,
@@ -132,7 +130,6 @@ def model_document(part: ModelPart) -> ModelDocument:
 
 
 def kernel_part(k: KernelRun) -> KernelPart:
-    t = k.kernel.traffic
     return KernelPart(
         name=k.kernel.name,
         ops=k.kernel.ops,
@@ -140,8 +137,7 @@ def kernel_part(k: KernelRun) -> KernelPart:
         repeat=k.kernel.repeat,
         bound=k.bound,
         flops=k.kernel.flops,
-        bytes={level.key: _moved(t.at(level)) for level in BUFFER_LEVELS},
-        prefetch_bytes=t.prefetch,
+        bytes=_moved(k.kernel.traffic),
     )
 
 
@@ -273,15 +269,25 @@ def _run(p: Profile, result: StudyResult, *, sources: bool) -> RunPart:
     )
 
 
-def _moved(m: Moved) -> MovedPart:
-    return MovedPart(weights=m.weights, inputs=m.inputs, outputs=m.outputs)
-
-
-def _crossed(c: Counters) -> Mapping[str, CrossedPart]:
+def _moved(t: Traffic) -> Mapping[str, float]:
+    far = t.off_chip
+    nearer = (level for level in BUFFER_LEVELS if level is not Level.OFF_CHIP)
     return {
-        level.key: CrossedPart(read=c.read_at(level), written=c.written_at(level))
-        for level in Level
+        "weights": far.weights,
+        "inputs": far.inputs,
+        "outputs": far.outputs,
+        "prefetch": t.prefetch,
+        **{level.key: t.at(level).total for level in nearer},
     }
+
+
+def _crossed(c: Counters) -> Mapping[str, float]:
+    found: dict[str, float] = {}
+    for level in Level:
+        found[f"{level.key}_read"] = c.read_at(level)
+        found[f"{level.key}_write"] = c.written_at(level)
+        found[level.key] = c.bytes(level)
+    return found
 
 
 def _counters(c: Counters) -> CountersPart:

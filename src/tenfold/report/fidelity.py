@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tenfold.errors import InputError
+from tenfold.files import write_text
 from tenfold.report.fit import Fitted
 from tenfold.report.svg import scatter_svg
 from tenfold.validation import Bar, Row, Summary, bars, summaries
@@ -137,12 +138,12 @@ def fidelity_page(path: Path, rows: Sequence[Row]) -> None:
                     a: [(r.reference, r.predicted) for r in own if r.area == a]
                     for a in dict.fromkeys(r.area for r in own)
                 }
-                (folder / f"{name}.svg").write_text(scatter_svg(series, title), encoding="utf-8")
+                write_text(folder / f"{name}.svg", scatter_svg(series, title))
                 lines.append(
                     f"\n## {title}\n\n![{title}: predicted against"
                     f" measured]({folder.name}/{name}.svg)\n"
                 )
-        path.write_text(re.sub(r"\n{3,}", "\n\n", "".join(lines)), encoding="utf-8")
+        write_text(path, re.sub(r"\n{3,}", "\n\n", "".join(lines)))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 

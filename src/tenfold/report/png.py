@@ -7,6 +7,7 @@ from typing import Any
 
 from tenfold.errors import InputError
 from tenfold.evaluate.profiling import Profile
+from tenfold.files import write_whole
 from tenfold.machine import Role
 from tenfold.report.svg import COLOURS, TIME, energy_colour
 from tenfold.units import show
@@ -40,10 +41,7 @@ def write_png(p: Profile, path: Path) -> None:
     )
     _roofline(axes[1][0], p)
     _memory(axes[1][1], p)
-    try:
-        figure.savefig(path, dpi=120, format="png")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    write_whole(path, lambda to: figure.savefig(to, dpi=120, format="png"))
 
 
 def _shares(axis: Any, title: str, parts: list[tuple[str, float, str]]) -> None:

@@ -16,7 +16,7 @@ from tenfold.report.documents.serving import (
 )
 from tenfold.report.fit import Fitted
 from tenfold.report.svg import cdf_svg, timeline_svg
-from tenfold.scenario import Scenario, Score
+from tenfold.scenario import Scenario, Score, left_out
 from tenfold.serving import Log, Result, TenantResult, explain
 from tenfold.units import show
 
@@ -117,7 +117,7 @@ def _tenant(t: TenantResult) -> TenantPart:
 
 
 def serving_document(
-    name: str,
+    scenario: Scenario,
     policy: str,
     result: Result,
     *,
@@ -127,7 +127,7 @@ def serving_document(
 ) -> SimulateDocument:
     """A run; ``scores`` of the baselines and ``releases`` explained where they were asked for."""
     return SimulateDocument(
-        scenario=name,
+        scenario=scenario.name,
         policy=policy,
         tenants=[_tenant(t) for t in result.tenants],
         total=_tenant(result.total),
@@ -140,6 +140,7 @@ def serving_document(
         energy_j=some(energy_j),
         compared=[_score(s) for s in scores] or UNSET,
         releases=list(releases) or UNSET,
+        left_out=left_out(scenario) or UNSET,
     )
 
 

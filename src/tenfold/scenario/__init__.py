@@ -3,7 +3,7 @@ policy.
 """
 
 from tenfold.scenario.arrivals import Closed
-from tenfold.scenario.read import Scenario, read_scenario
+from tenfold.scenario.read import Scenario, left_out, read_scenario
 from tenfold.scenario.run import (
     PCIE3_X16_BYTES_PER_S,
     Ready,
@@ -29,6 +29,7 @@ __all__ = [
     "batches",
     "energy_j",
     "grid",
+    "left_out",
     "policy_of",
     "read_scenario",
     "ready",

@@ -12,6 +12,7 @@ import msgspec
 from tenfold import units
 from tenfold.errors import InputError, UnknownName
 from tenfold.facts import convert
+from tenfold.files import read_text
 from tenfold.serving import Diurnal, Gamma, OnOff, Poisson, ServerSchedule, Trace, read_trace
 from tenfold.serving.arrivals import Arrivals
 from tenfold.units import Dimension
@@ -130,9 +131,4 @@ def _time(text: str) -> float:
 
 
 def _trace(path: Path) -> Trace:
-    try:
-        return read_trace(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read the trace {path}: {getattr(error, 'strerror', None) or 'not text'}"
-        ) from error
+    return read_trace(read_text(path))

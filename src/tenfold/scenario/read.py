@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,15 +11,24 @@ import msgspec
 from tenfold import units
 from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
 from tenfold.facts import convert
+from tenfold.files import read_text
 from tenfold.scenario.arrivals import Arriving, Closed, read_arrivals
-from tenfold.serving import Choice, Trace, Version
+from tenfold.serving import Choice, OnOff, Trace, Version
 from tenfold.serving.versions import check_shares
 from tenfold.units import Dimension
 
 DEFAULT_SPREAD = 0.05
 DEFAULT_LARGEST = 64  # batch
-OF_NETWORKS = ("seq", "dtype", "largest")  # fields that given times leave without use
-MOST_REQUESTS = 100_000_000  # of one stream
+OF_NETWORKS = ("seq", "dtype")  # fields that given times leave without use
+MOST_REQUESTS = 100_000_000  # of all streams of a run
+MOST_BATCH = 1 << 20
+MOST_SPREAD = 10.0  # coefficient of variation
+LEAST_TIME_S, LONGEST_S = 1e-9, 3.2e7
+MOST_SEED = 2**64 - 1
+MOST_PRIORITY = 1_000_000
+MOST_WORKERS = 10_000
+MOST_CLIENTS = 100_000
+MOST_PERIODS = 1_000_000  # of an on-off stream
 
 
 class _Stream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -130,11 +139,12 @@ def read_scenario(path: Path) -> Scenario:
     Raises DataFileError for an unknown field, a wrong type or unit; InputError for names that do
     not meet, duplicates, or values that cannot be.
     """
+    text = read_text(path)
     try:
-        file = convert(msgspec.toml.decode(path.read_bytes()), _File)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        file = convert(msgspec.toml.decode(text), _File)
+    except RecursionError as error:
+        raise DataFileError(f"{path.name}: is nested too deep to be read") from error
+    except (msgspec.MsgspecError, ValueError) as error:
         raise DataFileError(f"{path.name}: {error}") from error
     try:
         scenario = _scenario(file, path.parent)
@@ -158,11 +168,12 @@ def _scenario(file: _File, folder: Path) -> Scenario:
         routes.setdefault(v.of, []).append(Version(v.model, v.share, v.shadow))
     for name, versions in routes.items():
         check_shares(name, versions)
-    if file.seed < 0 or file.workers < 1:
+    if not 0 <= file.seed <= MOST_SEED or not 1 <= file.workers <= MOST_WORKERS:
         raise InputError(
-            f"a seed is 0 or more and workers at least 1, got {file.seed} and {file.workers}"
+            f"a seed is 0 to {MOST_SEED} and workers 1 to {MOST_WORKERS:,}, got {file.seed} and"
+            f" {file.workers}"
         )
-    models = tuple(_model(m) for m in file.model)
+    models = tuple(_model(m, folder) for m in file.model)
     duration, warm_up = (
         units.parse(file.duration, Dimension.TIME_S),
         units.parse(file.warm_up, Dimension.TIME_S),
@@ -172,8 +183,7 @@ def _scenario(file: _File, folder: Path) -> Scenario:
             f"a scenario lasts longer than its warm-up, got {file.duration} and {file.warm_up}"
         )
     tenants = tuple(_tenant(t, {*names, *routes}, folder) for t in file.tenant)
-    for t in tenants:
-        _check_amount(t, duration)
+    _check_amounts(tenants, duration)
     return Scenario(
         name=file.name,
         duration_s=duration,
@@ -190,24 +200,66 @@ def _scenario(file: _File, folder: Path) -> Scenario:
     )
 
 
-def _check_amount(t: TenantSpec, duration_s: float) -> None:
-    """Raises InputError for more requests than a simulation holds, or a trace of which none comes
-    before the end.
+def _check_amounts(tenants: Sequence[TenantSpec], duration_s: float) -> None:
+    """Raises InputError for more requests, clients or periods, over the scenario as a whole, than a
+    simulation holds, or a trace of which none comes before the end.
     """
-    for s in t.streams:
-        if isinstance(s.arrivals, Closed):
-            continue
-        if s.arrivals.rate_per_s * duration_s > MOST_REQUESTS:
-            rate = f"{s.arrivals.rate_per_s:.3g} a second for {duration_s:g} s"
-            raise InputError(
-                f"tenant '{t.name}': {rate} are more than the {MOST_REQUESTS:,} requests that a run"
-                " may have"
-            )
-        if isinstance(s.arrivals, Trace) and s.arrivals.recorded_s[0] >= duration_s:
-            raise InputError(
-                f"tenant '{t.name}': its trace begins after the end of the scenario at"
-                f" {duration_s:g} s"
-            )
+    requests, clients = 0.0, 0
+    for t in tenants:
+        for s in t.streams:
+            match s.arrivals:
+                case Closed():
+                    clients += s.arrivals.clients
+                case Trace():
+                    _check_trace(t.name, s.arrivals, duration_s)
+                    requests += s.arrivals.within(duration_s)
+                case OnOff():
+                    _check_periods(t.name, s.arrivals, duration_s)
+                    requests += s.arrivals.rate_per_s * duration_s
+                case _:
+                    requests += s.arrivals.rate_per_s * duration_s
+    if requests > MOST_REQUESTS:
+        raise InputError(
+            f"its streams send {requests:,.3g} requests in {duration_s:g} s, more than the"
+            f" {MOST_REQUESTS:,} that a run may have"
+        )
+    if clients > MOST_CLIENTS:
+        raise InputError(
+            f"its closed loops have {clients:,} clients, more than the {MOST_CLIENTS:,} that a run"
+            " may have"
+        )
+
+
+def _check_trace(tenant: str, trace: Trace, duration_s: float) -> None:
+    if trace.recorded_s[0] >= duration_s:
+        raise InputError(
+            f"tenant '{tenant}': its trace begins after the end of the scenario at {duration_s:g} s"
+        )
+
+
+def _check_periods(tenant: str, arrivals: OnOff, duration_s: float) -> None:
+    periods = duration_s / (arrivals.on_s + arrivals.off_s)
+    if periods > MOST_PERIODS:
+        raise InputError(
+            f"tenant '{tenant}': {periods:,.3g} times on and off in {duration_s:g} s are more than"
+            f" the {MOST_PERIODS:,} that a run may have"
+        )
+
+
+def left_out(scenario: Scenario) -> list[str]:
+    """What of a scenario's files the run does not see, in words."""
+    found = []
+    for t in scenario.tenants:
+        for s in t.streams:
+            if isinstance(s.arrivals, Trace):
+                rows = len(s.arrivals.recorded_s)
+                late = rows - s.arrivals.within(scenario.duration_s)
+                if late:
+                    found.append(
+                        f"{late:,} of the {rows:,} rows of the trace of '{t.name}' come after the"
+                        f" end at {scenario.duration_s:g} s"
+                    )
+    return found
 
 
 def _distinct(what: str, names: list[str]) -> None:
@@ -218,7 +270,14 @@ def _distinct(what: str, names: list[str]) -> None:
             )
 
 
-def _model(m: _Model) -> ModelSpec:
+def _network(name: str, folder: Path) -> str:
+    """A name from the zoo, or a file beside the scenario."""
+    beside = folder / name
+    is_path = Path(name).suffix in (".onnx", ".json") or beside.exists()
+    return str(beside) if name and is_path else name
+
+
+def _model(m: _Model, folder: Path) -> ModelSpec:
     if bool(m.network) == bool(m.times):
         raise InputError(f"model '{m.name}' needs either a network or times by batch")
     unread = [name for name in OF_NETWORKS if m.times and getattr(m, name) is not None]
@@ -228,21 +287,25 @@ def _model(m: _Model) -> ModelSpec:
             " one or the other"
         )
     largest = DEFAULT_LARGEST if m.largest is None else m.largest
-    if largest < 1 or not 0 <= m.spread < 100:
+    if not 1 <= largest <= MOST_BATCH or not 0 <= m.spread <= MOST_SPREAD:
         raise InputError(
-            f"model '{m.name}' needs a largest batch of at least 1 and a spread of 0 or more, got"
-            f" {largest} and {m.spread:g}"
+            f"model '{m.name}' needs a largest batch of 1 to {MOST_BATCH:,} and a spread of 0 to"
+            f" {MOST_SPREAD:g}, got {largest} and {m.spread:g}"
         )
     times = {}
     for batch, time in m.times.items():
-        if not batch.isdecimal() or int(batch) < 1:
+        if not _is_batch(batch):
             raise InputError(
-                f"model '{m.name}': times are by batch, a whole number of at least 1, got '{batch}'"
+                f"model '{m.name}': times are by batch, a whole number of 1 to {MOST_BATCH:,}"
+                f" without leading zeros, got '{batch[:30]}'"
             )
-        times[int(batch)] = units.parse(time, Dimension.TIME_S)
+        if m.largest is None or int(batch) <= largest:
+            times[int(batch)] = _time_of(m.name, batch, time)
+    if m.times and not times:
+        raise InputError(f"model '{m.name}' has no times up to its largest batch, {largest}")
     return ModelSpec(
         name=m.name,
-        network=m.network,
+        network=_network(m.network, folder),
         seq=m.seq,
         dtype=m.dtype,
         largest=largest,
@@ -251,6 +314,21 @@ def _model(m: _Model) -> ModelSpec:
         load_s=_not_negative(m, "load", Dimension.TIME_S),
         spread=m.spread,
     )
+
+
+def _is_batch(text: str) -> bool:
+    plain = text.isdecimal() and text.isascii() and not text.startswith("0")
+    return plain and len(text) < 10 and int(text) <= MOST_BATCH
+
+
+def _time_of(model: str, batch: str, text: str) -> float:
+    value = units.parse(text, Dimension.TIME_S)
+    if not LEAST_TIME_S <= value <= LONGEST_S:
+        raise InputError(
+            f"model '{model}': a batch of {batch} takes {text}, and times are of a nanosecond to"
+            " a year"
+        )
+    return value
 
 
 def _not_negative(m: _Model, field: str, dimension: Dimension) -> float | None:
@@ -273,8 +351,13 @@ def _tenant(t: _Tenant, models: set[str], folder: Path) -> TenantSpec:
         if s.model not in models:
             raise UnknownName("model", s.model, models)
         slo = units.parse(s.slo, Dimension.TIME_S)
-        if not slo > 0:
-            raise InputError(f"tenant '{t.name}': an SLO is above 0, got {s.slo}")
+        if not LEAST_TIME_S <= slo <= LONGEST_S:
+            raise InputError(f"tenant '{t.name}': an SLO is of a nanosecond to a year, got {s.slo}")
+        if abs(s.priority) > MOST_PRIORITY:
+            raise InputError(
+                f"tenant '{t.name}': a priority is at most {MOST_PRIORITY:,} either way, got"
+                f" {s.priority}"
+            )
         try:
             streams.append(StreamSpec(s.model, slo, read_arrivals(s.arrivals, folder), s.priority))
         except UnitError as error:

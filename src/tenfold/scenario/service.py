@@ -99,10 +99,7 @@ class Models:
 
     def at(self, batch: int) -> Bound:
         if batch not in self._bound:
-            s = self.sizes
-            self._bound[batch] = prepare(
-                self.graph, Sizes(batch, s.seq, s.height, s.width, s.named)
-            )
+            self._bound[batch] = prepare(self.graph, self.sizes.at(batch))
         return self._bound[batch]
 
 

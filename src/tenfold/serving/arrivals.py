@@ -7,6 +7,8 @@ from __future__ import annotations
 import csv
 import heapq
 import io
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, final
@@ -37,6 +39,9 @@ def _positive(what: str, value: float) -> None:
         raise InputError(f"{what} must be above 0, got {value:g}")
 
 
+LEAST_CV, MOST_CV = 1e-3, 100.0
+
+
 @dataclass(frozen=True, slots=True)
 class Poisson:
     """Independent arrivals."""
@@ -63,7 +68,8 @@ class Gamma:
 
     def __post_init__(self) -> None:
         _positive("rate", self.rate_per_s)
-        _positive("cv", self.cv)
+        if not LEAST_CV <= self.cv <= MOST_CV:
+            raise InputError(f"cv is {LEAST_CV:g} to {MOST_CV:g}, got {self.cv:g}")
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> Times:
         shape = 1 / self.cv**2
@@ -164,7 +170,12 @@ class Trace:
 
     @property
     def rate_per_s(self) -> float:
-        return len(self.recorded_s) / max(self.recorded_s[-1], 1e-9)
+        """In the mean, up to the last; infinite where all come at once, at 0."""
+        return len(self.recorded_s) / self.recorded_s[-1] if self.recorded_s[-1] else math.inf
+
+    def within(self, duration_s: float) -> int:
+        """How many come before the end."""
+        return bisect_left(self.recorded_s, duration_s)
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> Times:
         times = np.array(self.recorded_s)
@@ -173,7 +184,10 @@ class Trace:
 
 def read_trace(text: str) -> Trace:
     """A trace from CSV with a column ``arrival_s``. Raises InputError naming the row."""
-    rows = list(csv.DictReader(io.StringIO(text)))
+    try:
+        rows = list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise InputError(f"not a trace: {error}") from error
     if not rows or "arrival_s" not in rows[0]:
         raise InputError("a trace is CSV with a column 'arrival_s' and at least one row")
     times = []

@@ -112,7 +112,10 @@ class TenantAccount:
 
     def live(self, now_s: float, model: str | None = None) -> bool:
         """Whether it still asks, of one model or of any."""
-        return any(f.live(now_s) for f in self.flows.values() if model is None or f.model == model)
+        if model is not None:
+            flow = self.flows.get(model)
+            return flow is not None and flow.live(now_s)
+        return any(f.live(now_s) for f in self.flows.values())
 
     def rates(self, now_s: float) -> Iterator[tuple[str, float]]:
         """Requests a second by model, of those that still come."""
@@ -176,8 +179,14 @@ class Shares:
         for a in self._accounts.values():
             a.demand_s = sum(self._queues[m].least_cost_s * rate for m, rate in a.rates(now_s))
         self._level_s = self._level() if self._turned_away >= OVERLOAD else NEVER
+        # by what they ask for, so that the work is in how much is asked, not in tenants x models
+        by_model: dict[str, list[TenantAccount]] = {}
+        for a in self._accounts.values():
+            for flow in a.flows.values():
+                if flow.live(now_s):
+                    by_model.setdefault(flow.model, []).append(a)
         for queue in self._queues.values():
-            asking = [a for a in self._accounts.values() if a.live(now_s, queue.model)]
+            asking = by_model.get(queue.model, [])
             over = any(self.over(a.name) for a in asking)
             strictest = min(
                 (a.flows[queue.model].slo_s for a in asking if not self.over(a.name)), default=NEVER

@@ -35,6 +35,8 @@ def _body(
         parent,
         depth=parent.depth + 1,
         budget=parent.budget,
+        folder=parent.folder,
+        dims=parent.dims,
     )
     inner.scope.bounds = parent.scope.bounds
     return inner, import_graph(inner, graph, formals)
@@ -99,6 +101,8 @@ def _inline_branch(node: Node, graph: onnx.GraphProto, import_graph: ImportGraph
         counter=parent.counter,
         depth=parent.depth + 1,
         budget=parent.budget,
+        folder=parent.folder,
+        dims=parent.dims,
     )
     if parent.depth >= MAX_NESTING:
         raise ModelError(f"node '{node.loc}': bodies nested more than {MAX_NESTING} deep")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx
 import onnx.defs
 
 from tenfold.errors import ModelError, UnknownName
+from tenfold.importers.onnx.extents import extent
 from tenfold.importers.onnx.left_out import LEFT_OUT
 from tenfold.importers.onnx.node import Node
+from tenfold.ir.dims import Dim
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Op, Value
+
+_Types: TypeAlias = "list[tuple[DType, tuple[int, ...] | None]]"
 
 PRIVATE = frozenset(
     {
@@ -84,19 +88,23 @@ def _type_proto(value: Value) -> onnx.TypeProto:
 
 def import_opaque(node: Node, dtypes: Mapping[int, DType]) -> list[str]:
     """Keep the op as it is: evaluated by ``onnx.reference``, priced by its bytes, reported as not
-    native.
+    native. What the standard does not infer of its results, the file may declare.
 
-    Raises UnknownName for an op that neither the standard nor a known private domain has.
+    Raises UnknownName for an op that the standard has not, ModelError for one of a domain that
+    nobody knows, whose results the file does not declare.
     """
     if not node.domain and not onnx.defs.has(node.op_type):
         known = {s.name for s in onnx.defs.get_all_schemas() if s.domain == ""}
         raise UnknownName("ONNX op", node.op_type, known, f"(node '{node.loc}')")
-    if node.domain and node.domain not in PRIVATE and not onnx.defs.has(node.op_type, node.domain):
+    private = not node.domain or node.domain in PRIVATE
+    heard_of = private or onnx.defs.has(node.op_type, node.domain)
+    declared = _declared(node, _infer_outputs(node, dtypes) if heard_of else [], dtypes)
+    if not heard_of and not declared:
         raise ModelError(
             f"node '{node.loc}': the domain '{node.domain}' of op '{node.op_type}' is unknown, and"
-            " the model brings no function for it"
+            " the model neither brings a function for it nor declares the shape of its results"
+            " (value_info)"
         )
-    declared = _infer_outputs(node, dtypes)
     model = _single_node_model(node)
     names = tuple(node.builder.unique(o) if o else "" for o in node.outputs)
     attrs: dict[str, Any] = {
@@ -106,7 +114,8 @@ def import_opaque(node: Node, dtypes: Mapping[int, DType]) -> list[str]:
     if declared:
         attrs["dtypes"] = tuple(d.value for d, _ in declared)
         attrs["ranks"] = tuple(-1 if s is None else len(s) for _, s in declared)
-        attrs["dims"] = tuple(d for _, s in declared for d in s or ())
+        attrs["dims"] = tuple(_size(d) for _, s in declared for d in s or ())
+        attrs["like"] = tuple(_axis_with(node, d) for _, s in declared for d in s or ())
     elif not any(node.inputs):
         raise ModelError(
             f"node '{node.loc}': op '{node.op_type}' is not supported and the type of its result is"
@@ -114,6 +123,63 @@ def import_opaque(node: Node, dtypes: Mapping[int, DType]) -> list[str]:
         )
     node.builder.emit(Op("opaque", tuple(i for i in node.inputs if i), names, attrs, (), node.loc))
     return list(names)
+
+
+def _size(d: Dim | None) -> int:
+    return d if isinstance(d, int) else -1
+
+
+AXES = 64  # of one operand; ``like`` counts the axes of all operands
+
+
+def _axis_with(node: Node, d: Dim | None) -> int:
+    """The axis of an operand that has this free extent, counted over operands; -1 where none."""
+    if d is None or isinstance(d, int):
+        return -1
+    for i, name in enumerate(n for n in node.inputs if n):
+        shape = node.type_of(name).shape or ()
+        if d in shape:
+            return i * AXES + shape.index(d)
+    return -1
+
+
+def _declared(
+    node: Node, inferred: _Types, dtypes: Mapping[int, DType]
+) -> list[tuple[DType, tuple[Dim | None, ...] | None]]:
+    """The types of the results: as inferred, and where that says less, as the file declares."""
+    found: list[tuple[DType, tuple[Dim | None, ...] | None]] = []
+    for i, name in enumerate(o for o in node.outputs if o):
+        dtype: DType | None = None
+        shape: tuple[Dim | None, ...] | None = None
+        if i < len(inferred):
+            dtype, shape = inferred[i]
+        info = node.builder.declared.get(name)
+        if info is not None and info.type.tensor_type.elem_type in dtypes:
+            dtype = dtype or dtypes[info.type.tensor_type.elem_type]
+            given = _shape_of(node, info)
+            if shape is None:
+                shape = given
+            elif given is not None and len(given) == len(shape):
+                shape = tuple(g if s == -1 else s for s, g in zip(shape, given, strict=True))
+        if dtype is None:
+            return []
+        found.append((dtype, shape))
+    return found
+
+
+def _shape_of(node: Node, info: onnx.ValueInfoProto) -> tuple[Dim | None, ...] | None:
+    """As declared: numbers, and extents that have a name or are an expression; else None."""
+    tensor = info.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        int(d.dim_value)
+        if d.HasField("dim_value") and d.dim_value > 0
+        else extent(d.dim_param, node.builder.dims, info.name, i)
+        if d.dim_param
+        else None
+        for i, d in enumerate(tensor.shape.dim)
+    )
 
 
 def _single_node_model(node: Node) -> onnx.ModelProto:
@@ -132,9 +198,7 @@ def _single_node_model(node: Node) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=imports)
 
 
-def _infer_outputs(
-    node: Node, dtypes: Mapping[int, DType]
-) -> list[tuple[DType, tuple[int, ...] | None]]:
+def _infer_outputs(node: Node, dtypes: Mapping[int, DType]) -> _Types:
     """Types by the standard's own inference; dimensions it does not know are -1."""
     try:
         inferred = onnx.shape_inference.infer_shapes(_single_node_model(node))

@@ -16,11 +16,14 @@ from onnx import numpy_helper
 
 from tenfold.errors import InputError, ModelError
 from tenfold.importers.onnx.control import BODY_HANDLERS
+from tenfold.importers.onnx.extents import extent, plain_names
+from tenfold.importers.onnx.external import external_array
 from tenfold.importers.onnx.fallback import function_body, import_opaque
 from tenfold.importers.onnx.handlers import HANDLERS
 from tenfold.importers.onnx.node import Builder, Node
+from tenfold.importers.onnx.order import ordered
 from tenfold.importers.onnx.schema import check_signature
-from tenfold.ir.dims import Dim, symbol
+from tenfold.ir.dims import Dim
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, UnknownShape
 from tenfold.ir.table import MAX_RANK
@@ -90,23 +93,10 @@ def load_onnx_bytes(data: bytes, *, name: str = "model", folder: Path | None = N
         raise _NoModel(f"not an ONNX model ({len(data)} bytes that do not parse as one)") from error
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise _NoModel("the file holds no graph: is it an ONNX model, and complete?")
-    if folder is not None:
-        _load_external(model, folder)
-    return import_model(model, name)
+    return import_model(model, name, folder)
 
 
-def _load_external(model: onnx.ModelProto, folder: Path) -> None:
-    from onnx.external_data_helper import load_external_data_for_model
-
-    try:
-        load_external_data_for_model(model, str(folder))
-    except (OSError, ValueError, onnx.checker.ValidationError, RuntimeError) as error:
-        raise ModelError(
-            f"external data cannot be loaded: {' '.join(str(error).split())}"
-        ) from error
-
-
-def import_model(model: onnx.ModelProto, name: str) -> Graph:
+def import_model(model: onnx.ModelProto, name: str, folder: Path | None = None) -> Graph:
     """The graph of a parsed model. Raises ModelError for anything that is not valid."""
     _check_names(model)
     opset = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
@@ -116,7 +106,13 @@ def import_model(model: onnx.ModelProto, name: str) -> Graph:
             f"{name}: opset {version} is outside what is supported ({OPSETS[0]} to {OPSETS[1]})"
         )
     functions = {(f.domain, f.name): f for f in model.functions}
-    builder = Builder(model.graph.name or name, opset, functions)
+    builder = Builder(
+        name=model.graph.name or name,
+        opset=opset,
+        functions=functions,
+        folder=folder,
+        dims=plain_names(model.graph.input),
+    )
     try:
         outputs = import_graph(builder, model.graph)
     except RecursionError as error:
@@ -186,29 +182,52 @@ def import_graph(
     ``formals`` gives the values of a body's inputs where the construct around it knows them.
     """
     initialisers = {t.name: t for t in graph.initializer}
+    builder.declared = {v.name: v for v in (*graph.value_info, *graph.output)}
     if not formals:
         for info in graph.input:
             if info.name not in initialisers:
-                dtype, shape = value_type(info, info.name)
+                dtype, shape = value_type(info, info.name, builder.dims)
                 builder.input(info.name, dtype, shape)
     else:
         for info, value in zip(graph.input, formals, strict=False):
             dtype, shape = (
-                (value.dtype, value.shape) if value is not None else value_type(info, info.name)
+                (value.dtype, value.shape)
+                if value is not None
+                else value_type(info, info.name, builder.dims)
             )
             builder.input(info.name, dtype, shape)
     for tensor in graph.initializer:
         if tensor.name not in builder.env or builder.env[tensor.name] not in builder.inputs:
-            builder.env[tensor.name] = builder.constant(tensor.name, tensor_array(tensor))
+            builder.env[tensor.name] = builder.constant(
+                tensor.name, tensor_array(tensor, builder.folder)
+            )
     for sparse in graph.sparse_initializer:
         builder.env[sparse.values.name] = builder.constant(sparse.values.name, sparse_array(sparse))
-    for proto in graph.node:
+    for proto in _in_order(builder, graph):
         import_node(builder, proto)
     outputs = []
     for info in graph.output:
         inner = builder.resolve(info.name)
         outputs.append(inner)
     return _distinct(builder, outputs, [o.name for o in graph.output])
+
+
+def _in_order(builder: Builder, graph: onnx.GraphProto) -> Sequence[onnx.NodeProto]:
+    """The nodes of a model in an order in which they can run; those of a body as they are, which
+    ONNX Runtime asks for too.
+    """
+    if builder.outer is None:
+        return ordered(graph.node, builder.env)
+    later = {o for node in graph.node for o in node.output if o}
+    for node in graph.node:
+        for name in node.input:
+            if name in later and name not in builder.env:
+                raise ModelError(
+                    f"node '{node.name or node.op_type}' of the body '{graph.name}' reads"
+                    f" '{name}', which a later node makes: the nodes are not in order"
+                )
+        later -= set(node.output)
+    return graph.node
 
 
 def _distinct(builder: Builder, outputs: list[str], names: list[str]) -> list[str]:
@@ -238,8 +257,12 @@ def _distinct(builder: Builder, outputs: list[str], names: list[str]) -> list[st
     return result
 
 
-def value_type(info: onnx.ValueInfoProto, name: str) -> tuple[DType, tuple[Dim, ...] | None]:
-    """Element type and shape of a declared value; free dimensions become symbols named after it."""
+def value_type(
+    info: onnx.ValueInfoProto, name: str, known: frozenset[str]
+) -> tuple[DType, tuple[Dim, ...] | None]:
+    """Element type and shape of a declared value; free dimensions become symbols, named as the file
+    does or after the value, or what their expression over the ``known`` ones comes to.
+    """
     kind = info.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ModelError(
@@ -255,31 +278,20 @@ def value_type(info: onnx.ValueInfoProto, name: str) -> tuple[DType, tuple[Dim, 
         if d.HasField("dim_value") and d.dim_value > 0:
             dims.append(int(d.dim_value))
         else:
-            dims.append(symbol(_symbol_name(d.dim_param, name, i)))
+            dims.append(extent(d.dim_param, known, name, i))
     return DTYPES[tensor.elem_type], tuple(dims)
 
 
-def _symbol_name(given: str, value: str, axis: int) -> str:
-    """A usable symbol name: the one in the file if it says anything, else the input's name and
-    axis.
-    """
-    clean = "".join(c if c.isalnum() or c == "_" else "_" for c in given).strip("_")
-    if not clean or clean[0].isdigit() or clean.startswith("unk__"):
-        base = "".join(c if c.isalnum() else "_" for c in value).strip("_") or "input"
-        return f"{base}_{axis}" if not base[0].isdigit() else f"d_{base}_{axis}"
-    return clean
-
-
-def tensor_array(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
+def tensor_array(tensor: onnx.TensorProto, folder: Path | None = None) -> np.ndarray[Any, Any]:
+    """The content of a tensor; of one outside the file, that of its place in ``folder``."""
     if tensor.data_type not in DTYPES:
         raise ModelError(f"tensor '{tensor.name}' has the unknown element type {tensor.data_type}")
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise ModelError(
-            f"tensor '{tensor.name}' is stored outside the file, and its data is not there"
-        )
     count = np.prod([float(d) for d in tensor.dims])
     if any(d < 0 for d in tensor.dims) or count > 2**40:
         raise ModelError(f"tensor '{tensor.name}' has the impossible shape {list(tensor.dims)}")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        found = external_array(tensor, DTYPES[tensor.data_type], folder)
+        return found.astype(DTYPES[tensor.data_type].numpy, copy=False)
     try:
         array = numpy_helper.to_array(tensor)
     except (
@@ -331,7 +343,7 @@ def sparse_array(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
     return dense
 
 
-def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
+def attributes(proto: onnx.NodeProto, folder: Path | None = None) -> dict[str, Any]:
     """Attributes as Python values; graphs and tensors stay protos and arrays."""
     result: dict[str, Any] = {}
     for a in proto.attribute:
@@ -343,7 +355,7 @@ def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
             case onnx.AttributeProto.STRING:
                 result[a.name] = a.s.decode("utf-8", "replace")
             case onnx.AttributeProto.TENSOR:
-                result[a.name] = tensor_array(a.t)
+                result[a.name] = tensor_array(a.t, folder)
             case onnx.AttributeProto.GRAPH:
                 result[a.name] = a.g
             case onnx.AttributeProto.FLOATS:
@@ -372,7 +384,7 @@ def import_node(builder: Builder, proto: onnx.NodeProto) -> None:
         opset=builder.opset.get(domain, 1),
         inputs=tuple(builder.resolve(i) if i else "" for i in proto.input),
         outputs=tuple(proto.output),
-        attrs=attributes(proto),
+        attrs=attributes(proto, builder.folder),
     )
     results = _dispatch(node)
     if len(results) < sum(1 for o in proto.output if o):
@@ -437,6 +449,8 @@ def _inline(node: Node, function: onnx.FunctionProto) -> list[str]:
         counter=parent.counter,
         depth=parent.depth + 1,
         budget=parent.budget,
+        folder=parent.folder,
+        dims=parent.dims,
     )
     for formal, actual in zip(function.input, node.inputs, strict=False):
         inner.env[formal] = actual

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tenfold.errors import ModelError
+from tenfold.importers.onnx.grouped import group_query
 from tenfold.importers.onnx.node import Node
 
 Handler: TypeAlias = Callable[[Node], Sequence[str]]
@@ -240,37 +241,6 @@ def _multi_head(n: Node) -> list[str]:
     return [result] if count == 1 else list(result)
 
 
-def _group_query(n: Node) -> list[str]:
-    """com.microsoft GroupQueryAttention without packed qkv: the cache of each sequence is as long
-    as seqlens_k + 1.
-    """
-    if not n.has(1) or not n.has(2) or n.attr("do_rotary", 0):
-        raise ModelError(
-            f"node '{n.loc}': GroupQueryAttention with packed qkv or built-in rotary embedding is"
-            " not supported"
-        )
-    if n.attr("softcap", 0.0) or n.attr("smooth_softmax", 0):
-        raise ModelError(
-            f"node '{n.loc}': GroupQueryAttention with softcap or smooth softmax is not supported"
-        )
-    if any(n.has(i) for i in range(11, len(n.inputs))) or any(n.outputs[3:]):
-        raise ModelError(
-            f"node '{n.loc}': GroupQueryAttention with a head sink, a quantised cache or scores as"
-            " output is not supported"
-        )
-    past = [n.inputs[3], n.inputs[4]] if n.has(3) and n.has(4) else ["", ""]
-    lengths = n.emit("add", [n.input(5), n.like(1, 5)])
-    bias, window = n.inputs[10] if n.has(10) else "", n.attr("local_window_size", -1)
-    return n.out(
-        "cached_attention",
-        [n.input(0), n.input(1), n.input(2), bias, *past, lengths, n.input(6)],
-        q_num_heads=n.needs("num_heads"),
-        kv_num_heads=n.needs("kv_num_heads"),
-        scale=n.attr("scale") or None,
-        left_window_size=window - 1 if window > 0 else None,
-    )
-
-
 def _rotary(n: Node) -> list[str]:
     """com.microsoft RotaryEmbedding(x, position_ids, cos, sin)."""
     attrs = n.same("interleaved", "num_heads", "rotary_embedding_dim")
@@ -461,7 +431,7 @@ MICROSOFT: Mapping[str, Handler] = {
     "FusedGemm": _fused_gemm,
     "FusedMatMul": _fused_matmul,
     "Gelu": lambda n: n.out("gelu", n.inputs),
-    "GroupQueryAttention": _group_query,
+    "GroupQueryAttention": group_query,
     "MatMulIntegerToFloat": _matmul_integer_to_float,
     "MatMulNBits": _matmul_nbits,
     "MultiHeadAttention": _multi_head,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,9 @@ class Builder:
     counter: int = 0
     depth: int = 0
     budget: Budget = field(default_factory=Budget)
+    folder: Path | None = None  # where tensors outside the file are
+    dims: frozenset[str] = frozenset()  # names of the inputs' free extents
+    declared: Mapping[str, onnx.ValueInfoProto] = field(default_factory=dict)  # by the file
 
     def unique(self, hint: str) -> str:
         name = hint or "v"

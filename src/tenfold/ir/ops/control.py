@@ -267,17 +267,27 @@ def _opaque_dtypes(call: Call) -> Sequence[DType]:
 
 
 def _opaque_shapes(call: Call) -> Sequence[Shape | None]:
-    """Declared by the source, else unknown."""
+    """Declared by the source, as numbers or as an axis of an operand, else unknown."""
     ranks = call.attr("ranks")
     if not ranks:
         return [None] * len(call.op.outputs)
-    dims, shapes = list(call.attr("dims")), []
-    for rank in ranks:
-        shapes.append(None if rank < 0 else tuple(dims.pop(0) for _ in range(rank)))
-    return [
-        None if s is None else tuple(d if d >= 0 else call.unknown_dim("opaque") for d in s)
-        for s in shapes
-    ]
+    sizes = call.attr("dims")
+    like = call.attr("like") or (-1,) * len(sizes)
+    extents = iter([_opaque_extent(call, d, a) for d, a in zip(sizes, like, strict=True)])
+    return [None if rank < 0 else tuple(next(extents) for _ in range(rank)) for rank in ranks]
+
+
+AXES = 64  # of one operand, in what ``like`` counts
+
+
+def _opaque_extent(call: Call, size: int, axis: int) -> Dim:
+    if size >= 0:
+        return size
+    if axis >= 0:
+        operand = call.inputs[axis // AXES]
+        if operand is not None and operand.shape is not None:
+            return operand.shape[axis % AXES]
+    return call.unknown_dim("opaque")
 
 
 def _opaque(ctx: Context, *arrays: Array | None) -> Sequence[Array]:
@@ -343,6 +353,6 @@ ROWS: tuple[OpRow, ...] = (
         scanned=int, input_axes=tuple, input_directions=tuple, output_axes=tuple,
         output_directions=tuple),
     OpRow(kind="opaque", arity=(0, MANY), attrs=attributes(source=str, model=str, dtypes=tuple,
-        ranks=tuple, dims=tuple), dtypes=_opaque_dtypes, shapes=_opaque_shapes, space=whole_space,
-        work=_opaque_work, evaluate=_opaque, lowering=Lowering.OPAQUE),
+        ranks=tuple, dims=tuple, like=tuple), dtypes=_opaque_dtypes, shapes=_opaque_shapes,
+        space=whole_space, work=_opaque_work, evaluate=_opaque, lowering=Lowering.OPAQUE),
 )  # fmt: skip

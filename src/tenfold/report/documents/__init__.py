@@ -31,7 +31,7 @@ from tenfold.report.documents.trust import (
     ValidateDocument,
 )
 
-VERSION = 2
+VERSION = 1
 
 VERBS: Mapping[str, tuple[type[Part], ...]] = {
     "calibrate": (CalibrateDocument,),

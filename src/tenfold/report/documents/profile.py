@@ -9,17 +9,10 @@ from msgspec import UNSET
 from tenfold.report.documents.part import Interval, Maybe, Part
 
 
-class MovedPart(Part, frozen=True, kw_only=True):
-    """Bytes that a kernel moves at one level, by what they are."""
-
-    weights: float
-    inputs: float
-    outputs: float
-
-
 class KernelPart(Part, frozen=True, kw_only=True):
-    """One kernel of a run, ``repeat`` times; its bytes are keyed by the level of memory at which
-    the buffers lie. ``prefetch_bytes`` are read off chip for later kernels.
+    """One kernel of a run, ``repeat`` times. Of its ``bytes`` the weights, inputs and outputs are
+    from and to memory off the chip, the prefetched ones read there for later kernels, and the
+    others at the level that the key names.
     """
 
     name: str
@@ -28,15 +21,7 @@ class KernelPart(Part, frozen=True, kw_only=True):
     repeat: int
     bound: str
     flops: float
-    bytes: Mapping[str, MovedPart]
-    prefetch_bytes: float
-
-
-class CrossedPart(Part, frozen=True, kw_only=True):
-    """Bytes that cross one level of memory."""
-
-    read: float
-    written: float
+    bytes: Mapping[str, float]
 
 
 class CountersPart(Part, frozen=True, kw_only=True):
@@ -78,7 +63,7 @@ class AdvicePart(Part, frozen=True, kw_only=True):
 
 class RunPart(Part, frozen=True, kw_only=True):
     """A model on a chip at a batch; times and energy of one pass over ``batch`` items. Bytes are
-    keyed by level of memory.
+    keyed by level of memory: ``LEVEL_read``, ``LEVEL_write`` and, of both, ``LEVEL``.
     """
 
     chip: str
@@ -97,7 +82,7 @@ class RunPart(Part, frozen=True, kw_only=True):
     flops: float
     mfu: float
     memory_bytes: float
-    bytes: Mapping[str, CrossedPart]
+    bytes: Mapping[str, float]
     counters: CountersPart
     coverage: float
     launch_s: float

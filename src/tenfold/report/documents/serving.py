@@ -51,6 +51,7 @@ class SimulateDocument(Part, frozen=True, kw_only=True):
     energy_j: Maybe[float] = UNSET
     compared: Maybe[Sequence[ScorePart]] = UNSET
     releases: Maybe[Sequence[str]] = UNSET
+    left_out: Maybe[Sequence[str]] = UNSET
 
 
 class ScenarioPart(Part, frozen=True, kw_only=True):
