@@ -186,7 +186,10 @@ BAD = {
     "listed": (["profile", "resnet50", "-c", "hanguang-800"], "hanguang-800"),
     "no unit": (["estimate", "--power", "1200", "--hours", "1"], "has no unit"),
     "wrong unit": (["estimate", "--power", "3 kB", "--hours", "1"], "unknown unit 'kB'"),
-    "no hours": (["estimate", "--power", "3 kW", "--hours", "0"], "must be above 0"),
+    "no hours": (
+        ["estimate", "--power", "3 kW", "--hours", "0"],
+        "must be a finite number above 0",
+    ),
     "unknown lesson": (["lessons", "11"], "unknown lesson '11'"),
     "no csv": (["predict", "no.csv", "-c", "tpu-v4"], "cannot read no.csv"),
     "size": (["profile", "resnet50", "-c", "tpu-v4", "--size", "n"], "--size takes NAME=NUMBER"),

@@ -337,5 +337,8 @@ def test_the_trips_of_a_loop_may_be_given(named: tuple[str, int]) -> None:
 
 
 def test_a_size_that_nothing_has_is_refused() -> None:
-    with pytest.raises(InputError, match=r"no free dimension 'foo', no input .* are: y.trips"):
-        prepare(imported(looped()), Sizes(named=(("foo", 3),)))
+    graph = imported(looped())
+    with pytest.raises(InputError, match=r"no free dimension 'foo': it has none; and no input"):
+        prepare(graph, Sizes(named=(("foo", 3),)))
+    with pytest.raises(InputError, match=r"no free dimension 'z.trips', no input .* are: y.trips"):
+        prepare(graph, Sizes(named=(("z.trips", 3),)))

@@ -73,6 +73,14 @@ def _usual_mode() -> int:
     return 0o666 & ~mask
 
 
+def _place(path: Path) -> Path | None:
+    """Where a file is or would be; None for what is no file and for what can be no path."""
+    try:
+        return None if path.exists() and not path.is_file() else path.resolve()
+    except (OSError, ValueError):
+        return None
+
+
 def check_apart(inputs: dict[str, Path | None], outputs: dict[str, Path | None]) -> None:
     """Raises InputError where an output would replace an input or another output; by the names that
     the user gave them.
@@ -80,9 +88,9 @@ def check_apart(inputs: dict[str, Path | None], outputs: dict[str, Path | None])
     seen: dict[Path, str] = {}
     for named, writes in ((inputs, False), (outputs, True)):
         for what, path in named.items():
-            if path is None or (path.exists() and not path.is_file()):
+            place = _place(path) if path is not None else None
+            if place is None:
                 continue
-            place = path.resolve()
             if writes and place in seen:
                 raise InputError(
                     f"{what} and {seen[place]} are the same file, {path}: give it another name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,6 +205,8 @@ def prepare(graph: Graph, wanted: Sizes) -> Bound:
     raise first
 
 
+# what extents that depend on data are called
+_OF_DATA = re.compile(r"^v\d+_|\.trips$")
 MOST_VALUES = 16  # numbers of an input whose content can be given
 
 
@@ -221,6 +224,11 @@ def _decided(graph: Graph, wanted: Sizes) -> tuple[Graph, dict[str, int]]:
         if name in graph.inputs:
             values[name] = _content(graph, name, numbers)
         elif len(numbers) == 1:
+            if not _OF_DATA.search(name):
+                raise InputError(
+                    f"the model has no free dimension '{name}': it has"
+                    f" {', '.join(graph.symbols) or 'none'}; and no input of that name"
+                )
             bounds[name] = int(numbers[0])
         else:
             raise InputError(

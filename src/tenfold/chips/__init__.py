@@ -17,8 +17,8 @@ from tenfold.chips.constants import (
 from tenfold.chips.figures import spec
 from tenfold.chips.kinds import Kind, MatrixPrecision, MemoryTechnology, SramRole
 from tenfold.chips.read import read_chip
-from tenfold.chips.record import Chip, Matrix, Sram
-from tenfold.chips.what_if import what_if
+from tenfold.chips.record import Change, Chip, Matrix, Sram
+from tenfold.chips.what_if import variants, what_if
 from tenfold.errors import DataFileError, UnknownName
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -71,6 +71,7 @@ def _own(name: str) -> Chip:
 
 __all__ = [
     "CATALOGUE",
+    "Change",
     "Chip",
     "Constant",
     "GpuConstant",
@@ -89,5 +90,6 @@ __all__ = [
     "names",
     "read_chip",
     "spec",
+    "variants",
     "what_if",
 ]

@@ -47,6 +47,18 @@ class Sram:
         return self.role.value
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A figure that was set by hand: where, to what in the words of who did, before and after in
+    SI.
+    """
+
+    path: str
+    given: str
+    before: float
+    after: float
+
+
 @dataclass(frozen=True, eq=False)  # no slots: what figures give is computed once and kept
 class Chip:
     """One accelerator die or package as rented or bought; every number in SI.
@@ -55,7 +67,8 @@ class Chip:
     file, for example ``memory.bandwidth`` or ``peak.bf16``. ``levels`` are the on-chip memories.
     ``activation_level`` names the one that activations live in where they never go off chip.
     ``whole_weight_tiles`` says that weights are stored and fetched in tiles of the array, padding
-    included. ``base`` is the chip of which figures were changed: energies an event stay its own.
+    included. ``base`` is the chip of which figures were changed: energies an event stay its own;
+    ``changes`` are those, which are in its name, and ``called`` is the name that it is sold by.
     Chips are compared and hashed by identity.
     """
 
@@ -76,6 +89,13 @@ class Chip:
     activation_level: SramRole | None = None
     whole_weight_tiles: bool = False
     base: Chip | None = None
+    changes: tuple[Change, ...] = ()
+    called: str = ""
+
+    @property
+    def sold_as(self) -> str:
+        """The name that prices go by."""
+        return self.called or self.name
 
     # --- figures ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ unless they are set themselves.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import replace
 from tenfold import units
 from tenfold.chips.constants import GpuConstant
 from tenfold.chips.figures import CALIBRATION, PEAK, spec
-from tenfold.chips.record import Chip
+from tenfold.chips.record import Change, Chip
 from tenfold.errors import InputError, UnitError, UnknownName
 from tenfold.facts import Status
 from tenfold.units import Dimension
@@ -50,19 +51,43 @@ def what_if(chip: Chip, settings: Sequence[str]) -> Chip:
     Raises InputError for what is no setting or no value, UnknownName with the nearest fields of
     this chip.
     """
-    changed: dict[str, float] = {}
+    found: dict[str, Change] = {}
     for text in settings:
-        name, equals, value = text.partition("=")
-        path = _ALIASES.get(name.strip(), name.strip())
-        if not equals or not value.strip():
-            raise InputError(
-                f"--set takes FIELD=VALUE, such as memory.bytes_per_s=2x, found '{text}'"
-            )
-        if path not in chip.figures:
-            aliases = (a for a, p in _ALIASES.items() if p in chip.figures)
-            raise UnknownName(f"field of {chip.name}", name.strip(), [*chip.figures, *aliases])
-        changed[path] = _value(chip, path, value)
-    return _changed(chip, changed) if changed else chip
+        path, value = _split(chip, text)
+        before = chip.figures[path].value
+        found[path] = Change(path, value.strip(), before, _value(chip, path, value))
+    return _changed(chip, tuple(found.values())) if found else chip
+
+
+MOST_VARIANTS = 64
+
+
+def variants(chip: Chip, settings: Sequence[str]) -> list[Chip]:
+    """``chip`` with each of ``settings``, of which one may have several values, separated by
+    commas: a chip for each, and for several such settings each of one with each of the others.
+
+    Raises as ``what_if``, and InputError for more than can be looked at.
+    """
+    choices = []
+    for text in settings:
+        name, equals, values = text.partition("=")
+        choices.append([f"{name}{equals}{v}" for v in values.split(",")])
+    count = math.prod(len(c) for c in choices)
+    if count > MOST_VARIANTS:
+        raise InputError(f"--set asks for {count:,} chips of one: at most {MOST_VARIANTS}")
+    return [what_if(chip, chosen) for chosen in itertools.product(*choices)]
+
+
+def _split(chip: Chip, text: str) -> tuple[str, str]:
+    """The path that a setting means, and its value."""
+    name, equals, value = text.partition("=")
+    path = _ALIASES.get(name.strip(), name.strip())
+    if not equals or not value.strip():
+        raise InputError(f"--set takes FIELD=VALUE, such as memory.bytes_per_s=2x, found '{text}'")
+    if path not in chip.figures:
+        aliases = (a for a, p in _ALIASES.items() if p in chip.figures)
+        raise UnknownName(f"field of {chip.name}", name.strip(), [*chip.figures, *aliases])
+    return path, value
 
 
 def _value(chip: Chip, path: str, text: str) -> float:
@@ -92,7 +117,19 @@ def _value(chip: Chip, path: str, text: str) -> float:
     return value
 
 
-def _changed(chip: Chip, changed: Mapping[str, float]) -> Chip:
+SHOWN = 3  # settings in a name
+
+
+def _named(chip: Chip, changes: Sequence[Change]) -> str:
+    """A name that says what was changed, such as ``t4 (clock 2x)``."""
+    words = [f"{c.path} {c.given}" for c in changes[:SHOWN]]
+    if len(changes) > SHOWN:
+        words.append(f"{len(changes) - SHOWN} more")
+    return f"{chip.name} ({', '.join(words)})"
+
+
+def _changed(chip: Chip, changes: tuple[Change, ...]) -> Chip:
+    changed = {c.path: c.after for c in changes}
     before = {p: f.value for p, f in chip.figures.items()}
     after = before | dict(changed)
     scale = _natural(after) / _natural(before)
@@ -101,11 +138,17 @@ def _changed(chip: Chip, changed: Mapping[str, float]) -> Chip:
         follow = {p: v * scale for p, v in before.items() if p.startswith(PEAK)}
     if "clock" in changed and "sustained_clock" in before:
         follow["sustained_clock"] = before["sustained_clock"] * changed["clock"] / before["clock"]
-    what = ", ".join(f"{p} = {v:.6g}" for p, v in changed.items())
+    what = ", ".join(f"{c.path} = {c.after:.6g} (was {c.before:.6g})" for c in changes)
     record = chip.with_figures(
-        follow | dict(changed), Status.ASSUMED, SOURCE, {SOURCE: f"set by hand: {what}"}
+        follow | changed, Status.ASSUMED, SOURCE, {SOURCE: f"set by hand: {what}"}
     )
-    return replace(record, base=None if _POWER & changed.keys() else chip.base or chip)
+    return replace(
+        record,
+        name=_named(chip, changes),
+        called=chip.sold_as,
+        changes=(*chip.changes, *changes),
+        base=None if _POWER & changed.keys() else chip.base or chip,
+    )
 
 
 def _natural(values: Mapping[str, float]) -> float:

@@ -92,7 +92,10 @@ def plan(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A figure of the chips named with --chip changed."),
+        typer.Option(
+            "--set",
+            help="A figure of the chips named with --chip changed: see `tenfold profile --help`.",
+        ),
     ] = None,
     dtype: DTypeName = None,
     seq: Seq = None,
@@ -118,7 +121,7 @@ def plan(
     carbon; and why not the others.
     """
     from tenfold.chips import chip as chip_named
-    from tenfold.chips import what_if
+    from tenfold.chips import variants
     from tenfold.model import Sizes
     from tenfold.planner import FINALISTS, planned
     from tenfold.report.plan import headroom_lines, source_lines
@@ -134,7 +137,7 @@ def plan(
         raise InputError("--chip names no chip: leave it out for the whole catalogue")
     if settings and not names:
         raise InputError("--set changes a figure of the chips named with --chip: name them")
-    chosen = [what_if(chip_named(n), settings or ()) for n in names]
+    chosen = [v for n in names for v in variants(chip_named(n), settings or ())]
     with progress("planning", len(chosen) or FINALISTS) as advance:
         found = planned(ask, chosen, lambda _: advance())
     wanted = headroom or as_json or html is not None

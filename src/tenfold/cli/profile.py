@@ -78,7 +78,7 @@ def profile(
             "--set",
             help=(
                 "A figure of the chips changed: memory.bytes_per_s=2x, matrix.rows=256,"
-                " clock=1.2GHz."
+                " clock=1.2GHz; several values sweep: memory.bytes_per_s=1x,2x,4x."
             ),
         ),
     ] = None,
@@ -136,7 +136,7 @@ def profile(
 ) -> None:
     """A model on chips: time, what bounds it, energy, money and carbon."""
     from tenfold.chips import chip as chip_named
-    from tenfold.chips import what_if
+    from tenfold.chips import variants
     from tenfold.compiler import Options
     from tenfold.model import Sizes
     from tenfold.report.document import study_document
@@ -148,7 +148,7 @@ def profile(
     )
     study = Study(
         model=model,
-        chips=tuple(what_if(chip_named(n), settings or ()) for n in words(chip)),
+        chips=tuple(v for n in words(chip) for v in variants(chip_named(n), settings or ())),
         batches=tuple(whole(batch or ["1"], "batch")),
         sizes=Sizes(1, seq, height, width, *named_sizes(size or ())),
         phase=phase,
@@ -252,6 +252,8 @@ def _print(result: StudyResult, top: int, *, sources: bool) -> None:
 
 
 def _notes(result: StudyResult) -> Iterable[str]:
+    from tenfold.report.tables import changed_lines
+
     done = result.runs
     left_out = done[0].run.program.without
     if left_out:
@@ -260,6 +262,7 @@ def _notes(result: StudyResult) -> Iterable[str]:
         "Intervals: measured errors of kernels or whole models where there are any, provisional"
         " elsewhere (docs/fidelity.md)."
     )
+    yield from changed_lines(p.chip for p in done)
     narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
     if narrow and not result.quality:
         yield f"Quality not checked in {', '.join(narrow)}."

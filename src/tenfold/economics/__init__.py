@@ -64,10 +64,10 @@ def rent(chip: Chip, time_s: Estimate, region: str | None = None) -> Rent | None
     all.
     """
     prices = list_prices()
-    everywhere = prices.offers_in(chip.name, None, Terms.ON_DEMAND)
+    everywhere = prices.offers_in(chip.sold_as, None, Terms.ON_DEMAND)
     if not everywhere:
         return None
-    here = prices.offers_in(chip.name, region, Terms.ON_DEMAND)
+    here = prices.offers_in(chip.sold_as, region, Terms.ON_DEMAND)
     chosen = min(here, key=lambda o: o.usd_per_chip_s)
     cheapest: dict[str, float] = {}
     for o in everywhere:

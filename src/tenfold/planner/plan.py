@@ -205,7 +205,7 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     p99_s = Estimate(p99, min(p99_of(ask, low.result, 0), p99), max(upper, p99))
     energy_j, mean_w, peak_w = _power(chip, services, usual, batch)
     share = system_share(chip)
-    bought = ask.conditions.prices.purchase(chip.name)
+    bought = ask.conditions.prices.purchase(chip.sold_as)
     count = _count(ask, services, working)
     published = chip.figures.get("system_power")
     provisioned = Estimate.exact(published.value) if published else peak_w * share
@@ -214,7 +214,7 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         if bought
         else None
     )
-    rented = ask.conditions.prices.rented(chip.name, total, ask.region, ask.conditions.terms)
+    rented = ask.conditions.prices.rented(chip.sold_as, total, ask.region, ask.conditions.terms)
     return Option(
         chip=chip,
         services=tuple(services),
@@ -272,7 +272,7 @@ def _rent(ask: Ask, chip: Chip, count: Count, rented: Rented) -> Estimate:
     """Dollars a second for the count, and for the counts at its ends."""
 
     def usd_per_s(n: float) -> float:
-        found = ask.conditions.prices.rented(chip.name, int(n), ask.region, ask.conditions.terms)
+        found = ask.conditions.prices.rented(chip.sold_as, int(n), ask.region, ask.conditions.terms)
         assert found is not None, "what is let once is let again"
         return found.usd_per_s
 

@@ -248,8 +248,8 @@ def _priced(ask: Ask, chip: Chip, busy: float) -> Guess:
     """Money for whole chips, watts for the busy ones and a third for the idle."""
     working = max(1, math.ceil(busy))
     count = working + ask.conditions.spare.of(working)
-    bought = ask.conditions.prices.purchase(chip.name)
-    rented = ask.conditions.prices.rented(chip.name, count, ask.region, ask.conditions.terms)
+    bought = ask.conditions.prices.purchase(chip.sold_as)
+    rented = ask.conditions.prices.rented(chip.sold_as, count, ask.region, ask.conditions.terms)
     watts = (
         (busy + (count - busy) / 3)
         * (chip.tdp_w or UNKNOWN_W)

@@ -37,6 +37,7 @@ from tenfold.report.documents.part import Interval, Maybe
 from tenfold.report.documents.profile import (
     AdvicePart,
     BufferPart,
+    ChangePart,
     CompileDocument,
     CountersPart,
     GroupedOpPart,
@@ -251,6 +252,9 @@ def _run(p: Profile, result: StudyResult, *, sources: bool) -> RunPart:
         launch_s=run.launch_s,
         kernels=[kernel_part(k) for k in run.kernels],
         assumed=real(dict(program.assumed)),
+        set_by_hand=real(
+            {c.path: ChangePart(before=c.before, after=c.after) for c in p.chip.changes}
+        ),
         quality="not checked" if narrow else UNSET,
         usd_per_million=p.rent.usd.value if p.rent else UNSET,
         interval_usd_per_million=interval(p.rent.usd) if p.rent else UNSET,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -13,7 +13,7 @@ from tenfold.chips import Chip, spec
 from tenfold.estimate import Estimate
 from tenfold.evaluate.agreement import Quality
 from tenfold.evaluate.profiling import Profile
-from tenfold.facts import Figure
+from tenfold.facts import Figure, Status
 from tenfold.machine import Program
 from tenfold.report.documents.chips import ModelPart
 from tenfold.report.fit import Fitted
@@ -83,6 +83,21 @@ def _figure(q: Figure, dimension: Dimension) -> str:
     if not unit and q.high < 1e6:
         return ranged(q.estimate)
     return with_unit(q.estimate, unit)
+
+
+def changed_lines(chips: Iterable[Chip]) -> list[str]:
+    """What was set by hand, each figure before and after."""
+    found: dict[str, dict[str, None]] = {}
+    for chip in chips:
+        for c in chip.changes:
+            dimension = spec(chip.kind, c.path).dimension
+            before, after = (
+                _figure(Figure.exact(x, Status.ASSUMED, "set"), dimension)
+                for x in (c.before, c.after)
+            )
+            what = f"Set by hand: {c.path} of {chip.sold_as}, which is {before}, to"
+            found.setdefault(what, {})[after] = None
+    return [f"{what} {', '.join(values)}." for what, values in found.items()]
 
 
 def profile_table(profiles: Sequence[Profile], *, money: bool) -> Fitted:

@@ -61,6 +61,13 @@ class AdvicePart(Part, frozen=True, kw_only=True):
     mind: Maybe[str] = UNSET
 
 
+class ChangePart(Part, frozen=True, kw_only=True):
+    """A figure that was set by hand, in SI."""
+
+    before: float
+    after: float
+
+
 class RunPart(Part, frozen=True, kw_only=True):
     """A model on a chip at a batch; times and energy of one pass over ``batch`` items. Bytes are
     keyed by level of memory: ``LEVEL_read``, ``LEVEL_write`` and, of both, ``LEVEL``.
@@ -88,6 +95,7 @@ class RunPart(Part, frozen=True, kw_only=True):
     launch_s: float
     kernels: Sequence[KernelPart]
     assumed: Maybe[Mapping[str, int]] = UNSET
+    set_by_hand: Maybe[Mapping[str, ChangePart]] = UNSET
     quality: Maybe[str] = UNSET
     usd_per_million: Maybe[float] = UNSET
     interval_usd_per_million: Maybe[Interval] = UNSET
