@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from tenfold.chips import names
 from tenfold.cli import app
 from tenfold.errors import TenfoldError
+from tenfold.evaluate.predicting import RESULT_COLUMNS
 
 runner = CliRunner(env={"COLUMNS": "150"})
 
@@ -151,7 +152,7 @@ def test_predict_writes_the_same_rows(tmp_path: Path) -> None:
     ops.write_text("op,dtype,m,n,k,note\nmatmul,bf16,64,64,64,first\n")
     run("predict", str(ops), "--chip", "tpu-v6e", "-o", str(out))
     header, row = out.read_text().splitlines()
-    assert header == "op,dtype,m,n,k,note,time_s,bound,energy_j"
+    assert header == ",".join(("op,dtype,m,n,k,note", *RESULT_COLUMNS))
     assert row.startswith("matmul,bf16,64,64,64,first,")
     assert run("predict", str(ops), "--chip", "a100-sxm-80", "--json")["rows"][0]["time_s"] > 0
     assert "matmul" in run("predict", str(ops), "--chip", "h100-sxm")

@@ -17,9 +17,11 @@ from tenfold.evaluate.operators import COLUMNS, expert_counts
 from tenfold.evaluate.predicting import predict, predict_all, read_requests
 from tenfold.ir import parse_text
 from tenfold.machine import simulate
+from tenfold.report.trust import predicted_rows
 
 ROWS = {
     "matmul": "m,n,k\nmatmul,{d},512,1024,256",
+    "batched_matmul": "batch,m,n,k\nbatched_matmul,{d},8,512,1024,256",
     "attention_prefill": (
         "batch,q_len,heads,kv_heads,head_dim,causal\nattention_prefill,{d},2,256,8,2,64,1"
     ),
@@ -211,3 +213,55 @@ def test_attention_is_one_formula_in_a_graph_and_on_its_own() -> None:
     host = chip("epyc-9654")
     _, (wide,) = read_requests(text.replace("bf16", "fp32"))
     assert predict(wide, host).time_s.value > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "op,dtype,m,n,k,batch\nmatmul,bf16,64,64,64,8\n",
+            "line 2, column 'batch': matmul does not use it, found '8' .*batched_matmul",
+        ),
+        ("op,dtype,rows,cols,k\nsoftmax,bf16,64,64,64\n", "softmax does not use it, found '64'"),
+        ("op,dtype,m,n,k,causal\nmatmul,bf16,64,64,64,1\n", "column 'causal': matmul does not"),
+        ("op,dtype,m,n,k,time_s\nmatmul,bf16,64,64,64,1\n", "'time_s' is one that predict writes"),
+    ],
+)
+def test_a_filled_column_that_nothing_reads_is_refused(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read_requests(text)
+
+
+def test_spreadsheets_write_whole_numbers_with_a_point() -> None:
+    _, (call,) = read_requests("op,dtype,m,n,k\nmatmul,bf16,4096.0,64.00,8\n")
+    assert dict(call.extents) == {"m": 4096, "n": 64, "k": 8}
+    with pytest.raises(InputError, match="needs a whole number above 0, found '4096.5'"):
+        read_requests("op,dtype,m,n,k\nmatmul,bf16,4096.5,64,8\n")
+
+
+@pytest.mark.parametrize("name", ["a100-sxm-80", "tpu-v6e", "epyc-9654"])
+def test_batched_products_are_as_many_products_and_move_all_operands(name: str) -> None:
+    text = "op,dtype,batch,m,n,k\n" + "".join(
+        f"batched_matmul,fp32,{b},256,256,64\n" for b in (1, 512)
+    )
+    if name == "tpu-v6e":
+        text = text.replace("fp32", "bf16")
+    _, calls = read_requests(text)
+    one, many = predict_all(calls, chip(name))
+    assert many.time_s.value > 5 * one.time_s.value
+    width = 2 if name == "tpu-v6e" else 4
+    moved = 512 * (256 * 64 * 2 + 256 * 256) * width
+    bandwidth = chip(name).memory_bytes_per_s
+    assert bandwidth is not None
+    if name == "a100-sxm-80":  # nothing of it fits the caches
+        assert many.time_s.value > moved / bandwidth
+
+
+def test_predictions_carry_their_intervals() -> None:
+    text = "op,dtype,m,n,k\nmatmul,bf16,512,512,512\n"
+    raw, calls = read_requests(text)
+    (p,) = found = list(predict_all(calls, chip("l4")))
+    (row,) = predicted_rows(raw, found)
+    assert (row["time_low_s"], row["time_high_s"]) == (p.time_s.low, p.time_s.high)
+    assert (row["energy_low_j"], row["energy_high_j"]) == (p.energy_j.low, p.energy_j.high)
+    assert p.time_s.low < p.time_s.value < p.time_s.high

@@ -113,8 +113,8 @@ def predict(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Times for a list of operators: matmul, attention_prefill, attention_decode, moe, softmax,
-    layernorm, gelu.
+    """Times for a list of operators: matmul, batched_matmul, attention_prefill, attention_decode,
+    moe, softmax, layernorm, gelu.
     """
     from tenfold.chips import chip as chip_named
     from tenfold.evaluate.predicting import RESULT_COLUMNS, predict_all, read_requests
@@ -150,19 +150,19 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]
 
 
 def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    from tenfold.estimate import Estimate
+    from tenfold.evaluate.predicting import RESULT_COLUMNS
     from tenfold.report.fit import Fitted
+    from tenfold.report.numbers import with_unit
 
     table = Fitted(["op", "dtype", "extents", "time", "bound", "energy"])
-    skip = {"op", "dtype", "time_s", "bound", "energy_j"}
+    skip = {"op", "dtype", *RESULT_COLUMNS}
     for r in rows:
         extents = " ".join(f"{k}={v}" for k, v in r.items() if k not in skip and v)
+        time = Estimate(r["time_s"], r["time_low_s"], r["time_high_s"])
+        energy = Estimate(r["energy_j"], r["energy_low_j"], r["energy_high_j"])
         table.add_row(
-            r["op"],
-            r["dtype"],
-            extents,
-            units.show(r["time_s"], "s"),
-            r["bound"],
-            units.show(r["energy_j"], "J"),
+            r["op"], r["dtype"], extents, with_unit(time, "s"), r["bound"], with_unit(energy, "J")
         )
     terminal().print(table)
 

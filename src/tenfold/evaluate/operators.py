@@ -32,6 +32,7 @@ from tenfold.machine.attention import softmax_in_two
 PREFILL, DECODE = "attention_prefill", "attention_decode"
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("m", "n", "k"),
+    "batched_matmul": ("batch", "m", "n", "k"),
     PREFILL: ("batch", "q_len", "heads", "kv_heads", "head_dim", "causal"),
     DECODE: ("batch", "kv_len", "heads", "kv_heads", "head_dim"),
     "moe": ("tokens", "hidden", "inter", "topk", "experts", "tp", "ep", "distribution", "gated"),
@@ -129,6 +130,12 @@ def _matmul(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
         return kernel
     moved = replace(kernel.traffic.off_chip, outputs=m * n * WIDE_BYTES)
     return replace(kernel, traffic=Traffic(moved), quantizes=m * k)
+
+
+def _batched_matmul(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
+    """``batch`` products, each of operands of its own."""
+    b, m, n, k = (r.extents[name] for name in ("batch", "m", "n", "k"))
+    return _single(_graph("matmul", DTYPES[r.dtype], [(b, m, k), (b, k, n)], {}), chip, precision)
 
 
 WIDE_BYTES = 2  # of an element that an engine's 8-bit product brings back
@@ -276,6 +283,7 @@ def _exponent(distribution: str, line: int) -> float:
 
 _KERNELS: Mapping[str, Callable[[OperatorCall, Chip, MatrixPrecision], Kernel]] = {
     "matmul": _matmul,
+    "batched_matmul": _batched_matmul,
     PREFILL: _attention,
     DECODE: _attention,
     "moe": _moe,

@@ -17,7 +17,9 @@ from tenfold.machine.energy import dynamic_energy, energy_model
 WITH_OFFSET = frozenset(
     {KernelFamily.MATMUL, KernelFamily.SOFTMAX, KernelFamily.NORM, KernelFamily.STREAM}
 )
-RESULT_COLUMNS = ("time_s", "bound", "energy_j")
+RESULT_COLUMNS = (
+    "time_s", "bound", "energy_j", "time_low_s", "time_high_s", "energy_low_j", "energy_high_j",
+)  # fmt: skip
 _DEFAULTS = {"tp": "1", "ep": "1", "gated": "1", "causal": "1"}
 _FLAGS = ("causal", "gated")
 LONGEST_NUMBER = 18  # digits
@@ -70,6 +72,10 @@ def read_requests(
         raise InputError("the first line must name the columns, 'op' and 'dtype' among them")
     if "dtype" not in reader.fieldnames:
         raise InputError("there is no column 'dtype'")
+    if taken := [n for n in reader.fieldnames if n in RESULT_COLUMNS]:
+        raise InputError(
+            f"line 1: the column '{taken[0]}' is one that predict writes: give yours another name"
+        )
     raw, requests = [], []
     for row in each(reader):
         line = reader.line_num
@@ -92,11 +98,12 @@ def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
         raise InputError(
             f"line {line}, column 'dtype': unknown dtype '{dtype}': known are {', '.join(DTYPES)}"
         )
+    _check_unread(line, op, row)
     extents: dict[str, int] = {}
     for name in COLUMNS[op]:
         if name == "distribution":
             continue
-        text = (row.get(name) or "").strip() or _DEFAULTS.get(name, "")
+        text = _whole((row.get(name) or "").strip()) or _DEFAULTS.get(name, "")
         if name in _FLAGS:
             text = {"true": "1", "false": "0"}.get(text.lower(), text)
         if len(text) > LONGEST_NUMBER:
@@ -118,6 +125,27 @@ def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
     return OperatorCall(
         line, op, dtype, extents, (row.get("distribution") or "").strip() or "balanced"
     )
+
+
+_EXTENTS = frozenset(name for columns in COLUMNS.values() for name in columns)
+
+
+def _check_unread(line: int, op: str, row: Mapping[str, str]) -> None:
+    """Raises InputError for an extent of other operators that this one would leave without use."""
+    for name in _EXTENTS - set(COLUMNS[op]):
+        text = (row.get(name) or "").strip()
+        if text:
+            other = "; products side by side are batched_matmul" if op == "matmul" else ""
+            raise InputError(
+                f"line {line}, column '{name}': {op} does not use it, found '{text[:20]}' (it has"
+                f" {', '.join(COLUMNS[op])}{other})"
+            )
+
+
+def _whole(text: str) -> str:
+    """A whole number as spreadsheets write it, without its ``.0``."""
+    whole, point, rest = text.partition(".")
+    return whole if point and whole and not rest.strip("0") else text
 
 
 def predict(request: OperatorCall, chip: Chip, source: str | None = None) -> Prediction:

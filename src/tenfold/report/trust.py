@@ -67,7 +67,16 @@ def predicted_rows(
 ) -> list[dict[str, float | str]]:
     """The rows as given, each with its prediction."""
     return [
-        {**row, "time_s": p.time_s.value, "bound": p.bound, "energy_j": p.energy_j.value}
+        {
+            **row,
+            "time_s": p.time_s.value,
+            "bound": p.bound,
+            "energy_j": p.energy_j.value,
+            "time_low_s": p.time_s.low,
+            "time_high_s": p.time_s.high,
+            "energy_low_j": p.energy_j.low,
+            "energy_high_j": p.energy_j.high,
+        }
         for row, p in zip(given, found, strict=True)
     ]
 

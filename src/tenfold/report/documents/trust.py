@@ -10,7 +10,9 @@ from tenfold.report.documents.part import Interval, Maybe, Part
 
 
 class PredictDocument(Part, frozen=True, kw_only=True):
-    """`tenfold predict`: each row as given, with ``time_s``, ``bound`` and ``energy_j``."""
+    """`tenfold predict`: each row as given, with ``time_s``, ``bound`` and ``energy_j``, and the
+    ends of their intervals.
+    """
 
     chip: str
     rows: Sequence[Mapping[str, float | str]]
