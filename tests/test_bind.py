@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from support import imported, model_of, model_path, ops_of, seeded_feeds
-from tenfold.errors import InputError, ModelError, TenfoldError
+from tenfold.errors import FixedBatch, InputError, ModelError, TenfoldError
 from tenfold.importers import load_onnx
 from tenfold.ir import Graph, bind, graph_totals, interpret, verify
 from tenfold.ir.dims import mul, substitute, symbol
@@ -467,7 +467,7 @@ def test_any_other_fixed_batch_cannot(shape: list[Any], found: str) -> None:
         rf"the model's batch is fixed: input 'x' has shape {found}, only a first extent of 1 can be"
         r" re-batched",
     )
-    assert type(error) is InputError
+    assert type(error) is FixedBatch
 
 
 @pytest.mark.parametrize(
@@ -592,7 +592,7 @@ def test_items_that_are_mixed_cannot_be_batched(name: str) -> None:
         {"batch": 3},
         f"the model's batch is fixed at 1 and cannot be changed: .*{message}",
     )
-    assert type(error) is InputError
+    assert type(error) is FixedBatch
 
 
 @pytest.mark.models

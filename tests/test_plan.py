@@ -8,27 +8,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 import tenfold
+from support import FETCHED, model_path
 from tenfold.carbon import assumption, region_named, system_share
-from tenfold.chips import chip, names
+from tenfold.chips import chip, names, what_if
 from tenfold.cli import app
 from tenfold.economics import YEAR_S, dispatch, ownership, purchase
-from tenfold.errors import InputError, UnknownName
+from tenfold.errors import FixedBatch, InputError, UnknownName
 from tenfold.estimate import Estimate
+from tenfold.model import Sizes, prepare
+from tenfold.model import load as load_graph
 from tenfold.planner import (
     FINALISTS,
     Measure,
     Plan,
+    ask_one,
     differences,
     growth,
     mixes,
     overfit,
     refuse_cooling,
 )
-from tenfold.planner.capacity import SEARCH_REQUESTS, largest_useful, limit, load
+from tenfold.planner.capacity import (
+    SEARCH_REQUESTS,
+    Beside,
+    beside,
+    largest_useful,
+    limit,
+    load,
+)
 from tenfold.scenario import served, shipped
 from tenfold.serving import Known, MaxDelay, Open, Poisson, Served, Spread, Stream, curve, simulate
 
@@ -572,3 +585,58 @@ def test_a_limit_far_below_the_whole_chip_is_searched_to_the_end() -> None:
         found.ask, option.services, 1.25 * option.limit_per_s / 1000, requests=SEARCH_REQUESTS
     )
     assert much.in_time < 0.99
+
+
+def test_what_is_beside_a_chip_bounds_the_rate_of_tiny_models() -> None:
+    """The most requests that any host was seen to take in for an accelerator (MLPerf v1.0, DLRM on
+    a DGX A100); a processor is its own host.
+    """
+    found = tenfold.plan("tpu-v1-mlp0", slo_s=0.01, rate_per_s=5e6, chips=["tpu-v4i", "epyc-9654"])
+    chip, processor = sorted(found.options, key=lambda o: o.chip.name, reverse=True)
+    assert chip.limit_per_s == 288_000
+    assert "host takes in" in chip.limited_by
+    assert (chip.count.value - 1) * 288_000 >= 5e6
+    assert chip.count.high is not None
+    assert chip.count.high > 3 * chip.count.value
+    assert processor.limited_by == ""
+
+
+def test_the_link_bounds_what_is_large_and_quick() -> None:
+    (wide,) = tenfold.plan("squeezenet", slo_s=0.02, rate_per_s=1e5, chips=["h100-sxm"]).options
+    slow = what_if(tenfold.chip("tpu-v1"), ["host.bandwidth=1 MB/s"])
+    program = wide.services[0].runs[1].program
+    bound = beside(ask_one("squeezenet", slo_s=0.02, rate_per_s=1e5), slow, wide.services)
+    assert bound is not None
+    assert bound.by is Beside.LINK
+    assert bound.share == pytest.approx(1e6 / (1e5 * program.input_bytes))
+
+
+def test_a_batch_that_the_file_fixes_is_the_batch(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((256, 256), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [8, 256])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 256])],
+        [weight],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    found = tenfold.plan(path, slo_s=0.01, rate_per_s=1000, chips=["l4"])
+    (option,) = found.options
+    runs = option.services[0].runs
+    assert max(runs) == 8
+    assert {r.time_s.value for r in runs.values()} == {runs[8].time_s.value}
+    assert "The file fixes the batch at 8" in found.ask.assumed[0]
+    bound = prepare(load_graph(path), Sizes(8))
+    assert (bound.batch, bound.graph.values["x"].shape) == (8, (8, 256))
+    with pytest.raises(FixedBatch, match="fixed at 8, got 4"):
+        prepare(load_graph(path), Sizes(4))
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_every_real_model_has_a_plan(name: str) -> None:
+    """An answer with what was assumed: what an item is, in which shapes."""
+    found = tenfold.plan(model_path(name), slo_s=0.2, rate_per_s=50, chips=["l4"])
+    assert found.options
+    assert " x " in found.ask.assumed[0] or "[1]" in found.ask.assumed[0]

@@ -7,6 +7,7 @@ TenfoldError
 │   ├── UnitError         a quantity without, or with a wrong, unit
 │   ├── DataFileError     a data file (chip, price, grid) is malformed
 │   ├── UnsupportedDType  the chip cannot compute in that dtype
+│   ├── FixedBatch        the model has a batch of its own
 │   └── DoesNotFit        the model needs more memory than the chip has
 └── MissingFigure         a published figure that this result needs does not exist
 
@@ -84,6 +85,10 @@ class DataFileError(InputError):
 
 class UnsupportedDType(InputError):
     """The chip has no arithmetic for the dtype."""
+
+
+class FixedBatch(InputError):
+    """The model has a batch of its own, and another was asked for."""
 
 
 class DoesNotFit(InputError):

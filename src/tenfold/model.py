@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tenfold import zoo
-from tenfold.errors import InputError, ModelError
+from tenfold.errors import FixedBatch, InputError, ModelError
 from tenfold.families import FAMILIES
 from tenfold.importers import config_generates, load_config, load_onnx
 from tenfold.ir.binding import bind, with_values
@@ -186,12 +186,34 @@ class Bound:
     sizes: Mapping[str, int]
 
 
+def fixed_batch(graph: Graph) -> int:
+    """The batch that a file fixes for all of its inputs, where that is above 1; else 1."""
+    if "batch" in roles(graph).values():
+        return 1
+    shapes = [graph.values[n].shape or () for n in graph.inputs]
+    firsts = {s[0] for s in shapes if len(s) > 1}
+    (first,) = firsts if len(firsts) == 1 else (1,)
+    return first if isinstance(first, int) else 1
+
+
 def prepare(graph: Graph, wanted: Sizes) -> Bound:
     """``graph`` bound to what the user wants, open sizes at the first defaults that the model
     accepts.
 
-    Raises InputError for sizes the model has not, ModelError where it accepts none.
+    A batch that the file fixes is the batch. Raises InputError for sizes the model has not,
+    FixedBatch for another batch than its own, ModelError where it accepts none.
     """
+    fixed = fixed_batch(graph)
+    if fixed > 1:
+        if wanted.batch not in (1, fixed):
+            raise FixedBatch(
+                f"the model's batch is fixed at {fixed}, got {wanted.batch}: leave the batch out"
+            )
+        return replace(_prepared(graph, wanted.at(1)), batch=fixed)
+    return _prepared(graph, wanted)
+
+
+def _prepared(graph: Graph, wanted: Sizes) -> Bound:
     graph, bounds = _decided(graph, wanted)
     first: ModelError | None = None
     for sizes in candidates(graph, wanted):

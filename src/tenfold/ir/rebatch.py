@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tenfold.errors import InputError, ModelError
+from tenfold.errors import FixedBatch, ModelError
 from tenfold.ir.cost import op_call
 from tenfold.ir.dims import Dim, Shape, prod, symbol, symbols_of
 from tenfold.ir.graph import Array, Graph, Op, UnknownShape
@@ -20,14 +20,14 @@ def rebatch(graph: Graph) -> Graph:
     """``graph``, whose inputs all start with extent 1, with that extent turned into the symbol
     ``batch``.
 
-    Raises InputError where the inputs do not, or where an op would mix the items.
+    Raises FixedBatch where the inputs do not, or where an op would mix the items.
     """
     batch = symbol(BATCH)
     shapes: dict[str, Shape | None] = {}
     for name in graph.inputs:
         shape = graph.values[name].shape
         if not shape or shape[0] != 1:
-            raise InputError(
+            raise FixedBatch(
                 f"the model's batch is fixed: input '{name}' has shape {list(shape or ())}, only a"
                 " first extent of 1 can be re-batched"
             )
@@ -37,7 +37,7 @@ def rebatch(graph: Graph) -> Graph:
     try:
         inferred, _ = infer_graph(replace(freed, values=values), shapes)
     except ModelError as error:
-        raise InputError(
+        raise FixedBatch(
             f"the model's batch is fixed at 1 and cannot be changed: {error}"
         ) from error
     _check_apart(inferred)
@@ -79,7 +79,7 @@ def _check_apart(graph: Graph) -> None:
     for op in graph.ops:
         why = _mixes(op_call(graph, op))
         if why:
-            raise InputError(
+            raise FixedBatch(
                 f"the model's batch is fixed at 1 and cannot be changed: node '{op.name}'"
                 f" ({op.kind}) {why}"
             )

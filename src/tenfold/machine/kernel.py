@@ -405,6 +405,13 @@ class Program:
         return self.weight_bytes + self.memory.far_bytes
 
     @property
+    def input_bytes(self) -> float:
+        """Bytes of the model's own inputs, as the source stores them."""
+        values = (self.graph.values[n] for n in self.graph.inputs)
+        sizes = ((v.elements, v.dtype.bits) for v in values)
+        return sum(n * bits / 8 for n, bits in sizes if isinstance(n, int))
+
+    @property
     def flops(self) -> int:
         return sum(k.flops * k.repeat for k in self.kernels)
 

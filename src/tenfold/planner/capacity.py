@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 import numpy as np
 
+from tenfold.chips import Chip
+from tenfold.economics import dispatch
+from tenfold.estimate import Estimate
+from tenfold.machine import target_of
 from tenfold.planner.record import Ask
 from tenfold.scenario import Service
 from tenfold.serving import (
@@ -167,6 +172,44 @@ def limit(ask: Ask, services: Sequence[Service]) -> Load | None:
         tried = load(ask, services, 1.0, requests=SEARCH_REQUESTS)
         best = tried if tried.in_time >= IN_TIME else None
     return best
+
+
+class Beside(StrEnum):
+    """What beside the chip can be what limits it."""
+
+    INTAKE = "requests that a host takes in for one accelerator"
+    LINK = "bytes over the link to the host"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """The largest share of the demand that what is beside one chip lets through."""
+
+    share: float
+    by: Beside
+    amount: Estimate
+
+
+def beside(ask: Ask, chip: Chip, services: Sequence[Service]) -> Bounded | None:
+    """What a host takes in and its link carries; None for a processor, which is its own host.
+
+    Of results nothing is counted: a chip sends what is left of them (the best of a vocabulary's
+    scores), which a graph does not say.
+    """
+    if target_of(chip).own_host:
+        return None
+    bytes_per_s = 0.0
+    for d, s in zip(ask.demands, services, strict=True):
+        program = s.runs[1].program
+        bytes_per_s += d.rate_per_s * program.input_bytes / program.items
+    own = chip.figures.get("host.bandwidth")
+    link = own.estimate if own is not None else dispatch("link")
+    intake = dispatch("intake")
+    bounds = (
+        Bounded(intake.value / ask.rate_per_s, Beside.INTAKE, intake),
+        Bounded(link.value / max(bytes_per_s, 1e-30), Beside.LINK, link),
+    )
+    return min(bounds, key=lambda b: b.share)
 
 
 def _refined(ask: Ask, services: Sequence[Service], best: Load, too_much: float) -> Load:

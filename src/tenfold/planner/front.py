@@ -115,6 +115,8 @@ def _assumed(
     inputs = shapes + (f" and {more} more" if more > 0 else "")
     item = "one prompt" if phase == "prefill" else "one forward pass"
     said = f"An item of {name} is {item}: {inputs}{'; ' + ', '.join(parts) if parts else ''}."
+    if models.fixed > 1:
+        said += f" The file fixes the batch at {models.fixed}: fewer items take as long."
     if generates:
         said += " It generates token by token: an item is not an answer of many tokens."
     return (said,)

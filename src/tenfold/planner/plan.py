@@ -21,7 +21,9 @@ from tenfold.facts import Account
 from tenfold.planner.capacity import (
     IN_TIME,
     SEARCH_REQUESTS,
+    Bounded,
     Load,
+    beside,
     largest_useful,
     limit,
     load,
@@ -182,7 +184,10 @@ def needed_bytes(ask: Ask, services: Sequence[Service]) -> float:
 
 
 def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Option:
-    working = max(1, math.ceil(1 / (most.share * ask.conditions.prices.utilisation) - 1e-9))
+    bound = beside(ask, chip, services)
+    limited = bound if bound is not None and bound.share < most.share else None
+    share_held = limited.share if limited else most.share
+    working = max(1, math.ceil(1 / (share_held * ask.conditions.prices.utilisation) - 1e-9))
     failed = load(ask, services, 1 / working)
     for _ in range(MORE):  # the limit comes from a short run: the count must hold in a longer one
         if failed.in_time >= IN_TIME:
@@ -206,7 +211,7 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     energy_j, mean_w, peak_w = _power(chip, services, usual, batch)
     share = system_share(chip)
     bought = ask.conditions.prices.purchase(chip.sold_as)
-    count = _count(ask, services, working)
+    count = _count(ask, services, working, limited)
     published = chip.figures.get("system_power")
     provisioned = Estimate.exact(published.value) if published else peak_w * share
     owned = (
@@ -229,7 +234,8 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         in_time=usual.in_time,
         in_time_failed=failed.in_time,
         goodput_per_s=usual.result.total.goodput_per_s * total,
-        limit_per_s=most.share * ask.rate_per_s,
+        limit_per_s=share_held * ask.rate_per_s,
+        limited_by=f"{limited.by}: {limited.amount.value:,.0f} a second" if limited else "",
         utilisation=usual.result.utilisation,
         energy_j=energy_j,
         mean_w=mean_w,
@@ -244,9 +250,10 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     )
 
 
-def _count(ask: Ask, services: Sequence[Service], working: int) -> Count:
+def _count(ask: Ask, services: Sequence[Service], working: int, limited: Bounded | None) -> Count:
     """Chips at both ends of the times' intervals: what a chip can answer goes as one over its time;
-    at the upper end one item must still be in time.
+    at the upper end one item must still be in time. Where something beside the chip limits it, the
+    ends are those of that.
     """
     ratios = [
         s.times_s[largest_useful(s, d.slo_s, ask.spread)]
@@ -254,6 +261,9 @@ def _count(ask: Ask, services: Sequence[Service], working: int) -> Count:
     ]
     down = min(t.low / t.value for t in ratios)
     up = max(t.high / t.value for t in ratios)
+    if limited is not None:
+        down = limited.amount.value / limited.amount.high
+        up = limited.amount.value / limited.amount.low
     factor = high_factor(ask.spread)
     possible = all(
         s.times_s[1].high * factor <= d.slo_s for s, d in zip(services, ask.demands, strict=True)

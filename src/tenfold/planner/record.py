@@ -156,6 +156,7 @@ class Option:
     kwh: Estimate
     carbon: Account | None
     rate_per_s: float
+    limited_by: str = ""  # what beside the chip limits it, where the chip itself could do more
 
     @property
     def kgco2e(self) -> Estimate | None:

@@ -94,6 +94,8 @@ def _how_sure(plan: Plan, o: Option) -> list[str]:
         lines.append(
             f"How sure: {o.count.low} to {o.count.high} chips, at the ends of the times' intervals."
         )
+    if o.limited_by:
+        lines.append(f"Each {o.chip.name} is limited by the {o.limited_by}; it could do more.")
     if plan.as_good:
         names = ", ".join(
             f"{a.chip.name} ({money(a, plan.ask.conditions.by)})" for a in plan.as_good

@@ -91,6 +91,7 @@ def option_part(plan: Plan, o: Option) -> OptionPart:
             by.value: ranks[o.chip.name] for by, ranks in plan.ranks.items() if o.chip.name in ranks
         },
         way=some(o.way.value if o.way else None),
+        limited_by=real(o.limited_by),
         usd_per_month=_value(o.usd_per_month),
         interval_usd_per_month=_interval(o.usd_per_month),
         rent_usd_per_month=_value(o.rent_usd_per_month),

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from tenfold.chips import Chip
 from tenfold.economics import dispatch, idle_power
-from tenfold.errors import DoesNotFit, ModelError
+from tenfold.errors import DoesNotFit, FixedBatch, ModelError
 from tenfold.estimate import Estimate
 from tenfold.evaluate.profiling import profile_bound
 from tenfold.ir import Graph
 from tenfold.machine import Run, target_of
-from tenfold.model import Bound, Sizes, prepare
+from tenfold.model import Bound, Sizes, fixed_batch, prepare
 
 LARGEST_BATCH = 1024
 
@@ -85,6 +85,7 @@ class Models:
 
     def __init__(self, graph: Graph, sizes: Sizes) -> None:
         self.graph, self.sizes = graph, sizes
+        self.fixed = fixed_batch(graph)  # a smaller batch runs as this one, a larger one cannot be
         self._bound: dict[int, Bound] = {}
         self._runs: dict[tuple[Chip, str | None, int], Run] = {}
 
@@ -99,7 +100,8 @@ class Models:
 
     def at(self, batch: int) -> Bound:
         if batch not in self._bound:
-            self._bound[batch] = prepare(self.graph, self.sizes.at(batch))
+            within = 1 if batch <= self.fixed else batch
+            self._bound[batch] = prepare(self.graph, self.sizes.at(within))
         return self._bound[batch]
 
 
@@ -116,7 +118,7 @@ def service(
     for batch in sizes:
         try:
             run = models.run(chip, dtype, batch)
-        except (DoesNotFit, ModelError) as error:
+        except (DoesNotFit, FixedBatch, ModelError) as error:
             if not runs:
                 raise
             stopped = f"a batch of {batch} cannot be: {error}"

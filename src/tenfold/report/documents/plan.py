@@ -76,6 +76,7 @@ class OptionPart(Part, frozen=True, kw_only=True):
     price_estimated: Maybe[bool] = UNSET
     rank: Mapping[str, int]
     way: Maybe[str] = UNSET
+    limited_by: Maybe[str] = UNSET
     usd_per_month: Maybe[float] = UNSET
     interval_usd_per_month: Maybe[Interval] = UNSET
     rent_usd_per_month: Maybe[float] = UNSET
