@@ -116,7 +116,7 @@ def test_a_verdict_says_what_is_missing() -> None:
     )
     assert not verdict.valid
     assert verdict.misses == 5
-    assert [r.split()[0] for r in verdict.reasons] == ["p99", "it", "105", "105"]
+    assert [r.split()[0] for r in verdict.reasons] == ["more", "it", "105", "105"]
 
 
 @pytest.mark.parametrize("samples", [1, 8])

@@ -5,6 +5,7 @@ the same decisions.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ from tenfold.loadtest import (
     simulated,
     slo_policy,
 )
+from tenfold.loadtest.trial import told
 from tenfold.serving import Decision, Policy, Why, simulate
+from tenfold.serving.loadgen import server_verdict
 
 runner = CliRunner(env={"COLUMNS": "160"})
 SLO_S = 0.5  # far away: these tests are of the machinery, not of this machine's speed
@@ -117,7 +120,7 @@ def test_loadgen_is_answered_in_full(session: Session, times: dict[int, list[flo
     measured = loadgen_server(session, slo_policy(session.name, times), SLO_S, 1500.0, 0.2)
     assert len(measured.log.requests) >= 662
     assert measured.loadgen is not None
-    assert measured.loadgen == measured.verdict.valid
+    assert measured.loadgen.valid == measured.verdict.valid
     ran: list[int] = []
 
     class Counting:
@@ -150,7 +153,9 @@ def test_refused_queries_count_as_late_for_loadgen(
     """An SLO that nothing can hold: everything is refused, and LoadGen must say so."""
     measured = loadgen_server(session, slo_policy(session.name, times), 1e-6, 2000.0, 0.1)
     assert measured.result.total.in_time == 0
-    assert measured.loadgen is False
+    assert measured.loadgen is not None
+    assert not measured.loadgen.valid
+    assert "performance constraints not satisfied" in measured.loadgen.reasons
 
 
 def test_the_simulation_knows_the_same_host(
@@ -212,3 +217,36 @@ def test_what_cannot_be(path: Path, words: tuple[str, ...], message: str) -> Non
     done = runner.invoke(app, ["loadtest", *(str(path) if w == "MODEL" else w for w in words)])
     assert isinstance(done.exception, InputError), done.output
     assert message in str(done.exception)
+
+
+SUMMARY = """================================================
+MLPerf Results Summary
+================================================
+Result is : INVALID
+  Performance constraints satisfied : NO
+  Min duration satisfied : Yes
+  Min queries satisfied : Yes
+  Early stopping satisfied: NO
+Recommendations:
+ * Reduce target QPS to improve latency.
+Early Stopping Result:
+ * Run unsuccessful.
+"""
+
+
+def test_what_loadgen_says_is_kept_in_its_words() -> None:
+    found = told(SUMMARY)
+    assert not found.valid
+    assert found.reasons == (
+        "performance constraints not satisfied",
+        "early stopping not satisfied",
+        "Reduce target QPS to improve latency",
+    )
+    assert told("Result is : VALID\n").valid
+
+
+def test_refused_queries_are_no_infinite_latency() -> None:
+    verdict = server_verdict([0.001] * 90 + [math.inf] * 10, 0.01)
+    assert not verdict.valid
+    assert "inf" not in verdict.reasons[0]
+    assert "more than 1 % were refused" in verdict.reasons[0]

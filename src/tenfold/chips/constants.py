@@ -106,6 +106,7 @@ OF_KIND: Mapping[Kind, tuple[Constant, ...]] = {
     Kind.SYSTOLIC: tuple(SystolicConstant),
     Kind.GPU: tuple(GpuConstant),
     Kind.HOST: tuple(HostConstant),
+    Kind.ROOFLINE: (),
     Kind.LISTED: (),
 }
 PREDICTED: tuple[Predicted, ...] = (*KernelFamily, *Whole)

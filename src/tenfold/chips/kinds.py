@@ -12,6 +12,7 @@ class Kind(StrEnum):
     SYSTOLIC = "systolic"  # software-scheduled arrays: TPUs, the Neuron chips
     GPU = "gpu"
     HOST = "host"  # processors
+    ROOFLINE = "roofline"  # peak, bandwidth, capacity and power are enough
     LISTED = "listed"  # figures only, no model
 
 
@@ -79,11 +80,13 @@ ROLES: Mapping[Kind, frozenset[SramRole]] = {
     Kind.SYSTOLIC: frozenset({SramRole.CMEM, SramRole.VMEM, SramRole.ACC, SramRole.SPMEM}),
     Kind.GPU: frozenset({SramRole.REGISTERS, SramRole.L1, SramRole.L2, SramRole.L3}),
     Kind.HOST: frozenset({SramRole.L1, SramRole.L2, SramRole.L3}),
+    Kind.ROOFLINE: frozenset(SramRole),
     Kind.LISTED: frozenset(SramRole),
 }
 NEEDED: Mapping[Kind, frozenset[SramRole]] = {
     Kind.SYSTOLIC: frozenset({SramRole.VMEM}),
     Kind.GPU: frozenset(),
     Kind.HOST: frozenset(),
+    Kind.ROOFLINE: frozenset(),
     Kind.LISTED: frozenset(),
 }

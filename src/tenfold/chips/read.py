@@ -242,7 +242,7 @@ def _check_numbers(chip: Chip, faults: _Faults) -> None:
     if chip.kind is not Kind.LISTED:
         for path in (p for p in needed if p not in chip.figures):
             faults.add(path, "a modelled chip needs it")
-        if chip.memory is None:
+        if chip.memory is None and chip.kind is not Kind.ROOFLINE:
             faults.add("memory.kind", f"a modelled chip needs it: {', '.join(MemoryTechnology)}")
         if not chip.peak_flops:
             faults.add("peak", "a modelled chip needs one at least")

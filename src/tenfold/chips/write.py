@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from tenfold.chips.figures import OWN, SECTIONS, spec
 from tenfold.chips.kinds import Kind
 from tenfold.chips.record import Chip
-from tenfold.facts import Figure
+from tenfold.facts import Figure, Status
 from tenfold.units import Dimension
 
 _UNITS: Mapping[Dimension, tuple[str, float]] = {  # the unit written, in SI
@@ -42,6 +43,62 @@ def chip_file(chip: Chip) -> str:
         if entries:
             lines += ["", f"[{section}]", *entries]
     return "\n".join(lines) + "\n"
+
+
+_EXPLAINED = {
+    "kind": (
+        "which machine model: systolic, gpu, host; roofline, for which peaks, memory and tdp are"
+        " enough; or listed, for none"
+    ),
+    "calibration_from": "a measured chip of the same kind, whose constants this one takes",
+    "clock": "in the kind's model: what cycles are counted in",
+    "units": "multiprocessors of a GPU",
+    "vector_ops_per_cycle": "of all vector units together",
+    "tdp": "watts; energy and carbon follow from it",
+    "[peak]": "dense, without sparsity; one at least",
+    "[memory]": "off chip; capacity and bandwidth are needed",
+    "[[sram]]": "on-chip memories by their role in the kind's model",
+    "[sources]": "a line for each source that figures name",
+}
+
+
+def new_file(name: str, like: Chip) -> str:
+    """A commented file for a chip called ``name`` with the figures of ``like``: each is assumed
+    until it is changed, and constants are those of ``like``, or of its relative.
+    """
+    figures = {
+        path: replace(f, status=Status.ASSUMED, source=LIKE, note="")
+        for path, f in like.figures.items()
+        if not path.startswith(("calibration.", "offsets."))
+    }
+    chip = replace(
+        like,
+        name=name,
+        organisation="",
+        figures=figures,
+        sources={LIKE: f"copied from {like.name}: change what differs"},
+        calibration_from="" if like.kind is Kind.ROOFLINE else like.sold_as,
+        note="",
+        relatives=(),
+        peak_reason=like.peak_reason,
+    )
+    lines = [
+        f"# {name}, begun as a copy of {like.name}. Try it: tenfold profile resnet50 --chip"
+        f" {name}.toml",
+        "# A figure is value, status (verified, second-hand, recalled, derived, assumed, fitted)",
+        "# and source; low and high where it is uncertain. Leave out what you do not know.",
+        "# All faults of the file are named at once.",
+        "",
+    ]
+    for line in chip_file(chip).splitlines():
+        key = line.split(" =")[0]
+        if key in _EXPLAINED:
+            lines.append(f"# {_EXPLAINED[key]}")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+LIKE = "like"
 
 
 def _head(chip: Chip) -> Iterator[str]:

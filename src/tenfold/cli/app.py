@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from tenfold.cli.common import (
     progress,
     terminal,
 )
+from tenfold.errors import InputError
 from tenfold.files import check_apart, read_text, write_text
 from tenfold.units import Dimension
 
@@ -33,18 +35,30 @@ def chips(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="One chip: all its figures with status and source.", autocompletion=complete_chip
+            help="One chip: all its figures with status and source (default, or all: the list).",
+            autocompletion=complete_chip,
         ),
+    ] = None,
+    new: Annotated[
+        str | None,
+        typer.Option("--new", help="Write NAME.toml, a commented file for a chip of your own."),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="The chip that --new begins with.", autocompletion=complete_chip),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The catalogue of chips, with sources."""
+    """The catalogue of chips, with sources; and the file of a new one."""
     from tenfold.chips import chip, names
     from tenfold.report.document import chip_document, chips_document
     from tenfold.report.tables import chip_table, chips_table
 
-    if name is not None:
-        record = chip(name)
+    if new is not None or like is not None:
+        _new_chip(name, new, like)
+        return
+    if name not in (None, "all"):
+        record = chip(str(name))
         if as_json:
             emit(chip_document(record))
             return
@@ -59,6 +73,26 @@ def chips(
         emit(chips_document(records))
         return
     terminal().print(chips_table(records))
+
+
+def _new_chip(name: str | None, new: str | None, like: str | None) -> None:
+    from tenfold.chips import chip
+    from tenfold.chips.write import new_file
+
+    if name is not None or new is None or like is None:
+        raise InputError("a new chip takes two names: tenfold chips --new mine --like l4")
+    if not _CHIP_NAME.fullmatch(new):
+        raise InputError(
+            f"--new takes a name of letters, digits, '-', '_' and '.', up to 60, got '{new[:60]}'"
+        )
+    path = Path(f"{new}.toml")
+    if path.exists():
+        raise InputError(f"{path} is there already: take another name, or move it away")
+    write_text(path, new_file(new, chip(like)))
+    terminal().print(f"Written: {path}. Use it as --chip {path}.", soft_wrap=True)
+
+
+_CHIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 
 @app.command()

@@ -113,9 +113,11 @@ def _print(result: LoadResult) -> None:
 
     from tenfold.loadtest import valid
     from tenfold.report.fit import Fitted
+    from tenfold.report.load import load_sentence
     from tenfold.report.serving import reason_lines
 
     console = terminal()
+    console.print(load_sentence(result), style="bold", soft_wrap=True)
     service = ", ".join(f"{b}: {units.show(t, 's')}" for b, t in result.median_s.items())
     console.print(
         heading(

@@ -252,7 +252,7 @@ def _print(result: StudyResult, top: int, *, sources: bool) -> None:
 
 
 def _notes(result: StudyResult) -> Iterable[str]:
-    from tenfold.report.tables import changed_lines
+    from tenfold.report.tables import changed_lines, roofline_lines
 
     done = result.runs
     left_out = done[0].run.program.without
@@ -263,6 +263,7 @@ def _notes(result: StudyResult) -> Iterable[str]:
         " elsewhere (docs/fidelity.md)."
     )
     yield from changed_lines(p.chip for p in done)
+    yield from roofline_lines(p.chip for p in done)
     narrow = sorted({p.run.program.precision.value for p in done} - {"fp32"})
     if narrow and not result.quality:
         yield f"Quality not checked in {', '.join(narrow)}."

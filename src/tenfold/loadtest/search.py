@@ -12,7 +12,7 @@ Try = Callable[[float], TrialTimes]
 
 def valid(m: TrialTimes) -> bool:
     """LoadGen's verdict where it was there, else ours."""
-    return m.verdict.valid if m.loadgen is None else m.loadgen
+    return m.verdict.valid if m.loadgen is None else m.loadgen.valid
 
 
 def highest(

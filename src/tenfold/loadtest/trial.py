@@ -5,6 +5,7 @@ the other.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,27 @@ LEAST_QUERIES = 662  # LoadGen's early stopping with one query over the latency
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """LoadGen's verdict, and in its words what was not satisfied and what it recommends."""
+
+    valid: bool
+    reasons: tuple[str, ...]
+
+
+_UNMET = re.compile(r"(.+?) satisfied ?: NO")
+
+
+def told(summary: str) -> Told:
+    """LoadGen's verdict from its summary."""
+    lines = [line.strip() for line in summary.splitlines()]
+    unmet = [m[1] for line in lines if (m := _UNMET.fullmatch(line))]
+    after = lines[lines.index("Recommendations:") + 1 :] if "Recommendations:" in lines else []
+    advice = [line.removeprefix("* ").rstrip(".") for line in after[:1] if line.startswith("* ")]
+    words = (f"{u[0].lower()}{u[1:]} not satisfied" for u in unmet)
+    return Told("Result is : VALID" in lines, (*words, *advice))
+
+
+@dataclass(frozen=True, slots=True)
 class TrialTimes:
     """A run on the real clock. ``verdict`` is ours; ``loadgen`` is LoadGen's own, None where our
     arrivals were used.
@@ -55,7 +77,7 @@ class TrialTimes:
     rate_per_s: float
     result: Result
     verdict: Verdict
-    loadgen: bool | None
+    loadgen: Told | None
     log: Log
     recording: Recording
 
@@ -123,7 +145,7 @@ def drive(
     return _measured(server, slo_s, rate_per_s, None)
 
 
-def _measured(server: Server, slo_s: float, rate_per_s: float, loadgen: bool | None) -> TrialTimes:
+def _measured(server: Server, slo_s: float, rate_per_s: float, loadgen: Told | None) -> TrialTimes:
     log = server.log()
     span = max(r.arrival_s for r in log.requests) if log.requests else 0.0
     return TrialTimes(
@@ -166,8 +188,8 @@ def loadgen_server(
     settings.server_target_latency_ns = int(slo_s * 1e9)
     settings.server_target_latency_percentile = QUANTILE
     settings.min_query_count = LEAST_QUERIES
-    server, valid = _under_loadgen(lg, session, policy, slo_s, settings)
-    return _measured(server, slo_s, rate_per_s, valid)
+    server, said = _under_loadgen(lg, session, policy, slo_s, settings)
+    return _measured(server, slo_s, rate_per_s, said)
 
 
 def loadgen_offline(session: Session, policy: Policy, samples: int) -> float:
@@ -192,7 +214,7 @@ def _settings(lg: Any, duration_s: float, seed: int) -> Any:
 
 def _under_loadgen(
     lg: Any, session: Session, policy: Policy, slo_s: float, settings: Any
-) -> tuple[Server, bool]:
+) -> tuple[Server, Told]:
     later = Later()
 
     def answer(requests: Sequence[Request]) -> None:
@@ -222,7 +244,7 @@ def _under_loadgen(
     later.close()
     lg.DestroyQSL(library)
     lg.DestroySUT(sut)
-    return server, "Result is : VALID" in summary
+    return server, told(summary)
 
 
 class Empirical:

@@ -10,6 +10,7 @@ operation from their relatives, as a wide interval.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from typing import assert_never
 
 import msgspec
 
-from tenfold.chips import Chip, GpuConstant, MatrixPrecision, MemoryTechnology, Whole
+from tenfold.chips import Chip, GpuConstant, Kind, MatrixPrecision, MemoryTechnology, Whole
 from tenfold.chips import chip as chip_named
 from tenfold.errors import DataFileError, MissingFigure
 from tenfold.estimate import Estimate
@@ -103,11 +104,25 @@ class EnergyModel:
 
 def _off_chip(chip: Chip) -> _Off:
     """Energy a bit of the chip's off-chip memory."""
+    if chip.memory is None and chip.kind is Kind.ROOFLINE:
+        return _any_memory()
     if chip.memory is None:
         raise MissingFigure(
             f"energy on {chip.name} needs 'memory.kind': {', '.join(MemoryTechnology)}"
         )
     return energy_table().memory[chip.memory]
+
+
+def _any_memory() -> _Off:
+    """Of a memory of which nobody says what it is: the middle and the ends of all technologies."""
+    known = energy_table().memory.values()
+    return _Off(
+        pj=statistics.median(m.pj for m in known),
+        low=min(m.low for m in known),
+        high=max(m.high for m in known),
+        status=Status.ASSUMED,
+        source="tenfold",
+    )
 
 
 # provisional: as far as a central figure from published power is off (first tries)

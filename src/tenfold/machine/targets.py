@@ -8,6 +8,7 @@ from tenfold.chips import Chip, Kind
 from tenfold.errors import InputError
 from tenfold.machine.gpu.target import Gpu
 from tenfold.machine.host.target import Host
+from tenfold.machine.plain.target import Plain
 from tenfold.machine.systolic.target import Systolic
 from tenfold.machine.target import Target
 
@@ -21,6 +22,8 @@ def target_of(chip: Chip) -> Target:
             return Gpu(chip)
         case Kind.HOST:
             return Host(chip)
+        case Kind.ROOFLINE:
+            return Plain(chip)
         case Kind.LISTED:
             raise InputError(
                 f"{chip.name} is listed for its figures only: there is no machine model of it"

@@ -5,8 +5,24 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from tenfold.loadtest import LoadResult, TrialTimes, valid
+from tenfold.report.document import real
 from tenfold.report.documents.part import some
 from tenfold.report.documents.serving import LoadtestDocument, ToldPart, TrialPart
+from tenfold.units import show
+
+
+def load_sentence(result: LoadResult) -> str:
+    """Whether it held, and if not why: LoadGen's own words where it judged."""
+    m, slo = result.shown, show(result.study.slo_s, "s")
+    rate = f"{m.rate_per_s:,.0f} a second"
+    if result.held:
+        p99 = m.result.total.p99_s
+        return f"Held: {rate} of {result.model} within {slo}, p99 {show(p99, 's')} here."
+    reasons = list(m.verdict.reasons[:1])
+    if m.loadgen is not None and not m.loadgen.valid:
+        said = "; ".join(m.loadgen.reasons)
+        reasons.append(f"MLPerf LoadGen calls it invalid{f' ({said})' if said else ''}")
+    return f"Did not hold {rate} of {result.model} within {slo}: {'; '.join(reasons)}."
 
 
 def _trial(m: TrialTimes) -> TrialPart:
@@ -19,6 +35,7 @@ def _trial(m: TrialTimes) -> TrialPart:
         rejected=total.refused,
         mean_batch=total.mean_batch,
         valid=valid(m),
+        loadgen_reasons=real(list(m.loadgen.reasons) if m.loadgen else []),
         misses=m.verdict.misses,
         reasons=m.verdict.reasons,
         p50_s=total.p50_s if total.answered else UNSET,
@@ -30,6 +47,7 @@ def load_document(result: LoadResult) -> LoadtestDocument:
     """The run that is reported, what the simulation says of it, and all that were tried."""
     shown, told = _trial(result.shown), result.simulated.total
     return LoadtestDocument(
+        answer=load_sentence(result),
         model=result.model,
         slo_s=result.study.slo_s,
         **{f: getattr(shown, f) for f in shown.__struct_fields__},

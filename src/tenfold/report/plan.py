@@ -12,7 +12,7 @@ from tenfold.estimate import Estimate
 from tenfold.planner import Growth, LeftOut, Measure, Mixed, Option, Plan, Way
 from tenfold.report.fit import Fitted
 from tenfold.report.numbers import counted, ranged, short, with_unit
-from tenfold.report.tables import changed_lines
+from tenfold.report.tables import changed_lines, roofline_lines
 from tenfold.units import show
 
 SPEED = (
@@ -120,7 +120,8 @@ def assumed_lines(plan: Plan) -> list[str]:
         parts.append(f"prices of {on.prices.own}")
     parts.append(f"ranked by {_ORDER[on.by]}")
     changed = changed_lines(o.chip for o in plan.options)
-    return [*lines, f"Assumed: {', '.join(parts)}.", *changed]
+    plain = roofline_lines(o.chip for o in plan.options)
+    return [*lines, f"Assumed: {', '.join(parts)}.", *changed, *plain]
 
 
 def _terms(terms: Terms) -> str:

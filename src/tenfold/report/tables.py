@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from tenfold import units
 from tenfold.carbon import Envelope
-from tenfold.chips import Chip, spec
+from tenfold.chips import Chip, Kind, Whole, spec
 from tenfold.estimate import Estimate
 from tenfold.evaluate.agreement import Quality
 from tenfold.evaluate.profiling import Profile
 from tenfold.facts import Figure, Status
-from tenfold.machine import Program
+from tenfold.machine import Kernel, KernelRun, Program, Run
 from tenfold.report.documents.chips import ModelPart
 from tenfold.report.fit import Fitted
 from tenfold.report.numbers import ranged, short, with_unit
@@ -61,6 +62,7 @@ def chips_table(chips: Sequence[Chip]) -> Fitted:
                 "systolic": "systolic array",
                 "gpu": "tiles and waves",
                 "host": "processor",
+                "roofline": "roofline",
                 "listed": "listed only",
             }[c.kind],
         )
@@ -100,6 +102,18 @@ def changed_lines(chips: Iterable[Chip]) -> list[str]:
     return [f"{what} {', '.join(values)}." for what, values in found.items()]
 
 
+def roofline_lines(chips: Iterable[Chip]) -> list[str]:
+    """What a chip of few figures is taken for, and what further ones would buy."""
+    plain = {c.name: c for c in chips if c.kind is Kind.ROOFLINE}
+    return [
+        f"{c.name} is a roofline: times within a factor of {1 + c.error(Whole.TIME):g}. What would"
+        ' narrow that: clock, units, vector_ops_per_cycle and L2 with kind = "gpu" and'
+        " calibration_from a measured relative (a factor of 1.2 to 2 then), or matrix, clock and"
+        ' VMEM with kind = "systolic" (1.1 to 2); process and memory.kind narrow the energy.'
+        for c in plain.values()
+    ]
+
+
 def profile_table(profiles: Sequence[Profile], *, money: bool) -> Fitted:
     """One line a run: time, bound, utilisation, energy and, with ``money``, $ and gCO2e per million
     items.
@@ -127,20 +141,59 @@ def profile_table(profiles: Sequence[Profile], *, money: bool) -> Fitted:
     return table
 
 
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Kernels of one shape, as repeated layers have them: the first of them, and what they come to
+    together.
+    """
+
+    first: KernelRun
+    names: tuple[str, ...]
+    count: int
+    seconds: float
+    flops: float
+    bytes: float
+
+    @property
+    def shown(self) -> str:
+        """The name of the first, and how many there are."""
+        name = self.names[0][-44:]
+        return name if self.count == 1 else f"{self.count} x {name}"
+
+
+def alike(run: Run) -> list[Alike]:
+    """The kernels of a run by shape, those that take the most time first."""
+    groups: dict[tuple[tuple[str, ...], str, Kernel], list[KernelRun]] = {}
+    for k in run.kernels:
+        groups.setdefault((k.kernel.ops, k.bound, k.kernel.shape), []).append(k)
+    found = [
+        Alike(
+            first=ks[0],
+            names=tuple(k.kernel.name for k in ks),
+            count=sum(k.kernel.repeat for k in ks),
+            seconds=sum(k.time_s * k.kernel.repeat for k in ks),
+            flops=sum(k.kernel.flops * k.kernel.repeat for k in ks),
+            bytes=sum(k.kernel.traffic.total * k.kernel.repeat for k in ks),
+        )
+        for ks in groups.values()
+    ]
+    return sorted(found, key=lambda a: -a.seconds)
+
+
 def kernel_table(p: Profile, most: int) -> Fitted:
-    """The kernels that take the most time."""
+    """The kernels that take the most time; those of one shape together, as layers repeat."""
     table = _table("kernel", "op", "time", "share", "bound", "FLOP", "bytes")
-    total = sum(k.time_s * k.kernel.repeat for k in p.run.kernels)
-    for k in sorted(p.run.kernels, key=lambda k: -k.time_s * k.kernel.repeat)[:most]:
-        seconds = k.time_s * k.kernel.repeat
+    groups = alike(p.run)
+    total = sum(a.seconds for a in groups)
+    for a in groups[:most]:
         table.add_row(
-            k.kernel.name[-44:],
-            "+".join(k.kernel.ops),
-            show(seconds, "s"),
-            f"{seconds / (total or 1):.1%}",
-            k.bound,
-            show(k.kernel.flops * k.kernel.repeat, ""),
-            show(k.kernel.traffic.total * k.kernel.repeat, "B"),
+            a.shown,
+            "+".join(a.first.kernel.ops),
+            show(a.seconds, "s"),
+            f"{a.seconds / (total or 1):.1%}",
+            a.first.bound,
+            show(a.flops, ""),
+            show(a.bytes, "B"),
         )
     return table
 

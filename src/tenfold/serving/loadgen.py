@@ -157,10 +157,11 @@ def server_verdict(
     at = percentile_of(latencies, percentile)
     reasons = []
     if not at <= target_s:
-        reasons.append(
-            f"p{percentile * 100:g} of {at * 1e3:.4g} ms is over the target of"
-            f" {target_s * 1e3:.4g} ms"
-        )
+        found = f"p{percentile * 100:g} of {at * 1e3:.4g} ms is over"
+        if not np.isfinite(at):
+            most = f"{(1 - percentile) * 100:.3g} %"
+            found = f"more than {most} were refused, so that p{percentile * 100:g} misses"
+        reasons.append(f"{found} the target of {target_s * 1e3:.4g} ms")
     if duration_s < least_duration_s:
         reasons.append(f"it ran {duration_s:.4g} s of at least {least_duration_s:.4g} s")
     if len(latencies) < least_queries:

@@ -76,6 +76,7 @@ class TrialPart(Part, frozen=True, kw_only=True):
     rejected: int
     mean_batch: float
     valid: bool
+    loadgen_reasons: Maybe[Sequence[str]] = UNSET
     misses: int
     reasons: Sequence[str]
     p50_s: Maybe[float] = UNSET
@@ -92,8 +93,12 @@ class ToldPart(Part, frozen=True, kw_only=True):
 
 
 class LoadtestDocument(Part, frozen=True, kw_only=True):
-    """`tenfold loadtest`: the run that is reported, its simulation, and all that were tried."""
+    """`tenfold loadtest`: whether it held in a sentence, the run that is reported, its simulation,
+    and all that were tried.
+    """
 
+    answer: str
+    loadgen_reasons: Maybe[Sequence[str]] = UNSET
     model: str
     slo_s: float
     rate_per_s: float

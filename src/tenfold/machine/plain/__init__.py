@@ -1,0 +1,1 @@
+"""Chips of which hardly more than four figures are known: a roofline."""
