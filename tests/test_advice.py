@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from tenfold.errors import InputError
 from tenfold.evaluate.advice import advise, bottleneck
 from tenfold.evaluate.profiling import profile_bound
 from tenfold.model import Sizes, load, prepare
+from tenfold.report.tables import alike
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,8 @@ def test_the_page_stands_alone_and_shows_every_chart(tmp_path: Path) -> None:
     page = _Page()
     page.feed(text)
     assert page.open == []
-    assert page.svgs == 8  # time, energy, roofline, memory for each of two runs
+    # two that compare; time, energy, roofline, memory for each of two runs
+    assert page.svgs == 10
     for number in re.findall(r' (?:x|y|width|height|cx|cy|r|x1|y1|x2|y2)="([^"]+)"', text):
         assert float(number) == float(number), number
     assert "where the joules go" in text
@@ -141,6 +144,8 @@ def test_the_charts_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         InputError, match=r"--png needs matplotlib: pip install 'tenfold\[charts\]'"
     ):
         CliRunner().invoke(app, words, catch_exceptions=False)
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert "runs" in json.loads(done.stdout), "the answer stays though the picture cannot be made"
 
 
 def test_names_from_the_file_cannot_break_the_page() -> None:
@@ -253,3 +258,19 @@ def test_compile_prints_program_groups_and_memory() -> None:
         "order",
         "residency",
     ]
+
+
+def test_kernels_of_one_shape_are_one_line_and_nothing_is_lost() -> None:
+    run = profile_bound(prepare(load("bert-base"), Sizes(1, 128)), "tpu-v4i").run
+    found = alike(run)
+    assert len(found) < len(run.kernels) / 5
+    assert sum(a.count for a in found) == sum(k.kernel.repeat for k in run.kernels)
+    assert [a.seconds for a in found] == sorted((a.seconds for a in found), reverse=True)
+    times = math.fsum(k.time_s * k.kernel.repeat for k in run.kernels)
+    assert math.fsum(a.seconds for a in found) == pytest.approx(times)
+    crossed = sum(k.kernel.traffic.total * k.kernel.repeat for k in run.kernels)
+    assert sum(a.bytes for a in found) == pytest.approx(crossed)
+    ups = [a for a in found if any("mlp.up" in n for n in a.names)]
+    assert sum(len(a.names) for a in ups) == 12
+    assert {n for a in ups for n in a.names} == {f"layer.{i}.mlp.up" for i in range(12)}
+    assert all(a.first.kernel.flops * a.count == pytest.approx(a.flops) for a in ups)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from tenfold.chips import MatrixPrecision, chip, what_if
+import pytest
+from typer.testing import CliRunner
+
+from tenfold.chips import MatrixPrecision, chip, variants, what_if
+from tenfold.cli import app
 from tenfold.errors import InputError, UnknownName
 from tenfold.evaluate.profiling import profile_bound
 from tenfold.machine.energy import energy_model
@@ -103,3 +107,41 @@ def test_what_is_changed_changes_the_time_and_not_the_energy_of_an_event() -> No
 def test_faulty_settings(setting: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         what_if(chip("tpu-v4"), [setting])
+
+
+def test_several_values_are_a_chip_for_each_and_each_combination() -> None:
+    base = chip("a100-sxm-80")
+    found = variants(base, ["memory.bandwidth=1x,2x", "units=100,108", "tdp=500 W"])
+    assert [c.name for c in found] == [
+        f"a100-sxm-80 (memory.bandwidth {b}, units {u}, tdp 500 W)"
+        for b in ("1x", "2x")
+        for u in ("100", "108")
+    ]
+    assert [c.memory_bytes_per_s for c in found] == [
+        pytest.approx(f * (base.memory_bytes_per_s or 0)) for f in (1, 1, 2, 2)
+    ]
+    assert variants(base, []) == [base]
+    many = ",".join(str(n) for n in range(1, 66))
+    with pytest.raises(InputError, match="65 chips of one: at most 64"):
+        variants(base, [f"units={many}"])
+    with pytest.raises(InputError, match="FIELD=VALUE"):
+        variants(base, ["units=108,"])
+
+
+def test_a_sweep_says_before_and_after_and_keeps_its_prices() -> None:
+    run = CliRunner(env={"COLUMNS": "160"})
+    sweep = ["--chip", "l4", "--set", "units=1x,2x"]
+    asked = run.invoke(app, ["profile", "alexnet", *sweep, "--json"])
+    made = json.loads(asked.stdout)["runs"]
+    assert [r["set_by_hand"]["units"] for r in made] == [
+        {"before": 58, "after": 58},
+        {"before": 58, "after": 116},
+    ]
+    plan = run.invoke(
+        app,
+        ["plan", "alexnet", "--slo", "20ms", "--rate", "100", "--region", "us-central1", *sweep],
+    )
+    assert plan.exit_code == 0, plan.output
+    assert "Set by hand: units of l4, which is 58, to " in plan.stdout
+    assert "g2-standard-4" in plan.stdout
+    assert "is first: " not in plan.stdout, "a tie is no difference"

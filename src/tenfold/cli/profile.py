@@ -159,8 +159,16 @@ def profile(
         inputs=inputs,
         measure=measure,
     )
-    with progress("profiling", len(study.chips) * len(study.batches)) as advance:
+    count = len(study.chips) * len(study.batches)
+    if trace is not None and count != 1:
+        raise InputError(f"--trace takes one chip and one batch, got {count} runs")
+    with progress("profiling", count) as advance:
         result = studied(study, advance)
+    if as_json:
+        emit(study_document(result, sources=sources))
+    else:
+        _print(result, top, sources=sources)
+    # files last: one that cannot be written takes no answer away
     if trace is not None:
         _write_trace(result, trace)
     if html is not None:
@@ -169,17 +177,11 @@ def profile(
         from tenfold.report.png import write_png
 
         write_png(result.runs[0], png)
-    if as_json:
-        emit(study_document(result, sources=sources))
-    else:
-        _print(result, top, sources=sources)
 
 
 def _write_trace(result: StudyResult, path: Path) -> None:
     from tenfold.machine.trace import trace_document
 
-    if len(result.runs) != 1:
-        raise InputError(f"--trace takes one chip and one batch, got {len(result.runs)} runs")
     p = result.runs[0]
     write_text(path, json.dumps(trace_document(p.run, p.chip), allow_nan=False))
 

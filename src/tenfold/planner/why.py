@@ -33,7 +33,7 @@ def differences(plan: Plan) -> list[str]:
         other = _first(plan, by)
         if by is Measure.CARBON and plan.ask.region is None:
             continue
-        if other is not None and other is not best:
+        if other is not None and other is not best and not _tied(best, other, by):
             lines.append(f"By {_CALLED[by]} {other.chip.name} is first: {_cause(best, other, by)}.")
     owned = [o for o in plan.options if o.tco]
     for i, a in enumerate(owned):
@@ -45,6 +45,11 @@ def differences(plan: Plan) -> list[str]:
                     f" {_to_own(dear, cheap)}."
                 )
     return lines
+
+
+def _tied(a: Option, b: Option, by: Measure) -> bool:
+    x, y = a.amount(by), b.amount(by)
+    return x is not None and y is not None and x.value == y.value
 
 
 def _amount(o: Option, by: Measure) -> float:

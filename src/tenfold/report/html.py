@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from tenfold.evaluate.profiling import Profile
-from tenfold.report.svg import TIME, energy_colour, memory_svg, roofline_svg, shares_svg
+from tenfold.report.numbers import ranged, with_unit
+from tenfold.report.svg import (
+    TIME,
+    compared_svg,
+    energy_colour,
+    memory_svg,
+    roofline_svg,
+    shares_svg,
+)
+from tenfold.report.tables import alike
 from tenfold.study import Held
 from tenfold.units import show
 
@@ -39,6 +48,7 @@ def profile_page(done: Sequence[Profile], notes: Sequence[str], advice: Sequence
         ),
         columns=_COLUMNS[:shown],
         rows=[_row(p)[:shown] for p in done],
+        compared=_compared(done) if len(done) > 1 else (),
         notes=notes,
         runs=[_run(p, advice if i == 0 else ()) for i, p in enumerate(done)],
     )
@@ -46,20 +56,29 @@ def profile_page(done: Sequence[Profile], notes: Sequence[str], advice: Sequence
 
 def _row(p: Profile) -> list[str]:
     run = p.run
-    grams = p.footprint.kgco2e.value * 1e3 if p.footprint else None
     return [
         run.program.chip,
         run.program.precision.value,
         str(p.batch),
-        (
-            f"{show(run.time_s.value, 's')} ({show(run.time_s.low, 's')} to "
-            f"{show(run.time_s.high, 's')})"
-        ),
+        with_unit(run.time_s, "s"),
         f"{run.mfu:.1%}",
-        show(run.energy_j.value / p.batch, "J"),
+        with_unit(run.energy_j / p.batch, "J"),
         f"{run.power_w:.0f} W",
-        f"{p.rent.usd.value:.2f}" if p.rent else "not rented out",
-        f"{grams:.3g}" if grams is not None else "",
+        ranged(p.rent.usd) if p.rent else "not rented out",
+        ranged(p.footprint.kgco2e, 1e3) if p.footprint else "",
+    ]
+
+
+def _compared(done: Sequence[Profile]) -> list[Any]:
+    """The runs beside each other, an item each: bars with their intervals."""
+    from markupsafe import Markup
+
+    names = [f"{p.run.program.chip}, batch {p.batch}" for p in done]
+    times = [p.run.time_s / p.batch for p in done]
+    joules = [p.run.energy_j / p.batch for p in done]
+    return [
+        Markup(compared_svg(list(zip(names, figures, strict=True)), title, unit))
+        for figures, title, unit in ((times, "time an item", "s"), (joules, "energy an item", "J"))
     ]
 
 
@@ -73,19 +92,17 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
     groups = run.program.groups
     kernels = [
         {
-            "name": k.kernel.name,
-            "ops": (
-                "+".join(k.kernel.ops) + (f" x {k.kernel.repeat}" if k.kernel.repeat > 1 else "")
-            ),
-            "time": show(k.time_s * k.kernel.repeat, "s"),
-            "bound": k.bound,
-            "flops": show(k.kernel.flops * k.kernel.repeat, ""),
-            "bytes": show(k.kernel.traffic.total * k.kernel.repeat, "B"),
+            "name": a.shown,
+            "ops": "+".join(a.first.kernel.ops),
+            "time": show(a.seconds, "s"),
+            "bound": a.first.bound,
+            "flops": show(a.flops, ""),
+            "bytes": show(a.bytes, "B"),
             "why": "; ".join(
-                dict.fromkeys(w for w in groups[k.kernel.group].reasons if w != "a view")
+                dict.fromkeys(w for w in groups[a.first.kernel.group].reasons if w != "a view")
             ),
         }
-        for k in run.kernels
+        for a in alike(run)
     ]
     return {
         "title": (
@@ -97,6 +114,7 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
         "energy": Markup(shares_svg(energy, "where the joules go")),
         "roofline": Markup(roofline_svg(run, record)),
         "memory": Markup(memory_svg(run.program)),
+        "count": sum(k.kernel.repeat for k in run.kernels),
         "kernels": kernels,
     }
 

@@ -10,24 +10,26 @@ from html import escape
 from tenfold.chips import Chip
 from tenfold.estimate import Estimate
 from tenfold.machine import Buffer, Program, Role, Run
+from tenfold.report.numbers import with_unit
 from tenfold.units import show
 
+# told apart without red against green (Okabe, Ito 2002, Colour universal design)
 COLOURS = {
-    "matrix": "#3b6fb6",
-    "vector": "#d9822b",
-    "memory": "#c0392b",
-    "near": "#8e5ea2",
+    "matrix": "#0072b2",
+    "vector": "#e69f00",
+    "memory": "#d55e00",
+    "near": "#cc79a7",
     "launch": "#8a8f98",
-    "l2": "#b8860b",
-    "weight": "#3b6fb6",
-    "input": "#4f9d69",
-    "output": "#4f9d69",
+    "l2": "#009e73",
+    "weight": "#0072b2",
+    "input": "#e69f00",
+    "output": "#e69f00",
 }
 TIME = (
     ("multiplying", "active", COLOURS["matrix"]),
     ("waiting for weights", "weight_stall", COLOURS["memory"]),
-    ("shifting weights in", "weight_shift", "#7fa6d8"),
-    ("waiting for activations", "memory_stall", "#e08e7c"),
+    ("shifting weights in", "weight_shift", "#56b4e9"),
+    ("waiting for activations", "memory_stall", "#f2b28c"),
     ("vector unit", "vector", COLOURS["vector"]),
     ("launch and idle", "idle", COLOURS["launch"]),
 )
@@ -39,7 +41,7 @@ ENERGY = {
     "static": COLOURS["launch"],
 }
 # of entries that have no colour of their own
-_OTHERS = ("#3f8f6b", "#b0862b", "#7a5c99", "#5f7f8f")
+_OTHERS = ("#56b4e9", "#009e73", "#b8a200", "#5f7f8f")
 
 
 def energy_colour(what: str) -> str:
@@ -97,6 +99,10 @@ class _Log:
         return range(self.low, self.high + 1)
 
 
+def _tick(power: int) -> str:
+    return f"{10.0**power:g}" if power < 3 else show(10.0**power, "", 1)
+
+
 def roofline_svg(run: Run, chip: Chip) -> str:
     """Every kernel by arithmetic intensity and speed under the chip's roof (Williams, Waterman,
     Patterson 2009).
@@ -121,12 +127,12 @@ def roofline_svg(run: Run, chip: Chip) -> str:
     for t in x.ticks():
         body += [
             _line(x.at(10.0**t), 20, x.at(10.0**t), 320),
-            _text(x.at(10.0**t), 336, f"{10.0**t:g}", "middle"),
+            _text(x.at(10.0**t), 336, _tick(t), "middle"),
         ]
     for t in y.ticks():
         body += [
             _line(60, y.at(10.0**t), 620, y.at(10.0**t)),
-            _text(54, y.at(10.0**t) + 4, show(10.0**t, ""), "end"),
+            _text(54, y.at(10.0**t) + 4, _tick(t), "end"),
         ]
     start = max(10.0**x.low, 10.0**y.low / bandwidth)
     body.append(
@@ -178,6 +184,26 @@ def shares_svg(parts: Sequence[tuple[str, float, str]], title: str) -> str:
     return _svg(620, int(row) + 8, body, title)
 
 
+def compared_svg(rows: Sequence[tuple[str, Estimate]], title: str, unit: str) -> str:
+    """A bar for each run, from 0, with its interval as a line across its end."""
+    most = max((e.high for _, e in rows), default=0.0)
+    if not most:
+        return ""
+    body = [_text(0, 14, title, more='font-weight="600"')]
+    for i, (name, e) in enumerate(rows):
+        y = 30 + 34 * i
+        ends = [620 * x / most for x in (e.low, e.high)]
+        at = f'stroke="{_INK}" stroke-width="1.5"'
+        body += [
+            _text(0, y + 10, name),
+            _text(620, y + 10, with_unit(e, unit), "end"),
+            _rect(0, y + 14, 620 * e.value / most, 10, f'fill="{COLOURS["matrix"]}"'),
+            f'<path d="M{ends[0]:.1f} {y + 19}H{ends[1]:.1f}" {at}/>',
+            *(f'<path d="M{x:.1f} {y + 15}v8" {at}/>' for x in ends),
+        ]
+    return _svg(624, 38 + 34 * len(rows), body, title)
+
+
 def memory_svg(program: Program) -> str:
     """The on-chip memory (else the activations off chip) over the kernels: every buffer a box, from
     its first kernel to its last.
@@ -221,7 +247,6 @@ def _box(b: Buffer, steps: int, scale: float) -> str:
     )
 
 
-# told apart without red against green (Okabe, Ito 2002, Colour universal design)
 _SERIES = ("#0072b2", "#e69f00", "#56b4e9", "#cc79a7", "#d55e00", "#009e73", "#8a8f98")
 
 
