@@ -491,7 +491,7 @@ def _body(op: str, **attrs: Any) -> onnx.GraphProto:
     )
 
 
-LSTM = {"w": np.full((1, 8, 4), 0.1, F), "r": np.full((1, 8, 2), 0.2, F)}
+LSTM = {"w": np.full((1, 8, 4), 0.1, F), "recurrence": np.full((1, 8, 2), 0.2, F)}
 # Models of x [1, 3, 4]: those that keep the items of a batch apart, and those that do not.
 APART: dict[str, list[onnx.NodeProto]] = {
     "reduce": [node("ReduceMean", ["x"], ["y"], axes=[1, 2])], "softmax": [node("Softmax", ["x"],
@@ -504,7 +504,7 @@ APART: dict[str, list[onnx.NodeProto]] = {
     ["y"], axis=1)], "cumulative": [node("CumSum", ["x", "axis1"], ["y"])],
     "product with itself": [node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), node("MatMul", ["x",
     "t"], ["y"])], "lstm": [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("LSTM", ["t", "w",
-    "r"], ["l"], hidden_size=2), node("Transpose", ["l"], ["y"], perm=[2, 0, 1, 3])],
+    "recurrence"], ["l"], hidden_size=2), node("Transpose", ["l"], ["y"], perm=[2, 0, 1, 3])],
     "branch": [node("RandomUniform", [], ["m"], shape=[1]), node("Greater", ["m", "half"], ["c"]),
     node("If", ["c"], ["y"], then_branch=_body("Relu"), else_branch=_body("Abs"))],
 }  # fmt: skip
@@ -537,7 +537,7 @@ MIXED: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "unique": ([node("Unique", ["x"], ["y"], axis=1)], "works along the batch"),
     "scattered": ([node("ScatterElements", ["x", "i114", "u114"], ["y"], axis=1)],
         "writes the same into every item"),
-    "lstm": ([node("LSTM", ["x", "w", "r"], ["y"], hidden_size=2)],
+    "lstm": ([node("LSTM", ["x", "w", "recurrence"], ["y"], hidden_size=2)],
         "works along the batch, axis 0 of its input 0"),
     "padded": ([node("Pad", ["x", "pads"], ["y"])], "works along the batch"),
     "in a branch": ([node("RandomUniform", [], ["m"], shape=[1]), node("Greater", ["m", "half"],

@@ -358,3 +358,20 @@ def test_the_policy_does_not_grow_with_tenants_times_models(tmp_path: Path) -> N
         log, _ = run(ready(read_scenario(path)))
     assert len(log.requests) > 1000
     assert asked < 700 * len(log.requests), "twice the tenants for each request, not their square"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["validate", "tpu-v1", "--write", ""], "it is a folder"),
+        (["profile", "alexnet", "-c", "t4", "--html", ""], "it is a folder"),
+        (["profile", "alexnet", "-c", "t4", "-b", "9" * 23], "batch must be at most 1,000,000,000"),
+        (
+            ["plan", "alexnet", "-c", "t4", "--slo", "1s", "--rate", "1e300"],
+            "beyond any service",
+        ),
+    ],
+)
+def test_what_no_machine_can_hold_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        CliRunner().invoke(app, words, catch_exceptions=False)

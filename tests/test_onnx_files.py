@@ -342,3 +342,53 @@ def test_a_size_that_nothing_has_is_refused() -> None:
         prepare(graph, Sizes(named=(("foo", 3),)))
     with pytest.raises(InputError, match=r"no free dimension 'z.trips', no input .* are: y.trips"):
         prepare(graph, Sizes(named=(("z.trips", 3),)))
+
+
+@pytest.mark.parametrize("first", ["node", "initialiser", "input"])
+def test_a_value_of_two_makers_is_refused(first: str) -> None:
+    """As ONNX Runtime does."""
+    nodes = [helper.make_node("Neg", ["x"], ["y"], name="two")]
+    if first == "node":
+        nodes.insert(0, helper.make_node("Relu", ["x"], ["y"], name="one"))
+    model = model_of(nodes, {"x": (F, [2]), **({"y": (F, [2])} if first == "input" else {})}, ["y"])
+    if first == "initialiser":
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(2, F), "y"))
+    with pytest.raises(ModelError, match="'y' is made twice, by .* and by node 'two'"):
+        imported(model)
+
+
+@pytest.mark.parametrize("step", [0, -1])
+@pytest.mark.parametrize("name", ["strides", "dilations", "kernel_shape"])
+@pytest.mark.parametrize("op", ["Conv", "MaxPool", "ConvTranspose", "AveragePool"])
+def test_windows_go_forward(op: str, name: str, step: int) -> None:
+    inputs = {"x": (F, [1, 4, 8, 8])}
+    if "Conv" in op:
+        if name == "kernel_shape":
+            pytest.skip("the shape of the weights says it")
+        inputs["w"] = (F, [4, 4, 3, 3])
+        attrs: dict[str, Any] = {}
+    else:
+        attrs = {"kernel_shape": [3, 3]}
+    attrs[name] = [1, step]
+    node = helper.make_node(op, list(inputs), ["y"], **attrs)
+    with pytest.raises(ModelError, match=f"attribute '{name}' must be 1 or more"):
+        imported(model_of([node], inputs, ["y"]))
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (1.5, "batch must be a whole number, got 1.5"),
+        ("4", "batch must be a whole number, got '4'"),
+        (True, "batch must be a whole number, got True"),
+        (0, "batch must be at least 1, got 0"),
+        (10**23, "batch must be at most 1,000,000,000"),
+    ],
+)
+def test_a_size_is_a_whole_number_that_something_can_have(size: Any, said: str) -> None:
+    graph = imported(
+        model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (F, ["b", 2])}, ["y"])
+    )
+    name = graph.symbols[0]
+    with pytest.raises(InputError, match=said.replace("batch", name)):
+        graph.bind({name: size})

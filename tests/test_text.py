@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from support import imported, model_of, ops_of
 from tenfold.errors import ModelError
-from tenfold.importers.onnx.load import _symbol_name
+from tenfold.importers.onnx.extents import symbol_name
 from tenfold.ir import DType, Graph, Op, Value, bind, interpret, parse_text, to_text, verify
 from tenfold.ir import dims as d
 from tenfold.ir.graph import Array
@@ -152,7 +152,7 @@ ATTRS = st.dictionaries(
 EXTENTS = st.one_of(
     st.integers(0, 9),
     st.builds(
-        lambda n, k: d.add(d.mul(k, d.symbol(_symbol_name(n, "x", 0))), 1),
+        lambda n, k: d.add(d.mul(k, d.symbol(symbol_name(n, "x", 0))), 1),
         st.one_of(IDENTIFIERS, WORDS),
         st.integers(1, 3),
     ),

@@ -47,6 +47,8 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     written to as it is.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
     try:
         if path.exists() and not path.is_file():
             write(path)

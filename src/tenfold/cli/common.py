@@ -131,10 +131,14 @@ def words(values: Sequence[str]) -> list[str]:
 
 
 def whole(values: Sequence[str], what: str) -> list[int]:
+    from tenfold.ir.binding import LARGEST_SIZE
+
     numbers = []
     for w in words(values):
         if not (w.isdecimal() and w.isascii()) or int(w) < 1:
             raise InputError(f"{what} must be a whole number of at least 1, got '{w}'")
+        if int(w) > LARGEST_SIZE:
+            raise InputError(f"{what} must be at most {LARGEST_SIZE:,}, got {w}")
         numbers.append(int(w))
     return numbers
 

@@ -15,6 +15,7 @@ from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op, row_of
 from tenfold.ir.rebatch import BATCH, rebatch
 from tenfold.ir.table import Control
 
+LARGEST_SIZE = 10**9  # of a dimension that is left free: products of four stay within a float
 NO_BOUNDS: Mapping[str, int] = MappingProxyType({})
 
 
@@ -67,8 +68,12 @@ def bind(
     model.
     """
     for name, size in sizes.items():
+        if not isinstance(size, int | np.integer) or isinstance(size, bool):
+            raise InputError(f"{name} must be a whole number, got {size!r}")
         if size < 1:
             raise InputError(f"{name} must be at least 1, got {size}")
+        if size > LARGEST_SIZE:
+            raise InputError(f"{name} must be at most {LARGEST_SIZE:,}, got {size}")
         if size > graph.limits.get(name, size):
             raise InputError(
                 f"{graph.name} has learned positions for a {name} of at most"

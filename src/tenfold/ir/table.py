@@ -277,7 +277,14 @@ class OpRow:
             wanted = self.attrs[name]
             if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
                 return f"{op.kind}: attribute '{name}' must be {wanted.__name__}, got {value!r}"
+            steps = value if name in _STEPS and isinstance(value, tuple) else ()
+            if any(isinstance(s, int) and s < 1 for s in steps):
+                return f"{op.kind}: attribute '{name}' must be 1 or more each, got {list(steps)}"
         return ""
+
+
+# extents and steps of windows, which go forward
+_STEPS = ("strides", "dilations", "kernel_shape")
 
 
 def attributes(**types: type) -> Mapping[str, type]:

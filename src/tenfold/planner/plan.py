@@ -41,6 +41,7 @@ NEARLY_IDLE = (
     " the SLO"
 )
 NEAREST = 5  # of the chips that cannot, compiled for one item to say what they really take
+FASTEST_PER_S = 1e12  # a hundred items a second for everyone on Earth
 MORE = 4  # chips at most beyond what a short run took for enough
 # of the SLO: batches that take longer are hardly ever in time, having waited for one like them
 ENOUGH = 0.75
@@ -109,6 +110,11 @@ def _check(ask: Ask) -> None:
             raise InputError(f"an SLO must be above 0, got {d.slo_s * 1e3:g} ms for {d.name}")
         if not (d.rate_per_s > 0 and math.isfinite(d.rate_per_s)):
             raise InputError(f"a rate must be above 0, got {d.rate_per_s:g} a second for {d.name}")
+        if d.rate_per_s > FASTEST_PER_S:
+            raise InputError(
+                f"a rate of {d.rate_per_s:g} a second for {d.name} is beyond any service (at most"
+                f" {FASTEST_PER_S:g})"
+            )
     if ask.region is not None:
         region_named(ask.region)
 

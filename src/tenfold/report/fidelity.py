@@ -118,6 +118,8 @@ def fidelity_page(path: Path, rows: Sequence[Row]) -> None:
     """Write the page and, in a folder beside it named like it, one chart a group. Raises InputError
     where that cannot be.
     """
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
     folder = path.with_suffix("")
     lines = [_INTRODUCTION, f"| {' | '.join(_HEADER)} |\n|{'---|' * len(_HEADER)}\n"]
     lines += [

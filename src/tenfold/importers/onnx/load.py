@@ -203,6 +203,7 @@ def import_graph(
             )
     for sparse in graph.sparse_initializer:
         builder.env[sparse.values.name] = builder.constant(sparse.values.name, sparse_array(sparse))
+    _made_once(graph)
     for proto in _in_order(builder, graph):
         import_node(builder, proto)
     outputs = []
@@ -210,6 +211,21 @@ def import_graph(
         inner = builder.resolve(info.name)
         outputs.append(inner)
     return _distinct(builder, outputs, [o.name for o in graph.output])
+
+
+def _made_once(graph: onnx.GraphProto) -> None:
+    """Raises ModelError for a value of two makers: which of them is meant, nobody says."""
+    makers = {i.name: "the graph's inputs" for i in graph.input}
+    makers |= {t.name: "an initialiser" for t in graph.initializer}
+    for node in graph.node:
+        called = f"node '{node.name or node.op_type}'"
+        for name in node.output:
+            if name and name in makers:
+                raise ModelError(
+                    f"'{name}' is made twice, by {makers[name]} and by {called}: a value has one"
+                    " maker"
+                )
+            makers[name] = called
 
 
 def _in_order(builder: Builder, graph: onnx.GraphProto) -> Sequence[onnx.NodeProto]:
