@@ -20,36 +20,54 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", README, re.S)
+def blocks(kind: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.S)
+
+
+def commands(text: str) -> list[str]:
+    return [
+        line.removeprefix("$ ")
+        for block in blocks("console", text)
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
 
 
 # the one constant of the policy's modules that decides nothing: how much a queue drops at once
 ONLY_SPEED = ("tenfold.serving.queue", "_COMPACT")
-COMMANDS = [
-    line.removeprefix("$ ")
-    for block in blocks("console")
-    for line in block.splitlines()
-    if line.startswith("$ ")
-]
+PAGES = [p for p in sorted((ROOT / "docs").glob("*.md")) if commands(p.read_text("utf-8"))]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_readme_commands(command: str, tmp_path: Path) -> None:
-    for name, text in zip(("ops.csv", "times.csv"), blocks("csv"), strict=True):
-        (tmp_path / name).write_text(text)
+def run(command: str, folder: Path) -> None:
     words = shlex.split(command)
     assert words[0] == "tenfold"
     code = "from tenfold.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *words[1:]],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", commands(README))
+def test_readme_commands(command: str, tmp_path: Path) -> None:
+    for name, text in zip(("ops.csv", "times.csv"), blocks("csv"), strict=True):
+        (tmp_path / name).write_text(text)
+    run(command, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_of_the_pages(page: Path, tmp_path: Path) -> None:
+    """One after the other in one folder, with the files that the page shows under a name."""
+    text = page.read_text("utf-8")
+    for name, content in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, re.S):
+        (tmp_path / name).write_text(content)
+    for command in commands(text):
+        run(command, tmp_path)
 
 
 @pytest.mark.parametrize("code", blocks("python"))
