@@ -371,7 +371,7 @@ def test_program_text_is_as_it_was(on: str, golden: Callable[[str, str], None]) 
     golden(f"small-{on}.txt", program_text(compiled(parse_text(SMALL), on), chip(on)))
 
 
-@pytest.mark.parametrize("on", ["tpu-v4i", "a100-sxm-80"])
+@pytest.mark.parametrize("on", ["tpu-v4i", "a100-sxm-80", "mi300x", "epyc-9654"])
 def test_trace_adds_up(on: str) -> None:
     """Kernels follow each other without a gap until the end; the units work within that, and never
     on two things at once.
@@ -389,6 +389,13 @@ def test_trace_adds_up(on: str) -> None:
     matrix = sum(e.length_s for e in events if e.unit == "matrix unit")
     if on == "tpu-v4i":
         assert matrix == pytest.approx(run.counters.active / chip(on).clock("time"))
+    else:
+        assert {"matrix unit", "vector unit", "off-chip memory"} <= {e.unit for e in events}
+        assert matrix >= run.counters.active / chip(on).clock("time") * 0.999
+        bounds = {e.about["bound"] for e in spans if e.about}
+        assert bounds == {k.bound for k in run.kernels}
+    read = sum(float(e.about["bytes read"]) for e in spans if e.about)
+    assert read == sum(k.kernel.traffic.all_reads * k.kernel.repeat for k in run.kernels)
     document = json.loads(json.dumps(trace_document(run, chip(on)), allow_nan=False))
     assert {e["ph"] for e in document["traceEvents"]} == {"M", "X"}
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tenfold.ir.graph import Graph, Op
 from tenfold.machine.kernel import Group, Kernel, Level, Program
+from tenfold.machine.roofline import Parts
 from tenfold.machine.run import Counters, Timed
 from tenfold.machine.systolic.maxplus import Repeat
 
@@ -143,5 +144,7 @@ class Target(Protocol):
     def entry_s(self, program: Program) -> float:
         """Seconds of a pass beside its kernels and the link to the host."""
 
-    def tile_program(self, kernel: Kernel) -> Repeat | None:
-        """The instructions of one launch, where software schedules them."""
+    def activity(self, kernel: Kernel) -> Repeat | Parts:
+        """What the units do in one launch: the instructions, where software schedules them, else
+        how long each of them works.
+        """

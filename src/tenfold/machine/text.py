@@ -55,9 +55,9 @@ def _lines(program: Program, chip: Chip) -> Iterator[str]:
                 f"  fetched before {kernel.traffic.prefetched:,} bytes, fetches for later"
                 f" {kernel.traffic.prefetch:,}"
             )
-        tiles = target_of(chip).tile_program(kernel)
-        if tiles is not None:
-            yield from _nest(tiles, "  ")
+        activity = target_of(chip).activity(kernel)
+        if isinstance(activity, Repeat):
+            yield from _nest(activity, "  ")
         else:
             yield (
                 f"  vector {kernel.vector_ops:,} operations, {kernel.transcendentals:,}"

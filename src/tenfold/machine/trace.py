@@ -1,35 +1,48 @@
 """Traces: what each unit does when, in the Trace Event Format that Perfetto and chrome://tracing
 read.
 
-A kernel of few tiles shows every one of them, from the same step that times it; a longer one shows
-its first tiles and then how long each unit is busy until it ends.
+Where software schedules the units, a kernel of few tiles shows every one of them, from the same
+step that times it, and a longer one its first tiles. Where hardware does, each unit is shown for as
+long as the kernel keeps it at work, from the end of the launch on: when in between, nobody knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 from tenfold.chips import Chip
-from tenfold.machine.run import Run
+from tenfold.machine.roofline import Parts
+from tenfold.machine.run import KernelRun, Run
 from tenfold.machine.systolic.maxplus import Clock, Repeat, closed_form, walk
 from tenfold.machine.systolic.step import STATES, Drain, Instruction, Launch, Tile, step
 from tenfold.machine.targets import target_of
 
 TILES_SHOWN = 64  # of each kernel
 EVENTS_SHOWN = 100_000  # in all; kernels after that are spans only
-UNITS = ("kernels", "DMA in", "near memory", "weight load", "matrix unit", "vector unit", "DMA out")
+UNITS = (
+    "kernels",
+    "DMA in",
+    "near memory",
+    "weight load",
+    "matrix unit",
+    "vector unit",
+    "off-chip memory",
+    "L2",
+    "DMA out",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``unit`` works on ``what`` from ``start`` for ``length`` seconds."""
+    """``unit`` works on ``what`` from ``start`` for ``length`` seconds; ``about`` says more."""
 
     unit: str
     what: str
     start_s: float
     length_s: float
+    about: Mapping[str, float | str] = field(default_factory=dict)
 
 
 class _Recorder(Clock):
@@ -47,7 +60,7 @@ class _Recorder(Clock):
 def trace(run: Run, chip: Chip) -> list[Event]:
     """The events of a run, in order of kernels."""
     events = list(_spans(run))
-    events += islice(_tiles(run, chip), EVENTS_SHOWN)
+    events += islice(_work(run, chip), EVENTS_SHOWN)
     return events
 
 
@@ -57,27 +70,61 @@ def _spans(run: Run) -> Iterator[Event]:
         yield Event("kernels", "launch", 0.0, run.launch_s)
     for k in run.kernels:
         length = k.time_s * k.kernel.repeat
-        yield Event("kernels", f"{k.kernel.name} ({' '.join(k.kernel.ops)})", at, length)
+        name = f"{k.kernel.name} ({' '.join(k.kernel.ops)})"
+        about: dict[str, float | str] = {
+            "bound": k.bound,
+            "launches": k.kernel.repeat,
+            "FLOP": k.kernel.flops * k.kernel.repeat,
+            "bytes read": k.kernel.traffic.all_reads * k.kernel.repeat,
+            "bytes written": k.kernel.traffic.all_writes * k.kernel.repeat,
+        }
+        yield Event("kernels", name, at, length, about)
         at += length
 
 
-def _tiles(run: Run, chip: Chip) -> Iterator[Event]:
+def _work(run: Run, chip: Chip) -> Iterator[Event]:
+    """What the units do in each kernel."""
     cycle = 1 / chip.clock("time")
     state = [0] * STATES
     target = target_of(chip)
+    at = run.launch_s
     for k in run.kernels:
-        tiles = target.tile_program(k.kernel)
-        if tiles is None:
-            return
-        program = Repeat((tiles,), k.kernel.repeat)
-        recorder = _Recorder(list(state))
-        for instruction in islice(walk(program), TILES_SHOWN):
-            step(recorder, instruction)
-            for unit, (start, length) in zip(_units(instruction), recorder.added, strict=True):
-                if length and unit:
-                    yield Event(unit, k.kernel.name, run.launch_s + start * cycle, length * cycle)
-            recorder.added.clear()
-        state = recorder.v if program.tiles <= TILES_SHOWN else closed_form(program, state)
+        activity = target.activity(k.kernel)
+        if isinstance(activity, Parts):
+            yield from _busy(k, activity, at)
+        else:
+            program = Repeat((activity,), k.kernel.repeat)
+            recorder = _Recorder(list(state))
+            for start, length, unit in _tiles(program, recorder):
+                yield Event(unit, k.kernel.name, run.launch_s + start * cycle, length * cycle)
+            state = recorder.v if program.tiles <= TILES_SHOWN else closed_form(program, state)
+        at += k.time_s * k.kernel.repeat
+
+
+def _tiles(program: Repeat, recorder: _Recorder) -> Iterator[tuple[int, int, str]]:
+    for instruction in islice(walk(program), TILES_SHOWN):
+        step(recorder, instruction)
+        for unit, (start, length) in zip(_units(instruction), recorder.added, strict=True):
+            if length and unit:
+                yield start, length, unit
+        recorder.added.clear()
+
+
+def _busy(k: KernelRun, parts: Parts, at: float) -> Iterator[Event]:
+    """The units beside each other, after what launching takes."""
+    busy = {
+        "matrix unit": parts.matrix,
+        "vector unit": parts.vector,
+        "off-chip memory": parts.memory,
+        "L2": parts.l2,
+    }
+    longest = max(busy.values())
+    start = at + max(0.0, k.time_s - longest) * k.kernel.repeat
+    for unit, seconds in busy.items():
+        if seconds > 0:
+            length = float(min(seconds, k.time_s)) * k.kernel.repeat
+            share = {"of the kernel's time": float(min(1.0, seconds / k.time_s))}
+            yield Event(unit, k.kernel.name, start, length, share)
 
 
 def _units(instruction: Instruction) -> Sequence[str]:
@@ -106,7 +153,7 @@ def trace_document(run: Run, chip: Chip) -> dict[str, object]:
     threads = {u: i for i, u in enumerate(UNITS)}
     events = trace(run, chip)
     used = {e.unit for e in events}
-    shown = UNITS if used - {UNITS[0]} else UNITS[:1]
+    shown = [u for u in UNITS if u in used]
     named = [
         {"name": "thread_name", "ph": "M", "pid": 0, "tid": threads[u], "args": {"name": u}}
         for u in shown
@@ -120,6 +167,7 @@ def trace_document(run: Run, chip: Chip) -> dict[str, object]:
             "tid": threads[e.unit],
             "ts": e.start_s * 1e6,
             "dur": e.length_s * 1e6,
+            "args": dict(e.about),
         }
         for e in events
     ]

@@ -11,9 +11,8 @@ from tenfold.chips import Chip
 from tenfold.machine.attention import in_parts
 from tenfold.machine.gpu.products import kernel_time
 from tenfold.machine.kernel import Group, Kernel, Level, Program
-from tenfold.machine.roofline import timed
+from tenfold.machine.roofline import Parts, timed
 from tenfold.machine.run import Counters, Timed, each_alone
-from tenfold.machine.systolic.maxplus import Repeat
 from tenfold.machine.target import Cut, FusionRules, NearMemory
 
 # A thread block sees one tile of columns.
@@ -61,8 +60,8 @@ class Gpu:
     def entry_s(self, program: Program) -> float:
         return 0.0
 
-    def tile_program(self, kernel: Kernel) -> Repeat | None:
-        return None
+    def activity(self, kernel: Kernel) -> Parts:
+        return kernel_time(self.chip, kernel)
 
 
 @lru_cache(maxsize=4096)

@@ -12,9 +12,8 @@ from tenfold.machine.host import operators
 from tenfold.machine.host.layout import lay_out
 from tenfold.machine.host.runtime import feeds, refuses
 from tenfold.machine.kernel import Group, Kernel, Level, Program
-from tenfold.machine.roofline import timed
+from tenfold.machine.roofline import Parts, timed
 from tenfold.machine.run import Counters, Timed, each_alone
-from tenfold.machine.systolic.maxplus import Repeat
 from tenfold.machine.target import Cut, FusionRules, NearMemory
 
 RULES = FusionRules(row_elements=0, vector_prologue=False, refuses=refuses, feeds=feeds)
@@ -57,5 +56,5 @@ class Host:
     def entry_s(self, program: Program) -> float:
         return operators.entry_s(self.chip, program)
 
-    def tile_program(self, kernel: Kernel) -> Repeat | None:
-        return None
+    def activity(self, kernel: Kernel) -> Parts:
+        return operators.kernel_time(self.chip, kernel)

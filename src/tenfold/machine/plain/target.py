@@ -15,7 +15,6 @@ from tenfold.chips import Chip, MatrixPrecision
 from tenfold.machine.kernel import Group, Kernel, Level, Program
 from tenfold.machine.roofline import TRANSCENDENTAL_OPS, Parts, norm, timed, vector_cycles
 from tenfold.machine.run import Counters, Timed, each_alone
-from tenfold.machine.systolic.maxplus import Repeat
 from tenfold.machine.target import Cut, FusionRules, NearMemory
 
 RULES = FusionRules(row_elements=128, vector_prologue=False)
@@ -58,8 +57,8 @@ class Plain:
     def entry_s(self, program: Program) -> float:
         return 0.0
 
-    def tile_program(self, kernel: Kernel) -> Repeat | None:
-        return None
+    def activity(self, kernel: Kernel) -> Parts:
+        return kernel_time(self.chip, kernel)
 
 
 def kernel_time(chip: Chip, kernel: Kernel) -> Parts:

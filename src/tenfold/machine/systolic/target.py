@@ -74,5 +74,5 @@ class Systolic:
     def entry_s(self, program: Program) -> float:
         return self.chip.constant(SystolicConstant.LAUNCH_S)
 
-    def tile_program(self, kernel: Kernel) -> Repeat | None:
+    def activity(self, kernel: Kernel) -> Repeat:
         return chain.kernel_program(self.chip, kernel)
