@@ -8,7 +8,7 @@ from tenfold.economics import UNDATED, Offer, Prices, Terms
 from tenfold.report.document import real
 from tenfold.report.documents.plan import OfferPart, PricesDocument, PurchasePart
 from tenfold.report.fit import Fitted
-from tenfold.report.numbers import ranged, short
+from tenfold.report.numbers import ranged
 
 
 def price_tables(chip: str, known: Prices) -> Iterator[Fitted | str]:
@@ -33,8 +33,8 @@ def price_tables(chip: str, known: Prices) -> Iterator[Fitted | str]:
                 str(o.chips),
                 o.region,
                 o.terms.value,
-                short(o.usd_per_s * 3600),
-                short(o.usd_per_chip_s * 3600),
+                f"{o.usd_per_s * 3600:,.2f}",  # as the lists have it
+                f"{o.usd_per_chip_s * 3600:,.2f}",
                 "own" if o.date == UNDATED else o.date,
             )
         yield table
