@@ -16,8 +16,15 @@ import pytest
 from typer.testing import CliRunner
 
 import tenfold
-from tenfold.cli import app
-from tenfold.errors import DoesNotFit, InputError, ModelError, TenfoldError, UnknownName
+from tenfold.cli import app, main
+from tenfold.errors import (
+    DataFileError,
+    DoesNotFit,
+    InputError,
+    ModelError,
+    TenfoldError,
+    UnknownName,
+)
 from tenfold.files import check_apart, read_text, write_text, write_whole
 from tenfold.scenario import left_out, read_scenario
 
@@ -375,3 +382,22 @@ def test_the_policy_does_not_grow_with_tenants_times_models(tmp_path: Path) -> N
 def test_what_no_machine_can_hold_is_refused(words: list[str], said: str) -> None:
     with pytest.raises(InputError, match=said):
         CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_what_a_file_says_gives_a_terminal_no_orders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(SCENARIO.replace('name = "t"', 'name = "t\\u001b[31m"', 1))
+    with pytest.raises(DataFileError, match=r"'t.*x1b\[31m' holds control characters"):
+        read_scenario(path)
+    chip = Path(tenfold.__file__).parent / "chips" / "catalogue" / "t4.toml"
+    path.write_text(chip.read_text().replace('name = "t4"', 'name = "t4\\u0007"', 1))
+    with pytest.raises(DataFileError, match="holds control characters"):
+        tenfold.chip(str(path))
+    monkeypatch.setattr(sys, "argv", ["tenfold", "profile", "\x1b[31m.onnx", "-c", "t4"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert r"\x1b[31m.onnx" in said

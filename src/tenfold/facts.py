@@ -21,7 +21,7 @@ import msgspec
 from tenfold import units
 from tenfold.errors import DataFileError, UnitError
 from tenfold.estimate import Estimate
-from tenfold.files import BOM
+from tenfold.files import BOM, check_printable
 from tenfold.units import Dimension
 
 LARGEST_FILE = 1 << 24  # bytes; the largest that ships has a few thousand lines
@@ -136,6 +136,8 @@ def read_file(path: Path, kind: type[T]) -> T:
 
 def _decoded(raw: bytes, kind: type[T]) -> T:
     try:
+        if b"\\" in raw:  # only an escape brings control characters into TOML
+            check_printable(msgspec.toml.decode(raw))
         return msgspec.toml.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         raise ValueError(explained(error, kind)) from error
@@ -189,7 +191,7 @@ def read_folder(folder: Path, kind: type[T]) -> Iterator[tuple[Path, T]]:
 
 def read_table(path: Path) -> dict[str, object]:
     """The TOML file at ``path`` as it is. Raises DataFileError for what is no TOML."""
-    return decode(path, lambda raw: msgspec.toml.decode(raw, type=dict[str, object]))
+    return decode(path, lambda raw: _decoded(raw, dict[str, object]))
 
 
 def decode(path: Path, reader: Callable[[bytes], T]) -> T:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tenfold.errors import InputError
@@ -67,6 +68,32 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def plain(text: str) -> str:
+    """Text as one line that leaves a terminal as it is: control characters become escapes."""
+    words = " ".join(text.split())
+    return "".join(c if _shown(c) else repr(c)[1:-1] for c in words)
+
+
+def _shown(letter: str) -> bool:
+    return unicodedata.category(letter) not in ("Cc", "Cs")
+
+
+def check_printable(found: object) -> None:
+    """Raises ValueError for a string, however deep in what a file says, that holds control
+    characters: they would be orders to the terminal that shows it.
+    """
+    if isinstance(found, str):
+        if not all(_shown(c) or c in "\t\n\r" for c in found):
+            raise ValueError(f"{found[:60]!r} holds control characters")
+    elif isinstance(found, Mapping):
+        for key, value in found.items():
+            check_printable(key)
+            check_printable(value)
+    elif isinstance(found, Sequence):
+        for value in found:
+            check_printable(value)
 
 
 def _usual_mode() -> int:

@@ -12,6 +12,7 @@ import typer
 
 from tenfold.cli.common import app
 from tenfold.errors import TenfoldError
+from tenfold.files import plain
 
 USAGE = 2  # what the user gave cannot be used
 INTERNAL = 3  # a fault of Tenfold itself; 1 is "the answer is no"
@@ -38,7 +39,7 @@ def _settle(stream: TextIO | None) -> None:
 
 def _say(line: str) -> None:
     if sys.stderr is not None:
-        sys.stderr.write(f"tenfold: {' '.join(line.split())}\n")
+        sys.stderr.write(f"tenfold: {plain(line)}\n")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import msgspec
 from tenfold import units
 from tenfold.errors import DataFileError, InputError, UnitError, UnknownName
 from tenfold.facts import convert
-from tenfold.files import read_text
+from tenfold.files import check_printable, read_text
 from tenfold.scenario.arrivals import Arriving, Closed, read_arrivals
 from tenfold.serving import Choice, OnOff, Trace, Version
 from tenfold.serving.versions import check_shares
@@ -141,7 +141,9 @@ def read_scenario(path: Path) -> Scenario:
     """
     text = read_text(path)
     try:
-        file = convert(msgspec.toml.decode(text), _File)
+        found = msgspec.toml.decode(text)
+        check_printable(found)
+        file = convert(found, _File)
     except RecursionError as error:
         raise DataFileError(f"{path.name}: is nested too deep to be read") from error
     except (msgspec.MsgspecError, ValueError) as error:
