@@ -383,6 +383,20 @@ def test_an_idle_chip_refuses_only_what_it_cannot_do() -> None:
     assert np.sum(log.outcome == 1) > 0.9 * len(arrivals)
 
 
+def test_the_mean_batch_is_over_batches() -> None:
+    """One request alone and nine together are two batches of five."""
+    times = {1: 0.010, 9: 0.018}
+    p = SloPolicy({"m": Served(Known(times, 1.0))}, {"t": 1.0})
+    arrivals = np.array([0.0, *(0.001 + 0.0001 * i for i in range(9))])
+    log = simulate(
+        p, Open([(Stream("t", "m", 0.1), arrivals)]), Spread({"m": curve(times)}, {"m": 0.0}, 1)
+    )
+    result = result_of(log)
+    assert [len(b.start.requests) for b in log.batches] == [1, 9]
+    assert result.total.answered / result.batches == 5
+    assert [t.mean_batch for t in (result.total, *result.tenants)] == pytest.approx([5, 5])
+
+
 def test_shadows_do_not_take_from_who_is_answered() -> None:
     times = {"live": {1: 0.001}, "trial": {1: 0.001}}
     arrivals = Poisson(850).times_s(4.0, np.random.default_rng(5))

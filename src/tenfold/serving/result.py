@@ -110,7 +110,8 @@ def _tenant(
         goodput_per_s=in_time / span_s,
         p50_s=float(np.median(latency)) if len(latency) else float("nan"),
         p99_s=percentile_of(latency, PERCENTILE),
-        mean_batch=float(np.mean(batches)) if batches else 0.0,
+        # over batches, a tenant's share of each: not over requests, most of which see large ones
+        mean_batch=len(batches) / sum(1 / b for b in batches) if batches else 0.0,
         worst_over_slo=percentile_of(latency / slo, PERCENTILE),
         latencies_s=latency,
     )
