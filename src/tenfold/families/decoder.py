@@ -97,9 +97,8 @@ class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     query_scale: float = 0.0  # 0: 1 / sqrt(head_dim)
     experts: Experts | None = None
     latent: Latent | None = None
-    windows: tuple[
-        int, ...
-    ] = ()  # of each layer: positions that one attends to at most, itself included; 0: all
+    # of each layer: positions that one attends to at most, itself included; 0: all
+    windows: tuple[int, ...] = ()
     head: Head = Head.VOCABULARY
     classes: int = 0
     local_theta: float = 0.0  # of layers with a window, where they rotate at another rate (Gemma 3)

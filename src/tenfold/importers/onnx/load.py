@@ -21,7 +21,7 @@ from tenfold.importers.onnx.external import external_array
 from tenfold.importers.onnx.fallback import function_body, import_opaque
 from tenfold.importers.onnx.handlers import HANDLERS
 from tenfold.importers.onnx.node import Builder, Node
-from tenfold.importers.onnx.order import ordered
+from tenfold.importers.onnx.order import made_once, ordered
 from tenfold.importers.onnx.schema import check_signature
 from tenfold.ir.dims import Dim
 from tenfold.ir.dtypes import DType
@@ -203,7 +203,7 @@ def import_graph(
             )
     for sparse in graph.sparse_initializer:
         builder.env[sparse.values.name] = builder.constant(sparse.values.name, sparse_array(sparse))
-    _made_once(graph)
+    made_once(graph)
     for proto in _in_order(builder, graph):
         import_node(builder, proto)
     outputs = []
@@ -211,21 +211,6 @@ def import_graph(
         inner = builder.resolve(info.name)
         outputs.append(inner)
     return _distinct(builder, outputs, [o.name for o in graph.output])
-
-
-def _made_once(graph: onnx.GraphProto) -> None:
-    """Raises ModelError for a value of two makers: which of them is meant, nobody says."""
-    makers = {i.name: "the graph's inputs" for i in graph.input}
-    makers |= {t.name: "an initialiser" for t in graph.initializer}
-    for node in graph.node:
-        called = f"node '{node.name or node.op_type}'"
-        for name in node.output:
-            if name and name in makers:
-                raise ModelError(
-                    f"'{name}' is made twice, by {makers[name]} and by {called}: a value has one"
-                    " maker"
-                )
-            makers[name] = called
 
 
 def _in_order(builder: Builder, graph: onnx.GraphProto) -> Sequence[onnx.NodeProto]:

@@ -1,5 +1,5 @@
 """The order of nodes: the standard asks for one in which values are made before they are used, and
-exporters do not always keep to it.
+exporters do not always keep to it; and for one maker of each value.
 """
 
 from __future__ import annotations
@@ -10,6 +10,21 @@ from collections.abc import Iterable, Sequence
 import onnx
 
 from tenfold.errors import ModelError
+
+
+def made_once(graph: onnx.GraphProto) -> None:
+    """Raises ModelError for a value of two makers: which of them is meant, nobody says."""
+    makers = {i.name: "the graph's inputs" for i in graph.input}
+    makers |= {t.name: "an initialiser" for t in graph.initializer}
+    for node in graph.node:
+        called = f"node '{node.name or node.op_type}'"
+        for name in node.output:
+            if name and name in makers:
+                raise ModelError(
+                    f"'{name}' is made twice, by {makers[name]} and by {called}: a value has one"
+                    " maker"
+                )
+            makers[name] = called
 
 
 def ordered(nodes: Sequence[onnx.NodeProto], given: Iterable[str]) -> list[onnx.NodeProto]:
