@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from tenfold.errors import ModelError
 from tenfold.families import Decoder
-from tenfold.families.decoder import Experts, Latent
+from tenfold.families.decoder import Experts, Function, Latent
 from tenfold.families.heads import Head
 from tenfold.importers.configuration import Config
 
@@ -27,9 +29,9 @@ def _llama(
     epsilon: float = 1e-6,
     tied: bool = False,
     head_dim: int = 0,
-    **more: Any,
+    function: Function | None = None,
 ) -> Decoder:
-    """What all decoders in the manner of Llama share."""
+    """What all decoders in the manner of Llama share, with the defaults that differ."""
     heads = c.number("num_attention_heads", heads)
     return Decoder(
         layers=c.number("num_hidden_layers", layers),
@@ -42,9 +44,8 @@ def _llama(
         epsilon=c.real("rms_norm_eps", epsilon),
         rope_theta=c.theta(),
         tied=c.flag("tie_word_embeddings", tied),
-        function=more.pop("function", None) or c.function("hidden_act", "silu"),
+        function=function or c.function("hidden_act", "silu"),
         **_ending(c),
-        **more,
     )
 
 
@@ -71,7 +72,7 @@ def _ending(c: Config) -> dict[str, Any]:
 
 def plain_llama(c: Config) -> Decoder:
     bias = c.flag("attention_bias", False)
-    return _llama(c, qkv_bias=bias, out_bias=bias, mlp_bias=c.flag("mlp_bias", False))
+    return replace(_llama(c), qkv_bias=bias, out_bias=bias, mlp_bias=c.flag("mlp_bias", False))
 
 
 def _later_layers(c: Config) -> tuple[int, ...]:
@@ -82,17 +83,15 @@ def _later_layers(c: Config) -> tuple[int, ...]:
 
 def qwen2(c: Config) -> Decoder:
     kv = 32 if "num_key_value_heads" not in c.fields else None
-    return _llama(c, inner=22016, kv=kv, vocabulary=151936, qkv_bias=True, windows=_later_layers(c))
+    return replace(
+        _llama(c, inner=22016, kv=kv, vocabulary=151936), qkv_bias=True, windows=_later_layers(c)
+    )
 
 
 def qwen3(c: Config) -> Decoder:
     bias = c.flag("attention_bias", False)
-    return _llama(
-        c,
-        inner=22016,
-        kv=32,
-        vocabulary=151936,
-        head_dim=128,
+    return replace(
+        _llama(c, inner=22016, kv=32, vocabulary=151936, head_dim=128),
         qkv_bias=bias,
         out_bias=bias,
         qk_norm=True,
@@ -101,17 +100,14 @@ def qwen3(c: Config) -> Decoder:
 
 
 def mistral(c: Config) -> Decoder:
-    return _llama(c, inner=14336, kv=8, windows=c.windows(4096, lambda _i: True))
+    return replace(_llama(c, inner=14336, kv=8), windows=c.windows(4096, lambda _i: True))
 
 
 def mixtral(c: Config) -> Decoder:
     inner = c.number("intermediate_size", 14336)
     experts = Experts(c.number("num_local_experts", 8), c.number("num_experts_per_tok", 2), inner)
-    return _llama(
-        c,
-        inner=14336,
-        kv=8,
-        epsilon=1e-5,
+    return replace(
+        _llama(c, inner=14336, kv=8, epsilon=1e-5),
         experts=experts,
         windows=c.windows(None, lambda _i: True),
     )
@@ -120,60 +116,63 @@ def mixtral(c: Config) -> Decoder:
 def gemma(c: Config) -> Decoder:
     bias = c.flag("attention_bias", False)
     function = c.function("hidden_activation", "gelu_pytorch_tanh")
-    return _llama(
-        c,
-        width=3072,
-        inner=24576,
-        layers=28,
-        heads=16,
-        kv=16,
-        vocabulary=256000,
-        tied=True,
-        head_dim=256,
+    return replace(
+        _llama(
+            c,
+            width=3072,
+            inner=24576,
+            layers=28,
+            heads=16,
+            kv=16,
+            vocabulary=256000,
+            tied=True,
+            head_dim=256,
+            function=function,
+        ),
         qkv_bias=bias,
         out_bias=bias,
         scaled_embedding=True,
-        function=function,
     )
 
 
-def _gemma_later(c: Config, vocabulary: int, **more: Any) -> Decoder:
-    """Gemma 2 and 3: norms before and after; every second layer, or all but every sixth, within a
-    window.
-    """
+def _gemma_later(c: Config, vocabulary: int) -> Decoder:
+    """Gemma 2 and 3: norms before and after; the windows are theirs to say."""
     scale = c.real("query_pre_attn_scalar", 256, 0) ** -0.5
     function = c.function("hidden_activation", "gelu_pytorch_tanh")
-    return _llama(
-        c,
-        width=2304,
-        inner=9216,
-        layers=26,
-        heads=8,
-        kv=4,
-        vocabulary=vocabulary,
-        tied=True,
-        head_dim=256,
+    return replace(
+        _llama(
+            c,
+            width=2304,
+            inner=9216,
+            layers=26,
+            heads=8,
+            kv=4,
+            vocabulary=vocabulary,
+            tied=True,
+            head_dim=256,
+            function=function,
+        ),
         scaled_embedding=True,
         post_norms=True,
         query_scale=scale,
-        function=function,
-        **more,
     )
 
 
 def gemma2(c: Config) -> Decoder:
-    caps = {
-        "softcap": c.if_any("attn_logit_softcapping", 50),
-        "logit_softcap": c.if_any("final_logit_softcapping", 30),
-    }
-    return _gemma_later(c, 256000, windows=c.windows(4096, lambda i: i % 2 == 0, 26), **caps)
+    """Every second layer within a window."""
+    return replace(
+        _gemma_later(c, 256000),
+        softcap=c.if_any("attn_logit_softcapping", 50),
+        logit_softcap=c.if_any("final_logit_softcapping", 30),
+        windows=c.windows(4096, lambda i: i % 2 == 0, 26),
+    )
 
 
 def gemma3(c: Config) -> Decoder:
+    """All layers but every sixth within a window."""
     every = c.number("sliding_window_pattern", 6)
-    return _gemma_later(
-        c,
-        262208,
+    return replace(
+        _gemma_later(c, 262208),
         qk_norm=True,
         windows=c.windows(4096, lambda i: (i + 1) % every != 0, 26),
         local_theta=c.real("rope_local_base_freq", 10000, 0),
@@ -191,13 +190,8 @@ def qwen3_moe(c: Config) -> Decoder:
         every=every,
     )
     bias = c.flag("attention_bias", False)
-    return _llama(
-        c,
-        width=2048,
-        inner=6144,
-        layers=24,
-        kv=4,
-        vocabulary=151936,
+    return replace(
+        _llama(c, width=2048, inner=6144, layers=24, kv=4, vocabulary=151936),
         qkv_bias=bias,
         out_bias=bias,
         qk_norm=True,
@@ -206,17 +200,17 @@ def qwen3_moe(c: Config) -> Decoder:
     )
 
 
-def _deepseek(c: Config, *, layers: int, experts: Experts, **more: Any) -> Decoder:
+def _deepseek(c: Config, base: Decoder, experts: Experts) -> Decoder:
     """Latent attention and experts beside shared ones, from layer ``first_k_dense_replace`` on."""
     if c.number("moe_layer_freq", 1) != 1:
         raise ModelError(
             f"{c.where}: 'moe_layer_freq' must be 1: experts in every layer from"
             " 'first_k_dense_replace' on"
         )
-    if experts.first >= (count := c.number("num_hidden_layers", layers)):
+    if experts.first >= base.layers:
         raise ModelError(
-            f"{c.where}: 'first_k_dense_replace' of {experts.first} leaves none of {count} layers"
-            " for the experts"
+            f"{c.where}: 'first_k_dense_replace' of {experts.first} leaves none of"
+            f" {base.layers} layers for the experts"
         )
     low = (
         0
@@ -230,14 +224,8 @@ def _deepseek(c: Config, *, layers: int, experts: Experts, **more: Any) -> Decod
         c.number("qk_rope_head_dim", 64),
         c.number("v_head_dim", 128),
     )
-    return _llama(
-        c,
-        layers=layers,
-        experts=experts,
-        latent=latent,
-        qkv_bias=c.flag("attention_bias", False),
-        **more,
-    )
+    bias = c.flag("attention_bias", False)
+    return replace(base, experts=experts, latent=latent, qkv_bias=bias)
 
 
 def deepseek2(c: Config) -> Decoder:
@@ -250,7 +238,7 @@ def deepseek2(c: Config) -> Decoder:
         shared_inner=inner * c.number("n_shared_experts", 2, 0),
         scale=c.real("routed_scaling_factor", 1.0),
     )
-    return _deepseek(c, layers=32, experts=experts)
+    return _deepseek(c, _llama(c), experts)
 
 
 def deepseek3(c: Config) -> Decoder:
@@ -265,9 +253,8 @@ def deepseek3(c: Config) -> Decoder:
         bias=True,
         scale=c.real("routed_scaling_factor", 2.5),
     )
-    return _deepseek(
-        c, layers=61, experts=experts, width=7168, inner=18432, heads=128, kv=128, vocabulary=129280
-    )
+    base = _llama(c, width=7168, inner=18432, layers=61, heads=128, kv=128, vocabulary=129280)
+    return _deepseek(c, base, experts)
 
 
 def gpt2(c: Config) -> Decoder:
@@ -294,11 +281,7 @@ def gpt2(c: Config) -> Decoder:
 
 def phi3(c: Config) -> Decoder:
     """Queries, keys and values, and gate and up, are one product each there: the same shapes."""
-    return _llama(
-        c,
-        width=3072,
-        inner=8192,
-        vocabulary=32064,
-        epsilon=1e-5,
+    return replace(
+        _llama(c, width=3072, inner=8192, vocabulary=32064, epsilon=1e-5),
         windows=c.windows(None, lambda _i: True),
     )
