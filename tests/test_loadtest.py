@@ -30,6 +30,7 @@ from tenfold.loadtest import (
     slo_policy,
 )
 from tenfold.loadtest.trial import told
+from tenfold.measure.runtime import measure
 from tenfold.serving import Decision, Policy, Why, simulate
 from tenfold.serving.loadgen import server_verdict
 
@@ -250,3 +251,39 @@ def test_refused_queries_are_no_infinite_latency() -> None:
     assert not verdict.valid
     assert "inf" not in verdict.reasons[0]
     assert "more than 1 % were refused" in verdict.reasons[0]
+
+
+def endless() -> onnx.ModelProto:
+    """A loop whose condition stays true."""
+    flag, number = TensorProto.BOOL, TensorProto.FLOAT
+    steps = [
+        helper.make_node("Identity", ["c"], ["c1"]),
+        helper.make_node("Sin", ["s"], ["s1"]),
+    ]
+    body = helper.make_graph(
+        steps,
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", flag, []),
+            helper.make_tensor_value_info("s", number, ["batch", 2]),
+        ],
+        [
+            helper.make_tensor_value_info("c1", flag, []),
+            helper.make_tensor_value_info("s1", number, ["batch", 2]),
+        ],
+    )
+    node = helper.make_node("Loop", ["", "go", "x"], ["y"], body=body)
+    x, y = (helper.make_tensor_value_info(n, number, ["batch", 2]) for n in "xy")
+    go = numpy_helper.from_array(np.asarray(True), "go")
+    graph = helper.make_graph([node], "endless", [x], [y], [go])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_model_without_end_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "endless.onnx"
+    onnx.save(endless(), path)
+    with pytest.raises(InputError, match=r"batch of 1 did not come to an end within 0\.2 s"):
+        Session(path, threads=1, longest_run_s=0.2).time(1)
+    with pytest.raises(InputError, match=r"the model did not come to an end within 0\.2 s"):
+        measure(str(path), {"x": np.zeros((1, 2), np.float32)}, longest_run_s=0.2)

@@ -16,11 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 from support import imported, model_of, runtime
 from tenfold.chips import chip
 from tenfold.compiler import compile
+from tenfold.compiler.passes import run_passes
 from tenfold.errors import InputError, ModelError
 from tenfold.importers import load_onnx
 from tenfold.importers.onnx.extents import extent
-from tenfold.ir import graph_totals, interpret
+from tenfold.ir import graph_totals, interpret, verify
 from tenfold.ir.dims import text
+from tenfold.ir.text import parse_text, to_text
 from tenfold.model import Sizes, prepare, roles
 
 F = np.float32
@@ -392,3 +394,49 @@ def test_a_size_is_a_whole_number_that_something_can_have(size: Any, said: str) 
     name = graph.symbols[0]
     with pytest.raises(InputError, match=said.replace("batch", name)):
         graph.bind({name: size})
+
+
+def computed() -> onnx.ModelProto:
+    """A causal mask, positions, a scale, a transposed weight and half of a weight: 320 of its
+    numbers are stored."""
+    nodes = [
+        helper.make_node("Range", ["zero", "n", "one"], ["row"]),
+        helper.make_node("Unsqueeze", ["row", "last"], ["column"]),
+        helper.make_node("Less", ["column", "row"], ["later"]),
+        helper.make_node("Cast", ["later"], ["later32"], to=TensorProto.FLOAT),
+        helper.make_node("ConstantOfShape", ["shape"], ["far"], value=tensor("v", [-1e9])),
+        helper.make_node("Mul", ["later32", "far"], ["mask"]),
+        helper.make_node("Transpose", ["w"], ["wt"], perm=[1, 0]),
+        helper.make_node("Slice", ["half", "from", "to"], ["h"]),
+        helper.make_node("MatMul", ["x", "wt"], ["xw"]),
+        helper.make_node("Add", ["xw", "mask"], ["masked"]),
+        helper.make_node("MatMul", ["masked", "h"], ["y"]),
+    ]
+    stored = {
+        "zero": np.int64(0),
+        "one": np.int64(1),
+        "n": np.int64(16),
+        "last": np.array([1]),
+        "shape": np.array([16, 16]),
+        "from": np.array([0]),
+        "to": np.array([16]),
+        "w": np.ones((16, 4), F),
+        "half": np.ones((32, 16), F),
+    }
+    return model_of(nodes, {"x": (F, [16, 4])}, ["y"], stored)
+
+
+def tensor(name: str, values: list[float]) -> TensorProto:
+    return numpy_helper.from_array(np.array(values, F), name)
+
+
+def test_what_is_computed_from_sizes_is_no_parameter() -> None:
+    """A mask of 256 numbers comes from a range and a fill; a transposed weight is still the weight,
+    and half of one counts as the half that is used."""
+    graph = imported(computed())
+    folded = run_passes(graph)
+    assert folded.parameters == 16 * 4 + 16 * 16
+    assert {n: k for n, k in folded.stored.items() if k} == {}
+    verify(folded)
+    assert to_text(parse_text(to_text(folded))) == to_text(folded)
+    assert parse_text(to_text(folded)).parameters == folded.parameters

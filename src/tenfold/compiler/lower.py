@@ -125,7 +125,7 @@ def _kernel(scope: LoweringScope, group: Group) -> Kernel:
     contraction = any(p.macs for p in products)
     precision = _precision(scope, anchor) if anchor is not None else scope.precision
     flops = _total(works, "contraction_flops", group)
-    operands = (*_reads(scope, group, works), *_writes(scope, group))
+    operands = (*_reads(scope, group, works), *_writes(scope, group, works))
     lowerings = {row_of(op).lowering for op in group.ops}
     rows, row_elements = _rows(scope, group)
     in_steps = contraction and any(p.repeat > 1 for p in products)
@@ -291,8 +291,19 @@ def _reads(scope: LoweringScope, group: Group, works: Sequence[Work]) -> list[Op
     ]
 
 
-def _writes(scope: LoweringScope, group: Group) -> list[Operand]:
-    return [Operand(n, Role.OUTPUT, scope.bytes(n)) for n in group.outputs]
+def _writes(scope: LoweringScope, group: Group, works: Sequence[Work]) -> list[Operand]:
+    """Each result whole, or the part of it that is new where an op writes in place."""
+    new: dict[str, int] = {}
+    for op, work in zip(group.ops, works, strict=True):
+        for name, amount in zip(op.outputs, work.writes, strict=False):
+            value = scope.graph.value(name)
+            if value is not None and isinstance(amount, int) and amount:
+                new[name] = _ceil(amount * scope.width(value) * 8 / value.dtype.bits)
+    return [
+        Operand(n, Role.OUTPUT, min(new.get(n, whole), whole))
+        for n in group.outputs
+        for whole in (scope.bytes(n),)
+    ]
 
 
 def _control(scope: LoweringScope, op: Op, bodies: Mapping[int, tuple[Group, ...]]) -> list[Kernel]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tenfold.errors import InputError, ModelError
 from tenfold.ir.dims import Dim, Shape, evaluate, prod, substitute, symbols_of
-from tenfold.ir.graph import Array, Graph, Op, Value
+from tenfold.ir.graph import Array, Graph, Op, Value, stored_behind
 from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op, row_of
 from tenfold.ir.rebatch import BATCH, rebatch
 from tenfold.ir.table import Control
@@ -155,6 +155,7 @@ def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
         return graph
     ops: list[Op] = []
     constants = dict(graph.constants)
+    stored = dict(graph.stored)
     values = dict(graph.values)
     renamed: dict[str, str] = {}
     for op in graph.ops:
@@ -169,6 +170,7 @@ def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
                 names[name] = mark + name
                 values[mark + name] = replace(value, name=mark + name)
         constants |= {names[n]: data for n, data in body.constants.items()}
+        stored |= {names[n]: numbers for n, numbers in body.stored.items()}
         ops += [
             replace(
                 b,
@@ -185,7 +187,9 @@ def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
         for name, o in zip(graph.outputs, outputs, strict=True)
         if name != o
     ]
-    flat = replace(graph, ops=(*ops, *kept), values=values, constants=constants)
+    flat = replace(
+        graph, ops=(*ops, *kept), values=values, constants=constants, stored=stored
+    )
     flat = prune(flat, {})
     shapes = {n: flat.values[n].shape for n in flat.inputs}
     return _fold(flat, shapes)
@@ -220,10 +224,23 @@ def prune(graph: Graph, known: Mapping[str, Array]) -> Graph:
         if n in known and n not in made and n not in graph.constants and n not in graph.inputs
     }
     constants = {n: d for n, d in graph.constants.items() if n in needed} | folded
+    stored = dict(graph.stored)
+    for op in graph.ops:  # in order, so that what is computed from computed values is too
+        operands = [v for i in op.inputs if i and (i in known or i in graph.constants)
+                    for v in (graph.values[i],)]
+        for out in op.outputs:
+            if out in known and out not in made:
+                stored |= stored_behind(graph.values[out], operands, stored)
     values = {
         n: v for n, v in graph.values.items() if n in made or n in constants or n in graph.inputs
     }
-    return replace(graph, ops=tuple(reversed(ops)), values=values, constants=constants)
+    return replace(
+        graph,
+        ops=tuple(reversed(ops)),
+        values=values,
+        constants=constants,
+        stored={n: k for n, k in stored.items() if n in constants},
+    )
 
 
 def _assume(graph: Graph, given: Mapping[str, int]) -> Graph:

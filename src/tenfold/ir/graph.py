@@ -7,7 +7,7 @@ Constants are values too; a constant without data is a weight whose content nobo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
@@ -83,7 +83,8 @@ class Graph:
 
     ``bounds`` maps a data-dependent symbol (how many boxes survive) to the most it can be,
     ``limits`` a free dimension of the inputs to the largest the network has room for (learned
-    positions).
+    positions).  ``stored`` says of a constant that was computed (a mask, positions, a transposed
+    weight) how many numbers of the model's file it is made of; one that is not in it is stored.
 
     A graph equals only itself (``tenfold.ir.text`` compares contents). ``memo`` is what others
     derived from it and would derive again: it goes when the graph goes.
@@ -97,6 +98,7 @@ class Graph:
     constants: Mapping[str, Array | None]
     bounds: Mapping[str, Dim] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    stored: Mapping[str, int] = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -121,15 +123,11 @@ class Graph:
 
     @property
     def parameters(self) -> int:
-        """Number of elements in constants of rank 1 and more, those of bodies included; int64 holds
-        shapes and indices, not weights.
+        """Number of elements that the constants of rank 1 and more are made of, those of bodies
+        included; int64 holds shapes and indices, not weights, and what was computed from sizes
+        alone (a mask) holds none.
         """
-        weights = (
-            v
-            for v in (self.values[n] for n in self.constants)
-            if v.dims and v.dtype is not DType.I64
-        )
-        own = sum(int(prod(v.dims)) for v in weights)
+        own = sum(stored_numbers(self.values[n], self.stored) for n in self.constants)
         return own + sum(body.parameters for op in self.ops for body in op.bodies)
 
     def bind(self, sizes: Mapping[str, int]) -> Graph:
@@ -147,3 +145,23 @@ class Graph:
 
     def value(self, name: str) -> Value | None:
         return self.values[name] if name else None
+
+
+def stored_numbers(value: Value, stored: Mapping[str, int]) -> int:
+    """How many numbers of the model's file a constant is made of; ``stored`` has those that were
+    computed.
+    """
+    if value.name in stored:
+        return stored[value.name]
+    return int(prod(value.dims)) if value.dims and value.dtype is not DType.I64 else 0
+
+
+def stored_behind(
+    result: Value, operands: Iterable[Value], stored: Mapping[str, int]
+) -> dict[str, int]:
+    """The entry of ``Graph.stored`` for a constant that was computed from ``operands``: no more
+    than they hold together, and no more than it has elements; empty where it is just as many.
+    """
+    own = stored_numbers(result, {})
+    made_of = min(sum(stored_numbers(v, stored) for v in operands), own)
+    return {result.name: made_of} if made_of != own else {}

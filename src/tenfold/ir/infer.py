@@ -4,7 +4,7 @@ runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, all_static, prod, symbol
 from tenfold.ir.dtypes import from_numpy
-from tenfold.ir.graph import Array, Attr, Graph, Op, UnknownShape, Value
+from tenfold.ir.graph import Array, Attr, Graph, Op, UnknownShape, Value, stored_behind
 from tenfold.ir.ops import TABLE
 from tenfold.ir.table import MAX_RANK, Call, Context, Control, Lowering, OpRow
 
@@ -33,6 +33,7 @@ class Scope:
     known: dict[str, Array] = field(default_factory=dict)
     constants: dict[str, Array | None] = field(default_factory=dict)
     bounds: dict[str, Dim] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
     prefix: str = "u"
 
     def fresh(self, what: str, at_most: Dim | None) -> Dim:
@@ -48,6 +49,12 @@ class Scope:
     def constant(self, name: str, content: Array) -> None:
         self.declare(Value(name, from_numpy(content.dtype), content.shape), content)
         self.constants[name] = content
+
+    def computed(self, name: str, content: Array, operands: Iterable[str]) -> None:
+        """A constant that was computed from constants."""
+        self.constant(name, content)
+        made_of = (self.values[n] for n in operands if n)
+        self.stored |= stored_behind(self.values[name], made_of, self.stored)
 
     def call(self, op: Op, outputs: tuple[Value | None, ...] = ()) -> Call:
         known = {i: self.known[n] for i, n in enumerate(op.inputs) if n in self.known}
@@ -362,4 +369,5 @@ def _walk(scope: Scope, graph: Graph, infer: Callable[[Scope, Op], Op] = infer_o
         constants=graph.constants,
         bounds=dict(scope.bounds),
         limits=graph.limits,
+        stored=graph.stored,
     )

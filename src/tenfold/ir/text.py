@@ -51,6 +51,8 @@ def _lines(graph: Graph, weights: bool, pad: str) -> Iterator[str]:
         yield f"{inner}bound {name} {dims.text(bound)}"
     for name, most in sorted(graph.limits.items()):
         yield f"{inner}limit {name} {most}"
+    for name, numbers in sorted(graph.stored.items()):
+        yield f"{inner}stored {_name(name)} {numbers}"
     yield f"{inner}output {', '.join(_name(n) for n in graph.outputs)}".rstrip()
     yield pad + "}"
 
@@ -198,10 +200,11 @@ def _parse_graph(lines: _Lines, depth: int) -> Graph:
     inputs: list[str] = []
     bounds: dict[str, dims.Dim] = {}
     limits: dict[str, int] = {}
+    stored: dict[str, int] = {}
     ops: list[Op] = []
     outputs: tuple[str, ...] = ()
     while (row := lines.next()).text != "}":
-        word = row.take(r"(?:input|const|bound|limit|output)(?![^ ])")
+        word = row.take(r"(?:input|const|bound|limit|stored|output)(?![^ ])")
         if word == "input":
             inputs.append(_declare(row, values))
         elif word == "const":
@@ -214,6 +217,9 @@ def _parse_graph(lines: _Lines, depth: int) -> Graph:
         elif word == "limit":
             symbol = row.need(r"\w+", "expected the name of a dimension")
             limits[symbol] = int(row.need(r"[1-9]\d{0,17}", "expected the largest size"))
+        elif word == "stored":
+            constant = _bare(row, row.need(_NAME, "expected the %name of a constant"))
+            stored[constant] = int(row.need(r"\d{1,18}", "expected how many numbers it is made of"))
         elif word == "output":
             outputs = _names(row, "")
         else:
@@ -228,6 +234,7 @@ def _parse_graph(lines: _Lines, depth: int) -> Graph:
         constants=constants,
         bounds=bounds,
         limits=limits,
+        stored=stored,
     )
 
 

@@ -37,6 +37,12 @@ def _check_lists(graph: Graph) -> None:
     both = sorted(set(graph.inputs) & set(graph.constants))
     if both:
         raise ModelError(f"graph '{graph.name}': '{both[0]}' is an input and a constant")
+    for name in graph.stored:
+        if name not in graph.constants:
+            raise ModelError(
+                f"graph '{graph.name}': '{name}' is said to be computed when compiling and is no"
+                " constant"
+            )
 
 
 def _twice(names: Iterable[str]) -> str | None:

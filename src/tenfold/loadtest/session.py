@@ -12,6 +12,7 @@ import numpy as np
 
 from tenfold.errors import InputError, ModelError
 from tenfold.evaluate.agreement import SEED, seeded_inputs
+from tenfold.evaluate.watch import LONGEST_RUN_S, Watch
 from tenfold.ir import Graph
 from tenfold.ir.dims import symbols_of
 from tenfold.model import Sizes, load, prepare, roles
@@ -35,7 +36,14 @@ class Session:
     within the time that counts.
     """
 
-    def __init__(self, path: str | Path, *, threads: int, seq: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int,
+        seq: int | None = None,
+        longest_run_s: float = LONGEST_RUN_S,
+    ) -> None:
         """Raises InputError where it is no ONNX file or ONNX Runtime refuses it."""
         if Path(path).suffix != ".onnx":
             raise InputError(
@@ -51,14 +59,25 @@ class Session:
             raise InputError(f"{path}: {error}") from error
         self._pool = [seeded_inputs(bound, SEED + i) for i in range(POOL)]
         self._session = _open(str(path), threads)
+        self._watch = Watch(longest_run_s)
         self.one_by_one = not any(a is not None for a in self._axes.values())
 
     def run(self, items: int) -> None:
-        """Stack ``items`` and run them. Raises InputError where ONNX Runtime fails on them."""
+        """Stack ``items`` and run them. Raises InputError where ONNX Runtime fails on them or has
+        not come to an end within ``longest_run_s``.
+        """
+        import onnxruntime as ort
+
         feeds = self._pool[0] if items == 1 else self._stack(items)
+        options = ort.RunOptions()
         try:
-            self._session.run(None, feeds)
+            with self._watch.over(options):
+                self._session.run(None, feeds, options)
         except Exception as error:  # ONNX Runtime raises many kinds
+            if options.terminate:
+                raise InputError(
+                    f"{self.name} on a batch of {items} {self._watch.endless}"
+                ) from error
             raise InputError(
                 f"ONNX Runtime does not run {self.name} on a batch of {items}: {error}"
             ) from error

@@ -12,6 +12,7 @@ from statistics import median_high
 from typing import TypeAlias
 
 from tenfold.errors import InputError
+from tenfold.evaluate.watch import LONGEST_RUN_S
 from tenfold.loadtest.search import STEPS, capacity, highest, valid
 from tenfold.loadtest.session import Session, profile_batches, spare_threads
 from tenfold.loadtest.trial import (
@@ -26,6 +27,7 @@ from tenfold.loadtest.trial import (
 )
 from tenfold.serving import Result
 
+TIMES_THE_SLO = 10.0  # a run may take, before it is ended
 LEAST_SAMPLES = 64  # of an offline run
 Bars: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
@@ -84,7 +86,8 @@ def load_tested(study: LoadStudy, bars: Bars = _silent) -> LoadResult:
     """
     sender = _sender(study)
     threads = study.threads or spare_threads()
-    session = Session(study.model, threads=threads, seq=study.seq)
+    longest_s = max(LONGEST_RUN_S, TIMES_THE_SLO * study.slo_s)
+    session = Session(study.model, threads=threads, seq=study.seq, longest_run_s=longest_s)
     with bars("profiling batches", 1) as advance:
         times = profile_batches(session, study.slo_s, study.largest)
         advance()

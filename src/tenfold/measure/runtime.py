@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.errors import InputError
+from tenfold.evaluate.watch import LONGEST_RUN_S, Watch
 
 WARM_UP, SHORTEST_RUNS, LONGEST_S = 3, 7, 1.5
 
@@ -35,14 +36,19 @@ class ModelTime:
     nodes: tuple[NodeTime, ...]
 
 
-def measure(model: bytes | str, feeds: Mapping[str, Any], runs: int = 40) -> ModelTime:
+def measure(
+    model: bytes | str,
+    feeds: Mapping[str, Any],
+    runs: int = 40,
+    longest_run_s: float = LONGEST_RUN_S,
+) -> ModelTime:
     """Seconds of ``model`` (its bytes, or the path of its file) on ``feeds``, on all cores.
 
     At most ``runs`` runs, fewer where one takes long. Raises InputError where ONNX Runtime refuses
-    the model or the inputs.
+    the model or the inputs, or where a run does not end within ``longest_run_s``.
     """
     whole = _session(model, None)
-    times = _timed(whole, feeds, runs)
+    times = _timed(whole, feeds, runs, Watch(longest_run_s))
     with tempfile.TemporaryDirectory() as folder:
         profiled = _session(model, Path(folder) / "nodes")
         count = WARM_UP + max(
@@ -68,18 +74,24 @@ def _session(model: bytes | str, profile: Path | None) -> Any:
         raise InputError(f"ONNX Runtime does not load the model: {error}") from error
 
 
-def _timed(session: Any, feeds: Mapping[str, Any], runs: int) -> list[float]:
+def _timed(session: Any, feeds: Mapping[str, Any], runs: int, watch: Watch) -> list[float]:
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
     times: list[float] = []
     began = time.perf_counter()
     try:
         for i in range(WARM_UP + runs):
             start = time.perf_counter()
-            session.run(None, dict(feeds))
+            with watch.over(options):
+                session.run(None, dict(feeds), options)
             if i >= WARM_UP:
                 times.append(time.perf_counter() - start)
             if len(times) >= SHORTEST_RUNS and time.perf_counter() - began > LONGEST_S:
                 break
     except Exception as error:
+        if options.terminate:
+            raise InputError(f"the model {watch.endless}") from error
         raise InputError(f"ONNX Runtime does not run the model on these inputs: {error}") from error
     return times
 

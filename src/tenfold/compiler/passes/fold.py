@@ -40,7 +40,8 @@ def _define(sweep: Sweep, name: str, data: Array | None, op: Op) -> None:
         folded = sweep.constant(sweep.name(name, "folded"), data, value)
         sweep.emit(Op("identity", (folded,), (name,), loc=op.loc))
     else:
-        sweep.constant(name, data, value)
+        folded = sweep.constant(name, data, value)
+    sweep.computed(folded, op.inputs)
 
 
 def _foldable(sweep: Sweep, op: Op) -> bool:

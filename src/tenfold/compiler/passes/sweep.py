@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from tenfold.ir.dtypes import from_numpy
-from tenfold.ir.graph import Array, Attr, Graph, Op, Value
+from tenfold.ir.graph import Array, Attr, Graph, Op, Value, stored_behind
 from tenfold.ir.infer import Scope, infer_op
 
 
@@ -25,7 +25,9 @@ class Sweep:
         self.ops: list[Op] = []
         self.producer: dict[str, Op] = {}
         self.constants: dict[str, Array | None] = dict(graph.constants)
-        self._scope = Scope(values=dict(graph.values), constants=self.constants)
+        self._scope = Scope(
+            values=dict(graph.values), constants=self.constants, stored=dict(graph.stored)
+        )
         self._scope.known = {
             n: a for n, a in graph.constants.items() if a is not None and a.size <= 4096
         }
@@ -96,6 +98,11 @@ class Sweep:
         self._scope.declare(replace(value, name=name), data)
         return name
 
+    def computed(self, name: str, operands: Iterable[str]) -> None:
+        """Note that the constant ``name`` was computed from ``operands``."""
+        made_of = (self._scope.values[n] for n in operands if n)
+        self._scope.stored |= stored_behind(self._scope.values[name], made_of, self._scope.stored)
+
     def number(self, base: str, data: Array) -> str:
         """Add a constant with content under a new name."""
         return self.constant(
@@ -121,7 +128,13 @@ class Sweep:
             for n, v in self._scope.values.items()
             if n in self.producer or n in self.constants or n in inputs
         }
-        return replace(self.graph, ops=tuple(self.ops), values=values, constants=self.constants)
+        return replace(
+            self.graph,
+            ops=tuple(self.ops),
+            values=values,
+            constants=self.constants,
+            stored=self._scope.stored,
+        )
 
 
 Visitor: TypeAlias = Callable[[Sweep, Op], None]

@@ -88,6 +88,8 @@ class Builder:
         data = self.outer.scope.constants.get(source)
         if data is not None:
             self.env[name] = self.constant(name, data)
+            if source in self.outer.scope.stored:
+                self.scope.stored[self.env[name]] = self.outer.scope.stored[source]
             return self.env[name]
         value = self.outer.scope.values[source]
         inner = self.unique(name)
@@ -131,7 +133,7 @@ class Builder:
             return False
         with np.errstate(all="ignore"):
             result = row.evaluate(Context(op.attrs, 1), *arrays)
-        self.scope.constant(op.outputs[0], np.asarray(result))
+        self.scope.computed(op.outputs[0], np.asarray(result), op.inputs)
         return True
 
     def finish(self, outputs: Sequence[str], extra_inputs: Sequence[str] = ()) -> Graph:
@@ -143,6 +145,7 @@ class Builder:
             values=self.scope.values,
             constants={n: d for n, d in self.scope.constants.items() if n not in self.inputs},
             bounds=self.scope.bounds,
+            stored=self.scope.stored,
         )
         concrete = {
             n: a

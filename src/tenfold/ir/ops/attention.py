@@ -9,7 +9,7 @@ import numpy as np
 
 from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, minimum, mul, prod, simplify
-from tenfold.ir.graph import Array
+from tenfold.ir.graph import Array, Value
 from tenfold.ir.ops.common import (
     all_reads,
     all_writes,
@@ -40,22 +40,32 @@ def attention_dims(call: Call) -> AttentionDims:
     """Raises ValueError for operands of rank 3 without numbers of heads."""
     q, k, v = call.shape(0), call.shape(1), call.shape(2)
     past = call.shape(4)[2] if call.has(4) else 0
-    causal = call.op.kind == "cached_attention" or bool(call.attr("is_causal", 0))
+    cached = call.op.kind == "cached_attention"
+    causal = cached or bool(call.attr("is_causal", 0))
     four = len(q) == 4
     hq, hk = (q[1], k[1]) if four else (call.attr("q_num_heads"), call.attr("kv_num_heads"))
     if not hq or not hk:
         raise ValueError("attention on rank 3 needs q_num_heads and kv_num_heads")
+    keys = add(k[2] if four else k[1], past)
     return AttentionDims(
         batch=q[0],
         heads=hq,
         kv_heads=hk,
         queries=q[2] if four else q[1],
-        keys=add(k[2] if four else k[1], past),
+        keys=_filled(call, keys) if cached else keys,
         key_width=q[3] if four else floordiv(q[2], hq),
         value_width=v[3] if four else floordiv(v[2], hk),
         causal=causal,
         window=_attention_window(call, causal),
     )
+
+
+def _filled(call: Call, room: Dim) -> Dim:
+    """Keys of a cache that are attended: its total where that is known, however much room there
+    is.
+    """
+    total = call.numbers(7)
+    return room if total is None else minimum(room, simplify(total[0]))
 
 
 def _attention_window(call: Call, causal: bool) -> int | None:
@@ -117,19 +127,37 @@ def _attention_work(call: Call) -> Work:
         transcendentals=scores,
         matmuls=products,
         reads=_attention_reads(call),
-        writes=all_writes(call),
+        writes=_attention_writes(call),
     )
 
 
-def _attention_reads(call: Call) -> tuple[Dim, ...]:
-    whole, window = all_reads(call), attention_dims(call).window
-    if window is None:
+def _attention_writes(call: Call) -> tuple[Dim, ...]:
+    """A cache that has room for the total is written in place: this step's keys and values only
+    (ONNX Runtime shares the buffer of past and present where they are as long).
+    """
+    whole = all_writes(call)
+    if call.op.kind != "cached_attention" or not call.has(4):
         return whole
+    steps, room = call.shape(1)[1], call.shape(4)[2]
+    total = call.numbers(7)
+    if total is None or maximum(room, simplify(total[0])) != room:
+        return whole
+
+    def new(cache: Value) -> Dim:
+        b, heads, _, width = cache.dims
+        return floordiv(mul(prod((b, heads, steps, width)), cache.dtype.bits), 8)
+
+    return (whole[0], *(0 if v is None else new(v) for v in call.outputs[1:]))
+
+
+def _attention_reads(call: Call) -> tuple[Dim, ...]:
+    whole, d = all_reads(call), attention_dims(call)
+    most = d.keys if d.window is None else minimum(d.keys, d.window - 1)
 
     def reached(i: int) -> Dim:
         b, heads, past, width = call.shape(i)
         return floordiv(
-            mul(prod((b, heads, minimum(past, window - 1), width)), call.input(i).dtype.bits), 8
+            mul(prod((b, heads, minimum(past, most), width)), call.input(i).dtype.bits), 8
         )
 
     return tuple(reached(i) if i in (4, 5) and call.has(i) else w for i, w in enumerate(whole))
@@ -190,7 +218,8 @@ def _cached_attention_shape(call: Call) -> Sequence[Shape]:
     """
     d = attention_dims(call)
     if call.has(3):
-        _check_mask(call, (d.batch, d.heads, d.queries, d.keys))
+        held = call.shape(4)[2] if call.has(4) else 0
+        _check_mask(call, (d.batch, d.heads, d.queries, add(call.shape(1)[1], held)))
     total = call.numbers(7)
     past = call.shape(4)[2] if call.has(4) else 0
     room = (
