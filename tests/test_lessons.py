@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tenfold.claims import lessons, markdown
 from tenfold.errors import UnknownName
-from tenfold.lessons import lessons, markdown
 from tenfold.report.documents import plain
 from tenfold.report.trust import lessons_document
 

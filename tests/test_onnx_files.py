@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support import imported, model_of, runtime
 from tenfold.chips import chip
 from tenfold.compiler import compile
-from tenfold.compiler.passes import run_passes
+from tenfold.compiler.passes import run_passes, without_weights
 from tenfold.errors import InputError, ModelError
 from tenfold.importers import load_onnx
 from tenfold.importers.onnx.extents import extent
@@ -398,7 +398,8 @@ def test_a_size_is_a_whole_number_that_something_can_have(size: Any, said: str) 
 
 def computed() -> onnx.ModelProto:
     """A causal mask, positions, a scale, a transposed weight and half of a weight: 320 of its
-    numbers are stored."""
+    numbers are stored.
+    """
     nodes = [
         helper.make_node("Range", ["zero", "n", "one"], ["row"]),
         helper.make_node("Unsqueeze", ["row", "last"], ["column"]),
@@ -431,12 +432,14 @@ def tensor(name: str, values: list[float]) -> TensorProto:
 
 
 def test_what_is_computed_from_sizes_is_no_parameter() -> None:
-    """A mask of 256 numbers comes from a range and a fill; a transposed weight is still the weight,
-    and half of one counts as the half that is used."""
+    """A mask of 256 numbers comes from a range and the one number of a fill; a transposed weight is
+    still the weight, and half of one counts as the half that is used.
+    """
     graph = imported(computed())
     folded = run_passes(graph)
-    assert folded.parameters == 16 * 4 + 16 * 16
-    assert {n: k for n, k in folded.stored.items() if k} == {}
+    assert folded.parameters == 16 * 4 + 16 * 16 + 1
+    assert folded.stored["mask"] == 1
+    assert run_passes(without_weights(graph, 0)).parameters == folded.parameters
     verify(folded)
     assert to_text(parse_text(to_text(folded))) == to_text(folded)
     assert parse_text(to_text(folded)).parameters == folded.parameters

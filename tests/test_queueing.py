@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
+from tenfold.claims.serving import batches_arrive
 from tenfold.evaluate.profiling import profile_bound
-from tenfold.lessons.serving import batches_arrive
 from tenfold.model import Sizes, load, prepare
 from tenfold.serving import (
     ClosedLoop,

@@ -240,8 +240,8 @@ def lessons(
     """The ten lessons, carbon, mixture of experts and the envelope: claim, published number, ours,
     error.
     """
-    from tenfold.lessons import lessons as rows_of
-    from tenfold.lessons import markdown
+    from tenfold.claims import lessons as rows_of
+    from tenfold.claims import markdown
     from tenfold.report.tables import lessons_table
     from tenfold.report.trust import lessons_document
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from tenfold.errors import InputError, ModelError
 from tenfold.ir.dims import Dim, Shape, evaluate, prod, substitute, symbols_of
-from tenfold.ir.graph import Array, Graph, Op, Value, stored_behind
-from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op, row_of
+from tenfold.ir.graph import Array, Graph, Op, Value
+from tenfold.ir.infer import IMPOSSIBLE, Scope, infer_graph, infer_op, row_of, stored_behind
 from tenfold.ir.rebatch import BATCH, rebatch
 from tenfold.ir.table import Control
 
@@ -187,9 +187,7 @@ def _inline_branches(graph: Graph, known: Mapping[str, Array]) -> Graph:
         for name, o in zip(graph.outputs, outputs, strict=True)
         if name != o
     ]
-    flat = replace(
-        graph, ops=(*ops, *kept), values=values, constants=constants, stored=stored
-    )
+    flat = replace(graph, ops=(*ops, *kept), values=values, constants=constants, stored=stored)
     flat = prune(flat, {})
     shapes = {n: flat.values[n].shape for n in flat.inputs}
     return _fold(flat, shapes)
@@ -225,12 +223,10 @@ def prune(graph: Graph, known: Mapping[str, Array]) -> Graph:
     }
     constants = {n: d for n, d in graph.constants.items() if n in needed} | folded
     stored = dict(graph.stored)
+    contents = {*graph.constants, *known}
     for op in graph.ops:  # in order, so that what is computed from computed values is too
-        operands = [v for i in op.inputs if i and (i in known or i in graph.constants)
-                    for v in (graph.values[i],)]
-        for out in op.outputs:
-            if out in known and out not in made:
-                stored |= stored_behind(graph.values[out], operands, stored)
+        if all(o in known and o not in made for o in op.outputs if o):
+            stored |= stored_behind(op, graph.values, contents, stored)
     values = {
         n: v for n, v in graph.values.items() if n in made or n in constants or n in graph.inputs
     }

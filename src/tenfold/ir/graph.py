@@ -7,7 +7,7 @@ Constants are values too; a constant without data is a weight whose content nobo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
@@ -20,6 +20,7 @@ from tenfold.ir.dtypes import DType
 T = TypeVar("T")
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Attr: TypeAlias = "int | float | str | bool | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
+NO_WEIGHTS = frozenset({DType.I64, DType.BOOL, DType.STRING})  # shapes, indices, masks, words
 NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
 
 
@@ -84,7 +85,8 @@ class Graph:
     ``bounds`` maps a data-dependent symbol (how many boxes survive) to the most it can be,
     ``limits`` a free dimension of the inputs to the largest the network has room for (learned
     positions).  ``stored`` says of a constant that was computed (a mask, positions, a transposed
-    weight) how many numbers of the model's file it is made of; one that is not in it is stored.
+    weight) how many numbers of the model's file it is made of, of a fill all that it has; one that
+    is not in it is stored.
 
     A graph equals only itself (``tenfold.ir.text`` compares contents). ``memo`` is what others
     derived from it and would derive again: it goes when the graph goes.
@@ -124,8 +126,8 @@ class Graph:
     @property
     def parameters(self) -> int:
         """Number of elements that the constants of rank 1 and more are made of, those of bodies
-        included; int64 holds shapes and indices, not weights, and what was computed from sizes
-        alone (a mask) holds none.
+        included; int64 holds shapes and indices, bool masks, and what was computed from sizes alone
+        holds none.
         """
         own = sum(stored_numbers(self.values[n], self.stored) for n in self.constants)
         return own + sum(body.parameters for op in self.ops for body in op.bodies)
@@ -153,15 +155,4 @@ def stored_numbers(value: Value, stored: Mapping[str, int]) -> int:
     """
     if value.name in stored:
         return stored[value.name]
-    return int(prod(value.dims)) if value.dims and value.dtype is not DType.I64 else 0
-
-
-def stored_behind(
-    result: Value, operands: Iterable[Value], stored: Mapping[str, int]
-) -> dict[str, int]:
-    """The entry of ``Graph.stored`` for a constant that was computed from ``operands``: no more
-    than they hold together, and no more than it has elements; empty where it is just as many.
-    """
-    own = stored_numbers(result, {})
-    made_of = min(sum(stored_numbers(v, stored) for v in operands), own)
-    return {result.name: made_of} if made_of != own else {}
+    return int(prod(value.dims)) if value.dims and value.dtype not in NO_WEIGHTS else 0

@@ -4,7 +4,7 @@ runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, all_static, prod, symbol
 from tenfold.ir.dtypes import from_numpy
-from tenfold.ir.graph import Array, Attr, Graph, Op, UnknownShape, Value, stored_behind
+from tenfold.ir.graph import Array, Attr, Graph, Op, UnknownShape, Value, stored_numbers
 from tenfold.ir.ops import TABLE
 from tenfold.ir.table import MAX_RANK, Call, Context, Control, Lowering, OpRow
 
@@ -50,17 +50,38 @@ class Scope:
         self.declare(Value(name, from_numpy(content.dtype), content.shape), content)
         self.constants[name] = content
 
-    def computed(self, name: str, content: Array, operands: Iterable[str]) -> None:
-        """A constant that was computed from constants."""
-        self.constant(name, content)
-        made_of = (self.values[n] for n in operands if n)
-        self.stored |= stored_behind(self.values[name], made_of, self.stored)
-
     def call(self, op: Op, outputs: tuple[Value | None, ...] = ()) -> Call:
         known = {i: self.known[n] for i, n in enumerate(op.inputs) if n in self.known}
         return Call(
             op, tuple(self.values[n] if n else None for n in op.inputs), outputs, known, self.fresh
         )
+
+
+def only_moves(op: Op) -> bool:
+    """Whether ``op`` gives the numbers of its operand again, in another shape, order or type."""
+    return row_of(op).lowering is Lowering.VIEW or op.kind in ("transpose", "cast")
+
+
+def stored_behind(
+    op: Op,
+    values: Mapping[str, Value],
+    contents: Container[str],
+    stored: Mapping[str, int],
+) -> dict[str, int]:
+    """The entries of ``Graph.stored`` for the results of an ``op`` on constants: no more numbers
+    than its operands hold together and no more than a result has elements; none for a result that
+    holds just as many.
+
+    A fill counts in full, for that is how a file spells a weight short, and one number in what is
+    computed from it (a mask).
+    """
+    whole = {o: stored_numbers(values[o], {}) for o in op.outputs if o}
+    held = {n: stored_numbers(values[n], stored) for n in op.inputs if n in contents}
+    fills = {n for n in held if stored.get(n, -1) == stored_numbers(values[n], {})}
+    if op.kind == "full" or (fills and only_moves(op)):
+        return whole
+    given = sum(min(1, k) if n in fills else k for n, k in held.items())
+    return {o: given for o, own in whole.items() if given < own}
 
 
 def row_of(op: Op) -> OpRow:

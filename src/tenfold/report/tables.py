@@ -23,7 +23,7 @@ from tenfold.study import Held
 from tenfold.units import Dimension, show
 
 if TYPE_CHECKING:
-    from tenfold.lessons import Lesson
+    from tenfold.claims import Lesson
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Fitted:

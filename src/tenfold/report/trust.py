@@ -9,8 +9,8 @@ from msgspec import UNSET
 
 from tenfold.calibration import Calibration
 from tenfold.carbon import Envelope
+from tenfold.claims import NOT_YET, Lesson
 from tenfold.evaluate.predicting import Prediction
-from tenfold.lessons import NOT_YET, Lesson
 from tenfold.report.document import interval, real
 from tenfold.report.documents.part import some
 from tenfold.report.documents.trust import (

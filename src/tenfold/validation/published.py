@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 
 from tenfold.chips import Chip, chip, what_if
+from tenfold.claims.checks import lstm_tiles_256, lstm_tiles_512
 from tenfold.compiler import Options, build
 from tenfold.evaluate.profiling import profile_bound
 from tenfold.facts import read_file
-from tenfold.lessons.checks import lstm_tiles_256, lstm_tiles_512
 from tenfold.machine import Run, simulate
 from tenfold.model import Sizes, load, prepare
 from tenfold.validation.record import Row

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from tenfold.chips import chip
+from tenfold.claims.serving import p99_of_mlp0
 from tenfold.economics import dispatch
 from tenfold.evaluate.profiling import profile_bound
-from tenfold.lessons.serving import p99_of_mlp0
 from tenfold.model import Sizes, load, prepare
 from tenfold.serving import (
     Known,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tenfold.compiler.passes.sweep import Pass, Sweep, sweeping
@@ -41,7 +43,7 @@ def _define(sweep: Sweep, name: str, data: Array | None, op: Op) -> None:
         sweep.emit(Op("identity", (folded,), (name,), loc=op.loc))
     else:
         folded = sweep.constant(name, data, value)
-    sweep.computed(folded, op.inputs)
+    sweep.computed(replace(op, outputs=(folded,)))
 
 
 def _foldable(sweep: Sweep, op: Op) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from tenfold.ir.dtypes import from_numpy
-from tenfold.ir.graph import Array, Attr, Graph, Op, Value, stored_behind
-from tenfold.ir.infer import Scope, infer_op
+from tenfold.ir.graph import Array, Attr, Graph, Op, Value
+from tenfold.ir.infer import Scope, infer_op, stored_behind
 
 
 class Sweep:
@@ -98,10 +98,10 @@ class Sweep:
         self._scope.declare(replace(value, name=name), data)
         return name
 
-    def computed(self, name: str, operands: Iterable[str]) -> None:
-        """Note that the constant ``name`` was computed from ``operands``."""
-        made_of = (self._scope.values[n] for n in operands if n)
-        self._scope.stored |= stored_behind(self._scope.values[name], made_of, self._scope.stored)
+    def computed(self, op: Op) -> None:
+        """Note that the results of ``op``, which are constants now, were computed."""
+        known = self._scope
+        known.stored |= stored_behind(op, known.values, self.constants, known.stored)
 
     def number(self, base: str, data: Array) -> str:
         """Add a constant with content under a new name."""

@@ -13,8 +13,8 @@ from tenfold.errors import ModelError
 from tenfold.ir.binding import prune
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, Attr, Graph, Op, Value
-from tenfold.ir.infer import Scope, infer_op, row_of
-from tenfold.ir.table import Context, Lowering
+from tenfold.ir.infer import Scope, infer_op, only_moves, row_of, stored_behind
+from tenfold.ir.table import Context
 
 if TYPE_CHECKING:
     import onnx
@@ -108,7 +108,7 @@ class Builder:
 
     def _fold(self, op: Op) -> bool:
         row = row_of(op)
-        foldable = row.lowering is Lowering.VIEW or op.kind in ("full", "transpose", "cast")
+        foldable = op.kind == "full" or only_moves(op)
         arrays = [self.scope.constants.get(n) if n else None for n in op.inputs]
         if (
             not foldable
@@ -133,7 +133,9 @@ class Builder:
             return False
         with np.errstate(all="ignore"):
             result = row.evaluate(Context(op.attrs, 1), *arrays)
-        self.scope.computed(op.outputs[0], np.asarray(result), op.inputs)
+        scope = self.scope
+        scope.constant(op.outputs[0], np.asarray(result))
+        scope.stored |= stored_behind(op, scope.values, scope.constants, scope.stored)
         return True
 
     def finish(self, outputs: Sequence[str], extra_inputs: Sequence[str] = ()) -> Graph:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+from tenfold.claims.checks import CHECKS
 from tenfold.errors import DataFileError, UnknownName
 from tenfold.facts import read_file
-from tenfold.lessons.checks import CHECKS
 
 DATA = Path(__file__).parent / "table.toml"
 NOT_YET = "not yet"

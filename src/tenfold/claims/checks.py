@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 from tenfold.carbon import assumption, envelope
 from tenfold.chips import MatrixPrecision, MemoryTechnology, chip, what_if
+from tenfold.claims.serving import mix_of_2020, p99_at_200, p99_at_250, per_system_watt
 from tenfold.compiler import Options, build
 from tenfold.ir import graph_totals
 from tenfold.ir.table import Lowering
-from tenfold.lessons.serving import mix_of_2020, p99_at_200, p99_at_250, per_system_watt
 from tenfold.machine import Kernel, Moved, Product, Traffic, simulate, time_kernel
 from tenfold.machine.energy import energy_table
 from tenfold.model import Sizes, load, prepare
