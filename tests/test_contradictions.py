@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from onnxruntime import InferenceSession
 
 from support import check_against_runtime, imported, model_of, runtime
 from tenfold.errors import ModelError
@@ -216,3 +217,32 @@ def test_more_indices_than_axes() -> None:
         imported(made)
     with pytest.raises(Exception, match="GatherND"):
         runtime(made, {"x": np.ones((3, 3), np.float32), "i": np.zeros((1, 3), np.int64)})
+
+
+@pytest.mark.parametrize(
+    ("op", "types", "attrs", "message"),
+    [
+        ("Relu", [np.str_], {}, "input 0 holds string, and it takes"),
+        ("Exp", [np.int64], {}, "input 0 holds int64, and it takes"),
+        ("Add", [np.str_, np.str_], {}, "input 0 holds string, and it takes"),
+        ("Add", [np.bool_, np.bool_], {}, "input 0 holds bool, and it takes"),
+        ("MatMul", [np.float32, np.bool_], {}, "input 1 holds bool, and it takes"),
+        ("Softmax", [np.str_], {}, "input 0 holds string, and it takes"),
+        ("Gather", [np.float32, np.float32], {}, "input 1 holds float, and it takes int32, int64"),
+        ("Where", [np.float32, np.float32, np.float32], {}, "input 0 holds float, and it takes"),
+    ],
+)
+def test_types_that_an_op_does_not_take(
+    op: str, types: list[type[Any]], attrs: dict[str, Any], message: str
+) -> None:
+    """As the standard's own schema says and ONNX Runtime when it loads the file."""
+    names = [f"x{i}" for i in range(len(types))]
+    model = model_of(
+        [helper.make_node(op, names, ["y"], **attrs)],
+        {n: (t, [2, 2]) for n, t in zip(names, types, strict=True)},
+        ["y"],
+    )
+    with pytest.raises(Exception, match="Type Error"):
+        InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with pytest.raises(ModelError, match=message):
+        imported(model)

@@ -187,6 +187,13 @@ def test_a_model_over_the_budget(tmp_path: Path) -> None:
         run(ready(read_scenario(written(tmp_path, text))))
 
 
+@pytest.mark.parametrize("memory", ["0 B", "0 GB", "-1 GB"])
+def test_no_memory_at_all_is_not_all_of_it(tmp_path: Path, memory: str) -> None:
+    text = BASE.replace("[[model]]", f'memory = "{memory}"\n[[model]]', 1)
+    with pytest.raises(InputError, match="memory holds more than 0 B|must|negative"):
+        read_scenario(written(tmp_path, text))
+
+
 @pytest.mark.parametrize("words", [[], ["mixd"], ["nothing.toml"], ["mixed", "--policy", "sloo"]])
 def test_names_that_are_none(words: list[str]) -> None:
     assert isinstance(runner.invoke(app, ["simulate", *words]).exception, InputError)

@@ -192,7 +192,7 @@ def _scenario(file: _File, folder: Path) -> Scenario:
         warm_up_s=warm_up,
         seed=file.seed,
         chip=file.chip,
-        memory_bytes=units.parse(file.memory, Dimension.BYTES) if file.memory else None,
+        memory_bytes=_memory(file.memory) if file.memory else None,
         workers=file.workers,
         models=models,
         tenants=tenants,
@@ -200,6 +200,16 @@ def _scenario(file: _File, folder: Path) -> Scenario:
         policy=_policy(file.policy),
         note=file.note,
     )
+
+
+def _memory(text: str) -> float:
+    held = units.parse(text, Dimension.BYTES)
+    if held <= 0:
+        raise InputError(
+            f"memory holds more than 0 B, got '{text}': leave it out for the chip's own, or for"
+            " room for every model where no chip is named"
+        )
+    return held
 
 
 def _check_amounts(tenants: Sequence[TenantSpec], duration_s: float) -> None:

@@ -13,6 +13,7 @@ from tenfold.errors import ModelError, UnknownName
 from tenfold.importers.onnx.extents import extent
 from tenfold.importers.onnx.left_out import LEFT_OUT
 from tenfold.importers.onnx.node import Node
+from tenfold.importers.onnx.types import DTYPES
 from tenfold.ir.dims import Dim
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Op, Value
@@ -75,8 +76,6 @@ def _built_body(
 
 
 def _type_proto(value: Value) -> onnx.TypeProto:
-    from tenfold.importers.onnx.load import DTYPES
-
     number = next(k for k, v in DTYPES.items() if v is value.dtype)
     shape = (
         None

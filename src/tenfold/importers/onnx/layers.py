@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from tenfold.errors import ModelError
 from tenfold.importers.onnx.node import Node
+from tenfold.importers.onnx.types import DTYPES
 from tenfold.ir.ops.common import contradict, normalise_axis
 
 Handler: TypeAlias = Callable[[Node], Sequence[str]]
@@ -18,8 +19,6 @@ def plain(kind: str, *attrs: str, inputs: int | None = None) -> Handler:
 
 
 def dtype_name(n: Node, attribute: str) -> str | None:
-    from tenfold.importers.onnx.load import DTYPES
-
     number = n.attr(attribute)
     if number is None or number == 0:
         return None
