@@ -20,6 +20,7 @@ from benchmarks.scale_sim import beside
 from tenfold.chips import MatrixPrecision
 from tenfold.compiler import STEPS, Options, build
 from tenfold.ir.table import Lowering
+from tenfold.ir.text import parse_text
 from tenfold.machine import Kernel, Moved, Product, Traffic, simulate, time_kernel
 from tenfold.machine.systolic.maxplus import Repeat, closed_form, event_loop
 from tenfold.machine.systolic.step import Tile
@@ -78,6 +79,26 @@ def compiled(model: str, phase: str | None, sizes: dict[str, int]) -> float:
     graph = tenfold.load(model, phase).bind(sizes)
     v4 = replace(tenfold.chip("tpu-v4"), memory_bytes=1e13)
     return seconds(lambda: simulate(build(graph, v4, MatrixPrecision.BF16, sizes["batch"]), v4))
+
+
+def depth_growth(layers: int) -> float:
+    """How much longer a network of four times as many equal layers takes to compile (4 is
+    linear).
+    """
+
+    def took(count: int) -> float:
+        lines = ["graph 'deep' {", "input %x0: fp32[8,64]", "const %w: fp32[64,64] = elided"]
+        for i in range(count):
+            lines += [
+                f"%m{i}: fp32[8,64] = matmul(%x{i}, %w)",
+                f"%r{i}: fp32[8,64] = relu(%m{i})",
+                f"%x{i + 1}: fp32[8,64] = add(%r{i}, %x{i})",
+            ]
+        graph = parse_text("\n".join([*lines, f"output %x{count}", "}"]))
+        l4 = tenfold.chip("l4")
+        return seconds(lambda: build(graph, l4, MatrixPrecision.FP16, 8), 1)
+
+    return took(4 * layers) / took(layers)
 
 
 def largest_product() -> float:
@@ -185,6 +206,7 @@ def main() -> None:
             f"{fusion_speed_up('bert-large', {'batch': 8, 'seq': 384}):.2f}x",
         ),
     ]
+    rows.append(("compiling 4,000 layers over 1,000 (4 is linear)", f"{depth_growth(1000):.1f}x"))
     million, growth = a_million_requests()
     rows += [
         ("1e6 requests through one simulated chip", f"{million:.1f} s"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -32,22 +32,21 @@ _ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE})
 
 @dataclass(slots=True, eq=False)
 class _Region:
-    """A kernel while it grows. ``bits`` are the numbers of all regions merged into it."""
+    """A kernel while it grows: its ops, and the ops of others that it reads from."""
 
-    bits: int
     ops: list[int] = field(default_factory=list)
+    reads: set[int] = field(default_factory=set)
     anchor: int | None = None
     reduces: Rows | None = None
     alone: bool = False
-    waits_for: int = 0  # regions that it depends on, directly or not
-    waited_by: int = 0
+    first: int = 0
+    last: int = 0
     reasons: dict[int, str] = field(default_factory=dict)
 
 
 class _Grower:
     def __init__(self, graph: Graph, rules: FusionRules) -> None:
         self.graph, self.rules = graph, rules
-        self.regions: list[_Region] = []
         self.of: dict[int, _Region] = {}  # op -> region
         self.maker = {o: i for i, op in enumerate(graph.ops) for o in op.outputs if o}
         self.readers: dict[str, list[int]] = {}
@@ -76,35 +75,37 @@ class _Grower:
                     found[r] = n
         return found
 
-    def _needs(self, i: int) -> int:
-        bits = 0
-        for r in self.producers(i):
-            bits |= r.bits | r.waits_for
-        return bits
+    def _leads(self, starts: Iterable[_Region], goal: _Region) -> bool:
+        """Whether one of ``starts`` is ``goal`` or depends on it, directly or not.
 
-    def _depend(self, region: _Region, needs: int) -> None:
-        new = needs & ~region.waits_for & ~region.bits
-        if not new:
-            return
-        region.waits_for |= new
-        behind = region.bits | region.waited_by
-        for other in self._named(new):
-            other.waited_by |= behind
-        for other in self._named(region.waited_by):
-            other.waits_for |= new
+        Ops are in an order in which they can run, so that what depends on ``goal`` has an op after
+        the first of its ops: nothing before is looked at.
+        """
+        seen: set[_Region] = set()
+        left = list(starts)
+        while left:
+            region = left.pop()
+            if region is goal:
+                return True
+            if region not in seen and region.last > goal.first:
+                seen.add(region)
+                left += (self.of[i] for i in region.reads)
+        return False
 
-    def _named(self, bits: int) -> Iterator[_Region]:
-        yield from dict.fromkeys(self.regions[n] for n in _numbers(bits))
+    def _sources(self, region: _Region, *but: _Region) -> Iterator[_Region]:
+        return (
+            r for r in map(self.of.__getitem__, region.reads) if r is not region and r not in but
+        )
 
     def start(self, i: int, reason: str) -> _Region:
-        region = _Region(1 << len(self.regions))
-        self.regions.append(region)
+        region = _Region(first=i)
         self.add(region, i, reason)
         return region
 
     def add(self, region: _Region, i: int, reason: str) -> None:
-        self._depend(region, self._needs(i) & ~region.bits)
         region.ops.append(i)
+        region.last = i
+        region.reads |= {self.maker[n] for n in self.graph.ops[i].inputs if n in self.maker}
         region.reasons[i] = reason
         self.of[i] = region
         row = self.rows[i]
@@ -114,34 +115,26 @@ class _Grower:
             region.reduces = self.reduced(i)
         region.alone = region.alone or row.lowering in _ALONE
 
-    def would_circle(self, region: _Region, needs: int) -> bool:
-        """Whether something that waits for ``region`` is among ``needs``."""
-        return bool(region.waited_by & needs & ~region.bits)
+    def would_circle(self, region: _Region, i: int) -> bool:
+        """Whether op ``i`` reads from something else that waits for ``region``."""
+        return self._leads((r for r in self.producers(i) if r is not region), region)
 
     def merge(self, into: _Region, other: _Region) -> bool:
         """Make one region of two, where nothing outside lies between them."""
         if into is other or len(into.ops) + len(other.ops) > LARGEST:
             return into is other
-        inside = ~(into.bits | other.bits)
-        if (into.waited_by & other.waits_for & inside) or (
-            other.waited_by & into.waits_for & inside
+        if self._leads(self._sources(into, other), other) or self._leads(
+            self._sources(other, into), into
         ):
             return False
         for i in other.ops:
             self.of[i] = into
         into.ops = sorted(into.ops + other.ops)
+        into.first, into.last = into.ops[0], into.ops[-1]
+        into.reads |= other.reads
         into.reasons |= other.reasons
         into.reduces = into.reduces or other.reduces
-        into.bits |= other.bits
         into.anchor = into.anchor if into.anchor is not None else other.anchor
-        for number in _numbers(other.bits):
-            self.regions[number] = into
-        into.waits_for = (into.waits_for | other.waits_for) & ~into.bits
-        into.waited_by = (into.waited_by | other.waited_by) & ~into.bits
-        for region in self._named(into.waits_for):
-            region.waited_by |= into.waited_by | into.bits
-        for region in self._named(into.waited_by):
-            region.waits_for |= into.waits_for | into.bits
         return True
 
     # --- what may join -------------------------------------------------------------------
@@ -223,7 +216,7 @@ class _Grower:
         )
         for region in order:
             why = self.refusal(region, i, producers[region])
-            if not why and self.would_circle(region, self._needs(i)):
+            if not why and self.would_circle(region, i):
                 why = "would wait for itself"
             if why:
                 refused.append(why)
@@ -299,14 +292,6 @@ _JOINS = {
 }  # fmt: skip
 
 
-def _numbers(bits: int) -> Iterator[int]:
-    """The positions of the ones."""
-    while bits:
-        low = bits & -bits
-        bits ^= low
-        yield low.bit_length() - 1
-
-
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What a row-wise op goes along: whether the last axis is in it, elements of a row, rows."""
@@ -362,7 +347,7 @@ def _groups(graph: Graph, grower: _Grower) -> tuple[Group, ...]:
         for n in op.inputs:
             readers.setdefault(root.get(n, n), set()).add(i)
     groups = []
-    for region in _ordered(grower, list(dict.fromkeys(grower.regions))):
+    for region in _ordered(grower, list(dict.fromkeys(grower.of.values()))):
         ops = sorted(region.ops)
         inside = set(ops)
         made = {o for i in ops for o in graph.ops[i].outputs if o}
