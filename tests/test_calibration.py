@@ -29,7 +29,6 @@ from tenfold.chips import GpuConstant, KernelFamily, Kind, chip, read_chip
 from tenfold.errors import InputError
 from tenfold.evaluate.operators import OperatorCall, kernel_of
 from tenfold.machine import gpu_times, time_kernel
-from tenfold.machine.gpu.products import kernel_time
 from tenfold.validation.measured import like_relative
 
 
@@ -118,7 +117,6 @@ def test_many_at_once_equal_one_by_one(op: str) -> None:
     ]
     together = gpu_times(record, kernels)
     assert together == pytest.approx([time_kernel(record, k).time_s for k in kernels])
-    assert together == pytest.approx([kernel_time(record, k).total for k in kernels])
 
 
 def test_few_and_physical() -> None:

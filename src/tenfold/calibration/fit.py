@@ -24,7 +24,7 @@ from tenfold.evaluate.operators import kernel_of, kernels_of
 from tenfold.evaluate.predicting import WITH_OFFSET, overlapped_fetch_s
 from tenfold.facts import Status
 from tenfold.machine import Kernel, Level, Program, gpu_times, pace, time_kernels
-from tenfold.machine.energy import energy_model
+from tenfold.machine.energy import energy_model, power_limit
 from tenfold.model import Sizes, load, prepare
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
@@ -327,12 +327,14 @@ def fit_energy(
 
 
 def energy_of(chip: Chip, m: Measured) -> float:
-    """Joules of one row over its measured time."""
+    """Joules of one row over its measured time, within the chip's power limit."""
     k = _kernel(chip, m)
     model = energy_model(chip, k.precision)
     macs = sum(p.macs for p in k.products)
     bytes_j = model.byte_j[Level.OFF_CHIP].value * k.traffic.total
-    return model.mac_j.value * macs + bytes_j + model.static_w.value * m.time_s
+    joules = model.mac_j.value * macs + bytes_j + model.static_w.value * m.time_s
+    limit = power_limit(chip)
+    return min(joules, limit.limit_w * m.time_s) if limit is not None else joules
 
 
 def _forgiving(residuals: Floats) -> float:

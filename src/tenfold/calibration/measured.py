@@ -11,7 +11,7 @@ from typing import Any
 
 from tenfold import units
 from tenfold.errors import InputError, UnitError
-from tenfold.evaluate.operators import COLUMNS, DTYPES, OperatorCall
+from tenfold.evaluate.operators import COLUMNS, CONV, DTYPES, POINTWISE, OperatorCall
 from tenfold.evaluate.predicting import LONGEST_NUMBER, each, request_of, rows_of
 from tenfold.units import Dimension
 
@@ -198,12 +198,14 @@ def _whole(line: int, row: Mapping[str, str], column: str) -> int:
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("n", "k"),
+    "batched_matmul": ("n", "k"),
     "attention_prefill": ("heads", "kv_heads"),
     "attention_decode": ("heads", "kv_heads"),
     "moe": ("hidden", "inter", "experts"),
+    CONV: ("channels", "filters", "kernel"),
     "softmax": ("rows", "cols"),
     "layernorm": ("rows", "cols"),
-    "gelu": ("rows", "cols"),
+    **{op: ("rows", "cols") for op in POINTWISE},
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tenfold.calibration.measured import FORWARD, Forward, Measured, group_of, split
-from tenfold.evaluate.operators import OperatorCall
+from tenfold.evaluate.operators import CONV, POINTWISE, OperatorCall
 
 _Row = Mapping[str, str]
 
@@ -61,8 +61,10 @@ def _measured(
     source: str,
     distribution: str = "",
     group: str = "",
+    *,
+    engine: bool = True,
 ) -> Measured:
-    request = OperatorCall(line, op, dtype, extents, distribution)
+    request = OperatorCall(line, op, dtype, extents, distribution, engine)
     return Measured(request, seconds, source, group or group_of(request))
 
 
@@ -219,6 +221,46 @@ def _llmcompass(op: str) -> Callable[[Sequence[_Row], str], Iterator[Measured]]:
     return read
 
 
+# fp32 operators of eager PyTorch: Lee et al., NeuSight, ASPLOS 2025
+_NEUSIGHT = {
+    "linear": ("matmul", {"m": "m", "n": "n", "k": "k"}),
+    "bmm": ("batched_matmul", {"batch": "batch", "m": "m", "n": "n", "k": "k"}),
+    **{
+        theirs: (ours, {"rows": "batch", "cols": "width"})
+        for theirs, ours in (("ln", "layernorm"), *((n, n) for n in ("softmax", *POINTWISE)))
+    },
+}
+
+
+def _neusight(ops: Sequence[str]) -> Callable[[Sequence[_Row], str], Iterator[Measured]]:
+    def read(rows: Sequence[_Row], source: str) -> Iterator[Measured]:
+        for i, r in enumerate(rows, 2):
+            if r["op"] in ops:
+                op, columns = _NEUSIGHT[r["op"]]
+                extents = {ours: int(float(r[theirs])) for ours, theirs in columns.items()}
+                seconds = float(r["latency_ms"]) * 1e-3
+                yield _measured(i, op, "fp32", extents, seconds, source, engine=False)
+
+    return read
+
+
+def _neusight_conv(rows: Sequence[_Row], source: str) -> Iterator[Measured]:
+    named = {
+        "batch": "batch",
+        "channels": "channels",
+        "height": "size",
+        "width": "size",
+        "filters": "filters",
+        "kernel": "kernel_size",
+        "stride": "stride",
+        "padding": "padding",
+    }
+    for i, r in enumerate(rows, 2):
+        extents = {ours: int(r[theirs]) for ours, theirs in named.items()} | {"groups": 1}
+        seconds = float(r["latency_ms"]) * 1e-3
+        yield _measured(i, CONV, "fp32", extents, seconds, source, engine=False)
+
+
 def _tpu_gemm(rows: Sequence[_Row], source: str) -> Iterator[Measured]:
     for i, r in enumerate(rows, 2):
         yield _measured(
@@ -247,6 +289,7 @@ def published_forward() -> dict[str, list[Measured]]:
     }
 
 
+_NS, _KERNELS = "neusight", "neusight/kernels.csv"
 _AIC, _LLMC, _TPU = "aiconfigurator", "llmcompass", "scalesim-tpu"
 SETS: tuple[MeasuredSet, ...] = (
     *(
@@ -268,10 +311,27 @@ SETS: tuple[MeasuredSet, ...] = (
         for chip, short in (("a100-sxm-80", "A100"), ("mi210", "MI210"))
         for op in ("matmul", "softmax", "layernorm", "gelu")
     ),
+    MeasuredSet("a100-pcie-40", _KERNELS, _NS, _neusight(("linear", "bmm")), device="a100-pcie-40"),
     MeasuredSet("h200-sxm", f"{_AIC}/gemm_power_h200.csv", _AIC, _gemm_power),
     MeasuredSet("tpu-v6e", "tpu/gemm_v6e.csv", f"{_TPU}-matmul", _tpu_gemm),
     *(
         MeasuredSet(chip, "tpu/e2e_forward.csv", f"{_TPU}-forward", _forward, chip, FORWARD)
         for chip in ("tpu-v4", "tpu-v6e")
+    ),
+)
+# of chips and operators that nothing was fitted to
+UNSEEN: tuple[MeasuredSet, ...] = (
+    *(
+        MeasuredSet(chip, _KERNELS, _NS, _neusight(ops), device=chip)
+        for chip in ("v100-pcie-32", "t4", "mi210")
+        for ops in (("linear", "bmm"),)
+    ),
+    *(
+        MeasuredSet(chip, _KERNELS, _NS, _neusight(("softmax", "ln", *POINTWISE)), device=chip)
+        for chip in ("v100-pcie-32", "t4", "a100-pcie-40")
+    ),
+    *(
+        MeasuredSet(chip, "neusight/conv.csv", _NS, _neusight_conv, device=chip)
+        for chip in ("v100-pcie-32", "t4")
     ),
 )

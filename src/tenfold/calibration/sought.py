@@ -67,6 +67,11 @@ _GPU: Mapping[tuple[KernelFamily, ...], tuple[Sought, ...]] = {
         _seconds(GpuConstant.WAVE_S, 1e-6),
         _seconds(GpuConstant.REDUCTION_S, 2e-6),
     ),
+    (KernelFamily.FP32,): (
+        _share(GpuConstant.LANE_FRACTION, 0.95),
+        Sought(GpuConstant.LANE_FILL_FACTOR, 1.0, 1e-3, 20),
+        _seconds(GpuConstant.LANE_WAVE_S, 1e-6),
+    ),
     (KernelFamily.QUANTIZED,): (_seconds(GpuConstant.QUANTIZE_S, 1e-5),),
     (KernelFamily.ATTENTION,): (
         _share(GpuConstant.ATTENTION_FRACTION, 0.5),

@@ -19,6 +19,7 @@ class KernelFamily(StrEnum):
     """Kernels that share constants and errors."""
 
     MATMUL = "matmul"
+    FP32 = "fp32_matmul"
     QUANTIZED = "quantized_matmul"
     ATTENTION = "attention"
     DECODE = "decode"
@@ -61,6 +62,9 @@ class GpuConstant(StrEnum):
     WAVE_S = "wave_s"
     REDUCTION_S = "reduction_s"
     QUANTIZE_S = "quantize_s"
+    LANE_FRACTION = "lane_fraction"
+    LANE_FILL_FACTOR = "lane_fill_factor"
+    LANE_WAVE_S = "lane_wave_s"
     ATTENTION_FRACTION = "attention_fraction"
     ATTENTION_BLOCK_S = "attention_block_s"
     ATTENTION_LAUNCH_S = "attention_launch_s"

@@ -36,6 +36,7 @@ OWN: Mapping[str, Spec] = {
     "idle_power": _WATTS,
     "busy_power": _WATTS,
     "system_power": _WATTS,
+    "power_cap": _WATTS,
     "achieved_matmul": _FLOPS,
 }
 SECTIONS: Mapping[str, Mapping[str, Spec]] = {

@@ -17,6 +17,7 @@ from tenfold.errors import InputError, MissingFigure, UnknownName, UnsupportedDT
 from tenfold.facts import Figure, Status
 
 RELATIVE_ERROR_FACTOR = 2.0  # the interval is wider where constants come from a relative (assumed)
+LANES_ALONE = 0.8  # of the fp32 peak that lanes do at the file's clock: they are all there is
 _SHARES_OF_PEAK = frozenset(f"{CALIBRATION}{c.value}" for c in SHARES_OF_PEAK)
 
 
@@ -216,6 +217,15 @@ class Chip:
         achieved = self.number("achieved_matmul")
         peak = self.peak_flops.get(MatrixPrecision.BF16)
         return achieved / peak if achieved is not None and peak else None
+
+    def on_lanes(self, precision: MatrixPrecision) -> bool:
+        """Whether products in ``precision`` run on the vector lanes of a GPU: its fp32 peak is
+        theirs, since it has no matrix units for fp32.
+        """
+        if precision is not MatrixPrecision.FP32 or self.kind is not Kind.GPU:
+            return False
+        lanes = (self.vector_ops_per_cycle or 0.0) * (self.clock_hz or 0.0)
+        return lanes >= LANES_ALONE * self.peak_flops[precision]
 
     @property
     def host_bytes_per_s(self) -> float | None:

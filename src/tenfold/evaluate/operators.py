@@ -29,17 +29,25 @@ from tenfold.machine import (
 )
 from tenfold.machine.attention import softmax_in_two
 
-PREFILL, DECODE = "attention_prefill", "attention_decode"
+PREFILL, DECODE, CONV = "attention_prefill", "attention_decode", "conv2d"
+# element-wise operators and how many tensors each reads
+POINTWISE: Mapping[str, int] = {
+    "gelu": 1, "relu": 1, "tanh": 1, "sigmoid": 1, "exp": 1, "add": 2, "sub": 2, "mul": 2, "div": 2,
+    "pow": 2,
+}  # fmt: skip
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("m", "n", "k"),
     "batched_matmul": ("batch", "m", "n", "k"),
     PREFILL: ("batch", "q_len", "heads", "kv_heads", "head_dim", "causal"),
     DECODE: ("batch", "kv_len", "heads", "kv_heads", "head_dim"),
     "moe": ("tokens", "hidden", "inter", "topk", "experts", "tp", "ep", "distribution", "gated"),
+    CONV: (
+        "batch", "channels", "height", "width", "filters", "kernel", "stride", "padding", "groups",
+    ),
     "softmax": ("rows", "cols"),
     "layernorm": ("rows", "cols"),
-    "gelu": ("rows", "cols"),
-}
+    **{op: ("rows", "cols") for op in POINTWISE},
+}  # fmt: skip
 DTYPES: Mapping[str, DType] = {
     "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8,
     "tf32": DType.F32,
@@ -136,6 +144,37 @@ def _batched_matmul(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> 
     """``batch`` products, each of operands of its own."""
     b, m, n, k = (r.extents[name] for name in ("batch", "m", "n", "k"))
     return _single(_graph("matmul", DTYPES[r.dtype], [(b, m, k), (b, k, n)], {}), chip, precision)
+
+
+def _conv(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
+    """A convolution over two axes; windows are square."""
+    e = r.extents
+    if e["channels"] % e["groups"] or e["filters"] % e["groups"]:
+        raise InputError(
+            f"line {r.line}: {e['groups']} groups divide neither {e['channels']} channels nor"
+            f" {e['filters']} filters: they must divide both"
+        )
+    side = min(e["height"], e["width"]) + 2 * e["padding"]
+    if e["kernel"] > side:
+        raise InputError(
+            f"line {r.line}: a window of {e['kernel']} does not fit into {side}, padding included"
+        )
+    x = (e["batch"], e["channels"], e["height"], e["width"])
+    w = (e["filters"], e["channels"] // e["groups"], e["kernel"], e["kernel"])
+    attrs: dict[str, Attr] = {
+        "strides": (e["stride"],) * 2,
+        "pads": (e["padding"],) * 4,
+        "group": e["groups"],
+    }
+    return _single(_graph("conv", DTYPES[r.dtype], [x, w], attrs, weights=(1,)), chip, precision)
+
+
+def _pointwise(kind: str, tensors: int) -> Callable[[OperatorCall, Chip, MatrixPrecision], Kernel]:
+    def kernel(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
+        shapes = [(r.extents["rows"], r.extents["cols"])] * tensors
+        return _single(_graph(kind, DTYPES[r.dtype], shapes, {}), chip, precision)
+
+    return kernel
 
 
 WIDE_BYTES = 2  # of an element that an engine's 8-bit product brings back
@@ -289,7 +328,8 @@ _KERNELS: Mapping[str, Callable[[OperatorCall, Chip, MatrixPrecision], Kernel]] 
     "moe": _moe,
     "softmax": _row_wise("softmax", {"axis": -1}, affine=False),
     "layernorm": _row_wise("layer_norm", {"axis": -1}, affine=True),
-    "gelu": _row_wise("gelu", {}, affine=False),
+    CONV: _conv,
+    **{op: _pointwise(op, tensors) for op, tensors in POINTWISE.items()},
 }
 
 

@@ -11,17 +11,27 @@ from tenfold.chips import Chip, GpuConstant, KernelFamily
 from tenfold.errors import InputError, TenfoldError
 from tenfold.estimate import Estimate
 from tenfold.evaluate.operators import COLUMNS, DTYPES, FETCH, OperatorCall, kernel_of, kernels_of
+from tenfold.facts import Account
 from tenfold.machine import Kernel, target_of, time_kernels
 from tenfold.machine.energy import dynamic_energy, energy_model
 
 WITH_OFFSET = frozenset(
-    {KernelFamily.MATMUL, KernelFamily.SOFTMAX, KernelFamily.NORM, KernelFamily.STREAM}
+    {
+        KernelFamily.MATMUL,
+        KernelFamily.FP32,
+        KernelFamily.SOFTMAX,
+        KernelFamily.NORM,
+        KernelFamily.STREAM,
+    }
 )
 RESULT_COLUMNS = (
     "time_s", "bound", "energy_j", "time_low_s", "time_high_s", "energy_low_j", "energy_high_j",
 )  # fmt: skip
-_DEFAULTS = {"tp": "1", "ep": "1", "gated": "1", "causal": "1"}
+_DEFAULTS = {
+    "tp": "1", "ep": "1", "gated": "1", "causal": "1", "stride": "1", "padding": "0", "groups": "1",
+}  # fmt: skip
 _FLAGS = ("causal", "gated")
+_FROM_0 = (*_FLAGS, "padding")
 LONGEST_NUMBER = 18  # digits
 _LARGEST = {
     "q_len": 2**24,
@@ -108,7 +118,7 @@ def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
             text = {"true": "1", "false": "0"}.get(text.lower(), text)
         if len(text) > LONGEST_NUMBER:
             raise InputError(f"line {line}, column '{name}': {text[:12]}… is beyond any machine")
-        if not (text.isdecimal() and text.isascii()) or (int(text) == 0 and name not in _FLAGS):
+        if not (text.isdecimal() and text.isascii()) or (int(text) == 0 and name not in _FROM_0):
             raise InputError(
                 f"line {line}, column '{name}': {op} needs a whole number above 0, found '{text}'"
             )
@@ -161,7 +171,7 @@ def predict(request: OperatorCall, chip: Chip, source: str | None = None) -> Pre
         precision = chip.storage(request.dtype)
         kernel = kernel_of(request, chip, precision)
         kernels = kernels_of(kernel, request, chip)
-        timed, counters = time_kernels(chip, kernels)
+        timed, _ = time_kernels(chip, kernels)
     except TenfoldError as error:
         raise (
             type(error)(f"line {request.line}: {error}") if isinstance(error, InputError) else error
@@ -173,7 +183,8 @@ def predict(request: OperatorCall, chip: Chip, source: str | None = None) -> Pre
     )
     time = Estimate.within(seconds, chip.error(kernel.family))
     model = energy_model(chip, precision)
-    energy = dynamic_energy(model, counters).total + model.static_w * time
+    parts = (dynamic_energy(model, t.counters, t.clocked) for t in timed)
+    energy = Account.sum(parts).total + model.static_w * time
     return Prediction(time, max(timed, key=lambda t: t.time_s).bound, energy)
 
 

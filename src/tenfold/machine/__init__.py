@@ -1,6 +1,5 @@
 """The machine: kernels on a chip give time, counters and energy."""
 
-from tenfold.machine.gpu.products import times as gpu_times
 from tenfold.machine.kernel import (
     BUFFER_LEVELS,
     Attention,
@@ -18,7 +17,7 @@ from tenfold.machine.kernel import (
     Traffic,
 )
 from tenfold.machine.run import Counters, KernelRun, Run
-from tenfold.machine.running import Pace, pace, simulate, time_kernel, time_kernels
+from tenfold.machine.running import Pace, gpu_times, pace, simulate, time_kernel, time_kernels
 from tenfold.machine.target import Balance, Cut, FusionRules, Joining, NearMemory, Target
 from tenfold.machine.targets import target_of
 

@@ -15,16 +15,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, assert_never
 
 import msgspec
 
 from tenfold.chips import Chip, GpuConstant, Kind, MatrixPrecision, MemoryTechnology, Whole
 from tenfold.chips import chip as chip_named
-from tenfold.errors import DataFileError, MissingFigure
+from tenfold.errors import DataFileError, InputError, MissingFigure
 from tenfold.estimate import Estimate
-from tenfold.facts import Account, Entry, Status, read_file
+from tenfold.facts import Account, Entry, Figure, Status, read_file
 from tenfold.machine.kernel import BytePrice, Level
+from tenfold.machine.power import PowerLimit, power_facts, process_of, voltage
 from tenfold.machine.run import Counters
 
 DATA = Path(__file__).parent / "data" / "energy_per_op.toml"
@@ -136,25 +137,51 @@ def node_nm(chip: Chip) -> float:
     return chip.figures["process"].value * 1e9 if "process" in chip.figures else UNKNOWN_NODE_NM
 
 
-def dynamic_energy(model: EnergyModel, c: Counters) -> Account:
-    """Dynamic joules of what was counted, by operation and level."""
+def dynamic_energy(model: EnergyModel, c: Counters, at_clock: float = 1.0) -> Account:
+    """Dynamic joules of what was counted, by operation and level; ``at_clock``: what those that go
+    with the clock are over the ones at the chip's own.
+    """
     arithmetic = (
-        Entry("matrix", model.mac_j * c.macs_useful),
-        Entry("vector", model.vector_op_j * c.vector_ops),
+        Entry("matrix", model.mac_j * (c.macs_useful * at_clock)),
+        Entry("vector", model.vector_op_j * (c.vector_ops * at_clock)),
     )
     levels = (
-        Entry(level.value.shown, j * c.bytes(level))
+        Entry(level.value.shown, j * (c.bytes(level) * (at_clock if clocked(level) else 1.0)))
         for level, j in model.byte_j.items()
         if level.value.byte_price is not BytePrice.NOT_PUBLISHED
     )
     return Account((*arithmetic, *levels))
 
 
+def clocked(level: Level) -> bool:
+    """Whether bytes at a level cost less at a lower clock: memory off the chip has its own."""
+    return level.value.byte_price is not BytePrice.MEMORY
+
+
 @lru_cache(maxsize=128)
+def power_limit(chip: Chip) -> PowerLimit | None:
+    """Within what a chip must stay; None where nobody has published its power, or it has no
+    clock.
+    """
+    limit = chip.number("power_cap") or chip.tdp_w
+    if limit is None or chip.clock_hz is None:
+        return None
+    static = energy_model(chip, chip.storage(None)).static_w.value
+    if limit <= static:
+        raise InputError(
+            f"{chip.name} draws {static:.3g} W when it does nothing: a power limit must be above,"
+            f" got {limit:.4g} W"
+        )
+    return PowerLimit(static, limit, chip.clock_hz / process_of(node_nm(chip)).top_clock.value)
+
+
+@lru_cache(maxsize=512)
 def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
     """The model for ``precision``. Raises MissingFigure where neither power nor relatives are
     known.
     """
+    if chip.kind is Kind.GPU:
+        return _of_gpu(chip, precision)
     if chip.base is not None:
         return energy_model(chip.base, precision)
     nm = node_nm(chip)
@@ -162,8 +189,6 @@ def energy_model(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
     raw_mac = mac_pj(precision, nm) * PJ
     raw_vector = at_node(table.operation["fp32_add"], nm) * PJ
     load, static, basis = load_power(chip)
-    if "calibration.busy_fraction" in chip.figures:
-        return _measured(chip, load, raw_mac, raw_vector)
     overhead = _overhead(chip, load, static)
     return EnergyModel(
         mac_j=overhead * raw_mac,
@@ -189,35 +214,72 @@ def _byte_j(price: BytePrice, chip: Chip) -> Estimate:
             assert_never(price)
 
 
-def _measured_byte_j(price: BytePrice, chip: Chip, error: float) -> Estimate:
-    """The same where kernels' power was measured: what a byte on the chip takes is within what was
-    measured for the others.
+def _of_gpu(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
+    """Joules by what was measured on cards of the process, at the chip's own clock; where the power
+    of its kernels was measured, by that.
     """
-    match price:
-        case BytePrice.MEMORY:
-            return Estimate.within(_off_chip(chip).pj * 8 * PJ, error)
-        case BytePrice.SRAM | BytePrice.NOT_PUBLISHED:
-            return Estimate.exact(0.0)
-        case _:
-            assert_never(price)
-
-
-def _measured(chip: Chip, load: Estimate, mac: float, vector: float) -> EnergyModel:
-    """Where the power of running kernels was measured: a share of the load is drawn whatever runs,
-    the rest by event.
-    """
-    error = chip.error(Whole.ENERGY)
-    busy, events = (
-        chip.constant(GpuConstant.BUSY_FRACTION),
-        chip.constant(GpuConstant.MAC_ENERGY_FACTOR),
-    )
+    load, static, basis = load_power(chip)
+    constants = chip.figures
+    factor = constants.get(f"calibration.{GpuConstant.MAC_ENERGY_FACTOR.value}")
+    events, error = 1.0, DYNAMIC_ERROR
+    if factor is not None:
+        busy = chip.constant(GpuConstant.BUSY_FRACTION)
+        events, error = factor.value, chip.error(Whole.ENERGY)
+        static, basis = Estimate.within(busy * load.value, error), MEASURED
+    lanes = flop_j(chip, None)
+    mac = 2 * flop_j(chip, None if chip.on_lanes(precision) else precision)
+    off = _off_chip(chip)
+    way = power_facts().byte_way.value
+    byte = Estimate(off.pj, off.low, off.high) * (8 * PJ) + Estimate.within(way, DYNAMIC_ERROR)
     return EnergyModel(
         mac_j=Estimate.within(events * mac, error),
-        vector_op_j=Estimate.within(events * vector, error),
-        byte_j={level: _measured_byte_j(level.value.byte_price, chip, error) for level in Level},
-        static_w=Estimate.within(busy * load.value, error),
-        basis="measured power of running kernels",
+        vector_op_j=Estimate.within(events * lanes, error),
+        byte_j={
+            level: byte if level.value.byte_price is BytePrice.MEMORY else Estimate.exact(0.0)
+            for level in Level
+        },
+        static_w=static,
+        basis=basis,
     )
+
+
+MEASURED = "measured power of running kernels"
+
+
+def flop_j(chip: Chip, precision: MatrixPrecision | None) -> float:
+    """Joules of one flop on the matrix units of a GPU in ``precision``, on its vector lanes where
+    None, at its own clock.
+    """
+    nm = node_nm(chip)
+    own = float(voltage((chip.clock_hz or 0.0) / process_of(nm).top_clock.value)) ** 2
+    if precision is None:
+        return own * _at_process(nm, "lane_flop")
+    wide = min(_at_process(nm, "matrix_flop"), _at_most(chip) / own)
+    return own * wide * power_facts().width[precision.bits]
+
+
+def _at_process(nm: float, what: Literal["lane_flop", "matrix_flop"]) -> float:
+    """Joules of a flop in the process, its own or those of 7 nm scaled."""
+    process = process_of(nm)
+    found: Figure | None = getattr(process, what)
+    if found is not None:
+        return found.value
+    seven: Figure | None = getattr(process_of(7.0), what)
+    assert seven is not None
+    if process.over_7nm is not None:
+        return seven.value * process.over_7nm.value
+    return seven.value * mac_pj(MatrixPrecision.BF16, nm) / mac_pj(MatrixPrecision.BF16, 7.0)
+
+
+def _at_most(chip: Chip) -> float:
+    """Joules of a 16-bit flop at the clock at which the best matmul ran, which drew no more than
+    the TDP; infinite where nobody published one.
+    """
+    achieved, tdp = chip.number("achieved_matmul"), chip.tdp_w
+    if achieved is None or tdp is None:
+        return math.inf
+    _, static, _ = load_power(chip)
+    return (tdp - static.value) / achieved
 
 
 def _overhead(chip: Chip, load: Estimate, static: Estimate) -> Estimate:

@@ -341,6 +341,8 @@ class Kernel:
             return KernelFamily.EXPERTS
         if self.quantizes:
             return KernelFamily.QUANTIZED
+        if self.products and self.precision is MatrixPrecision.FP32:
+            return KernelFamily.FP32
         return KernelFamily.MATMUL if self.products else _FAMILY_OF[self.rate]
 
 

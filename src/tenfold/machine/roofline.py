@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tenfold.chips import Chip
 from tenfold.machine.kernel import Chain, Kernel, Level
 from tenfold.machine.run import Counters, Timed, crossing
@@ -64,6 +66,27 @@ def norm(*resources: Any) -> Any:
     return sum(r**OVERLAP for r in resources) ** (1 / OVERLAP)
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The total of kernels by what it is spent on: the matrix unit multiplies, launches and the
+    like, waiting for bytes, and the rest, in which vector units work. Numbers or arrays.
+    """
+
+    active: Any
+    idle: Any
+    memory: Any
+    vector: Any
+
+
+def spent(parts: Parts) -> Spent:
+    active = np.minimum(parts.total, parts.matrix)
+    rest = parts.total - active
+    idle = np.minimum(rest, parts.overhead)
+    waits = np.maximum(0.0, np.maximum(parts.memory, parts.l2) - active)
+    memory = np.minimum(rest - idle, waits)
+    return Spent(active, idle, memory, rest - idle - memory)
+
+
 def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     """Counters of a roofline kernel: cycles not spent multiplying go to what held it up."""
     clock = chip.clock("time")
@@ -76,10 +99,8 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     }
     bound = max(names, key=lambda n: names[n])
     useful = sum(p.macs for p in kernel.products)
-    active = min(parts.total, parts.matrix)
-    rest = parts.total - active
-    idle = min(rest, parts.overhead)
-    memory = min(rest - idle, max(0.0, max(parts.memory, parts.l2) - active))
+    s = spent(parts)
+    active, idle, memory, vector = (float(n) for n in (s.active, s.idle, s.memory, s.vector))
     slots = active * chip.peak_flops[kernel.precision] / 2
     # what comes from the caches passes the units too
     passing = float(kernel.traffic.all_reads + kernel.traffic.all_writes)
@@ -88,7 +109,7 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
         cycles=parts.total * clock,
         active=active * clock,
         memory_stall=memory * clock,
-        vector=(rest - idle - memory) * clock,
+        vector=vector * clock,
         idle=idle * clock,
         macs_useful=useful,
         macs_wasted=max(0.0, slots - useful),

@@ -87,17 +87,22 @@ _NUMBERS = tuple(f.name for f in fields(Counters) if f.name not in ("read", "wri
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds and counters of one launch, and the unit that bounds it."""
+    """Seconds and counters of one launch, and the unit that bounds it; ``clock``: the share of the
+    chip's own clock that its power lets it hold, and ``clocked`` what energy that goes with the
+    clock is over that at its own.
+    """
 
     time_s: float
     bound: str
     counters: Counters
+    clock: float = 1.0
+    clocked: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class KernelRun:
     """One kernel: seconds of a single launch, which unit bounds it, counters and energy of that
-    launch.
+    launch, and at which share of the chip's own clock.
     """
 
     kernel: Kernel
@@ -105,6 +110,7 @@ class KernelRun:
     bound: str
     counters: Counters
     energy: Account
+    clock: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeAlias
 
-from tenfold.chips import Chip, Whole
+import numpy as np
+
+from tenfold.chips import Chip, MatrixPrecision, Whole
 from tenfold.chips import chip as chip_named
 from tenfold.errors import DoesNotFit
 from tenfold.estimate import Estimate
 from tenfold.facts import Account, Entry
-from tenfold.machine.energy import dynamic_energy, energy_model
-from tenfold.machine.kernel import BUFFER_LEVELS, Kernel, Program
+from tenfold.machine.energy import clocked, dynamic_energy, energy_model, power_limit
+from tenfold.machine.gpu.products import parts_of
+from tenfold.machine.kernel import BUFFER_LEVELS, Kernel, Level, Program
+from tenfold.machine.power import Drawn, PowerLimit
+from tenfold.machine.roofline import TRANSCENDENTAL_OPS, spent
 from tenfold.machine.run import Counters, KernelRun, Run, Timed
 from tenfold.machine.targets import target_of
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,14 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     found = pace(program, chip)
     model = energy_model(chip, program.precision)
     runs = tuple(
-        KernelRun(k, t.time_s, t.bound, t.counters, dynamic_energy(model, t.counters))
+        KernelRun(
+            kernel=k,
+            time_s=t.time_s,
+            bound=t.bound,
+            counters=t.counters,
+            energy=dynamic_energy(energy_model(chip, k.precision), t.counters, t.clocked),
+            clock=t.clock,
+        )
         for k, t in zip(program.kernels, found.kernels, strict=True)
     )
     launch_cycles = found.launch_s * chip.clock("time")
@@ -85,9 +101,93 @@ def time_kernels(chip: Chip, kernels: Sequence[Kernel]) -> tuple[list[Timed], Co
         moved = (k for k in kernels if k.traffic.at(level).total)
         if level not in target.levels and (kernel := next(moved, None)):
             raise ValueError(f"{chip.name} has no time for bytes at {level.key} ({kernel.name})")
-    return target.time_kernels(kernels)
+    timed, counters = target.time_kernels(kernels)
+    return within_power(chip, kernels, timed, counters)
+
+
+def within_power(
+    chip: Chip, kernels: Sequence[Kernel], timed: list[Timed], counters: Counters
+) -> tuple[list[Timed], Counters]:
+    """Kernels that would draw more than the chip's limit at its own clock run at a lower one."""
+    limit = power_limit(chip)
+    if limit is None:
+        return timed, counters
+    found: list[Timed] = []
+    seen: dict[tuple[int, MatrixPrecision], Timed] = {}  # equal kernels have one ``Timed``
+    for kernel, t in zip(kernels, timed, strict=True):
+        key = (id(t), kernel.precision)
+        if key not in seen:
+            seen[key] = _held(chip, limit, kernel, t)
+        found.append(seen[key])
+        if seen[key] is not t:
+            more = seen[key].counters + t.counters.times(-1)
+            counters = counters + more.times(kernel.repeat)
+    return found, counters
+
+
+def _held(chip: Chip, limit: PowerLimit, kernel: Kernel, t: Timed) -> Timed:
+    c, clock = t.counters, chip.clock("time")
+    with_clock, own = _joules_of(chip, kernel.precision)
+    joules = with_clock[0] * c.macs_useful + with_clock[1] * c.vector_ops
+    joules += sum(j * c.bytes(level) for level, j in with_clock[2].items())
+    memory = sum(j * c.bytes(level) for level, j in own.items())
+    driven = (c.active + c.weight_shift + c.vector) / clock
+    drawn = Drawn(joules, memory, driven, t.time_s - driven)
+    if limit.within(drawn):
+        return t
+    s = limit.sustained(drawn)
+    slower, seconds = 1 / float(s.share), float(s.time_s)
+    more = replace(
+        c,
+        active=c.active * slower,
+        weight_shift=c.weight_shift * slower,
+        vector=c.vector * slower,
+        cycles=seconds * clock,
+    )
+    braked = more.cycles - (c.cycles + driven * clock * (slower - 1))
+    more = replace(more, idle=c.idle + braked)
+    return Timed(seconds, t.bound, more, float(s.share), float(s.joules))
+
+
+_ByLevel: TypeAlias = Mapping[Level, float]
+
+
+@lru_cache(maxsize=512)
+def _joules_of(
+    chip: Chip, precision: MatrixPrecision
+) -> tuple[tuple[float, float, _ByLevel], _ByLevel]:
+    """Joules of a multiply-add, a vector operation and bytes by level that go with the clock, and
+    of bytes that do not.
+    """
+    model = energy_model(chip, precision)
+    bytes_j = {level: j.value for level, j in model.byte_j.items() if j.value}
+    mine = {level: j for level, j in bytes_j.items() if clocked(level)}
+    own = {level: j for level, j in bytes_j.items() if not clocked(level)}
+    return (model.mac_j.value, model.vector_op_j.value, mine), own
 
 
 def time_kernel(chip: Chip, kernel: Kernel) -> Timed:
     """Seconds and counters of one launch of ``kernel`` on its own."""
     return time_kernels(chip, (kernel,))[0][0]
+
+
+def gpu_times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
+    """Seconds of many kernels of one family and precision on a GPU at once, as ``time_kernel``
+    gives them one by one.
+    """
+    parts = parts_of(chip, kernels)
+    limit = power_limit(chip)
+    if limit is None:
+        return np.asarray(parts.total)
+    (mac_j, vector_j, _), own = _joules_of(chip, kernels[0].precision)
+    clocked_j, memory_j = (np.empty(len(kernels)) for _ in range(2))
+    for i, k in enumerate(kernels):
+        vector = k.vector_ops + k.transcendentals * TRANSCENDENTAL_OPS
+        clocked_j[i] = mac_j * sum(p.macs for p in k.products) + vector_j * vector
+        memory_j[i] = sum(
+            j * (k.traffic.reads(level) + k.traffic.at(level).outputs) for level, j in own.items()
+        )
+    s = spent(parts)
+    driven = s.active + s.vector
+    drawn = Drawn(clocked_j, memory_j, driven, parts.total - driven)
+    return np.asarray(limit.sustained(drawn).time_s)

@@ -16,6 +16,7 @@ MEASURED: Mapping[str, Comparison] = {
     "cycles": cycles.scalesim,
     "kernels": measured.kernels,
     "uncalibrated": measured.uncalibrated,
+    "unseen": measured.unseen,
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,

@@ -13,7 +13,7 @@ import numpy as np
 
 from tenfold.calibration import SETS, Forward, Measured, MeasuredSet
 from tenfold.calibration.fit import timer
-from tenfold.calibration.sets import published_forward
+from tenfold.calibration.sets import UNSEEN, published_forward
 from tenfold.chips import Chip, KernelFamily, SramRole, Whole, chip
 from tenfold.evaluate.operators import OperatorCall, kernel_of
 from tenfold.evaluate.predicting import call_overhead_s
@@ -24,6 +24,7 @@ RELATIVES = {"a100-sxm-80": "h100-sxm", "h100-sxm": "a100-sxm-80", "mi210": "a10
 HOST_SIDE = "offsets.llmcompass"  # a synchronous call from Python: nothing that the chip decides
 _FAMILIES = {
     KernelFamily.MATMUL: "matmul, wide range",
+    KernelFamily.FP32: "fp32 matmul",
     KernelFamily.QUANTIZED: "fp8 matmul with quantization",
     KernelFamily.ATTENTION: "attention prefill",
     KernelFamily.DECODE: "attention decode",
@@ -57,6 +58,29 @@ def uncalibrated(folder: Path) -> Iterator[Row]:
             yield from _rows(
                 like_relative(s.chip), s, rows, lambda c, _m: f"matmul, {c.name} never calibrated"
             )
+
+
+def unseen(folder: Path) -> Iterator[Row]:
+    """fp32 operators of eager PyTorch (Lee et al., NeuSight, ASPLOS 2025) to which nothing was
+    fitted: products and convolutions of cards never measured, rows and element-wise of all.
+    """
+    for s in UNSEEN:
+        rows = s.rows(folder)
+        yield from _rows(chip(s.chip), s, rows, _of_never)
+
+
+def _of_never(c: Chip, m: Measured) -> str:
+    assert isinstance(m.what, OperatorCall)
+    match m.what.op:
+        case "matmul" | "batched_matmul":
+            what = m.what.op.replace("_", " ")
+        case "conv2d":
+            what = "convolution"
+        case "softmax" | "layernorm":
+            what = m.what.op
+        case _:
+            what = "element-wise"
+    return f"fp32 {what}, {c.name} never measured"
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ throttling by power, no stream-K.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,9 +30,16 @@ _TILES = (
     64), (32, 128), (64, 32), (16, 64), (16, 128),
 )  # fmt: skip
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-_TM, _TN, _SPLIT = np.array([(tm, tn, s) for tm, tn in _TILES for s in _SPLITS], dtype=np.float64).T
-# shared memory of a block unless asked for more (CUDA C++ Programming Guide, compute capabilities)
-SHARED_BYTES = 48 * 1024
+# of fp32 on vector lanes (the tiles in the names of cuBLAS's sgemm kernels)
+_LANE_TILES = ((128, 128), (128, 64), (64, 128), (64, 64), (128, 32), (32, 128))
+
+
+def _cuts(tiles: Sequence[tuple[int, int]]) -> Floats:
+    """Every tile with every split of k: rows of heights, widths and splits."""
+    return np.array([(tm, tn, s) for tm, tn in tiles for s in _SPLITS], dtype=np.float64).T
+
+
+_ON_UNITS, _ON_LANES = _cuts(_TILES), _cuts(_LANE_TILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +56,54 @@ class Products:
     moved_bytes: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a chip does products in a precision: the tiles that it has, the share of the peak that a
+    large one reaches, the area at which a tile's fixed cost equals its arithmetic, the depth of k
+    that filling a tile's pipeline costs, and the seconds of a wave.
+    """
+
+    cuts: Floats
+    fraction: float
+    half_area: float
+    fill: float
+    wave_s: float
+
+
+def _way(chip: Chip, precision: MatrixPrecision) -> _Way:
+    if chip.on_lanes(precision):
+        return _Way(
+            _ON_LANES,
+            chip.constant(GpuConstant.LANE_FRACTION),
+            0.0,
+            K_STEP * chip.constant(GpuConstant.LANE_FILL_FACTOR),
+            chip.constant(GpuConstant.LANE_WAVE_S),
+        )
+    return _Way(
+        _ON_UNITS,
+        chip.constant(GpuConstant.MATRIX_FRACTION),
+        HALF_AREA * chip.constant(GpuConstant.TILE_FACTOR),
+        0.0,
+        chip.constant(GpuConstant.WAVE_S),
+    )
+
+
 def product_parts(chip: Chip, precision: MatrixPrecision, p: Products) -> Parts:
     """Time of each product with its best tile and split of k, launch left out."""
-    r = rates(chip, precision)
+    r, way = rates(chip, precision), _way(chip, precision)
+    tm, tn, split = way.cuts
     batch, m, n, k, width, moved = (
         a[:, None] for a in (p.batch, p.m, p.n, p.k, p.operand_bytes, p.moved_bytes)
     )
-    tiles = np.ceil(m / _TM) * np.ceil(n / _TN) * _SPLIT * batch
+    tiles = np.ceil(m / tm) * np.ceil(n / tn) * split * batch
     waves = np.ceil(tiles / r.units)
-    area = _TM * _TN
-    efficiency = (
-        chip.constant(GpuConstant.MATRIX_FRACTION)
-        * area
-        / (area + HALF_AREA * chip.constant(GpuConstant.TILE_FACTOR))
-    )
-    depth = np.ceil(k / _SPLIT / K_STEP) * K_STEP
+    area = tm * tn
+    efficiency = way.fraction * area / (area + way.half_area)
+    depth = np.ceil(k / split / K_STEP) * K_STEP + way.fill
     arithmetic = waves * area * depth / (r.macs_per_unit_s * efficiency)
-    off_chip = (moved + np.where(_SPLIT > 1, 8 * _SPLIT * m * n * batch, 0)) / r.memory_bytes_per_s
-    from_l2 = tiles * (_TM + _TN) * (k / _SPLIT) * width / r.l2_bytes_per_s
-    overhead = waves * chip.constant(GpuConstant.WAVE_S) + np.where(
-        _SPLIT > 1, chip.constant(GpuConstant.REDUCTION_S), 0.0
-    )
+    off_chip = (moved + np.where(split > 1, 8 * split * m * n * batch, 0)) / r.memory_bytes_per_s
+    from_l2 = tiles * (tm + tn) * (k / split) * width / r.l2_bytes_per_s
+    overhead = waves * way.wave_s + np.where(split > 1, chip.constant(GpuConstant.REDUCTION_S), 0.0)
     total = norm(arithmetic, off_chip, from_l2) + overhead
     best = np.arange(len(p.m)), np.argmin(total, axis=1)
     zero = np.zeros(len(p.m))
@@ -140,54 +174,67 @@ _FRACTION = {
     KernelFamily.NORM: GpuConstant.NORM_FRACTION,
     KernelFamily.STREAM: GpuConstant.STREAM_FRACTION,
 }
+# as PyTorch's kernels do rows (aten/src/ATen/native/cuda/layer_norm_kernel.cu and SoftMax.cu,
+# 2.1): a softmax of at most this many elements stays in a warp's registers and reads them once
+WARP_ROW = 1024
+# else a row is read again - by a norm once, by a softmax twice - and by so many blocks at a time on
+# a multiprocessor, whose rows are still in L2 if they are half of it or less
+_AGAIN = {KernelFamily.NORM: (1, 16), KernelFamily.SOFTMAX: (2, 2), KernelFamily.STREAM: (0, 0)}
+L2_SHARE = 0.5
 
 
 def stream_parts(chip: Chip, kernel: Kernel) -> Parts:
     """A kernel without products: bytes off chip at what such kernels reach, and a cost for each
     round of rows.
-
-    A norm whose rows, in fp32, exceed a block's shared memory reads them once more.
     """
     r = rates(chip, kernel.precision)
-    moved = float(kernel.traffic.total)
-    if kernel.family is KernelFamily.NORM and kernel.row_elements * 4 > SHARED_BYTES:
-        moved += kernel.traffic.off_chip.inputs
-    off_chip = moved / (r.peak_memory_bytes_per_s * chip.constant(_FRACTION[kernel.family]))
+    off_chip = _streamed_s(chip, kernel, r)
     vector = _vector_s(kernel, r)
     rounds = kernel.rows / r.units * chip.constant(GpuConstant.ROW_S)
     overhead = chip.constant(GpuConstant.LAUNCH_S) + rounds
     return Parts(float(norm(off_chip, vector)) + overhead, 0.0, vector, off_chip, 0.0, overhead)
 
 
-def times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
-    """Seconds of many kernels of one family and precision at once, as ``kernel_time`` gives them
-    one by one.
+def _streamed_s(chip: Chip, kernel: Kernel, r: Rates) -> float:
+    """Seconds of the bytes off chip: once at what rows of the family reach, or as often as they are
+    read at what any stream does, whichever is longer.
+    """
+    family, moved = kernel.family, float(kernel.traffic.total)
+    plain = moved / (r.peak_memory_bytes_per_s * chip.constant(GpuConstant.STREAM_FRACTION))
+    if family is KernelFamily.SOFTMAX and kernel.row_elements <= WARP_ROW:
+        return plain
+    again, blocks = _AGAIN[family]
+    row_bytes = kernel.row_elements * kernel.operand_bits / 8
+    held = min(kernel.rows, blocks * r.units) * row_bytes <= L2_SHARE * r.l2_bytes
+    more = 0.0 if held else again * kernel.traffic.off_chip.inputs / moved
+    # shares were fitted to elements of 16 bits, of which the kernels do so many a second
+    share = chip.constant(_FRACTION[family]) * max(1.0, kernel.operand_bits / 16)
+    once = moved / (r.peak_memory_bytes_per_s * share)
+    return max(once, plain * (1 + more))
+
+
+def parts_of(chip: Chip, kernels: Sequence[Kernel]) -> Parts:
+    """Many kernels of one family and precision at once, as ``kernel_time`` gives them one by
+    one.
     """
     first = kernels[0]
     width = first.operand_bits / 8
     if first.attention is not None:
         moved = np.array([float(k.traffic.total) for k in kernels])
-        return np.asarray(
-            attention_parts(
-                chip, first.precision, [k.attention for k in kernels if k.attention], moved
-            ).total
-        )
+        attentions = [k.attention for k in kernels if k.attention]
+        return attention_parts(chip, first.precision, attentions, moved)
     if first.experts is not None:
-        return np.asarray(
-            experts_parts(
-                chip, first.precision, [k.experts for k in kernels if k.experts], width
-            ).total
-        )
+        experts = [k.experts for k in kernels if k.experts]
+        return experts_parts(chip, first.precision, experts, width)
     if not all(len(k.products) == 1 and not k.vector_ops for k in kernels):
-        return np.array([kernel_time(chip, k).total for k in kernels])
+        each = (kernel_time(chip, k).columns() for k in kernels)
+        return Parts(*np.array(list(each), dtype=np.float64).T)
     columns = [
         (p.batch, p.m, p.n, p.k, width, k.traffic.total) for k in kernels for p in k.products
     ]
-    total = product_parts(
-        chip, first.precision, Products(*np.array(columns, dtype=np.float64).T)
-    ).total + chip.constant(GpuConstant.LAUNCH_S)
+    parts = product_parts(chip, first.precision, Products(*np.array(columns, dtype=np.float64).T))
+    beside = np.full(len(kernels), chip.constant(GpuConstant.LAUNCH_S))
     if first.quantizes:
-        total = total + quantize_time(
-            chip, rates(chip, first.precision), np.array([float(k.quantizes) for k in kernels])
-        )
-    return np.asarray(total)
+        elements = np.array([float(k.quantizes) for k in kernels])
+        beside = beside + quantize_time(chip, rates(chip, first.precision), elements)
+    return replace(parts, total=parts.total + beside, overhead=parts.overhead + beside)

@@ -222,7 +222,7 @@ def busy_cycles(program: Repeat) -> dict[str, int]:
     return busy
 
 
-FINALISTS = 2
+FINALISTS = 8  # plans timed exactly, in the order of their lower bounds
 
 
 def best_program(
@@ -256,7 +256,13 @@ def best_program(
             )
             candidates.append((fetched, max(lower_bound(program), shifts), program.tiles, program))
     candidates.sort(key=lambda c: c[:3])
-    return min((c[3] for c in candidates[:FINALISTS] if c[0] == candidates[0][0]), key=cycles)
+    best, least = candidates[0][3], cycles(candidates[0][3])
+    for fetched, bound, _, program in candidates[1:FINALISTS]:
+        if fetched > candidates[0][0] or bound >= least:
+            break
+        if (took := cycles(program)) < least:
+            best, least = program, took
+    return best
 
 
 def launched(parts: tuple[Tile | Repeat, ...], overhead: int, prefetch: int = 0) -> Repeat:
