@@ -311,7 +311,10 @@ SETS: tuple[MeasuredSet, ...] = (
         for chip, short in (("a100-sxm-80", "A100"), ("mi210", "MI210"))
         for op in ("matmul", "softmax", "layernorm", "gelu")
     ),
-    MeasuredSet("a100-pcie-40", _KERNELS, _NS, _neusight(("linear", "bmm")), device="a100-pcie-40"),
+    *(
+        MeasuredSet(chip, _KERNELS, _NS, _neusight(("linear", "bmm")), device=chip)
+        for chip in ("v100-pcie-32", "a100-pcie-40", "t4")
+    ),
     MeasuredSet("h200-sxm", f"{_AIC}/gemm_power_h200.csv", _AIC, _gemm_power),
     MeasuredSet("tpu-v6e", "tpu/gemm_v6e.csv", f"{_TPU}-matmul", _tpu_gemm),
     *(
@@ -321,11 +324,7 @@ SETS: tuple[MeasuredSet, ...] = (
 )
 # of chips and operators that nothing was fitted to
 UNSEEN: tuple[MeasuredSet, ...] = (
-    *(
-        MeasuredSet(chip, _KERNELS, _NS, _neusight(ops), device=chip)
-        for chip in ("v100-pcie-32", "t4", "mi210")
-        for ops in (("linear", "bmm"),)
-    ),
+    MeasuredSet("mi210", _KERNELS, _NS, _neusight(("linear", "bmm")), device="mi210"),
     *(
         MeasuredSet(chip, _KERNELS, _NS, _neusight(("softmax", "ln", *POINTWISE)), device=chip)
         for chip in ("v100-pcie-32", "t4", "a100-pcie-40")
