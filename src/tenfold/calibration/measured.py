@@ -205,7 +205,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     CONV: ("channels", "filters", "kernel"),
     "softmax": ("rows", "cols"),
     "layernorm": ("rows", "cols"),
-    **{op: ("rows", "cols") for op in POINTWISE},
+    **dict.fromkeys(POINTWISE, ("rows", "cols")),
 }
 
 

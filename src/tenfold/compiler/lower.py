@@ -241,7 +241,11 @@ def _total(works: Sequence[Work], what: str, group: Group) -> int:
 
 
 def _product(m: Matmul, op: Op) -> Product:
-    return Product(*(_int(d, op.name) for d in (m.batch, m.m, m.n, m.k, m.repeat)))
+    batch, rows, columns, depth, repeat = (
+        _int(d, op.name) for d in (m.batch, m.m, m.n, m.k, m.repeat)
+    )
+    threes = tuple(_int(d, op.name) for d in m.threes)
+    return Product(batch, rows, columns, depth, repeat, threes)
 
 
 def _precision(scope: LoweringScope, op: Op) -> MatrixPrecision:

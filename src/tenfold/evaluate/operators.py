@@ -46,7 +46,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "softmax": ("rows", "cols"),
     "layernorm": ("rows", "cols"),
-    **{op: ("rows", "cols") for op in POINTWISE},
+    **dict.fromkeys(POINTWISE, ("rows", "cols")),
 }  # fmt: skip
 DTYPES: Mapping[str, DType] = {
     "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8,

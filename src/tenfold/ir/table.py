@@ -76,13 +76,18 @@ class Control(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other."""
+    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other.
+
+    ``threes`` are items, rows and columns of the result where it is one of windows of 3 x 3 that
+    move by one, which a transform can save multiplications of; else empty.
+    """
 
     batch: Dim
     m: Dim
     n: Dim
     k: Dim
     repeat: Dim = 1
+    threes: tuple[Dim, ...] = ()
 
     @property
     def macs(self) -> Dim:

@@ -14,13 +14,16 @@ from tenfold.ir.table import Lowering, Rate
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other."""
+    """``batch`` independent products [m, k] x [k, n], done ``repeat`` times one after the other;
+    ``threes``: items, rows and columns of the result of windows of 3 x 3 that move by one.
+    """
 
     batch: int
     m: int
     n: int
     k: int
     repeat: int = 1
+    threes: tuple[int, ...] = ()
 
     @property
     def macs(self) -> int:

@@ -102,6 +102,7 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     s = spent(parts)
     active, idle, memory, vector = (float(n) for n in (s.active, s.idle, s.memory, s.vector))
     slots = active * chip.peak_flops[kernel.precision] / 2
+    useful = min(useful, slots)  # a transform of windows saves some
     # what comes from the caches passes the units too
     passing = float(kernel.traffic.all_reads + kernel.traffic.all_writes)
     crossed = crossing(kernel.traffic, {Level.ON_CHIP: (passing, passing)})

@@ -179,15 +179,17 @@ def gpu_times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
     limit = power_limit(chip)
     if limit is None:
         return np.asarray(parts.total)
+    s = spent(parts)
+    slots = s.active * chip.peak_flops[kernels[0].precision] / 2
     (mac_j, vector_j, _), own = _joules_of(chip, kernels[0].precision)
     clocked_j, memory_j = (np.empty(len(kernels)) for _ in range(2))
     for i, k in enumerate(kernels):
         vector = k.vector_ops + k.transcendentals * TRANSCENDENTAL_OPS
-        clocked_j[i] = mac_j * sum(p.macs for p in k.products) + vector_j * vector
+        macs = min(sum(p.macs for p in k.products), slots[i])
+        clocked_j[i] = mac_j * macs + vector_j * vector
         memory_j[i] = sum(
             j * (k.traffic.reads(level) + k.traffic.at(level).outputs) for level, j in own.items()
         )
-    s = spent(parts)
     driven = s.active + s.vector
     drawn = Drawn(clocked_j, memory_j, driven, parts.total - driven)
     return np.asarray(limit.sustained(drawn).time_s)

@@ -153,7 +153,15 @@ def _conv_work(call: Call) -> Work:
         for i in range(rank)
     )
     macs = prod((x[0], w[0], w[1], taps))
-    product = Matmul(group, mul(x[0], prod(out)), floordiv(w[0], group), mul(w[1], prod(kernel)))
+    moves_by_one = all(s == 1 for s in (*strides, *dilations))
+    threes = tuple(kernel) == (3, 3) and moves_by_one and group == 1 and call.op.kind == "conv"
+    product = Matmul(
+        group,
+        mul(x[0], prod(out)),
+        floordiv(w[0], group),
+        mul(w[1], prod(kernel)),
+        threes=(x[0], *out) if threes else (),
+    )
     bias = prod(call.out()) if call.has(2) and call.op.kind == "conv" else 0
     return Work(
         contraction_flops=mul(2, macs),

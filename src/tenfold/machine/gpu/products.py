@@ -10,6 +10,7 @@ throttling by power, no stream-K.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -17,10 +18,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tenfold.chips import Chip, GpuConstant, KernelFamily, MatrixPrecision
+from tenfold.ir.table import Rate
 from tenfold.machine.gpu.attention import attention_parts
 from tenfold.machine.gpu.experts import experts_parts
 from tenfold.machine.gpu.rates import HALF_AREA, K_STEP, Rates, rates
-from tenfold.machine.kernel import Kernel
+from tenfold.machine.kernel import Kernel, Product
 from tenfold.machine.roofline import TRANSCENDENTAL_OPS, Parts, norm, vector_cycles
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
@@ -88,17 +90,26 @@ def _way(chip: Chip, precision: MatrixPrecision) -> _Way:
     )
 
 
-def product_parts(chip: Chip, precision: MatrixPrecision, p: Products) -> Parts:
-    """Time of each product with its best tile and split of k, launch left out."""
+def product_parts(
+    chip: Chip,
+    precision: MatrixPrecision,
+    p: Products,
+    reached: float = 1.0,
+    *,
+    whole: bool = False,
+) -> Parts:
+    """Time of each product with its best tile and split of k, launch left out; ``reached``: of what
+    products reach otherwise; ``whole``: k is never split.
+    """
     r, way = rates(chip, precision), _way(chip, precision)
-    tm, tn, split = way.cuts
+    tm, tn, split = way.cuts[:, way.cuts[2] == 1] if whole else way.cuts
     batch, m, n, k, width, moved = (
         a[:, None] for a in (p.batch, p.m, p.n, p.k, p.operand_bytes, p.moved_bytes)
     )
     tiles = np.ceil(m / tm) * np.ceil(n / tn) * split * batch
     waves = np.ceil(tiles / r.units)
     area = tm * tn
-    efficiency = way.fraction * area / (area + way.half_area)
+    efficiency = reached * way.fraction * area / (area + way.half_area)
     depth = np.ceil(k / split / K_STEP) * K_STEP + way.fill
     arithmetic = waves * area * depth / (r.macs_per_unit_s * efficiency)
     off_chip = (moved + np.where(split > 1, 8 * split * m * n * batch, 0)) / r.memory_bytes_per_s
@@ -108,6 +119,85 @@ def product_parts(chip: Chip, precision: MatrixPrecision, p: Products) -> Parts:
     best = np.arange(len(p.m)), np.argmin(total, axis=1)
     zero = np.zeros(len(p.m))
     return Parts(total[best], arithmetic[best], zero, off_chip[best], from_l2[best], overhead[best])
+
+
+def _quickest(
+    chip: Chip, kernel: Kernel, products: Sequence[Product], moved: Sequence[float]
+) -> Parts:
+    """Each product by the quickest of the ways that a library has for it; ``kernel`` is one like
+    theirs.
+    """
+    width = kernel.operand_bits / 8
+    lanes, windows = chip.on_lanes(kernel.precision), kernel.rate is Rate.CONVOLUTION
+    ways = [
+        [(p.batch, p.m, p.n, p.k, width, b) for p, b in zip(products, moved, strict=True)],
+    ]
+    if lanes and any(p.threes for p in products):
+        ways += [
+            [
+                (*_transformed(p, side), width, b + _transforms(p, side) * width)
+                if p.threes
+                else (p.batch, p.m, p.n, p.k, width, b)
+                for p, b in zip(products, moved, strict=True)
+            ]
+            for side in WINOGRAD
+        ]
+    found = [
+        product_parts(
+            chip,
+            kernel.precision,
+            Products(*np.array(way, dtype=np.float64).T),
+            WINOGRAD_FRACTION if i else 1.0,
+            whole=windows and lanes,
+        )
+        for i, way in enumerate(ways)
+    ]
+    if windows and any(p.batch > 1 for p in products):
+        found.append(_direct_parts(chip, kernel, products, moved))
+    if len(found) == 1:
+        return found[0]
+    best = np.argmin([f.total for f in found], axis=0)
+    each = zip(*(f.columns() for f in found), strict=True)
+    return Parts(*(np.choose(best, columns) for columns in each))
+
+
+# Results of 2 x 2 in one kernel, of 4 x 4 in one for each transform beside the products (Lavin and
+# Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016; cuDNN's two of fp32)
+WINOGRAD = (2, 4)
+# of what products reach otherwise, transforms included (chosen on two thirds of the fp32
+# convolutions of V100-PCIe in sitar-lab/NeuSight; 0.4 and 0.6 give 30 and 33 % on the rest for 29)
+WINOGRAD_FRACTION = 0.5
+
+
+def _transformed(p: Product, side: int) -> tuple[int, int, int, int]:
+    """The products of F(side x side, 3 x 3): one for each point of a transformed tile."""
+    items, rows, columns = p.threes
+    tiles = items * math.ceil(rows / side) * math.ceil(columns / side)
+    return (side + 2) ** 2, tiles, p.n, p.k // 9
+
+
+def _transforms(p: Product, side: int) -> int:
+    """Elements that transforms in kernels of their own write and read again."""
+    if side == WINOGRAD[0]:
+        return 0
+    points, tiles, n, channels = _transformed(p, side)
+    return 2 * points * tiles * (n + channels)
+
+
+DIRECT_FRACTION = 0.5  # of the vector lanes' rate, in windows that are not put together (assumed)
+
+
+def _direct_parts(
+    chip: Chip, kernel: Kernel, products: Sequence[Product], moved: Sequence[float]
+) -> Parts:
+    """Convolutions in groups without tiles: each result on a lane, its inputs streamed."""
+    r = rates(chip, kernel.precision)
+    macs = np.array([p.macs / p.repeat for p in products])
+    arithmetic = 2 * macs / (r.vector_ops_per_s * DIRECT_FRACTION)
+    share = chip.constant(GpuConstant.STREAM_FRACTION)
+    off_chip = np.array(moved) / (r.peak_memory_bytes_per_s * share)
+    zero = np.zeros(len(macs))
+    return Parts(norm(arithmetic, off_chip), arithmetic, zero, off_chip, zero, zero)
 
 
 def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
@@ -126,18 +216,8 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     r = rates(chip, kernel.precision)
     vector = _vector_s(kernel, r)
     macs = max(sum(p.macs for p in kernel.products), 1)
-    columns = [
-        (
-            p.batch,
-            p.m,
-            p.n,
-            p.k,
-            kernel.operand_bits / 8,
-            kernel.traffic.total * p.macs / macs / p.repeat,
-        )
-        for p in kernel.products
-    ]
-    parts = product_parts(chip, kernel.precision, Products(*np.array(columns, dtype=np.float64).T))
+    moved = [kernel.traffic.total * p.macs / macs / p.repeat for p in kernel.products]
+    parts = _quickest(chip, kernel, kernel.products, moved)
     repeat = np.array([p.repeat for p in kernel.products], dtype=np.float64)
     total, matrix, _, off_chip, l2, overhead = (float((a * repeat).sum()) for a in parts.columns())
     exposed = max(0.0, vector - max(matrix, off_chip, l2))
@@ -229,10 +309,8 @@ def parts_of(chip: Chip, kernels: Sequence[Kernel]) -> Parts:
     if not all(len(k.products) == 1 and not k.vector_ops for k in kernels):
         each = (kernel_time(chip, k).columns() for k in kernels)
         return Parts(*np.array(list(each), dtype=np.float64).T)
-    columns = [
-        (p.batch, p.m, p.n, p.k, width, k.traffic.total) for k in kernels for p in k.products
-    ]
-    parts = product_parts(chip, first.precision, Products(*np.array(columns, dtype=np.float64).T))
+    products = [p for k in kernels for p in k.products]
+    parts = _quickest(chip, first, products, [k.traffic.total for k in kernels])
     beside = np.full(len(kernels), chip.constant(GpuConstant.LAUNCH_S))
     if first.quantizes:
         elements = np.array([float(k.quantizes) for k in kernels])
