@@ -18,7 +18,7 @@ from tenfold.chips.figures import spec
 from tenfold.chips.kinds import Kind, MatrixPrecision, MemoryTechnology, SramRole
 from tenfold.chips.read import read_chip
 from tenfold.chips.record import Change, Chip, Matrix, Sram
-from tenfold.chips.what_if import variants, what_if
+from tenfold.chips.what_if import capped, variants, what_if
 from tenfold.errors import DataFileError, UnknownName
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -86,6 +86,7 @@ __all__ = [
     "SramRole",
     "SystolicConstant",
     "Whole",
+    "capped",
     "chip",
     "names",
     "read_chip",

@@ -117,6 +117,36 @@ def _value(chip: Chip, path: str, text: str) -> float:
     return value
 
 
+CAP = "power_cap"
+
+
+def capped(chip: Chip, text: str | None) -> Chip:
+    """``chip`` held to fewer watts than its TDP, as ``nvidia-smi --power-limit`` does; itself where
+    no cap is given.
+
+    Raises InputError for what is no cap of it, MissingFigure for a chip without TDP or clock.
+    """
+    if text is None:
+        return chip
+    tdp = chip.figure("tdp", "a power cap").value
+    chip.clock("a power cap")
+    watts = units.parse(text, Dimension.POWER_W)
+    if not 0 < watts <= tdp:
+        raise InputError(
+            f"--power-cap of {chip.name} is above 0 and at most its TDP of {tdp:g} W, got '{text}'"
+        )
+    change = Change(CAP, text.strip(), tdp, watts)
+    what = f"power capped by hand at {watts:g} W (TDP {tdp:g} W)"
+    record = chip.with_figures({CAP: watts}, Status.ASSUMED, SOURCE, {SOURCE: what})
+    return replace(
+        record,
+        name=_named(chip, (change,)),
+        called=chip.sold_as,
+        changes=(*chip.changes, change),
+        base=chip.base or chip,
+    )
+
+
 SHOWN = 3  # settings in a name
 
 

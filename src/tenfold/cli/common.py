@@ -86,6 +86,17 @@ DTypeName = Annotated[
     str | None,
     typer.Option(help="int8, fp8, bf16, fp16, tf32 or fp32 (default: each chip's best precision)."),
 ]
+StackName = Annotated[
+    str,
+    typer.Option(
+        "--stack",
+        help="What drives a GPU: engine (a graph of fused kernels), compiled (torch.compile) or eager.",
+    ),
+]
+PowerCap = Annotated[
+    str | None,
+    typer.Option("--power-cap", help="Watts to hold each chip to, such as 300W (default: TDP)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 
 

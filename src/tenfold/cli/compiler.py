@@ -15,6 +15,7 @@ from tenfold.cli.common import (
     Json,
     PhaseName,
     Seq,
+    StackName,
     Width,
     app,
     complete_chip,
@@ -51,6 +52,7 @@ def compile(
     without: Annotated[
         list[str] | None, typer.Option(help="Steps to leave out.", autocompletion=complete_step)
     ] = None,
+    stack: StackName = "engine",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the program as text to a file.")
     ] = None,
@@ -62,7 +64,7 @@ def compile(
     """The program as text, the ops that run as one kernel and why, and the memory plan."""
     from tenfold.chips import chip as chip_named
     from tenfold.compiler import STEPS, Options, build
-    from tenfold.machine import target_of
+    from tenfold.machine import stack_named, target_of
     from tenfold.machine.text import program_text
     from tenfold.model import Sizes, load, prepare
     from tenfold.report.document import program_document
@@ -83,7 +85,7 @@ def compile(
     check_apart({"MODEL": Path(model)}, {"--output": output})
     record = chip_named(chip)
     target_of(record)
-    options = Options(tuple(dict.fromkeys(words(without or ()))))
+    options = Options(tuple(dict.fromkeys(words(without or ()))), stack=stack_named(stack))
     sizes = Sizes(batch, seq, height, width, *named_sizes(size or ()))
     program = build(
         prepare(load(model, phase), sizes).graph, record, record.storage(dtype), batch, options

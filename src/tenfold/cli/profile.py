@@ -16,7 +16,9 @@ from tenfold.cli.common import (
     Height,
     Json,
     PhaseName,
+    PowerCap,
     Seq,
+    StackName,
     Width,
     app,
     complete_chip,
@@ -89,6 +91,8 @@ def profile(
             autocompletion=complete_step,
         ),
     ] = None,
+    stack: StackName = "engine",
+    power_cap: PowerCap = None,
     quality: Annotated[
         bool,
         typer.Option(
@@ -135,9 +139,10 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """A model on chips: time, what bounds it, energy, money and carbon."""
+    from tenfold.chips import capped, variants
     from tenfold.chips import chip as chip_named
-    from tenfold.chips import variants
     from tenfold.compiler import Options
+    from tenfold.machine import stack_named
     from tenfold.model import Sizes
     from tenfold.report.document import study_document
     from tenfold.study import Study, studied
@@ -148,13 +153,17 @@ def profile(
     )
     study = Study(
         model=model,
-        chips=tuple(v for n in words(chip) for v in variants(chip_named(n), settings or ())),
+        chips=tuple(
+            capped(v, power_cap)
+            for n in words(chip)
+            for v in variants(chip_named(n), settings or ())
+        ),
         batches=tuple(whole(batch or ["1"], "batch")),
         sizes=Sizes(1, seq, height, width, *named_sizes(size or ())),
         phase=phase,
         dtype=dtype,
         region=region,
-        options=Options(tuple(dict.fromkeys(words(without or ())))),
+        options=Options(tuple(dict.fromkeys(words(without or ()))), stack=stack_named(stack)),
         quality=quality,
         inputs=inputs,
         measure=measure,
@@ -254,10 +263,15 @@ def _print(result: StudyResult, top: int, *, sources: bool) -> None:
 
 
 def _notes(result: StudyResult) -> Iterable[str]:
-    from tenfold.report.tables import changed_lines, roofline_lines
+    from tenfold.machine import Stack, stack_facts
+    from tenfold.report.tables import changed_lines, power_lines, roofline_lines
 
     done = result.runs
     left_out = done[0].run.program.without
+    stack = done[0].run.program.stack
+    if stack is not Stack.ENGINE:
+        yield f"Stack {stack}: {stack_facts(stack).does}."
+    yield from power_lines(done)
     if left_out:
         yield f"Left out: {', '.join(left_out)}."
     yield (

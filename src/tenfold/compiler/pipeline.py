@@ -13,7 +13,7 @@ from tenfold.compiler.schedule import ordered, plan_memory
 from tenfold.errors import InputError, UnknownName
 from tenfold.ir.binding import bind
 from tenfold.ir.graph import Graph
-from tenfold.machine import Cut, Group, Kernel, Program, Target, target_of
+from tenfold.machine import Cut, Group, Kernel, Program, Stack, Target, target_of
 from tenfold.machine.kernel import REORDERED
 
 STEPS: Mapping[str, str] = {
@@ -32,12 +32,13 @@ STEPS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the compiler is asked for: steps to leave out, and whether weights keep their contents
-    (to run the program).
+    """What the compiler is asked for: steps to leave out, whether weights keep their contents (to
+    run the program), and what drives the chip.
     """
 
     without: tuple[str, ...] = ()
     keep_weights: bool = False
+    stack: Stack = Stack.ENGINE
 
     def __post_init__(self) -> None:
         for name in self.without:
@@ -61,9 +62,9 @@ def build(
 
     ``items`` is how many inputs one pass handles (the batch). Floats are stored and multiplied in
     ``precision``. Raises ModelError for a shape that is not static, UnknownName for a step that
-    does not exist.
+    does not exist, InputError for a stack that does not drive such a chip.
     """
-    target = target_of(chip)
+    target = target_of(chip, options.stack)
     if observe is None:
         key = run_passes, options, target.single_ops
         clean = graph.derived(key, lambda: _clean(graph, options, None, target))
@@ -107,6 +108,7 @@ def build(
             *((n, 1) for n in lower.unknown_trips(clean) if n not in graph.bounds),
         ),
         without=tuple(options.without),
+        stack=options.stack,
     )
 
 
@@ -141,7 +143,7 @@ def _groups(
         for op in g.ops:
             for body in op.bodies:
                 bodies[id(body)] = grouped(body)
-        if "fuse" in without:
+        if "fuse" in without or not target.fuses:
             return separate(g)
         return g.derived((fuse, target.rules), lambda: fuse(g, target.rules))
 

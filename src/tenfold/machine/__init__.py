@@ -18,6 +18,7 @@ from tenfold.machine.kernel import (
 )
 from tenfold.machine.run import Counters, KernelRun, Run
 from tenfold.machine.running import Pace, gpu_times, pace, simulate, time_kernel, time_kernels
+from tenfold.machine.stack import Stack, stack_facts, stack_named
 from tenfold.machine.target import Balance, Cut, FusionRules, Joining, NearMemory, Target
 from tenfold.machine.targets import target_of
 
@@ -44,11 +45,14 @@ __all__ = [
     "Program",
     "Role",
     "Run",
+    "Stack",
     "Target",
     "Traffic",
     "gpu_times",
     "pace",
     "simulate",
+    "stack_facts",
+    "stack_named",
     "target_of",
     "time_kernel",
     "time_kernels",

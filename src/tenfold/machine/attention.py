@@ -88,6 +88,37 @@ def _softmax(kernel: Kernel, scores: Operand, weights: Operand, passes: int) -> 
     )
 
 
+def scores_passed(parts: tuple[Kernel, ...], times: int) -> tuple[Kernel, ...]:
+    """The parts of an attention with ``times`` kernels more that go over its scores one by one, as
+    frameworks scale and mask them.
+    """
+    scores, softmax, values = parts
+    written = next(o for o in scores.operands if o.role is Role.OUTPUT)
+    passed: list[Kernel] = []
+    for i in range(times):
+        made = replace(written, name=f"{written.name}/{i + 1}")
+        operands = (
+            _read(written if not passed else replace(written, name=f"{written.name}/{i}")),
+            made,
+        )
+        passed.append(
+            replace(
+                scores,
+                name=f"{scores.name}/{i + 1}",
+                kind=Lowering.VECTOR,
+                rate=Rate.STREAM,
+                products=(),
+                flops=0,
+                vector_ops=written.bytes * 8 // scores.operand_bits,
+                operands=operands,
+                traffic=off_chip(operands),
+            )
+        )
+    last = passed[-1].operands[-1] if passed else written
+    given = tuple(_read(last) if o.name == written.name else o for o in softmax.operands)
+    return (scores, *passed, replace(softmax, operands=given), values)
+
+
 def mask_apart(
     parts: tuple[Kernel, ...], group: Group, root: Mapping[str, str]
 ) -> tuple[Kernel, ...]:

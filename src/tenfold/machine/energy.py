@@ -229,15 +229,15 @@ def _of_gpu(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
     lanes = flop_j(chip, None)
     mac = 2 * flop_j(chip, None if chip.on_lanes(precision) else precision)
     off = _off_chip(chip)
-    way = power_facts().byte_way.value
-    byte = Estimate(off.pj, off.low, off.high) * (8 * PJ) + Estimate.within(way, DYNAMIC_ERROR)
+    way = Estimate.within(power_facts().byte_way.value, DYNAMIC_ERROR)
+    byte = {
+        Level.OFF_CHIP: Estimate(off.pj, off.low, off.high) * (8 * PJ),
+        Level.ON_CHIP: way,  # what comes from memory or the caches passes on to the multiprocessors
+    }
     return EnergyModel(
         mac_j=Estimate.within(events * mac, error),
         vector_op_j=Estimate.within(events * lanes, error),
-        byte_j={
-            level: byte if level.value.byte_price is BytePrice.MEMORY else Estimate.exact(0.0)
-            for level in Level
-        },
+        byte_j={level: byte.get(level, Estimate.exact(0.0)) for level in Level},
         static_w=static,
         basis=basis,
     )

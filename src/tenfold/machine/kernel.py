@@ -10,6 +10,7 @@ from tenfold.chips import KernelFamily, MatrixPrecision
 from tenfold.ir.graph import Graph, Op
 from tenfold.ir.space import Space
 from tenfold.ir.table import Lowering, Rate
+from tenfold.machine.stack import Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +389,7 @@ class Program:
 
     ``native_fraction`` is the share of arithmetic in ops that Tenfold knows; ``assumed`` names
     extents that depend on data and were set to their upper bound. ``graph`` is what the compiler
-    made of the model, ``groups`` cut it into kernels.
+    made of the model, ``groups`` cut it into kernels, ``stack`` drives it.
     """
 
     model: str
@@ -404,6 +405,7 @@ class Program:
     memory: MemoryPlan = field(default=MemoryPlan(), repr=False)
     assumed: tuple[tuple[str, int], ...] = ()
     without: tuple[str, ...] = ()
+    stack: Stack = Stack.ENGINE
 
     @property
     def memory_bytes(self) -> int:

@@ -24,7 +24,7 @@ from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data" / "power.toml"
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
-LOWEST = 0.1  # of the clock: below it a chip is braked as a whole
+LOWEST = 0.3  # of the clock: below it a chip is braked as a whole (assumed)
 HALVINGS = 24  # of the search for the clock: to a ten-millionth
 
 

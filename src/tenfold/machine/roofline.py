@@ -102,7 +102,7 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
     s = spent(parts)
     active, idle, memory, vector = (float(n) for n in (s.active, s.idle, s.memory, s.vector))
     slots = active * chip.peak_flops[kernel.precision] / 2
-    useful = min(useful, slots)  # a transform of windows saves some
+    done = min(float(useful), slots)  # a transform of windows saves some
     # what comes from the caches passes the units too
     passing = float(kernel.traffic.all_reads + kernel.traffic.all_writes)
     crossed = crossing(kernel.traffic, {Level.ON_CHIP: (passing, passing)})
@@ -112,8 +112,8 @@ def timed(chip: Chip, kernel: Kernel, parts: Parts) -> Timed:
         memory_stall=memory * clock,
         vector=vector * clock,
         idle=idle * clock,
-        macs_useful=useful,
-        macs_wasted=max(0.0, slots - useful),
+        macs_useful=done,
+        macs_wasted=max(0.0, slots - done),
         vector_ops=kernel.vector_ops + kernel.transcendentals * TRANSCENDENTAL_OPS,
         read=crossed.read,
         written=crossed.written,

@@ -20,6 +20,7 @@ from tenfold.machine.kernel import BUFFER_LEVELS, Kernel, Level, Program
 from tenfold.machine.power import Drawn, PowerLimit
 from tenfold.machine.roofline import TRANSCENDENTAL_OPS, spent
 from tenfold.machine.run import Counters, KernelRun, Run, Timed
+from tenfold.machine.stack import stack_facts
 from tenfold.machine.targets import target_of
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
@@ -53,7 +54,18 @@ def pace(program: Program, chip: Chip) -> Pace:
     target = target_of(chip)
     timed, total = time_kernels(chip, target.warm(program))
     link_s = program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
-    return Pace(program, tuple(timed), total, target.entry_s(program) + link_s)
+    beside_s = target.entry_s(program) + link_s + _late_s(program, timed)
+    return Pace(program, tuple(timed), total, beside_s)
+
+
+def _late_s(program: Program, timed: Sequence[Timed]) -> float:
+    """Seconds by which a host that launches every kernel is slower than the chip."""
+    launch_s = stack_facts(program.stack).host_launch_s.value
+    if not launch_s:
+        return 0.0
+    pairs = zip(program.kernels, timed, strict=True)
+    launches, busy = (sum(n) for n in zip(*((k.repeat, t.time_s * k.repeat) for k, t in pairs)))
+    return float(max(0.0, launches * launch_s - busy))
 
 
 def simulate(program: Program, chip: Chip | None = None) -> Run:
@@ -181,12 +193,13 @@ def gpu_times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
         return np.asarray(parts.total)
     s = spent(parts)
     slots = s.active * chip.peak_flops[kernels[0].precision] / 2
-    (mac_j, vector_j, _), own = _joules_of(chip, kernels[0].precision)
+    (mac_j, vector_j, byte_j), own = _joules_of(chip, kernels[0].precision)
     clocked_j, memory_j = (np.empty(len(kernels)) for _ in range(2))
     for i, k in enumerate(kernels):
         vector = k.vector_ops + k.transcendentals * TRANSCENDENTAL_OPS
         macs = min(sum(p.macs for p in k.products), slots[i])
-        clocked_j[i] = mac_j * macs + vector_j * vector
+        passing = k.traffic.all_reads + k.traffic.all_writes
+        clocked_j[i] = mac_j * macs + vector_j * vector + byte_j[Level.ON_CHIP] * passing
         memory_j[i] = sum(
             j * (k.traffic.reads(level) + k.traffic.at(level).outputs) for level, j in own.items()
         )

@@ -9,17 +9,25 @@ from tenfold.errors import InputError
 from tenfold.machine.gpu.target import Gpu
 from tenfold.machine.host.target import Host
 from tenfold.machine.plain.target import Plain
+from tenfold.machine.stack import Stack
 from tenfold.machine.systolic.target import Systolic
 from tenfold.machine.target import Target
 
 
-def target_of(chip: Chip) -> Target:
-    """The chip as its kind of machine. Raises InputError for one that is only listed."""
+def target_of(chip: Chip, stack: Stack = Stack.ENGINE) -> Target:
+    """The chip as its kind of machine, driven by ``stack``. Raises InputError for one that is only
+    listed, and for a stack of GPUs on another kind.
+    """
+    if stack is not Stack.ENGINE and chip.kind is not Kind.GPU:
+        raise InputError(
+            f"the stack '{stack}' is one of GPUs: {chip.name} is driven by its maker's compiler or"
+            " runtime, so leave --stack out"
+        )
     match chip.kind:
         case Kind.SYSTOLIC:
             return Systolic(chip)
         case Kind.GPU:
-            return Gpu(chip)
+            return Gpu(chip, stack)
         case Kind.HOST:
             return Host(chip)
         case Kind.ROOFLINE:

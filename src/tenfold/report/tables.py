@@ -102,6 +102,25 @@ def changed_lines(chips: Iterable[Chip]) -> list[str]:
     return [f"{what} {', '.join(values)}." for what, values in found.items()]
 
 
+def power_lines(runs: Iterable[Profile]) -> list[str]:
+    """Where a chip's power holds its clock back: how much of the time, and how far."""
+    found: dict[str, None] = {}
+    for p in runs:
+        held = [k for k in p.run.kernels if k.clock < 1]
+        if not held:
+            continue
+        seconds = sum(k.time_s * k.kernel.repeat for k in held)
+        limit = p.chip.number("power_cap") or p.chip.tdp_w or 0.0
+        own = p.chip.clock("power") / 1e9
+        slow = min(k.clock for k in held) * own
+        found[
+            f"{p.run.program.chip}, batch {p.batch}: for"
+            f" {seconds / max(p.run.time_s.value, 1e-30):.0%} of the time {limit:g} W hold it below"
+            f" its {own:.3g} GHz, down to {slow:.3g} GHz."
+        ] = None
+    return list(found)
+
+
 def roofline_lines(chips: Iterable[Chip]) -> list[str]:
     """What a chip of few figures is taken for, and what further ones would buy."""
     plain = {c.name: c for c in chips if c.kind is Kind.ROOFLINE}

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
 from tenfold.chips import Chip
-from tenfold.machine.attention import in_parts
+from tenfold.ir.graph import Graph, Op
+from tenfold.machine.attention import all_scores, in_parts, scores_passed
 from tenfold.machine.gpu.products import kernel_time
 from tenfold.machine.kernel import Group, Kernel, Level, Program
 from tenfold.machine.roofline import Parts, timed
 from tenfold.machine.run import Counters, Timed, each_alone
-from tenfold.machine.target import Cut, FusionRules, NearMemory
+from tenfold.machine.stack import Fusing, Stack, stack_facts
+from tenfold.machine.target import Cut, FusionRules, Joining, NearMemory
 
 # A thread block sees one tile of columns.
 RULES = FusionRules(row_elements=128, vector_prologue=False)
+
+
+def _no_product(joining: Joining) -> str:
+    return "products are the library's own kernels" if joining.anchor is not None else ""
+
+
+def _feeds_nothing(_graph: Graph, _product: Op, _op: Op) -> bool:
+    return False
+
+
+_BESIDE_PRODUCTS = replace(RULES, refuses=_no_product, feeds=_feeds_nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +37,32 @@ class Gpu:
     """A hardware-scheduled chip."""
 
     chip: Chip
+    stack: Stack = Stack.ENGINE
 
-    rules: ClassVar[FusionRules] = RULES
     levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP})
     single_ops: ClassVar[bool] = False
     serves: ClassVar[bool] = True
     own_host: ClassVar[bool] = False
 
+    @property
+    def rules(self) -> FusionRules:
+        return RULES if stack_facts(self.stack).fusing is Fusing.ALL else _BESIDE_PRODUCTS
+
+    @property
+    def fuses(self) -> bool:
+        return stack_facts(self.stack).fusing is not Fusing.NONE
+
     def parts(self, kernel: Kernel, group: Group, root: Mapping[str, str]) -> Iterable[Kernel]:
         """An attention is one kernel, or three where those are quicker; a softmax over few keys
-        stays in the kernel that makes the scores.
+        stays in the kernel that makes the scores. Frameworks run it as three, and more where they
+        scale and mask on their own.
         """
         if kernel.attention is None or not kernel.operands:
             return (kernel,)
+        facts = stack_facts(self.stack)
+        if not facts.attention_whole:
+            whole = all_scores(kernel, kernel.attention)
+            return scores_passed(in_parts(whole, group, root, passes=1), facts.score_passes)
         passes = 0 if kernel.attention.kv_len <= RULES.row_elements else 1
         parts = in_parts(kernel, group, root, passes=passes)
         quicker = _quicker(self.chip, kernel.shape, tuple(p.shape for p in parts))
