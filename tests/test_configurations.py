@@ -84,6 +84,21 @@ COUNTED: dict[str, tuple[dict[str, Any], int]] = {
         110_621_952,
     ),
     "mT5 small": ({"model_type": "mt5"}, 300_176_768),
+    "OPT 1.3B": (
+        {
+            "model_type": "opt",
+            "hidden_size": 2048,
+            "ffn_dim": 8192,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 32,
+            "word_embed_proj_dim": 2048,
+        },
+        1_315_758_080,
+    ),
+    "BERT as a language model": (
+        {"model_type": "bert", "architectures": ["BertLMHeadModel"]},
+        109_514_298,
+    ),
     "Phi-3 mini": ({"model_type": "phi3"}, 3_821_079_552),
     "text part of Mistral Small 3.1": (
         {

@@ -90,7 +90,7 @@ StackName = Annotated[
     str,
     typer.Option(
         "--stack",
-        help="What drives a GPU: engine (a graph of fused kernels), compiled (torch.compile) or eager.",
+        help="What drives a GPU: engine (fused kernels, default), compiled (torch.compile), eager.",
     ),
 ]
 PowerCap = Annotated[

@@ -143,7 +143,7 @@ def _groups(
         for op in g.ops:
             for body in op.bodies:
                 bodies[id(body)] = grouped(body)
-        if "fuse" in without or not target.fuses:
+        if "fuse" in without:
             return separate(g)
         return g.derived((fuse, target.rules), lambda: fuse(g, target.rules))
 

@@ -68,7 +68,9 @@ class Latent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Shapes of a decoder. ``positions`` above 0 are learned; ``rope`` rotates queries and keys."""
+    """Shapes of a decoder. ``positions`` above 0 are learned, ``reserved`` of them no token takes;
+    ``rope`` rotates queries and keys.
+    """
 
     layers: int
     width: int
@@ -78,6 +80,7 @@ class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     kv_heads: int = 0  # 0: as many as heads
     head_dim: int = 0  # 0: width / heads
     positions: int = 0
+    reserved: int = 0
     rope: bool = True
     rope_theta: float = 10000.0
     norm: Literal["rms", "layer"] = "rms"
@@ -172,7 +175,7 @@ def decoder_graph(name: str, d: Decoder, phase: Phase, dtype: DType) -> Graph:
     if d.scaled_embedding:
         x = net.op("mul", x, net.number("embedding.scale", d.width**0.5), name="embed.scaled")
     if d.positions:
-        net.limit("seq", d.positions - (phase is Phase.DECODE))
+        net.limit("seq", d.positions - d.reserved - (phase is Phase.DECODE))
         table_of_positions = net.weight("positions.weight", d.positions, d.width)
         learned = net.op(
             "gather", table_of_positions, positions, name="embed.positions", attrs={"axis": 0}

@@ -279,6 +279,38 @@ def gpt2(c: Config) -> Decoder:
     )
 
 
+def opt(c: Config) -> Decoder:
+    """Zhang et al. 2022, OPT: GPT-2's block with ReLU; its table of positions begins two later."""
+    width = c.number("hidden_size", 768)
+    if not c.flag("do_layer_norm_before", True) or c.number("word_embed_proj_dim", width) != width:
+        raise ModelError(
+            f"{c.where}: OPT with norms after its blocks, or words narrower than its layers"
+            " (OPT-350M), is not read"
+        )
+    return Decoder(
+        layers=c.number("num_hidden_layers", 12),
+        width=width,
+        inner=c.number("ffn_dim", 3072),
+        heads=c.number("num_attention_heads", 12),
+        vocabulary=c.number("vocab_size", 50272),
+        positions=c.number("max_position_embeddings", 2048) + OPT_RESERVED,
+        reserved=OPT_RESERVED,
+        rope=False,
+        norm="layer",
+        epsilon=1e-5,
+        function=c.function("activation_function", "relu"),
+        gated=False,
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+        tied=c.flag("tie_word_embeddings", True),
+        **_ending(c),
+    )
+
+
+OPT_RESERVED = 2
+
+
 def phi3(c: Config) -> Decoder:
     """Queries, keys and values, and gate and up, are one product each there: the same shapes."""
     return replace(

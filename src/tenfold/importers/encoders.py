@@ -30,11 +30,12 @@ def _encoder_ending(c: Config, *, pooler: bool) -> dict[str, Any]:
     match c.architecture(
         "Model",
         "ForMaskedLM",
+        "LMHeadModel",
         "ForSequenceClassification",
         "ForTokenClassification",
         "ForQuestionAnswering",
     ):
-        case "ForMaskedLM":
+        case "ForMaskedLM" | "LMHeadModel":
             return {"masked_lm": True}
         case "ForSequenceClassification":
             return {"pooler": True, "classes": c.labels()}

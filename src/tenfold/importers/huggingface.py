@@ -42,6 +42,7 @@ ARCHITECTURES: Mapping[str, tuple[str, Callable[[Config], Any]]] = {
     "deepseek_v2": ("decoder", decoders.deepseek2),
     "deepseek_v3": ("decoder", decoders.deepseek3),
     "gpt2": ("decoder", decoders.gpt2),
+    "opt": ("decoder", decoders.opt),
     "bert": ("encoder", encoders.bert),
     "roberta": ("encoder", encoders.roberta),
     "distilbert": ("encoder", encoders.distilbert),

@@ -112,10 +112,6 @@ class Target(Protocol):
         """The levels at which it knows what bytes take in time."""
 
     @property
-    def fuses(self) -> bool:
-        """Whether what drives it runs several ops as one kernel at all."""
-
-    @property
     def single_ops(self) -> bool:
         """Whether a runtime of single operators drives it, which has no kernel for an attention."""
 

@@ -17,6 +17,7 @@ MEASURED: Mapping[str, Comparison] = {
     "kernels": measured.kernels,
     "uncalibrated": measured.uncalibrated,
     "unseen": measured.unseen,
+    "frameworks": measured.frameworks,
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,

@@ -4,6 +4,7 @@ where said.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -15,9 +16,12 @@ from tenfold.calibration import SETS, Forward, Measured, MeasuredSet
 from tenfold.calibration.fit import timer
 from tenfold.calibration.sets import UNSEEN, published_forward
 from tenfold.chips import Chip, KernelFamily, SramRole, Whole, chip
+from tenfold.compiler import Options
 from tenfold.evaluate.operators import OperatorCall, kernel_of
 from tenfold.evaluate.predicting import call_overhead_s
-from tenfold.machine import target_of
+from tenfold.evaluate.profiling import profile_bound
+from tenfold.machine import Stack, target_of
+from tenfold.model import Sizes, load, prepare
 from tenfold.validation.record import Row
 
 RELATIVES = {"a100-sxm-80": "h100-sxm", "h100-sxm": "a100-sxm-80", "mi210": "a100-sxm-80"}
@@ -67,6 +71,39 @@ def unseen(folder: Path) -> Iterator[Row]:
     for s in UNSEEN:
         rows = s.rows(folder)
         yield from _rows(chip(s.chip), s, rows, _of_never)
+
+
+def frameworks(folder: Path) -> Iterator[Row]:
+    """Whole fp32 models as eager PyTorch and torch.compile run them (NeuSight): nothing was fitted
+    to whole models, and of these cards only to products.
+    """
+    path = folder / "neusight" / "models.csv"
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if r["mode"] == "inf" and r["layout"] in _STACKS]
+    for r in rows:
+        config = path.parent / "configs" / f"{r['model']}.json"
+        if r["model"] in _NOT_READ:
+            continue
+        stack, c = _STACKS[r["layout"]], chip(r["chip"])
+        sizes = Sizes(int(r["batch"]), int(r["seq"]))
+        bound = prepare(load(config), sizes)
+        done = profile_bound(bound, c, dtype="fp32", options=Options(stack=stack))
+        predicted, measured = done.run.time_s.value, float(r["forward_ms"]) * 1e-3
+        yield Row(
+            area=f"whole fp32 models, {stack} PyTorch on {c.name}",
+            case=f"{r['model']} batch {sizes.batch} seq {sizes.seq}",
+            predicted=predicted,
+            reference=measured,
+            unit="s",
+            source="neusight",
+            inside=done.run.time_s.low <= measured <= done.run.time_s.high,
+        )
+
+
+_STACKS = {"": Stack.EAGER, "fusion": Stack.COMPILED}
+_NOT_READ = ("switchxl4",)  # a configuration that no reader takes yet
 
 
 def _of_never(c: Chip, m: Measured) -> str:

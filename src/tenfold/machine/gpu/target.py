@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
 from tenfold.chips import Chip
-from tenfold.ir.graph import Graph, Op
 from tenfold.machine.attention import all_scores, in_parts, scores_passed
+from tenfold.machine.gpu.framework import rules_of
 from tenfold.machine.gpu.products import kernel_time
 from tenfold.machine.kernel import Group, Kernel, Level, Program
 from tenfold.machine.roofline import Parts, timed
 from tenfold.machine.run import Counters, Timed, each_alone
-from tenfold.machine.stack import Fusing, Stack, stack_facts
-from tenfold.machine.target import Cut, FusionRules, Joining, NearMemory
+from tenfold.machine.stack import Stack, stack_facts
+from tenfold.machine.target import Cut, FusionRules, NearMemory
 
 # A thread block sees one tile of columns.
 RULES = FusionRules(row_elements=128, vector_prologue=False)
-
-
-def _no_product(joining: Joining) -> str:
-    return "products are the library's own kernels" if joining.anchor is not None else ""
-
-
-def _feeds_nothing(_graph: Graph, _product: Op, _op: Op) -> bool:
-    return False
-
-
-_BESIDE_PRODUCTS = replace(RULES, refuses=_no_product, feeds=_feeds_nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +35,7 @@ class Gpu:
 
     @property
     def rules(self) -> FusionRules:
-        return RULES if stack_facts(self.stack).fusing is Fusing.ALL else _BESIDE_PRODUCTS
-
-    @property
-    def fuses(self) -> bool:
-        return stack_facts(self.stack).fusing is not Fusing.NONE
+        return rules_of(stack_facts(self.stack).fusing, RULES)
 
     def parts(self, kernel: Kernel, group: Group, root: Mapping[str, str]) -> Iterable[Kernel]:
         """An attention is one kernel, or three where those are quicker; a softmax over few keys

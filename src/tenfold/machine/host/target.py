@@ -27,7 +27,6 @@ class Host:
 
     rules: ClassVar[FusionRules] = RULES
     levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP, Level.NEAR})
-    fuses: ClassVar[bool] = True
     single_ops: ClassVar[bool] = True
     serves: ClassVar[bool] = False
     own_host: ClassVar[bool] = True

@@ -32,7 +32,6 @@ class Plain:
 
     rules: ClassVar[FusionRules] = RULES
     levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP})
-    fuses: ClassVar[bool] = True
     single_ops: ClassVar[bool] = False
     serves: ClassVar[bool] = False
     own_host: ClassVar[bool] = False
