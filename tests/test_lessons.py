@@ -49,7 +49,7 @@ def test_ours_is_near_the_published_number(which: str, bar: float) -> None:
     assert abs(row.error) <= bar
 
 
-@pytest.mark.parametrize(("which", "least"), [("6b", 1.2), ("9", 1.4)])
+@pytest.mark.parametrize(("which", "least"), [("6b", 1.15), ("9", 1.4)])
 def test_what_is_on_the_chip_and_what_is_fused_pay(which: str, least: float) -> None:
     """Ours stay below the published numbers, whose applications are not public: the page says by
     how much.

@@ -13,7 +13,7 @@ from support import VALIDATION, measured
 from tenfold.chips import Chip, chip, names
 from tenfold.compiler import build
 from tenfold.errors import InputError, UnknownName
-from tenfold.evaluate.operators import COLUMNS, expert_counts
+from tenfold.evaluate.operators import COLUMNS, POINTWISE, expert_counts
 from tenfold.evaluate.predicting import predict, predict_all, read_requests
 from tenfold.ir import parse_text
 from tenfold.machine import simulate
@@ -31,7 +31,11 @@ ROWS = {
     ),
     "softmax": "rows,cols\nsoftmax,{d},128,1024",
     "layernorm": "rows,cols\nlayernorm,{d},128,1024",
-    "gelu": "rows,cols\ngelu,{d},128,1024",
+    "conv2d": (
+        "batch,channels,height,width,filters,kernel,stride,padding,groups\n"
+        "conv2d,{d},4,32,28,28,64,3,1,1,1"
+    ),
+    **{op: f"rows,cols\n{op},{{d}},128,1024" for op in POINTWISE},
 }
 
 

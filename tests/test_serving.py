@@ -521,7 +521,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert [x.start.requests for x in a.batches] == [x.start.requests for x in b.batches]
 
 
-SECONDS = {"diurnal": 10.0, "memory": 20.0, "bursty": 8.0}
+SECONDS = {"diurnal": 10.0, "memory": 20.0, "bursty": 8.0, "steady": 10.0}
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -50,7 +50,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 DTYPES: Mapping[str, DType] = {
     "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8,
-    "tf32": DType.F32,
+    "tf32": DType.F32, "fp4": DType.F4E2M1,
 }  # fmt: skip
 
 # Measured decode kernels of grouped attention (ai-dynamo/aiconfigurator, A100 and H100) end 1.7 to

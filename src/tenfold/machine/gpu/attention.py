@@ -22,7 +22,8 @@ _QUERIES, _KEYS = 64, 32  # block of queries, step of keys
 _FEWEST_QUERIES = 16  # rows of the smallest matrix instruction
 _TAIL = 0.5  # of the longest block, that the last round waits for on average
 _HEADS_RESIDENT = 6.0  # decode blocks of single heads that share a multiprocessor (assumed)
-# query heads of one key head that one block handles (FlashInfer, TensorRT-LLM XQA; observed)
+# query heads of one key head that one block handles (FlashInfer, TensorRT-LLM XQA; observed):
+# beyond it the measured kernels take each head on its own, and 48 are ten times slower than 32
 _LARGEST_GROUP = 32
 # a second tile of 16 heads costs three quarters of the first (observed)
 _GROUP_ROWS, _GROUP_STEP = (
