@@ -20,6 +20,7 @@ class KernelFamily(StrEnum):
 
     MATMUL = "matmul"
     FP32 = "fp32_matmul"
+    FP32_WINDOWS = "fp32_convolution"
     QUANTIZED = "quantized_matmul"
     ATTENTION = "attention"
     DECODE = "decode"

@@ -28,7 +28,6 @@ OWN: Mapping[str, Spec] = {
     "die_area": Spec(Dimension.AREA_M2),
     "transistors": Spec(Dimension.COUNT),
     "clock": _HZ,
-    "sustained_clock": _HZ,
     "units": _WHOLE,
     "vector_ops_per_cycle": Spec(Dimension.COUNT, Range(0.0, 1e12, open_low=True)),
     "vector_bits": Spec(Dimension.COUNT, Range(32.0, 65536.0, whole=True)),

@@ -36,7 +36,7 @@ _ORDER = (  # each is at least as fast as what is wider
 )
 
 
-_NOT_ABOVE = (("sustained_clock", "clock"), ("idle_power", "tdp"), ("idle_power", "busy_power"))
+_NOT_ABOVE = (("idle_power", "tdp"), ("idle_power", "busy_power"))
 
 
 class _Head(msgspec.Struct, frozen=True):

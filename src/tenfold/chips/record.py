@@ -313,7 +313,7 @@ class Chip:
                 continue  # what was measured on this chip says more
             value = figure.value
             if path.endswith("_error"):
-                value = min(1.0, value * RELATIVE_ERROR_FACTOR)
+                value = min(max(1.0, value), value * RELATIVE_ERROR_FACTOR)
             elif path.endswith("_s") or path.startswith(OFFSETS):
                 value *= cycles
             if path in _SHARES_OF_PEAK:

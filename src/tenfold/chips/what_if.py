@@ -166,8 +166,6 @@ def _changed(chip: Chip, changes: tuple[Change, ...]) -> Chip:
     follow: dict[str, float] = {}
     if scale != 1:
         follow = {p: v * scale for p, v in before.items() if p.startswith(PEAK)}
-    if "clock" in changed and "sustained_clock" in before:
-        follow["sustained_clock"] = before["sustained_clock"] * changed["clock"] / before["clock"]
     what = ", ".join(f"{c.path} = {c.after:.6g} (was {c.before:.6g})" for c in changes)
     record = chip.with_figures(
         follow | changed, Status.ASSUMED, SOURCE, {SOURCE: f"set by hand: {what}"}

@@ -19,6 +19,7 @@ WITH_OFFSET = frozenset(
     {
         KernelFamily.MATMUL,
         KernelFamily.FP32,
+        KernelFamily.FP32_WINDOWS,
         KernelFamily.SOFTMAX,
         KernelFamily.NORM,
         KernelFamily.STREAM,

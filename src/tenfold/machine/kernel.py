@@ -346,7 +346,8 @@ class Kernel:
         if self.quantizes:
             return KernelFamily.QUANTIZED
         if self.products and self.precision is MatrixPrecision.FP32:
-            return KernelFamily.FP32
+            windows = self.rate is Rate.CONVOLUTION
+            return KernelFamily.FP32_WINDOWS if windows else KernelFamily.FP32
         return KernelFamily.MATMUL if self.products else _FAMILY_OF[self.rate]
 
 

@@ -137,6 +137,7 @@ def kernel_part(k: KernelRun) -> KernelPart:
         time_s=k.time_s,
         repeat=k.kernel.repeat,
         bound=k.bound,
+        clock=k.clock,
         flops=k.kernel.flops,
         bytes=_moved(k.kernel.traffic),
     )
@@ -233,6 +234,7 @@ def _run(p: Profile, result: StudyResult, *, sources: bool) -> RunPart:
         chip=program.chip,
         batch=p.batch,
         dtype=program.precision.value,
+        stack=program.stack.value,
         sizes=dict(p.sizes),
         time_s=run.time_s.value,
         interval_s=interval(run.time_s),

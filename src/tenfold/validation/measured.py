@@ -29,6 +29,7 @@ HOST_SIDE = "offsets.llmcompass"  # a synchronous call from Python: nothing that
 _FAMILIES = {
     KernelFamily.MATMUL: "matmul, wide range",
     KernelFamily.FP32: "fp32 matmul",
+    KernelFamily.FP32_WINDOWS: "fp32 convolution",
     KernelFamily.QUANTIZED: "fp8 matmul with quantization",
     KernelFamily.ATTENTION: "attention prefill",
     KernelFamily.DECODE: "attention decode",

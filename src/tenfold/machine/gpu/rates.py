@@ -32,14 +32,11 @@ class Rates:
 def rates(chip: Chip, precision: MatrixPrecision) -> Rates:
     """Raises MissingFigure for a chip without a clock."""
     clock = chip.clock("time")
-    sustained = chip.figures.get("sustained_clock")
-    # of the clock that peaks are published for
-    held = min(1.0, sustained.value / clock) if sustained is not None else 1.0
     assert chip.units is not None
     assert chip.memory_bytes_per_s is not None
     return Rates(
         units=float(chip.units),
-        macs_per_unit_s=held * chip.peak_flops[precision] / (2 * chip.units),
+        macs_per_unit_s=chip.peak_flops[precision] / (2 * chip.units),
         memory_bytes_per_s=chip.memory_bytes_per_s * chip.constant(GpuConstant.MEMORY_FRACTION),
         peak_memory_bytes_per_s=chip.memory_bytes_per_s,
         l2_bytes_per_s=L2_BYTES_PER_CYCLE

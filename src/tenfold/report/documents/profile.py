@@ -12,7 +12,8 @@ from tenfold.report.documents.part import Interval, Maybe, Part
 class KernelPart(Part, frozen=True, kw_only=True):
     """One kernel of a run, ``repeat`` times. Of its ``bytes`` the weights, inputs and outputs are
     from and to memory off the chip, the prefetched ones read there for later kernels, and the
-    others at the level that the key names.
+    others at the level that the key names. ``clock`` is the share of the chip's own clock that its
+    power limit lets the kernel hold.
     """
 
     name: str
@@ -20,6 +21,7 @@ class KernelPart(Part, frozen=True, kw_only=True):
     time_s: float
     repeat: int
     bound: str
+    clock: float
     flops: float
     bytes: Mapping[str, float]
 
@@ -76,6 +78,7 @@ class RunPart(Part, frozen=True, kw_only=True):
     chip: str
     batch: int
     dtype: str
+    stack: str
     sizes: Mapping[str, int]
     time_s: float
     interval_s: Interval
