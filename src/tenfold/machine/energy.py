@@ -255,7 +255,7 @@ def flop_j(chip: Chip, precision: MatrixPrecision | None) -> float:
     if precision is None:
         return own * _at_process(nm, "lane_flop")
     wide = min(_at_process(nm, "matrix_flop"), _at_most(chip) / own)
-    return own * wide * power_facts().width[precision.bits]
+    return own * wide * power_facts().width[precision]
 
 
 def _at_process(nm: float, what: Literal["lane_flop", "matrix_flop"]) -> float:

@@ -11,6 +11,7 @@ watts of a kernel are within the limit: its TDP, or the cap that its user sets.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from tenfold.chips import MatrixPrecision
 from tenfold.facts import Figure, FigureText, Spec, read_file
 from tenfold.units import Dimension
 
@@ -42,9 +44,10 @@ class _Voltage(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class _Width(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    bits32: FigureText
-    bits8: FigureText
-    bits4: FigureText
+    tf32: FigureText
+    fp8: FigureText
+    int8: FigureText
+    fp4: FigureText
 
 
 class _Way(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -83,7 +86,7 @@ class PowerFacts:
 
     floor: Figure
     at_rest: Figure
-    width: dict[int, float]
+    width: Mapping[MatrixPrecision, float]
     byte_way: Figure
     processes: tuple[Process, ...]
 
@@ -99,10 +102,13 @@ def power_facts() -> PowerFacts:
         floor=file.voltage.floor.read(_SHARE),
         at_rest=file.voltage.at_rest.read(_SHARE),
         width={
-            32: file.width.bits32.read(_SHARE).value,
-            16: 1.0,
-            8: file.width.bits8.read(_SHARE).value,
-            4: file.width.bits4.read(_SHARE).value,
+            MatrixPrecision.FP32: file.width.tf32.read(_SHARE).value,
+            MatrixPrecision.TF32: file.width.tf32.read(_SHARE).value,
+            MatrixPrecision.BF16: 1.0,
+            MatrixPrecision.FP16: 1.0,
+            MatrixPrecision.FP8: file.width.fp8.read(_SHARE).value,
+            MatrixPrecision.INT8: file.width.int8.read(_SHARE).value,
+            MatrixPrecision.FP4: file.width.fp4.read(_SHARE).value,
         },
         byte_way=file.way.byte.read(_JOULES),
         processes=tuple(

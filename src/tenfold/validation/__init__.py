@@ -30,6 +30,7 @@ PUBLISHED: Mapping[str, Callable[[], Iterator[Row]]] = {
     "tpu-v1": published.tpu_v1,
     "tpu-v4i": published.tpu_v4i,
     "power": energy.published,
+    "sustained": published.sustained,
     "p99": serving.p99_of_tpu_v1,
 }
 BOTH: Mapping[str, Callable[[Path | None], Iterator[Row]]] = {"models": measured.forward}

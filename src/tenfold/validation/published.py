@@ -13,9 +13,10 @@ import numpy as np
 from tenfold.chips import Chip, chip, what_if
 from tenfold.claims.checks import lstm_tiles_256, lstm_tiles_512
 from tenfold.compiler import Options, build
+from tenfold.evaluate.operators import OperatorCall, kernel_of
 from tenfold.evaluate.profiling import profile_bound
 from tenfold.facts import read_file
-from tenfold.machine import Run, simulate
+from tenfold.machine import Run, simulate, time_kernel
 from tenfold.model import Sizes, load, prepare
 from tenfold.validation.record import Row
 
@@ -328,4 +329,28 @@ def mlperf(folder: Path) -> Iterator[Row]:
             unit="/s",
             source=f"MLPerf Inference {round_}, {system}",
             inside=inside,
+        )
+
+
+def sustained() -> Iterator[Row]:
+    """Large square products on cards at their power limit, measured by others; the catalogue's
+    constants saw none of these rows.
+    """
+    text = (DATA / "sustained.csv").read_text(encoding="utf-8")
+    for r in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
+        card, side = chip(r["chip"]), int(r["side"])
+        extents = dict.fromkeys("mnk", side)
+        call = OperatorCall(1, "matmul", r["dtype"], extents, engine=False)
+        kernel = kernel_of(call, card, card.storage(r["dtype"]))
+        predicted = 2 * side**3 / time_kernel(card, kernel).time_s / 1e12
+        measured = float(r["tflops"])
+        error = card.error(kernel.family)
+        yield Row(
+            area="rate of large products, cards at their power limit",
+            case=f"{card.name} {r['dtype']} {side}",
+            predicted=predicted,
+            reference=measured,
+            unit="TFLOP/s",
+            source=r["source"],
+            inside=bool(abs(np.log(predicted / measured)) <= np.log1p(error)),
         )
