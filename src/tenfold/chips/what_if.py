@@ -54,6 +54,9 @@ def what_if(chip: Chip, settings: Sequence[str]) -> Chip:
     found: dict[str, Change] = {}
     for text in settings:
         path, value = _split(chip, text)
+        if path == CAP:
+            chip = capped(chip, value)
+            continue
         before = chip.figures[path].value
         found[path] = Change(path, value.strip(), before, _value(chip, path, value))
     return _changed(chip, tuple(found.values())) if found else chip
@@ -84,6 +87,8 @@ def _split(chip: Chip, text: str) -> tuple[str, str]:
     path = _ALIASES.get(name.strip(), name.strip())
     if not equals or not value.strip():
         raise InputError(f"--set takes FIELD=VALUE, such as memory.bytes_per_s=2x, found '{text}'")
+    if path == CAP:
+        return path, value
     if path not in chip.figures:
         aliases = (a for a, p in _ALIASES.items() if p in chip.figures)
         raise UnknownName(f"field of {chip.name}", name.strip(), [*chip.figures, *aliases])
@@ -133,7 +138,7 @@ def capped(chip: Chip, text: str | None) -> Chip:
     watts = units.parse(text, Dimension.POWER_W)
     if not 0 < watts <= tdp:
         raise InputError(
-            f"--power-cap of {chip.name} is above 0 and at most its TDP of {tdp:g} W, got '{text}'"
+            f"a power cap of {chip.name} is above 0 and at most its TDP of {tdp:g} W, got '{text}'"
         )
     change = Change(CAP, text.strip(), tdp, watts)
     what = f"power capped by hand at {watts:g} W (TDP {tdp:g} W)"
