@@ -145,10 +145,17 @@ def predict(
             help="Operators as in a compiled graph, not as serving engines' kernels do them.",
         ),
     ] = False,
+    warm: Annotated[
+        bool,
+        typer.Option(
+            "--warm",
+            help="Operands in a GPU's L2 from the call before, as in a loop (default: in memory).",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Times for a list of operators: matmul, batched_matmul, attention_prefill, attention_decode,
-    moe, softmax, layernorm, gelu.
+    moe, conv2d, softmax, layernorm and element-wise ones.
     """
     from tenfold.chips import chip as chip_named
     from tenfold.evaluate.predicting import RESULT_COLUMNS, predict_all, read_requests
@@ -157,7 +164,7 @@ def predict(
 
     record = chip_named(chip)
     check_apart({"OPS": ops}, {"--output": output})
-    raw, requests = read_requests(read_text(ops), engine=not in_graph)
+    raw, requests = read_requests(read_text(ops), engine=not in_graph, warm=warm)
     found = []
     with progress("predicting", len(requests)) as advance:
         for p in predict_all(requests, record, source):

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tenfold.chips import Chip, MatrixPrecision
+from tenfold.chips import Chip, Kind, MatrixPrecision, SramRole
 from tenfold.compiler import Options, build
 from tenfold.errors import InputError
 from tenfold.ir.dtypes import DType
@@ -26,6 +26,7 @@ from tenfold.machine import (
     Product,
     Traffic,
     target_of,
+    warm,
 )
 from tenfold.machine.attention import softmax_in_two
 
@@ -63,6 +64,7 @@ GROUPED_CACHE_READ = 0.5
 class OperatorCall:
     """One row: what to run, in which dtype, with which extents; ``line`` is its line in the
     file. ``engine``: as serving engines' kernels do it, where a chip has such; else as in a graph.
+    ``warm``: operands may lie in a GPU's L2 from the call before; else they come from memory.
     """
 
     line: int
@@ -71,13 +73,22 @@ class OperatorCall:
     extents: Mapping[str, int]
     distribution: str = ""
     engine: bool = True
+    warm: bool = False
 
 
 def kernel_of(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
     """The kernel of one call, as a whole. Raises InputError for extents that contradict each
-    other.
+    other, and for a warm call on a chip without a cache of that kind.
     """
-    return _KERNELS[r.op](r, chip, precision)
+    kernel = _KERNELS[r.op](r, chip, precision)
+    if not r.warm:
+        return kernel
+    if chip.kind is not Kind.GPU:
+        raise InputError(
+            f"warm operands are those of a GPU's L2: {chip.name} has no such cache, so leave"
+            " --warm out"
+        )
+    return warm(kernel, chip.level_bytes(SramRole.L2))
 
 
 def kernels_of(kernel: Kernel, r: OperatorCall, chip: Chip) -> tuple[Kernel, ...]:

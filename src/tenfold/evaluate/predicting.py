@@ -72,9 +72,10 @@ def each(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
 
 
 def read_requests(
-    text: str, *, engine: bool = True
+    text: str, *, engine: bool = True, warm: bool = False
 ) -> tuple[list[dict[str, str]], list[OperatorCall]]:
-    """The rows of a CSV as written and as requests; ``engine``: as serving engines' kernels.
+    """The rows of a CSV as written and as requests; ``engine``: as serving engines' kernels;
+    ``warm``: with operands in L2 from the call before.
 
     Raises InputError naming line and column for anything missing, unknown or not positive.
     """
@@ -93,7 +94,7 @@ def read_requests(
         if None in row:
             raise InputError(f"line {line} has more fields than the first line names")
         raw.append({k: v or "" for k, v in row.items()})
-        requests.append(replace(request_of(line, raw[-1]), engine=engine))
+        requests.append(replace(request_of(line, raw[-1]), engine=engine, warm=warm))
     if not requests:
         raise InputError("the file has no rows after its first line")
     return raw, requests
@@ -218,7 +219,7 @@ def predict_all(
     """Predictions in order; equal rows are computed once."""
     seen: dict[tuple[object, ...], Prediction] = {}
     for r in requests:
-        key = (r.op, r.dtype, tuple(r.extents.items()), r.distribution, r.engine)
+        key = (r.op, r.dtype, tuple(r.extents.items()), r.distribution, r.engine, r.warm)
         if key not in seen:
             seen[key] = predict(r, chip, source)
         yield seen[key]

@@ -1,5 +1,6 @@
 """The machine: kernels on a chip give time, counters and energy."""
 
+from tenfold.machine.gpu.cache import warm
 from tenfold.machine.kernel import (
     BUFFER_LEVELS,
     Attention,
@@ -56,4 +57,5 @@ __all__ = [
     "target_of",
     "time_kernel",
     "time_kernels",
+    "warm",
 ]

@@ -270,9 +270,11 @@ def stream_parts(chip: Chip, kernel: Kernel) -> Parts:
     r = rates(chip, kernel.precision)
     off_chip = _streamed_s(chip, kernel, r)
     vector = _vector_s(kernel, r)
+    l2 = kernel.traffic.near.total / r.l2_bytes_per_s
     rounds = kernel.rows / r.units * chip.constant(GpuConstant.ROW_S)
     overhead = chip.constant(GpuConstant.LAUNCH_S) + rounds
-    return Parts(float(norm(off_chip, vector)) + overhead, 0.0, vector, off_chip, 0.0, overhead)
+    total = float(norm(off_chip, vector, l2)) + overhead
+    return Parts(total, 0.0, vector, off_chip, l2, overhead)
 
 
 def _streamed_s(chip: Chip, kernel: Kernel, r: Rates) -> float:
@@ -280,6 +282,8 @@ def _streamed_s(chip: Chip, kernel: Kernel, r: Rates) -> float:
     read at what any stream does, whichever is longer.
     """
     family, moved = kernel.family, float(kernel.traffic.total)
+    if not moved:
+        return 0.0
     plain = moved / (r.peak_memory_bytes_per_s * chip.constant(GpuConstant.STREAM_FRACTION))
     if family is KernelFamily.SOFTMAX and kernel.row_elements <= WARP_ROW:
         return plain

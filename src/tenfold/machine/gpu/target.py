@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from tenfold.chips import Chip
+from tenfold.chips import Chip, SramRole
 from tenfold.machine.attention import all_scores, in_parts, scores_passed
+from tenfold.machine.gpu.cache import through_cache
 from tenfold.machine.gpu.framework import rules_of
 from tenfold.machine.gpu.products import kernel_time
 from tenfold.machine.kernel import Group, Kernel, Level, Program
@@ -28,7 +29,7 @@ class Gpu:
     chip: Chip
     stack: Stack = Stack.ENGINE
 
-    levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP})
+    levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP, Level.NEAR})
     single_ops: ClassVar[bool] = False
     serves: ClassVar[bool] = True
     own_host: ClassVar[bool] = False
@@ -54,7 +55,7 @@ class Gpu:
         return parts if quicker else (kernel,)
 
     def laid_out(self, kernels: Iterable[Kernel], cut: Cut) -> Iterator[Kernel]:
-        yield from kernels
+        return through_cache(kernels, self.chip.level_bytes(SramRole.L2))
 
     def near(self) -> NearMemory | None:
         return None
