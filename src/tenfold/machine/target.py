@@ -132,6 +132,11 @@ class Target(Protocol):
     def laid_out(self, kernels: Iterable[Kernel], cut: Cut) -> Iterator[Kernel]:
         """The kernels, with changes of layout between them where the machine wants such."""
 
+    def cached(self, kernels: Iterable[Kernel]) -> Iterator[Kernel]:
+        """The kernels with what hardware keeps for the next ones, where it does so and what it
+        keeps shows in time.
+        """
+
     def near(self) -> NearMemory | None:
         """Where buffers can be kept between kernels; None where hardware decides (caches)."""
 

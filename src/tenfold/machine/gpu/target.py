@@ -55,6 +55,9 @@ class Gpu:
         return parts if quicker else (kernel,)
 
     def laid_out(self, kernels: Iterable[Kernel], cut: Cut) -> Iterator[Kernel]:
+        yield from kernels
+
+    def cached(self, kernels: Iterable[Kernel]) -> Iterator[Kernel]:
         return through_cache(kernels, self.chip.level_bytes(SramRole.L2))
 
     def near(self) -> NearMemory | None:
