@@ -50,6 +50,8 @@ def _lines(program: Program, chip: Chip) -> Iterator[str]:
                 f"  {o.role.value} '{o.name}' {o.bytes:,} bytes"
                 f" {program.memory.level if o.name in places else 'off chip'}"
             )
+        if kernel.traffic.near.total and not memory.near:
+            yield f"  of what it reads {kernel.traffic.near.reads:,} bytes are still in L2"
         if kernel.traffic.prefetched or kernel.traffic.prefetch:
             yield (
                 f"  fetched before {kernel.traffic.prefetched:,} bytes, fetches for later"
