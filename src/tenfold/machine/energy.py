@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 import msgspec
 
@@ -25,7 +25,7 @@ from tenfold.errors import DataFileError, InputError, MissingFigure
 from tenfold.estimate import Estimate
 from tenfold.facts import Account, Entry, Figure, Status, read_file
 from tenfold.machine.kernel import BytePrice, Level
-from tenfold.machine.power import PowerLimit, power_facts, process_of, voltage
+from tenfold.machine.power import PowerLimit, Process, power_facts, process_of, voltage
 from tenfold.machine.run import Counters
 
 DATA = Path(__file__).parent / "data" / "energy_per_op.toml"
@@ -253,18 +253,17 @@ def flop_j(chip: Chip, precision: MatrixPrecision | None) -> float:
     nm = node_nm(chip)
     own = float(voltage((chip.clock_hz or 0.0) / process_of(nm).top_clock.value)) ** 2
     if precision is None:
-        return own * _at_process(nm, "lane_flop")
-    wide = min(_at_process(nm, "matrix_flop"), _at_most(chip) / own)
+        return own * _at_process(nm, lambda p: p.lane_flop)
+    wide = min(_at_process(nm, lambda p: p.matrix_flop), _at_most(chip) / own)
     return own * wide * power_facts().width[precision]
 
 
-def _at_process(nm: float, what: Literal["lane_flop", "matrix_flop"]) -> float:
+def _at_process(nm: float, flop: Callable[[Process], Figure | None]) -> float:
     """Joules of a flop in the process, its own or those of 7 nm scaled."""
     process = process_of(nm)
-    found: Figure | None = getattr(process, what)
+    found, seven = flop(process), flop(process_of(7.0))
     if found is not None:
         return found.value
-    seven: Figure | None = getattr(process_of(7.0), what)
     assert seven is not None
     if process.over_7nm is not None:
         return seven.value * process.over_7nm.value
