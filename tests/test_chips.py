@@ -173,8 +173,8 @@ def test_shares_of_a_relative_are_scaled_by_what_matmuls_achieve_on_both() -> No
     assert mi300x.constant(GpuConstant.MEMORY_FRACTION) == h100.constant(
         GpuConstant.MEMORY_FRACTION
     )
-    assert chip("b200").achieved_share is None
-    assert chip("b200").constant(GpuConstant.MATRIX_FRACTION) == h100.constant(
+    assert chip("h100-pcie").achieved_share is None
+    assert chip("h100-pcie").constant(GpuConstant.MATRIX_FRACTION) == h100.constant(
         GpuConstant.MATRIX_FRACTION
     )
 

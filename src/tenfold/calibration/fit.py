@@ -331,7 +331,7 @@ def energy_of(chip: Chip, m: Measured) -> float:
     k = _kernel(chip, m)
     model = energy_model(chip, k.precision)
     macs = sum(p.macs for p in k.products)
-    passing = k.traffic.all_reads + k.traffic.all_writes
+    passing = 2 * (k.traffic.all_reads + k.traffic.all_writes)
     bytes_j = model.byte_j[Level.OFF_CHIP].value * k.traffic.total
     bytes_j += model.byte_j[Level.ON_CHIP].value * passing
     joules = model.mac_j.value * macs + bytes_j + model.static_w.value * m.time_s

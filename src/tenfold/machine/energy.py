@@ -232,7 +232,9 @@ def _of_gpu(chip: Chip, precision: MatrixPrecision) -> EnergyModel:
     way = Estimate.within(power_facts().byte_way.value, DYNAMIC_ERROR)
     byte = {
         Level.OFF_CHIP: Estimate(off.pj, off.low, off.high) * (8 * PJ),
-        Level.ON_CHIP: way,  # what comes from memory or the caches passes on to the multiprocessors
+        # what comes from memory or the caches passes on to the multiprocessors, where it is
+        # counted as it comes and as it goes
+        Level.ON_CHIP: way * 0.5,
     }
     return EnergyModel(
         mac_j=Estimate.within(events * mac, error),

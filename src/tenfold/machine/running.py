@@ -198,7 +198,7 @@ def gpu_times(chip: Chip, kernels: Sequence[Kernel]) -> Floats:
     for i, k in enumerate(kernels):
         vector = k.vector_ops + k.transcendentals * TRANSCENDENTAL_OPS
         macs = min(sum(p.macs for p in k.products), slots[i])
-        passing = k.traffic.all_reads + k.traffic.all_writes
+        passing = 2 * (k.traffic.all_reads + k.traffic.all_writes)
         clocked_j[i] = mac_j * macs + vector_j * vector + byte_j[Level.ON_CHIP] * passing
         memory_j[i] = sum(
             j * (k.traffic.reads(level) + k.traffic.at(level).outputs) for level, j in own.items()
