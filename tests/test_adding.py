@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import typer
 
+from support import FOUR
 from tenfold import carbon, economics, zoo
 from tenfold.chips import MatrixPrecision, chip
 from tenfold.cli import app
@@ -111,24 +112,6 @@ def test_an_entry_of_energy_needs_no_colour_and_a_level_needs_its_joules() -> No
         EnergyModel(none, none, {Level.ON_CHIP: none, Level.OFF_CHIP: none}, none, "a test")
 
 
-ROOFLINE = """name = "few"
-organisation = "us"
-year = 2026
-kind = "roofline"
-tdp = { value = "300 W", status = "assumed", source = "us" }
-
-[peak]
-bf16 = { value = "300 TFLOPS", status = "assumed", source = "us" }
-
-[memory]
-capacity = { value = "80 GB", status = "assumed", source = "us" }
-bandwidth = { value = "2 TB/s", status = "assumed", source = "us" }
-
-[sources]
-us = "this test"
-"""
-
-
 def test_bytes_at_a_level_that_a_machine_cannot_time_are_refused(tmp_path: Path) -> None:
     """A roofline has one memory: what says that buffers lie nearer is priced by nobody."""
     kernel = Kernel(
@@ -138,9 +121,9 @@ def test_bytes_at_a_level_that_a_machine_cannot_time_are_refused(tmp_path: Path)
         precision=MatrixPrecision.BF16,
         traffic=Traffic(near=Moved(inputs=1, outputs=1)),
     )
-    few = tmp_path / "few.toml"
-    few.write_text(ROOFLINE)
-    with pytest.raises(ValueError, match="few has no time for bytes at near"):
+    few = tmp_path / "mine.toml"
+    few.write_text(FOUR)
+    with pytest.raises(ValueError, match="mine has no time for bytes at near"):
         time_kernel(chip(str(few)), kernel)
     assert time_kernel(chip("tpu-v4i"), kernel).counters.bytes(Level.NEAR) == 2
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from support import FOUR
 from tenfold.chips import Chip, Kind, chip, names
 from tenfold.chips.record import ROOFLINE_ERROR
 from tenfold.chips.write import new_file
@@ -19,19 +20,6 @@ from tenfold.evaluate.profiling import profile_bound
 from tenfold.model import Sizes, load, prepare
 
 runner = CliRunner(env={"COLUMNS": "160"})
-FOUR = """name = "mine"
-organisation = "us"
-year = 2026
-kind = "roofline"
-tdp = { value = "300 W", status = "assumed", source = "us" }
-[peak]
-bf16 = { value = "400 TFLOPS", status = "assumed", source = "us" }
-[memory]
-capacity = { value = "48 GB", status = "assumed", source = "us" }
-bandwidth = { value = "1.5 TB/s", status = "assumed", source = "us" }
-[sources]
-us = "our plans"
-"""
 LIKE = [n for n in names() if n != "host" and chip(n).kind is not Kind.LISTED]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -122,6 +122,15 @@ class FigureText(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
                 f" {self.low or self.value}, {self.value}, {self.high or self.value}"
             )
         return Figure(value, low, high, self.status, self.source, self.note)
+
+
+def check_sources(file: Path, given: Mapping[str, str], sources: Container[str]) -> None:
+    """Raises DataFileError for a source, by what it is given for, that ``file`` does not spell
+    out.
+    """
+    for name, source in given.items():
+        if source not in sources:
+            raise DataFileError(f"{file.name}: {name}: source '{source}' is not in [sources]")
 
 
 T = TypeVar("T")

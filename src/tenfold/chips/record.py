@@ -73,8 +73,9 @@ class Chip:
     file, for example ``memory.bandwidth`` or ``peak.bf16``. ``levels`` are the on-chip memories.
     ``activation_level`` names the one that activations live in where they never go off chip.
     ``whole_weight_tiles`` says that weights are stored and fetched in tiles of the array, padding
-    included. ``base`` is the chip of which figures were changed: energies an event stay its own;
-    ``changes`` are those, which are in its name, and ``called`` is the name that it is sold by.
+    included. ``base`` is the chip of which figures were changed: energies an event stay its own,
+    but on GPUs, where they follow from process and clock; ``changes`` are those, which are in its
+    name, and ``called`` is the name that it is sold by.
     Chips are compared and hashed by identity.
     """
 

@@ -23,6 +23,7 @@ from tenfold.facts import (
     FigureText,
     Spec,
     Status,
+    check_sources,
     read_file,
     read_folder,
 )
@@ -68,9 +69,8 @@ def _figures(name: str) -> tuple[Mapping[str, Estimate], Mapping[str, str]]:
     file = read_file(path, _Ownership)
     figures: dict[str, Estimate] = {}
     sources: dict[str, str] = {}
+    check_sources(path, {n: f.source for n, f in file.figure.items()}, file.sources)
     for n, f in file.figure.items():
-        if f.source not in file.sources:
-            raise DataFileError(f"{path.name}: {n}: source '{f.source}' is not in [sources]")
         text = FigureText(f.value, f.status, f.source, f.low, f.high)
         try:
             figures[n] = text.read(Spec(f.unit, FROM_0)).estimate

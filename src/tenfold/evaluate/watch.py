@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, final
 
 LONGEST_RUN_S = 60.0  # of one run, unless more is asked for
@@ -55,3 +56,9 @@ class Watch:
                         options.terminate = True
                 if not self._running:
                     self._wake.clear()
+
+
+@lru_cache(maxsize=8)
+def watch(longest_s: float) -> Watch:
+    """The watch over all runs of a limit: its thread lasts as long as the process."""
+    return Watch(longest_s)

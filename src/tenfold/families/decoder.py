@@ -18,8 +18,6 @@ from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Attr, Graph
 
 Function = Literal["silu", "relu", "gelu", "gelu_tanh"]
-
-
 MOST_LAYERS = 2048
 
 
@@ -68,9 +66,7 @@ class Latent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Shapes of a decoder. ``positions`` above 0 are learned, ``reserved`` of them no token takes;
-    ``rope`` rotates queries and keys.
-    """
+    """Shapes of a decoder. ``positions`` above 0 are learned; ``rope`` rotates queries and keys."""
 
     layers: int
     width: int
@@ -80,7 +76,7 @@ class Decoder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     kv_heads: int = 0  # 0: as many as heads
     head_dim: int = 0  # 0: width / heads
     positions: int = 0
-    reserved: int = 0
+    reserved: int = 0  # of the positions, that no token takes
     rope: bool = True
     rope_theta: float = 10000.0
     norm: Literal["rms", "layer"] = "rms"

@@ -12,7 +12,7 @@ import numpy as np
 
 from tenfold.errors import InputError, ModelError
 from tenfold.evaluate.agreement import SEED, seeded_inputs
-from tenfold.evaluate.watch import LONGEST_RUN_S, Watch
+from tenfold.evaluate.watch import LONGEST_RUN_S, watch
 from tenfold.ir import Graph
 from tenfold.ir.dims import symbols_of
 from tenfold.model import Sizes, load, prepare, roles
@@ -59,7 +59,7 @@ class Session:
             raise InputError(f"{path}: {error}") from error
         self._pool = [seeded_inputs(bound, SEED + i) for i in range(POOL)]
         self._session = _open(str(path), threads)
-        self._watch = Watch(longest_run_s)
+        self._watch = watch(longest_run_s)
         self.one_by_one = not any(a is not None for a in self._axes.values())
 
     def run(self, items: int) -> None:

@@ -95,26 +95,10 @@ def scores_passed(parts: tuple[Kernel, ...], times: int) -> tuple[Kernel, ...]:
     scores, softmax, values = parts
     written = next(o for o in scores.operands if o.role is Role.OUTPUT)
     passed: list[Kernel] = []
-    for i in range(times):
-        made = replace(written, name=f"{written.name}/{i + 1}")
-        operands = (
-            _read(written if not passed else replace(written, name=f"{written.name}/{i}")),
-            made,
-        )
-        passed.append(
-            replace(
-                scores,
-                name=f"{scores.name}/{i + 1}",
-                kind=Lowering.VECTOR,
-                rate=Rate.STREAM,
-                products=(),
-                flops=0,
-                vector_ops=written.bytes * 8 // scores.operand_bits,
-                operands=operands,
-                traffic=off_chip(operands),
-            )
-        )
-    last = passed[-1].operands[-1] if passed else written
+    last = written
+    for i in range(1, times + 1):
+        before, last = last, replace(written, name=f"{written.name}/{i}")
+        passed.append(_over_scores(scores, f"{scores.name}/{i}", (_read(before), last)))
     given = tuple(_read(last) if o.name == written.name else o for o in softmax.operands)
     return (scores, *passed, replace(softmax, operands=given), values)
 
@@ -135,17 +119,7 @@ def mask_apart(
     *reads, written = (o for o in scores.operands if o not in mask)
     total = replace(written, name=f"{anchor.outputs[0]}/masked")
     operands = (_read(written), *mask, total)
-    adding = replace(
-        scores,
-        name=scores.name.removesuffix("scores") + "mask",
-        kind=Lowering.VECTOR,
-        rate=Rate.STREAM,
-        products=(),
-        flops=0,
-        vector_ops=written.bytes * 8 // scores.operand_bits,
-        operands=operands,
-        traffic=off_chip(operands),
-    )
+    adding = _over_scores(scores, scores.name.removesuffix("scores") + "mask", operands)
     alone = (*reads, written)
     given = tuple(_read(total) if o.name == written.name else o for o in softmax.operands)
     return (
@@ -153,6 +127,21 @@ def mask_apart(
         adding,
         replace(softmax, operands=given),
         values,
+    )
+
+
+def _over_scores(scores: Kernel, name: str, operands: tuple[Operand, ...]) -> Kernel:
+    """A kernel of one operation for each of the scores that ``scores`` makes, written last."""
+    return replace(
+        scores,
+        name=name,
+        kind=Lowering.VECTOR,
+        rate=Rate.STREAM,
+        products=(),
+        flops=0,
+        vector_ops=operands[-1].bytes * 8 // scores.operand_bits,
+        operands=operands,
+        traffic=off_chip(operands),
     )
 
 

@@ -1,7 +1,8 @@
 """Energy: operations x pJ by node and dtype, bytes x pJ by level, static power x time.
 
 Dynamic energy from the table of pJ per operation (Horowitz, ISSCC 2014; Jouppi et al., ISCA 2021,
-table 2) counts only arithmetic and memory cells. Control, clocks and wires are in a chip's
+table 2) counts only arithmetic and memory cells. GPUs take the energy of a flop from their process
+(``power.py``), which was measured whole. On other chips control, clocks and wires are in a chip's
 ``overhead``: the factor that makes the matrix unit and the memory at full rate draw what was
 measured under load, or else the TDP. Chips without any published power take watts per peak
 operation from their relatives, as a wide interval.

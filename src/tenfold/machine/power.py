@@ -11,7 +11,7 @@ watts of a kernel are within the limit: its TDP, or the cap that its user sets.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from tenfold.chips import MatrixPrecision
-from tenfold.facts import Figure, FigureText, Spec, read_file
+from tenfold.facts import Figure, FigureText, Spec, check_sources, read_file
 from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data" / "power.toml"
@@ -94,6 +94,7 @@ class PowerFacts:
 @lru_cache(maxsize=1)
 def power_facts() -> PowerFacts:
     file = read_file(DATA, _File)
+    check_sources(DATA, {n: f.source for n, f in _figures(file)}, file.sources)
 
     def maybe(text: FigureText | None, spec: Spec) -> Figure | None:
         return text.read(spec) if text is not None else None
@@ -122,6 +123,21 @@ def power_facts() -> PowerFacts:
             for p in file.process
         ),
     )
+
+
+def _figures(file: _File) -> Iterator[tuple[str, FigureText]]:
+    """Every figure of the file by its path."""
+    tables: dict[str, msgspec.Struct] = {
+        "voltage": file.voltage,
+        "width": file.width,
+        "way": file.way,
+        **{f"process {p.nm:g}": p for p in file.process},
+    }
+    for path, table in tables.items():
+        for name in table.__struct_fields__:
+            figure = getattr(table, name)
+            if isinstance(figure, FigureText):
+                yield f"{path}.{name}", figure
 
 
 def process_of(nm: float) -> Process:

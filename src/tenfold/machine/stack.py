@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from tenfold.errors import UnknownName
-from tenfold.facts import FROM_0, Figure, FigureText, Spec, read_file
+from tenfold.facts import FROM_0, Figure, FigureText, Spec, check_sources, read_file
 from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data" / "stacks.toml"
@@ -48,6 +48,7 @@ class _Stack(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     does: str
     fusion: Fusing
     score_passes: int
+    source: str
     host_launch: FigureText
 
 
@@ -75,6 +76,9 @@ class StackFacts:
 
 @lru_cache(maxsize=8)
 def stack_facts(stack: Stack) -> StackFacts:
-    found = read_file(DATA, _File).stack[stack]
+    file = read_file(DATA, _File)
+    given = {f"{n}.host_launch": s.host_launch.source for n, s in file.stack.items()}
+    check_sources(DATA, given | {n: s.source for n, s in file.stack.items()}, file.sources)
+    found = file.stack[stack]
     launch = found.host_launch.read(Spec(Dimension.TIME_S, FROM_0))
     return StackFacts(found.does, found.fusion, found.score_passes, launch)

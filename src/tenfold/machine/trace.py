@@ -111,12 +111,14 @@ def _tiles(program: Repeat, recorder: _Recorder) -> Iterator[tuple[int, int, str
 
 
 def _busy(k: KernelRun, parts: Parts, at: float) -> Iterator[Event]:
-    """The units beside each other, after what launching takes."""
+    """The units beside each other, after what launching takes; where power holds the clock back,
+    what goes with it takes longer.
+    """
     busy = {
-        "matrix unit": parts.matrix,
-        "vector unit": parts.vector,
+        "matrix unit": parts.matrix / k.clock,
+        "vector unit": parts.vector / k.clock,
         "off-chip memory": parts.memory,
-        "L2": parts.l2,
+        "L2": parts.l2 / k.clock,
     }
     longest = max(busy.values())
     start = at + max(0.0, k.time_s - longest) * k.kernel.repeat

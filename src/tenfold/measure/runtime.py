@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.errors import InputError
-from tenfold.evaluate.watch import LONGEST_RUN_S, Watch
+from tenfold.evaluate.watch import LONGEST_RUN_S, Watch, watch
 
 WARM_UP, SHORTEST_RUNS, LONGEST_S = 3, 7, 1.5
 
@@ -48,7 +48,7 @@ def measure(
     the model or the inputs, or where a run does not end within ``longest_run_s``.
     """
     whole = _session(model, None)
-    times = _timed(whole, feeds, runs, Watch(longest_run_s))
+    times = _timed(whole, feeds, runs, watch(longest_run_s))
     with tempfile.TemporaryDirectory() as folder:
         profiled = _session(model, Path(folder) / "nodes")
         count = WARM_UP + max(
@@ -74,7 +74,7 @@ def _session(model: bytes | str, profile: Path | None) -> Any:
         raise InputError(f"ONNX Runtime does not load the model: {error}") from error
 
 
-def _timed(session: Any, feeds: Mapping[str, Any], runs: int, watch: Watch) -> list[float]:
+def _timed(session: Any, feeds: Mapping[str, Any], runs: int, over: Watch) -> list[float]:
     import onnxruntime as ort
 
     options = ort.RunOptions()
@@ -82,16 +82,17 @@ def _timed(session: Any, feeds: Mapping[str, Any], runs: int, watch: Watch) -> l
     began = time.perf_counter()
     try:
         for i in range(WARM_UP + runs):
-            start = time.perf_counter()
-            with watch.over(options):
+            with over.over(options):
+                start = time.perf_counter()
                 session.run(None, dict(feeds), options)
+                took = time.perf_counter() - start
             if i >= WARM_UP:
-                times.append(time.perf_counter() - start)
+                times.append(took)
             if len(times) >= SHORTEST_RUNS and time.perf_counter() - began > LONGEST_S:
                 break
     except Exception as error:
         if options.terminate:
-            raise InputError(f"the model {watch.endless}") from error
+            raise InputError(f"the model {over.endless}") from error
         raise InputError(f"ONNX Runtime does not run the model on these inputs: {error}") from error
     return times
 

@@ -4,8 +4,9 @@ A product is cut into thread-block tiles, k into splits; the blocks run in waves
 multiprocessors. Arithmetic, off-chip memory and L2 overlap all but the end of each: together they
 take their 4-norm, plus a cost a wave, plus a reduction where k is split, plus launch. The best tile
 and split is taken. All functions work on arrays of kernels, so that calibrating evaluates thousands
-at once. Known to be naive: one block a multiprocessor, compulsory off-chip traffic only, no
-throttling by power, no stream-K.
+at once. Times are those at the chip's own clock: what its power allows comes after
+(``machine/running.py``). Known to be naive: one block a multiprocessor, compulsory off-chip traffic
+only, no stream-K.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from tenfold.chips import Chip, GpuConstant, KernelFamily, MatrixPrecision
 from tenfold.ir.table import Rate
 from tenfold.machine.gpu.attention import attention_parts
+from tenfold.machine.gpu.cache import SHARE
 from tenfold.machine.gpu.experts import experts_parts
 from tenfold.machine.gpu.rates import HALF_AREA, K_STEP, Rates, rates
 from tenfold.machine.kernel import Kernel, Product
@@ -258,9 +260,8 @@ _FRACTION = {
 # 2.1): a softmax of at most this many elements stays in a warp's registers and reads them once
 WARP_ROW = 1024
 # else a row is read again - by a norm once, by a softmax twice - and by so many blocks at a time on
-# a multiprocessor, whose rows are still in L2 if they are half of it or less
+# a multiprocessor, whose rows are still in L2 if they fit the share of it that counts
 _AGAIN = {KernelFamily.NORM: (1, 16), KernelFamily.SOFTMAX: (2, 2), KernelFamily.STREAM: (0, 0)}
-L2_SHARE = 0.5
 
 
 def stream_parts(chip: Chip, kernel: Kernel) -> Parts:
@@ -289,7 +290,7 @@ def _streamed_s(chip: Chip, kernel: Kernel, r: Rates) -> float:
         return plain
     again, blocks = _AGAIN[family]
     row_bytes = kernel.row_elements * kernel.operand_bits / 8
-    held = min(kernel.rows, blocks * r.units) * row_bytes <= L2_SHARE * r.l2_bytes
+    held = min(kernel.rows, blocks * r.units) * row_bytes <= SHARE * r.l2_bytes
     more = 0.0 if held else again * kernel.traffic.off_chip.inputs / moved
     # shares were fitted to elements of 16 bits, of which the kernels do so many a second
     share = chip.constant(_FRACTION[family]) * max(1.0, kernel.operand_bits / 16)
