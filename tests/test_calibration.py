@@ -22,13 +22,13 @@ from tenfold.calibration import (
     with_constants,
     write_chip,
 )
-from tenfold.calibration.fit import timer
 from tenfold.calibration.measured import group_of
 from tenfold.calibration.sought import FITTINGS
-from tenfold.chips import GpuConstant, KernelFamily, Kind, chip, read_chip
+from tenfold.calibration.timing import timer
+from tenfold.chips import GpuConstant, KernelFamily, Kind, Whole, chip, read_chip
 from tenfold.errors import InputError
 from tenfold.evaluate.operators import OperatorCall, kernel_of
-from tenfold.machine import gpu_times, time_kernel
+from tenfold.machine import Stack, gpu_times, time_kernel
 from tenfold.validation.measured import like_relative
 
 
@@ -160,11 +160,109 @@ CSV = "op,dtype,m,n,k,time_us\nmatmul,bf16,128,128,128,5.5\n"
         ("op,dtype,m,n,k,time\nmatmul,bf16,1,1,1,5\n", "no unit"),
         ("op,dtype,m,n,k,time_us,power_w\nmatmul,bf16,1,1,1,5,-3\n", "column 'power_w'"),
         ("op,dtype,model,batch,seq,time_us\nforward,bf16,gpt2,0,5,5\n", "column 'batch'"),
+        (
+            "op,dtype,model,batch,stack,time_us\nforward,bf16,gpt2,1,eagre,5\n",
+            "line 2, column 'stack': unknown stack 'eagre'",
+        ),
+        (
+            "op,dtype,model,batch,m,time_us\nforward,bf16,gpt2,1,8,5\n",
+            "line 2, column 'm': forward does not use it",
+        ),
+        (
+            "op,dtype,m,n,k,stack,time_us\nmatmul,bf16,1,1,1,eager,5\n",
+            "line 2, column 'stack': matmul does not use it",
+        ),
+        (
+            "op,dtype,m,n,k,warm,time_us\nmatmul,bf16,1,1,1,hot,5\n",
+            "line 2, column 'warm': needs yes or no, found 'hot'",
+        ),
+        ("# a card\n# a driver\nop,dtype,m,n,k,time_us\nmatmul,bf16,1,1,1,-5\n", "line 4,"),
     ],
 )
 def test_faulty_files_name_row_and_column(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         read_measured(text)
+
+
+def test_what_a_row_says_beside_its_extents() -> None:
+    """Comments at the head, warm operands, and the stack of a whole model."""
+    text = (
+        "# NVIDIA A100\n# driver 580\n"
+        "op,dtype,m,n,k,warm,model,batch,seq,stack,time_us\n"
+        "matmul,bf16,8,8,8,yes,,,,,5\n"
+        "matmul,bf16,8,8,8,,,,,,6\n"
+        "forward,fp16,,,,,resnet50,8,,compiled,900\n"
+        "forward,fp16,,,,,gpt2,8,128,,950\n"
+    )
+    warm, cold, compiled, engine = (m.what for m in read_measured(text))
+    assert isinstance(warm, OperatorCall)
+    assert isinstance(cold, OperatorCall)
+    assert (warm.warm, cold.warm) == (True, False)
+    assert compiled == Forward("resnet50", 8, None, "fp16", Stack.COMPILED)
+    assert engine == Forward("gpt2", 8, 128, "fp16", Stack.ENGINE)
+
+
+def test_whole_models_move_what_they_use_and_no_further_than_they_say() -> None:
+    """Models of a chip whose memory is slower than the file says: that share moves, and what they
+    do not use stays.
+    """
+    start = chip("a100-sxm-80")
+    slow = start.with_figures({"calibration.memory_fraction": 0.55})
+    rows = [
+        Measured(what, float(timer(slow, [Measured(what, 1.0, "s", "g")])(slow)[0]), "s", "g")
+        for what in (Forward("bert-base", b, 128, "fp16") for b in (1, 2, 4))
+    ]
+    done = calibrate(start, rows, [])
+    (fit,) = done.families
+    assert fit.covers == (Whole.MODEL,)
+    before, after = (float(np.abs(e).mean()) for e in (fit.fitted_on_before, fit.fitted_on))
+    assert after < 0.4 * before
+    moved = {n: v / start.constant(GpuConstant(n)) for n, v in fit.constants.items()}
+    assert moved["memory_fraction"] < 0.97
+    assert moved["lane_fraction"] == pytest.approx(1)  # nothing here is fp32
+    assert not done.far
+    assert done.chip.error(Whole.MODEL) == fit.interval >= 0.15
+    for m, model in zip(rows, done.models, strict=True):
+        assert model.measured_s == m.time_s
+        assert abs(model.after_s - m.time_s) < abs(model.before_s - m.time_s)
+
+
+def test_models_that_no_chip_explains_are_said_to_be_far() -> None:
+    what = Forward("resnet50", 8, None, "fp16")
+    done = calibrate(chip("a100-sxm-80"), [Measured(what, 0.05, "s", "g")], [])
+    assert set(done.far) <= {c.value for c in GpuConstant}
+    assert min(done.far.values()) < 0.5
+
+
+@measured
+def test_whole_models_of_a_card_improve_those_held_out() -> None:
+    """Eager PyTorch on an MI210 (NeuSight), of which only products, rows and streams were fitted:
+    every third model is held out.
+    """
+    import csv
+
+    folder = VALIDATION / "neusight"
+    with (folder / "models.csv").open(encoding="utf-8", newline="") as file:
+        given = [r for r in csv.DictReader(file) if r["chip"] == "mi210" and r["mode"] == "inf"]
+    rows = [
+        Measured(
+            Forward(
+                str(folder / "configs" / f"{r['model']}.json"),
+                int(r["batch"]),
+                int(r["seq"]),
+                "fp32",
+                Stack.EAGER,
+            ),
+            float(r["forward_ms"]) * 1e-3,
+            "neusight",
+            f"forward {r['model']}",
+        )
+        for r in given
+        if r["model"] != "switchxl4" and not r["layout"]
+    ]
+    (fit,) = calibrate(chip("mi210"), *split(rows)).families
+    mean = [float(np.abs(e).mean()) for e in (fit.held_out_before, fit.held_out)]
+    assert mean[1] < 0.12 < mean[0]
 
 
 def test_too_few_rows() -> None:

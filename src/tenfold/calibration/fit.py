@@ -8,26 +8,33 @@ are fitted in order: later ones use the rates of earlier ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, assert_never
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
 
 import numpy as np
 
 from tenfold.calibration.measured import Forward, Measured
+from tenfold.calibration.record import Calibration, FamilyFit
 from tenfold.calibration.sought import FITTINGS, Search, Sought
-from tenfold.chips import Chip, Constant, GpuConstant, KernelFamily, Predicted, Whole
+from tenfold.calibration.timing import (
+    LAUNCH,
+    Floats,
+    Timer,
+    errors,
+    fitted_to,
+    kernel_at,
+    path_of,
+    timer,
+    with_errors,
+)
+from tenfold.calibration.whole import far, fit_whole, model_fits
+from tenfold.chips import Chip, GpuConstant, KernelFamily, Whole
 from tenfold.chips.figures import CALIBRATION, OFFSETS
-from tenfold.compiler import build
 from tenfold.errors import InputError
-from tenfold.evaluate.operators import kernel_of, kernels_of
-from tenfold.evaluate.predicting import WITH_OFFSET, overlapped_fetch_s
-from tenfold.facts import Status
-from tenfold.machine import Kernel, Level, Program, gpu_times, pace, time_kernels
+from tenfold.evaluate.predicting import WITH_OFFSET
+from tenfold.machine import Level
 from tenfold.machine.energy import energy_model, power_limit
-from tenfold.model import Sizes, load, prepare
-
-Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 FEWEST = 4  # rows of a family below which nothing is fitted
 # a source counts as the root of its rows: many rows say more, but not alone what a constant is
@@ -39,55 +46,6 @@ SIMPLEX_TRIES = 160
 # a share of a few rows counts as one more row, whose error is this part of its distance from the
 # usual
 PRIOR = 0.5
-# rows that say little about other rows, and the interval they give at least (assumed)
-FEW, LEAST_OF_FEW = 30, 0.15
-INTERVAL = 0.9  # of the rows fitted on lie within the error that is stored
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyFit:
-    """How one family came out: rows fitted on and held out, and their errors as fractions of the
-    measured time.
-
-    ``covers`` names the errors of the chip file that its interval is for.
-    """
-
-    family: str
-    covers: tuple[Predicted, ...]
-    constants: Mapping[str, float]
-    offsets: Mapping[str, float]
-    fitted_on: tuple[float, ...]
-    held_out: tuple[float, ...]
-
-    @property
-    def interval(self) -> float:
-        """The factor less 1 within which nine of ten rows that were fitted on lie; never narrow
-        where rows are few.
-        """
-        logs = np.abs(np.log1p(self.fitted_on))
-        least = LEAST_OF_FEW if len(self.fitted_on) < FEW else 0.0
-        return max(least, float(math.expm1(np.quantile(logs, INTERVAL))))
-
-    @property
-    def inside(self) -> float | None:
-        """Share of the rows held out that lie within the interval."""
-        if not self.held_out:
-            return None
-        return float(np.mean(np.abs(np.log1p(self.held_out)) <= math.log1p(self.interval)))
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """A chip with the constants that its measurements gave, how each family came out, and which had
-    too few rows.
-    """
-
-    chip: Chip
-    families: tuple[FamilyFit, ...]
-    too_few: tuple[str, ...] = ()
-
-
-Timer: TypeAlias = Callable[[Chip], Floats]
 
 
 def calibrate(
@@ -103,11 +61,7 @@ def calibrate(
             f"{chip.name} is of kind '{chip.kind}', without constants for operators: give a GPU or"
             " a TPU, or `host`"
         )
-    everything = (*fitted_on, *held_out)
-    if not fitting.whole_models and any(isinstance(m.what, Forward) for m in everything):
-        raise InputError(
-            f"rows of whole models are for TPUs: {chip.name} is fitted to single operators"
-        )
+    given = chip
     done: list[FamilyFit] = []
     few: list[str] = []
     known: dict[str, float] = {}  # what each source times beside the kernel, found once
@@ -119,17 +73,39 @@ def calibrate(
         for _ in range(fitting.plans):
             chip, fit = _fit(chip, families, constants, train, test, known)
         known |= fit.offsets
-        done.append(fit)
+        done.append(_beside_what_was(given, fit, train, test))
     if fitting.power and sum(m.power_w is not None for m in fitted_on) >= FEWEST:
         rows = ([m for m in rows if m.power_w is not None] for rows in (fitted_on, held_out))
         chip, fit = fit_energy(chip, *rows)
         done.append(fit)
+    whole = [[m for m in rows if isinstance(m.what, Forward)] for rows in (fitted_on, held_out)]
+    moved: dict[str, float] = {}
+    if fitting.moved and whole[0]:
+        operators = chip
+        chip, fit = fit_whole(chip, fitting.moved, *whole)
+        moved = far(operators, fit)
+        done.append(_beside_what_was(given, fit, *whole))
     if not done:
         raise InputError(
             f"no kind of operator has {FEWEST} rows or more to fit on: found"
             f" {len(fitted_on) + len(held_out)} rows in all"
         )
-    return Calibration(chip, tuple(done), tuple(few))
+    models = tuple(model_fits(given, chip, *whole))
+    return Calibration(chip, tuple(done), tuple(few), models, moved)
+
+
+def _beside_what_was(
+    given: Chip, fit: FamilyFit, train: Sequence[Measured], test: Sequence[Measured]
+) -> FamilyFit:
+    """``fit`` with the errors that the chip had before; the times of calls beside kernels are those
+    that it had, too.
+    """
+    named = (m.source for m in (*train, *test))
+    known = {s: given.offset(s) for s in named if s in given.measuring_sources}
+    beside = known if any(f in WITH_OFFSET for f in fit.covers) else {}
+    before = (tuple(errors(given, rows, beside)) for rows in (train, test))
+    first, second = before
+    return replace(fit, fitted_on_before=first, held_out_before=second)
 
 
 def _of_families(
@@ -139,16 +115,8 @@ def _of_families(
     return [
         m
         for m in rows
-        if (whole if isinstance(m.what, Forward) else _kernel(chip, m).family in families)
+        if (whole if isinstance(m.what, Forward) else kernel_at(chip, m).family in families)
     ]
-
-
-def _kernel(chip: Chip, m: Measured) -> Kernel:
-    assert not isinstance(m.what, Forward)
-    try:
-        return kernel_of(m.what, chip, chip.storage(m.what.dtype))
-    except InputError as error:
-        raise type(error)(f"line {m.what.line}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +145,7 @@ class _Problem:
     def at(self, logs: Floats) -> tuple[dict[str, float], dict[str, float]]:
         """Constants by their paths, and times beside by source."""
         values = [math.exp(v) for v in logs]
-        named = {_path(c.name): v for c, v in zip(self.constants, values, strict=False)}
+        named = {path_of(c.name): v for c, v in zip(self.constants, values, strict=False)}
         found = dict(zip(self.offsets, values[len(self.constants) :], strict=True))
         return named, {**self.fixed, **found}
 
@@ -187,7 +155,7 @@ class _Problem:
         parts = []
         for s, time in self.timers.items():
             used = named | ({LAUNCH: beside[s]} if s in beside else {})
-            ratio = time(_with(self.chip, used)) / self.measured[s]
+            ratio = time(fitted_to(self.chip, used)) / self.measured[s]
             parts.append(np.log(ratio) / len(self.measured[s]) ** POWER)
         mean = float(np.mean([len(t) for t in self.measured.values()]))
         return np.concatenate(parts) * mean**POWER
@@ -252,33 +220,20 @@ def _fit(
     if beside and families[0] is KernelFamily.MATMUL:
         # the least of the measuring sources: kernels in a graph
         named[LAUNCH] = min(beside.values())
-    best = _with(chip, named | {f"{OFFSETS}{s}": v for s, v in beside.items()})
+    best = fitted_to(chip, named | {f"{OFFSETS}{s}": v for s, v in beside.items()})
     fit = FamilyFit(
         family=_name(families),
         covers=(Whole.TIME,) if fitting.whole_models else tuple(families),
         constants={k.removeprefix(CALIBRATION): v for k, v in named.items()},
         offsets=beside,
-        fitted_on=tuple(_errors(best, train, beside)),
-        held_out=tuple(_errors(best, test, beside)),
+        fitted_on=tuple(errors(best, train, beside)),
+        held_out=tuple(errors(best, test, beside)),
     )
-    return _with_errors(best, fit), fit
+    return with_errors(best, fit), fit
 
 
-LAUNCH = f"{CALIBRATION}{GpuConstant.LAUNCH_S.value}"
 OFFSET_S = (1e-9, 3e-6, 1e-3)  # of a call beside its kernel: least, where the search starts, most
 ENERGY = (GpuConstant.BUSY_FRACTION, GpuConstant.MAC_ENERGY_FACTOR)
-
-
-def _path(constant: Constant) -> str:
-    return f"{CALIBRATION}{constant.value}"
-
-
-def _with(chip: Chip, values: Mapping[str, float]) -> Chip:
-    return chip.with_figures(values, Status.FITTED)
-
-
-def _with_errors(chip: Chip, fit: FamilyFit) -> Chip:
-    return _with(chip, {f"{CALIBRATION}{of.value}_error": fit.interval for of in fit.covers})
 
 
 def _name(families: Sequence[KernelFamily]) -> str:
@@ -300,7 +255,7 @@ def fit_energy(
     from scipy.optimize import least_squares
 
     def at(logs: Floats) -> dict[str, float]:
-        return {_path(n): float(v) for n, v in zip(ENERGY, np.exp(logs), strict=True)}
+        return {path_of(n): float(v) for n, v in zip(ENERGY, np.exp(logs), strict=True)}
 
     def ratio(c: Chip, rows: Sequence[Measured]) -> Floats:
         return np.array([energy_of(c, m) / ((m.power_w or 0.0) * m.time_s) for m in rows])
@@ -308,13 +263,13 @@ def fit_energy(
     bounds = (np.log([0.01, 0.01]), np.log([1.0, 50.0]))
     start = np.log([0.5, 1.0])
     found = least_squares(
-        lambda x: np.log(ratio(_with(chip, at(x)), train)),
+        lambda x: np.log(ratio(fitted_to(chip, at(x)), train)),
         start,
         bounds=bounds,
         loss="soft_l1",
         f_scale=OUTLIER,
     )
-    best = _with(chip, at(found.x))
+    best = fitted_to(chip, at(found.x))
     fit = FamilyFit(
         family=Whole.ENERGY.value,
         covers=(Whole.ENERGY,),
@@ -323,12 +278,12 @@ def fit_energy(
         fitted_on=tuple((ratio(best, train) - 1).tolist()),
         held_out=tuple((ratio(best, test) - 1).tolist()),
     )
-    return _with_errors(best, fit), fit
+    return with_errors(best, fit), fit
 
 
 def energy_of(chip: Chip, m: Measured) -> float:
     """Joules of one row over its measured time, within the chip's power limit."""
-    k = _kernel(chip, m)
+    k = kernel_at(chip, m)
     model = energy_model(chip, k.precision)
     macs = sum(p.macs for p in k.products)
     passing = 2 * (k.traffic.all_reads + k.traffic.all_writes)
@@ -342,47 +297,3 @@ def energy_of(chip: Chip, m: Measured) -> float:
 def _forgiving(residuals: Floats) -> float:
     """Mean soft L1: square for small residuals, absolute for large ones."""
     return float((np.sqrt(1 + (residuals / WHOLE_OUTLIER) ** 2) - 1).mean())
-
-
-def _errors(chip: Chip, rows: Sequence[Measured], beside: Mapping[str, float]) -> list[float]:
-    """Predicted over measured less 1, row by row."""
-    found: list[float] = []
-    for source in dict.fromkeys(m.source for m in rows):
-        own = [m for m in rows if m.source == source]
-        used = _with(chip, {LAUNCH: beside[source]}) if source in beside else chip
-        found += (timer(chip, own)(used) / np.array([m.time_s for m in own]) - 1).tolist()
-    return found
-
-
-def timer(chip: Chip, rows: Sequence[Measured]) -> Timer:
-    """Seconds of ``rows`` as a function of the chip's constants; what does not depend on them is
-    made once.
-    """
-    together = FITTINGS[chip.kind].together
-    programs: list[tuple[int, Program]] = []
-    alike: dict[tuple[object, ...], list[tuple[int, Kernel]]] = {}
-    parts: list[tuple[int, tuple[Kernel, ...]]] = []
-    for i, m in enumerate(rows):
-        if isinstance(m.what, Forward):
-            bound = prepare(load(m.what.model), Sizes(m.what.batch, m.what.seq))
-            programs.append((i, build(bound.graph, chip, chip.storage(m.what.dtype), bound.batch)))
-            continue
-        k = _kernel(chip, m)
-        if together:
-            alike.setdefault((k.family, k.precision), []).append((i, k))
-        else:
-            parts.append((i, kernels_of(k, m.what, chip)))
-
-    def time(c: Chip) -> Floats:
-        seconds = np.empty(len(rows))
-        for i, program in programs:
-            seconds[i] = pace(program, c).pass_s
-        for i, kernels in parts:
-            seconds[i] = sum(t.time_s for t in time_kernels(c, kernels)[0]) - overlapped_fetch_s(
-                c, kernels
-            )
-        for group in alike.values():
-            seconds[[i for i, _ in group]] = gpu_times(c, [k for _, k in group])
-        return seconds
-
-    return time

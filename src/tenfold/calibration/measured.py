@@ -6,17 +6,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tenfold import units
-from tenfold.errors import InputError, UnitError
+from tenfold.errors import InputError, UnitError, UnknownName
 from tenfold.evaluate.operators import COLUMNS, CONV, DTYPES, POINTWISE, OperatorCall
-from tenfold.evaluate.predicting import LONGEST_NUMBER, each, request_of, rows_of
+from tenfold.evaluate.predicting import (
+    LONGEST_NUMBER,
+    check_unread,
+    each,
+    request_of,
+    rows_of,
+    warm_of,
+)
+from tenfold.machine import Stack, stack_named
 from tenfold.units import Dimension
 
 TIME_COLUMNS: Mapping[str, float] = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
-FORWARD = "forward"  # a whole model: columns model, batch, seq
+FORWARD = "forward"  # a whole model
+FORWARD_COLUMNS = ("model", "batch", "seq", "stack")
 ENOUGH_TO_HOLD_OUT = 6
 LONGEST_SOURCE = 100
 DEFAULT_SOURCE = "measured"
@@ -24,12 +33,13 @@ DEFAULT_SOURCE = "measured"
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One forward pass of a whole model."""
+    """One forward pass of a whole model, as ``stack`` runs it where that differs."""
 
     model: str
     batch: int
-    seq: int
+    seq: int | None
     dtype: str = "bf16"
+    stack: Stack = Stack.ENGINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,10 @@ def read_measured(text: str) -> list[Measured]:
     """The rows of a CSV with the columns of ``tenfold predict`` and a time.
 
     The time is in one of ``time_s``, ``time_ms``, ``time_us``, or in ``time`` with a unit. Optional
-    columns: ``source`` says who measured, ``power_w`` the mean power while the row ran in a loop.
+    columns: ``source`` says who measured, ``power_w`` the mean power while the row ran in a loop,
+    ``warm`` whether operands were in a GPU's L2 from the call before (yes or no), ``stack`` what
+    ran a whole model. Lines at the head that start with # are comments.
+
     Raises InputError with line and column for whatever is missing, unknown, not positive, or in
     mixed units.
     """
@@ -141,8 +154,13 @@ def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
                 f"line {line}, column 'dtype': unknown dtype '{dtype}': known are"
                 f" {', '.join(DTYPES)}"
             )
+        check_unread(line, FORWARD, row, FORWARD_COLUMNS)
         what = Forward(
-            _text(line, row, "model"), _whole(line, row, "batch"), _whole(line, row, "seq"), dtype
+            model=_text(line, row, "model"),
+            batch=_whole(line, row, "batch"),
+            seq=_whole(line, row, "seq") if (row.get("seq") or "").strip() else None,
+            dtype=dtype,
+            stack=_stack(line, (row.get("stack") or "").strip()),
         )
         return Measured(what, seconds, source, f"{FORWARD} {what.model}")
     if op not in COLUMNS:
@@ -150,7 +168,13 @@ def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
             f"line {line}, column 'op': unknown operator '{op}': known are"
             f" {', '.join((*COLUMNS, FORWARD))}"
         )
-    request = request_of(line, row)
+    for name in FORWARD_COLUMNS:
+        if name not in COLUMNS[op] and (text := (row.get(name) or "").strip()):
+            raise InputError(
+                f"line {line}, column '{name}': {op} does not use it, found '{text[:20]}' (rows of"
+                f" {FORWARD} do)"
+            )
+    request = replace(request_of(line, row), warm=warm_of(line, row))
     return Measured(
         request,
         seconds,
@@ -158,6 +182,13 @@ def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
         group_of(request),
         _power(line, (row.get("power_w") or "").strip()),
     )
+
+
+def _stack(line: int, text: str) -> Stack:
+    try:
+        return stack_named(text) if text else Stack.ENGINE
+    except UnknownName as error:
+        raise InputError(f"line {line}, column 'stack': {error}") from error
 
 
 def _power(line: int, text: str) -> float | None:

@@ -35,15 +35,18 @@ class Fitting:
     """How a kind of machine is fitted.
 
     ``families`` are fitted in order: later ones use the rates of earlier ones. ``whole_models``:
-    whether rows of whole models count. ``plans``: how often they are planned anew with the
-    constants found, since what fits in memory when depends on them. ``beside``: whether a measuring
-    source times something beside the kernel, which is fitted too. ``power``: whether measured power
-    is fitted. ``together``: whether kernels of one family are timed as arrays.
+    whether rows of whole models count beside those of operators; where they do not, ``moved`` are
+    the constants that they move at the end, away from what operators say. ``plans``: how often they
+    are planned anew with the constants found, since what fits in memory when depends on them.
+    ``beside``: whether a measuring source times something beside the kernel, which is fitted too.
+    ``power``: whether measured power is fitted. ``together``: whether kernels of one family are
+    timed as arrays.
     """
 
     families: Mapping[tuple[KernelFamily, ...], tuple[Sought, ...]]
     search: Search
     whole_models: bool
+    moved: tuple[Constant, ...]
     plans: int
     beside: bool
     power: bool
@@ -98,6 +101,17 @@ _GPU: Mapping[tuple[KernelFamily, ...], tuple[Sought, ...]] = {
         _seconds(GpuConstant.ROW_S, 1e-8),
     ),
 }
+# What a few whole models can say of: rates, and the time of a launch. The rest has rows of its own.
+_MOVED = (
+    GpuConstant.MATRIX_FRACTION,
+    GpuConstant.LANE_FRACTION,
+    GpuConstant.MEMORY_FRACTION,
+    GpuConstant.STREAM_FRACTION,
+    GpuConstant.SOFTMAX_FRACTION,
+    GpuConstant.NORM_FRACTION,
+    GpuConstant.ATTENTION_FRACTION,
+    GpuConstant.LAUNCH_S,
+)
 _SYSTOLIC = (
     _seconds(SystolicConstant.KERNEL_S, 1e-6),
     _share(SystolicConstant.MEMORY_FRACTION),
@@ -109,6 +123,7 @@ FITTINGS: Mapping[Kind, Fitting] = {
         families=_GPU,
         search=Search.GRADIENT,
         whole_models=False,
+        moved=_MOVED,
         plans=1,
         beside=True,
         power=True,
@@ -118,6 +133,7 @@ FITTINGS: Mapping[Kind, Fitting] = {
         families={tuple(KernelFamily): _SYSTOLIC},
         search=Search.SIMPLEX,
         whole_models=True,
+        moved=(),
         plans=2,
         beside=False,
         power=False,

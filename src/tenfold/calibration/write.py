@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tenfold.calibration.fit import Calibration
+from tenfold.calibration.record import Calibration
 from tenfold.chips import CATALOGUE, names, read_chip
 from tenfold.chips.write import text_of
 from tenfold.errors import InputError, UnknownName

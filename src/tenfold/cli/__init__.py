@@ -7,6 +7,7 @@ stdout, everything else to stderr.
 from __future__ import annotations
 
 from tenfold.cli import app as verbs
+from tenfold.cli import calibrate as calibrate_verbs
 from tenfold.cli import compiler as compiler_verbs
 from tenfold.cli import load as load_verb
 from tenfold.cli import plan as plan_verb
@@ -18,6 +19,7 @@ from tenfold.cli.entry import main
 
 __all__ = [
     "app",
+    "calibrate_verbs",
     "compiler_verbs",
     "load_verb",
     "main",

@@ -1,6 +1,4 @@
-"""`tenfold validate`, `calibrate` and `scalesim`: how far to trust the numbers, and what they rest
-on.
-"""
+"""`tenfold validate` and `scalesim`: how far to trust the numbers."""
 
 from __future__ import annotations
 
@@ -10,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.common import Json, app, complete_chip, emit, progress, terminal
+from tenfold.cli.common import Json, app, emit, progress, terminal
 from tenfold.errors import InputError
-from tenfold.files import check_apart, read_text, write_text
+from tenfold.files import write_text
 
 if TYPE_CHECKING:
-    from tenfold.calibration import Calibration
     from tenfold.validation import Row
 
 
@@ -69,124 +66,6 @@ def validate(
     terminal().print(summary_table(rows))
     if cases:
         terminal().print(worst_table(rows, cases))
-
-
-@app.command()
-def calibrate(
-    chip: Annotated[
-        str,
-        typer.Argument(
-            help="A chip of the catalogue, a chip file, or host.", autocompletion=complete_chip
-        ),
-    ],
-    measured: Annotated[
-        Path | None,
-        typer.Argument(
-            help=(
-                "CSV with the columns of `predict` and a time (time_s, time_ms or time_us); not for"
-                " host."
-            )
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The chip file to write (default: CHIP.toml here)."),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the file if it is there.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Fit a chip's constants to measured times, score them on rows held out, and write a chip
-    file.
-    """
-    from tenfold.calibration import calibrate as fit
-    from tenfold.calibration import (
-        chip_text,
-        read_measured,
-        split,
-        with_constants,
-        writable,
-        write_chip,
-    )
-    from tenfold.chips import chip as chip_named
-
-    if chip == "host":
-        if measured is not None:
-            raise InputError("`calibrate host` measures this machine itself: leave the CSV out")
-        _host(output or Path("host.toml"), force=force, as_json=as_json)
-        return
-    if measured is None:
-        raise InputError(
-            "calibrate needs a CSV of measured times: tenfold calibrate CHIP MEASURED.csv"
-        )
-    record = chip_named(chip)
-    target = output or Path(f"{record.name}.toml")
-    writable(target, force=force, stem=record.name)
-    check_apart({"MEASURED": measured, "CHIP": Path(chip)}, {"--output": target})
-    rows = read_measured(read_text(measured))
-    fitted_on, held_out = split(rows)
-    with progress(f"fitting {len(rows)} rows", 1) as advance:
-        result = fit(record, fitted_on, held_out)
-        advance()
-    source = (
-        f"fitted on {measured.name}: {len(fitted_on)} rows fitted on, {len(held_out)} held out by"
-        " shape (tenfold calibrate)"
-    )
-    write_chip(target, with_constants(chip_text(chip), result, "fit_own", source), force=force)
-    if result.too_few:
-        sys.stderr.write(
-            f"tenfold: too few rows to fit, constants kept: {', '.join(result.too_few)}\n"
-        )
-    if as_json:
-        from tenfold.report.trust import calibration_document
-
-        emit(calibration_document(result, target))
-    else:
-        _print_calibration(result, target)
-
-
-def _print_calibration(c: Calibration, target: Path) -> None:
-    from tenfold import units
-    from tenfold.report.fit import Fitted
-
-    table = Fitted(
-        ["kernels", "constants", "rows", "error fitted on", "error held out", "90 % within"]
-    )
-    for f in c.families:
-        shown = [
-            f"{n} {units.show(v, 's') if n.endswith('_s') else f'{v:.4g}'}"
-            for n, v in f.constants.items()
-        ]
-        shown += [f"beside ({s}) {units.show(v, 's')}" for s, v in f.offsets.items()]
-        errors = [
-            f"{sum(map(abs, e)) / len(e):.1%}" if e else "-" for e in (f.fitted_on, f.held_out)
-        ]
-        table.add_row(
-            f.family,
-            "\n".join(shown),
-            f"{len(f.fitted_on)} + {len(f.held_out)}",
-            *errors,
-            f"{f.interval:.1%}",
-        )
-    terminal().print(table)
-    terminal().print(f"Written to {target}: use it as --chip {target}", soft_wrap=True)
-
-
-def _host(target: Path, *, force: bool, as_json: bool) -> None:
-    from tenfold.calibration import writable
-    from tenfold.measure import calibrate_host, probes
-
-    writable(target, force=force, stem="host")
-    with progress("measuring this machine", sum(1 for _ in probes())) as advance:
-        result, text = calibrate_host(advance)
-    write_text(target, text)
-    if as_json:
-        from tenfold.report.trust import calibration_document
-
-        emit(calibration_document(result, target))
-    else:
-        _print_calibration(result, target)
 
 
 @app.command()

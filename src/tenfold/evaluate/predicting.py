@@ -54,8 +54,17 @@ class Prediction:
 
 
 def rows_of(text: str) -> csv.DictReader[str]:
-    """A reader of the rows. Raises InputError for a column that is named twice."""
-    reader = csv.DictReader(io.StringIO(text))
+    """A reader of the rows, behind comments at the head. Raises InputError for a column that is
+    named twice.
+    """
+    lines = text.splitlines(keepends=True)
+    comments = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    reader = csv.DictReader(io.StringIO("\n" * comments + "".join(lines[comments:])))
+    for _ in range(comments):
+        reader.fieldnames = None  # an empty line names no columns: read the next
+        _ = reader.fieldnames
+    if comments:
+        reader.fieldnames = None
     reader.fieldnames = [n.strip() for n in reader.fieldnames or ()]
     twice_named = [n for n in reader.fieldnames if n and reader.fieldnames.count(n) > 1]
     if twice_named:
@@ -94,7 +103,8 @@ def read_requests(
         if None in row:
             raise InputError(f"line {line} has more fields than the first line names")
         raw.append({k: v or "" for k, v in row.items()})
-        requests.append(replace(request_of(line, raw[-1]), engine=engine, warm=warm))
+        asked = request_of(line, raw[-1])
+        requests.append(replace(asked, engine=engine, warm=warm or warm_of(line, raw[-1])))
     if not requests:
         raise InputError("the file has no rows after its first line")
     return raw, requests
@@ -110,7 +120,7 @@ def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
         raise InputError(
             f"line {line}, column 'dtype': unknown dtype '{dtype}': known are {', '.join(DTYPES)}"
         )
-    _check_unread(line, op, row)
+    check_unread(line, op, row, COLUMNS[op])
     extents: dict[str, int] = {}
     for name in COLUMNS[op]:
         if name == "distribution":
@@ -142,16 +152,29 @@ def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
 _EXTENTS = frozenset(name for columns in COLUMNS.values() for name in columns)
 
 
-def _check_unread(line: int, op: str, row: Mapping[str, str]) -> None:
-    """Raises InputError for an extent of other operators that this one would leave without use."""
-    for name in _EXTENTS - set(COLUMNS[op]):
+def check_unread(line: int, op: str, row: Mapping[str, str], own: Sequence[str]) -> None:
+    """Raises InputError for an extent of other operators that ``op``, with columns of its ``own``,
+    would leave without use.
+    """
+    for name in _EXTENTS - set(own):
         text = (row.get(name) or "").strip()
         if text:
             other = "; products side by side are batched_matmul" if op == "matmul" else ""
             raise InputError(
                 f"line {line}, column '{name}': {op} does not use it, found '{text[:20]}' (it has"
-                f" {', '.join(COLUMNS[op])}{other})"
+                f" {', '.join(own)}{other})"
             )
+
+
+def warm_of(line: int, row: Mapping[str, str]) -> bool:
+    """Whether the column ``warm`` says so: yes or no, empty is no."""
+    text = (row.get("warm") or "").strip().lower()
+    if text not in ("", *_YES, *_NO):
+        raise InputError(f"line {line}, column 'warm': needs yes or no, found '{text[:20]}'")
+    return text in _YES
+
+
+_YES, _NO = ("yes", "true", "1"), ("no", "false", "0")
 
 
 def _whole(text: str) -> str:

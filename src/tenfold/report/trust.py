@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import UNSET
 
-from tenfold.calibration import Calibration
+from tenfold.calibration import Calibration, ModelFit
 from tenfold.carbon import Envelope
 from tenfold.claims import NOT_YET, Lesson
 from tenfold.evaluate.predicting import Prediction
@@ -22,6 +22,7 @@ from tenfold.report.documents.trust import (
     LayerPart,
     LessonPart,
     LessonsDocument,
+    ModelFitPart,
     RowPart,
     ScaleSimDocument,
     SummaryPart,
@@ -121,7 +122,7 @@ def calibration_document(c: Calibration, file: Path) -> CalibrateDocument:
             constants=dict(f.constants),
             offsets_s=dict(f.offsets),
             rows=CountsPart(train=len(f.fitted_on), test=len(f.held_out)),
-            error=_errors(f.fitted_on, f.held_out),
+            error=_errors(f.fitted_on, f.held_out, f.before),
             interval=f.interval,
         )
         for f in c.families
@@ -133,16 +134,34 @@ def calibration_document(c: Calibration, file: Path) -> CalibrateDocument:
         error=_errors(
             [e for f in c.families for e in f.fitted_on],
             [e for f in c.families for e in f.held_out],
+            [e for f in c.families for e in f.before],
         ),
         families=families,
+        models=[_model_fit(m) for m in c.models],
     )
 
 
-def _errors(fitted_on: Sequence[float], held_out: Sequence[float]) -> ErrorsPart:
+def _model_fit(m: ModelFit) -> ModelFitPart:
+    return ModelFitPart(
+        model=m.what.model,
+        batch=m.what.batch,
+        seq=some(m.what.seq),
+        dtype=m.what.dtype,
+        stack=m.what.stack.value,
+        held_out=m.held_out,
+        measured_s=m.measured_s,
+        before_s=m.before_s,
+        after_s=m.after_s,
+    )
+
+
+def _errors(
+    fitted_on: Sequence[float], held_out: Sequence[float], before: Sequence[float] = ()
+) -> ErrorsPart:
     def mean(errors: Sequence[float]) -> float | None:
         return sum(map(abs, errors)) / len(errors) if errors else None
 
-    return ErrorsPart(train=mean(fitted_on), test=mean(held_out))
+    return ErrorsPart(train=mean(fitted_on), test=mean(held_out), before=some(mean(before)))
 
 
 def scalesim_document(file: Path, rows: Sequence[Report]) -> ScaleSimDocument:

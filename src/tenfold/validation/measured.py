@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tenfold.calibration import SETS, Forward, Measured, MeasuredSet
-from tenfold.calibration.fit import timer
 from tenfold.calibration.sets import UNSEEN, published_forward
+from tenfold.calibration.timing import timer
 from tenfold.chips import Chip, KernelFamily, SramRole, Whole, chip
 from tenfold.compiler import Options
 from tenfold.evaluate.operators import OperatorCall, kernel_of

@@ -86,10 +86,13 @@ class ValidateDocument(Part, frozen=True, kw_only=True):
 
 
 class ErrorsPart(Part, frozen=True, kw_only=True):
-    """Mean absolute errors on the rows fitted on, and on those held out."""
+    """Mean absolute errors on the rows fitted on, and on those held out; ``before`` with the
+    constants that the chip had, of those held out where there are any.
+    """
 
     train: float | None
     test: float | None
+    before: Maybe[float] = UNSET
 
 
 class CountsPart(Part, frozen=True, kw_only=True):
@@ -109,6 +112,20 @@ class FamilyPart(Part, frozen=True, kw_only=True):
     interval: float
 
 
+class ModelFitPart(Part, frozen=True, kw_only=True):
+    """A whole model measured, and predicted with the constants before and after."""
+
+    model: str
+    batch: int
+    seq: Maybe[int] = UNSET
+    dtype: str
+    stack: str
+    held_out: bool
+    measured_s: float
+    before_s: float
+    after_s: float
+
+
 class CalibrateDocument(Part, frozen=True, kw_only=True):
     """`tenfold calibrate`."""
 
@@ -117,6 +134,7 @@ class CalibrateDocument(Part, frozen=True, kw_only=True):
     constants: Mapping[str, float]
     error: ErrorsPart
     families: Mapping[str, FamilyPart]
+    models: Sequence[ModelFitPart]
 
 
 class LayerPart(Part, frozen=True, kw_only=True):
