@@ -218,7 +218,7 @@ def test_whole_models_move_what_they_use_and_no_further_than_they_say() -> None:
     before, after = (float(np.abs(e).mean()) for e in (fit.fitted_on_before, fit.fitted_on))
     assert after < 0.4 * before
     moved = {n: v / start.constant(GpuConstant(n)) for n, v in fit.constants.items()}
-    assert moved["memory_fraction"] < 0.97
+    assert moved["memory_fraction"] < 0.98
     assert moved["lane_fraction"] == pytest.approx(1)  # nothing here is fp32
     assert not done.far
     assert done.chip.error(Whole.MODEL) == fit.interval >= 0.15
