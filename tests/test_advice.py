@@ -18,6 +18,7 @@ from tenfold.compiler import Options
 from tenfold.errors import InputError
 from tenfold.evaluate.advice import advise, bottleneck
 from tenfold.evaluate.profiling import profile_bound
+from tenfold.machine.energy import power_limit
 from tenfold.model import Sizes, load, prepare
 from tenfold.report.tables import alike
 
@@ -29,6 +30,7 @@ from tenfold.report.tables import alike
         ("vgg19", None, "a100-sxm-80", "matrix unit"),
         ("bert-large", None, "tpu-v4", "matrix unit"),
         ("squeezenet", None, "a100-sxm-80", "launches"),
+        ("bert-large", None, "t4", "power limit"),
         ("tpu-v1-mlp0", None, "tpu-v1", "off-chip memory"),
     ],
 )
@@ -43,7 +45,16 @@ def test_the_bottleneck_is_what_it_should_be(
     found = bottleneck(run.program, chip(on))
     assert found[0].unit == unit
     assert all(-1e-9 <= r.gain < 1 for r in found)
-    assert {r.unit for r in found} == {"off-chip memory", "matrix unit", "vector unit", "launches"}
+    units = {"off-chip memory", "matrix unit", "vector unit", "launches"}
+    limited = {"power limit"} if power_limit(chip(on)) is not None else set()
+    assert {r.unit for r in found} == units | limited
+
+
+def test_a_limit_that_holds_nothing_back_gains_nothing() -> None:
+    """Memory-bound decode draws less than an A100 may."""
+    run = profile_bound(prepare(load("llama-2-7b", "decode"), Sizes(1, 128)), "a100-sxm-80").run
+    gains = {r.unit: r.gain for r in bottleneck(run.program, chip("a100-sxm-80"))}
+    assert gains["power limit"] == pytest.approx(0, abs=1e-6)
 
 
 def test_advice_comes_true_when_followed() -> None:

@@ -16,6 +16,8 @@ from tenfold.chips.constants import (
 )
 from tenfold.chips.figures import spec
 from tenfold.chips.kinds import Kind, MatrixPrecision, MemoryTechnology, SramRole
+from tenfold.chips.library import Library, library_named
+from tenfold.chips.library import with_library as _with_library
 from tenfold.chips.read import read_chip
 from tenfold.chips.record import Change, Chip, Matrix, Sram
 from tenfold.chips.what_if import capped, variants, what_if
@@ -53,6 +55,11 @@ def chip(name: str) -> Chip:
     return record
 
 
+def with_library(record: Chip, library: Library) -> Chip:
+    """``record`` with the constants of a library of kernels (``chips/library.py``)."""
+    return _with_library(record, library, chip)
+
+
 def _own(name: str) -> Chip:
     """The chip with what its own file says."""
     if name.endswith(".toml"):
@@ -78,6 +85,7 @@ __all__ = [
     "HostConstant",
     "KernelFamily",
     "Kind",
+    "Library",
     "Matrix",
     "MatrixPrecision",
     "MemoryTechnology",
@@ -88,9 +96,11 @@ __all__ = [
     "Whole",
     "capped",
     "chip",
+    "library_named",
     "names",
     "read_chip",
     "spec",
     "variants",
     "what_if",
+    "with_library",
 ]

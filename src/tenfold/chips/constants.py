@@ -72,6 +72,8 @@ class GpuConstant(StrEnum):
     DECODE_BLOCK_S = "decode_block_s"
     DECODE_STREAM_FACTOR = "decode_stream_factor"
     DECODE_LAUNCH_S = "decode_launch_s"
+    DECODE_GROUP_ROWS = "decode_group_rows"
+    DECODE_CACHE_FRACTION = "decode_cache_fraction"
     MOE_MATRIX_FRACTION = "moe_matrix_fraction"
     MOE_MEMORY_FRACTION = "moe_memory_fraction"
     MOE_TOKEN_FACTOR = "moe_token_factor"

@@ -12,6 +12,7 @@ import typer
 from tenfold import units
 from tenfold.cli.common import (
     Json,
+    LibraryName,
     app,
     complete_chip,
     complete_model,
@@ -145,6 +146,7 @@ def predict(
             help="Operators as in a compiled graph, not as serving engines' kernels do them.",
         ),
     ] = False,
+    library: LibraryName = None,
     warm: Annotated[
         bool,
         typer.Option(
@@ -158,11 +160,15 @@ def predict(
     moe, conv2d, softmax, layernorm and element-wise ones.
     """
     from tenfold.chips import chip as chip_named
+    from tenfold.chips import library_named, with_library
     from tenfold.evaluate.predicting import RESULT_COLUMNS, predict_all, read_requests
+    from tenfold.report.documents.part import some
     from tenfold.report.documents.trust import PredictDocument
     from tenfold.report.trust import predicted_rows
 
     record = chip_named(chip)
+    if library is not None:
+        record = with_library(record, library_named(library))
     check_apart({"OPS": ops}, {"--output": output})
     raw, requests = read_requests(read_text(ops), engine=not in_graph, warm=warm)
     found = []
@@ -172,7 +178,7 @@ def predict(
             advance()
     rows = predicted_rows(raw, found)
     if as_json:
-        emit(PredictDocument(chip=record.name, rows=rows))
+        emit(PredictDocument(chip=record.name, library=some(library), rows=rows))
     elif output is not None:
         _write_csv(output, [*raw[0], *RESULT_COLUMNS], rows)
     else:

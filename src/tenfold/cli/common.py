@@ -93,6 +93,17 @@ StackName = Annotated[
         help="What drives a GPU: engine (fused kernels, default), compiled (torch.compile), eager.",
     ),
 ]
+LibraryName = Annotated[
+    str | None,
+    typer.Option(
+        "--library",
+        help=(
+            "Whose kernels of attention and experts run on a GPU: tensorrt-llm, vllm or sglang"
+            " (default: not known; TensorRT-LLM's, and where intervals are by kernel, those that"
+            " span all three)."
+        ),
+    ),
+]
 PowerCap = Annotated[
     str | None,
     typer.Option("--power-cap", help="Watts to hold each chip to, such as 300W (default: TDP)."),

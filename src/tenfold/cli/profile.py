@@ -15,6 +15,7 @@ from tenfold.cli.common import (
     FreeSizes,
     Height,
     Json,
+    LibraryName,
     PhaseName,
     PowerCap,
     Seq,
@@ -37,6 +38,7 @@ from tenfold.errors import InputError
 from tenfold.files import check_apart, write_text
 
 if TYPE_CHECKING:
+    from tenfold.chips import Chip
     from tenfold.study import StudyResult
 
 
@@ -92,6 +94,7 @@ def profile(
         ),
     ] = None,
     stack: StackName = "engine",
+    library: LibraryName = None,
     power_cap: PowerCap = None,
     quality: Annotated[
         bool,
@@ -156,7 +159,7 @@ def profile(
         chips=tuple(
             capped(v, power_cap)
             for n in words(chip)
-            for v in variants(chip_named(n), settings or ())
+            for v in variants(_driven(chip_named(n), library, stack), settings or ())
         ),
         batches=tuple(whole(batch or ["1"], "batch")),
         sizes=Sizes(1, seq, height, width, *named_sizes(size or ())),
@@ -186,6 +189,21 @@ def profile(
         from tenfold.report.png import write_png
 
         write_png(result.runs[0], png)
+
+
+def _driven(record: Chip, library: str | None, stack: str) -> Chip:
+    """Raises InputError for a library whose kernels the stack does not run."""
+    from tenfold.chips import library_named, with_library
+    from tenfold.machine import Stack, stack_named
+
+    if library is None:
+        return record
+    if stack_named(stack) is not Stack.ENGINE:
+        raise InputError(
+            f"--library {library} is an engine's: --stack {stack} runs the kernels of PyTorch, so"
+            " leave one out"
+        )
+    return with_library(record, library_named(library))
 
 
 def _write_trace(result: StudyResult, path: Path) -> None:

@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 from tenfold.chips import Chip, GpuConstant, MatrixPrecision, SystolicConstant
 from tenfold.chips.figures import CALIBRATION, PEAK
 from tenfold.chips.record import constants
+from tenfold.chips.what_if import CAP
 from tenfold.compiler import DEFAULT, Options, build
 from tenfold.errors import TenfoldError
 from tenfold.ir import Graph
 from tenfold.machine import Program, simulate, target_of
+from tenfold.machine.energy import power_limit
 from tenfold.model import Sizes, prepare
 
 FAST = 1e6  # times as fast is infinitely fast
+NO_LIMIT_W = 1e6  # more than any chip draws
 _LAUNCHES = frozenset(
     {
         GpuConstant.LAUNCH_S.value,
@@ -46,7 +49,9 @@ class Advice:
 
 
 def bottleneck(program: Program, chip: Chip) -> list[Relaxed]:
-    """Each unit made infinitely fast on its own, the largest gain first."""
+    """Each unit made infinitely fast on its own, or the limit of power lifted, the largest gain
+    first.
+    """
     before = simulate(program, chip).time_s.value
     if not before:
         return []
@@ -67,6 +72,9 @@ def _relaxed(chip: Chip) -> Iterator[tuple[str, Chip]]:
             {f"{CALIBRATION}{c.value}": 0.0 for c in constants(chip) if c.value in _LAUNCHES}
         ),
     )
+    limit = power_limit(chip)
+    if limit is not None:
+        yield "power limit", chip.with_figures({CAP: NO_LIMIT_W})
 
 
 def _faster(chip: Chip, paths: Sequence[str]) -> Chip:

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tenfold.chips import Chip, Kind, MatrixPrecision, SramRole
+from tenfold.chips import Chip, GpuConstant, Kind, MatrixPrecision, SramRole
 from tenfold.compiler import Options, build
 from tenfold.errors import InputError
 from tenfold.ir.dtypes import DType
@@ -53,11 +53,6 @@ DTYPES: Mapping[str, DType] = {
     "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8,
     "tf32": DType.F32, "fp4": DType.F4E2M1,
 }  # fmt: skip
-
-# Measured decode kernels of grouped attention (ai-dynamo/aiconfigurator, A100 and H100) end 1.7 to
-# 1.9 times sooner than off-chip memory could deliver all keys and values; as if half of them were
-# read. Whole models count every byte.
-GROUPED_CACHE_READ = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +219,7 @@ def _attention(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kerne
     if r.op != DECODE:
         return replace(kernel, attention=replace(attention, writes_cache=True))
     grouped = attention.heads > attention.kv_heads
-    read = GROUPED_CACHE_READ if grouped else 1.0
+    read = chip.constant(GpuConstant.DECODE_CACHE_FRACTION) if grouped else 1.0
     all_cached = 2 * attention.batch * attention.kv_len * attention.kv_heads * attention.head_dim
     spared = int(all_cached * precision.bits / 8 * (1 - read))
     moved = kernel.traffic.off_chip

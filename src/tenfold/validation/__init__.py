@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tenfold.errors import InputError, UnknownName
-from tenfold.validation import cycles, energy, measured, published, serving
+from tenfold.validation import cycles, energy, libraries, measured, published, serving
 from tenfold.validation.record import Bar, Row, Summary, bars, summaries
 
 Comparison: TypeAlias = Callable[[Path], Iterator[Row]]
@@ -31,6 +31,7 @@ PUBLISHED: Mapping[str, Callable[[], Iterator[Row]]] = {
     "tpu-v4i": published.tpu_v4i,
     "power": energy.published,
     "sustained": published.sustained,
+    "libraries": libraries.attention,
     "p99": serving.p99_of_tpu_v1,
 }
 BOTH: Mapping[str, Callable[[Path | None], Iterator[Row]]] = {"models": measured.forward}

@@ -15,7 +15,7 @@ import numpy as np
 from tenfold.calibration import SETS, Forward, Measured, MeasuredSet
 from tenfold.calibration.sets import UNSEEN, published_forward
 from tenfold.calibration.timing import timer
-from tenfold.chips import Chip, KernelFamily, SramRole, Whole, chip
+from tenfold.chips import Chip, KernelFamily, Library, SramRole, Whole, chip, with_library
 from tenfold.compiler import Options
 from tenfold.evaluate.operators import OperatorCall, kernel_of
 from tenfold.evaluate.predicting import call_overhead_s
@@ -42,7 +42,10 @@ def kernels(folder: Path) -> Iterator[Row]:
     for s in SETS:
         _, held = s.parts(folder)
         rows = [m for m in held if isinstance(m.what, OperatorCall)]
-        for m, row in zip(rows, _rows(chip(s.chip), s, rows, _area), strict=True):
+        record = chip(s.chip)
+        if s.source == "aiconfigurator":
+            record = with_library(record, Library.TENSORRT_LLM)
+        for m, row in zip(rows, _rows(record, s, rows, _area), strict=True):
             yield row
             if s.source == "aiconfigurator" and _beyond_l2(chip(s.chip), m):
                 yield replace(row, area=f"matmul, operands beyond L2 ({s.chip})")

@@ -22,14 +22,13 @@ _QUERIES, _KEYS = 64, 32  # block of queries, step of keys
 _FEWEST_QUERIES = 16  # rows of the smallest matrix instruction
 _TAIL = 0.5  # of the longest block, that the last round waits for on average
 _HEADS_RESIDENT = 6.0  # decode blocks of single heads that share a multiprocessor (assumed)
-# query heads of one key head that one block handles (FlashInfer, TensorRT-LLM XQA; observed):
-# beyond it the measured kernels take each head on its own, and 48 are ten times slower than 32
-_LARGEST_GROUP = 32
 # a second tile of 16 heads costs three quarters of the first (observed)
 _GROUP_ROWS, _GROUP_STEP = (
     16.0,
     0.75,
 )
+# of one multiprocessor: A100's 2039 GB/s over its 108 at 1.41 GHz, on which decode was fitted
+_STREAM_BYTES_PER_CYCLE = 13.4
 _DECODE_KEYS = 64  # keys are read in pages
 _SPLITS = 2.0 ** np.arange(9)
 # exponent of the norm of the interface and the streams of the multiprocessors (assumed)
@@ -112,7 +111,8 @@ def _decode(
         np.array([getattr(a, n) for a in attentions], dtype=np.float64)[:, None] for n in names
     )
     group = heads / kv_heads
-    grouped = (group > 1) & (group <= _LARGEST_GROUP)
+    # beyond what a library's block handles it takes each head on its own
+    grouped = (group > 1) & (group <= chip.constant(GpuConstant.DECODE_GROUP_ROWS))
     blocks = batch * np.where(grouped, kv_heads, heads)
     resident = np.where(grouped, 1.0, _HEADS_RESIDENT)
     share = np.array([a.cache_read for a in attentions])[:, None]
@@ -122,7 +122,9 @@ def _decode(
     chunk = (
         np.ceil(keys / _SPLITS / _DECODE_KEYS) * _DECODE_KEYS * 2 * dim * precision.bits / 8 * share
     )
-    rate = chip.constant(GpuConstant.DECODE_STREAM_FACTOR) * r.peak_memory_bytes_per_s / r.units
+    # kernels keep as much in flight as their memory asks for, and no less than A100's
+    one = np.maximum(r.peak_memory_bytes_per_s / r.units, _STREAM_BYTES_PER_CYCLE * r.clock_hz)
+    rate = chip.constant(GpuConstant.DECODE_STREAM_FACTOR) * one
     stream = np.maximum(blocks * _SPLITS / r.units, 1) * chunk / rate
     memory = _cached(r, moved[:, None])
     waves = np.maximum(blocks * _SPLITS / r.units / resident, 1)

@@ -11,10 +11,11 @@ from tenfold.report.documents.part import Interval, Maybe, Part
 
 class PredictDocument(Part, frozen=True, kw_only=True):
     """`tenfold predict`: each row as given, with ``time_s``, ``bound`` and ``energy_j``, and the
-    ends of their intervals.
+    ends of their intervals; ``library`` where it was said whose kernels run.
     """
 
     chip: str
+    library: Maybe[str] = UNSET
     rows: Sequence[Mapping[str, float | str]]
 
 
