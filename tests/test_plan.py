@@ -21,6 +21,7 @@ from tenfold.cli import app
 from tenfold.economics import YEAR_S, dispatch, ownership, purchase
 from tenfold.errors import FixedBatch, InputError, UnknownName
 from tenfold.estimate import Estimate
+from tenfold.machine import Stack, stack_facts
 from tenfold.model import Sizes, prepare
 from tenfold.model import load as load_graph
 from tenfold.planner import (
@@ -32,6 +33,7 @@ from tenfold.planner import (
     growth,
     mixes,
     overfit,
+    planned,
     refuse_cooling,
 )
 from tenfold.planner.capacity import (
@@ -640,3 +642,20 @@ def test_every_real_model_has_a_plan(name: str) -> None:
     found = tenfold.plan(model_path(name), slo_s=0.2, rate_per_s=50, chips=["l4"])
     assert found.options
     assert " x " in found.ask.assumed[0] or "[1]" in found.ask.assumed[0]
+
+
+def test_the_stack_is_planned_with_and_said() -> None:
+    """Eager PyTorch launches every op: more chips, and the answer says what was meant."""
+    found = {
+        stack: planned(
+            ask_one("bert-base", slo_s=0.05, rate_per_s=2e4, sizes=Sizes(1, 128), stack=stack),
+            [chip("a100-sxm-80"), chip("tpu-v4")],
+        )
+        for stack in (Stack.ENGINE, Stack.EAGER)
+    }
+    engine, eager = ({o.chip.name: o for o in f.options} for f in found.values())
+    assert eager["a100-sxm-80"].count.value > engine["a100-sxm-80"].count.value
+    assert eager["tpu-v4"].count.value == engine["tpu-v4"].count.value
+    said = [line for line in found[Stack.EAGER].ask.assumed if "eager" in line]
+    assert said == [f"On GPUs, eager: {stack_facts(Stack.EAGER).does}."]
+    assert not [line for line in found[Stack.ENGINE].ask.assumed if "eager" in line]

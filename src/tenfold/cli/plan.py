@@ -16,6 +16,7 @@ from tenfold.cli.common import (
     Json,
     PhaseName,
     Seq,
+    StackName,
     Width,
     app,
     complete_chip,
@@ -35,6 +36,7 @@ from tenfold.report.numbers import short
 from tenfold.units import Dimension
 
 if TYPE_CHECKING:
+    from tenfold.machine import Stack
     from tenfold.model import Sizes
     from tenfold.planner import Ask, Conditions, Growth, LeftOut, Mixed, Plan, Spare
 
@@ -98,6 +100,7 @@ def plan(
         ),
     ] = None,
     dtype: DTypeName = None,
+    stack: StackName = "engine",
     seq: Seq = None,
     height: Height = None,
     width: Width = None,
@@ -122,6 +125,7 @@ def plan(
     """
     from tenfold.chips import chip as chip_named
     from tenfold.chips import variants
+    from tenfold.machine import stack_named
     from tenfold.model import Sizes
     from tenfold.planner import FINALISTS, planned
     from tenfold.report.plan import headroom_lines, source_lines
@@ -131,7 +135,8 @@ def plan(
     check_apart(given, {"--html": html})
     sizes = Sizes(1, seq, height, width, *named_sizes(size or ()))
     conditions = _conditions(by, spare, terms, prices, cooling)
-    ask = _ask((model, slo, rate), mix, (region, dtype), conditions, sizes, phase)
+    common = region, dtype, stack_named(stack)
+    ask = _ask((model, slo, rate), mix, common, conditions, sizes, phase)
     names = words(chip or ())
     if chip is not None and not names:
         raise InputError("--chip names no chip: leave it out for the whole catalogue")
@@ -196,7 +201,7 @@ def _spare(text: str) -> Spare:
 def _ask(
     wanted: tuple[str | None, str | None, str | None],
     mix: Path | None,
-    common: tuple[str | None, str | None],
+    common: tuple[str | None, str | None, Stack],
     conditions: Conditions,
     sizes: Sizes,
     phase: str | None,
@@ -206,7 +211,7 @@ def _ask(
     from tenfold.scenario import read_scenario
 
     model, slo, rate = wanted
-    region, dtype = common
+    region, dtype, stack = common
     if mix is not None:
         if any(x is not None for x in wanted):
             raise InputError(
@@ -215,7 +220,9 @@ def _ask(
             )
         if phase is not None or sizes != Free(1):
             raise InputError("--mix has the sizes in its file: leave sizes and --phase out")
-        return ask_mix(read_scenario(mix), region=region, dtype=dtype, conditions=conditions)
+        return ask_mix(
+            read_scenario(mix), region=region, dtype=dtype, conditions=conditions, stack=stack
+        )
     if model is None or slo is None or rate is None:
         raise InputError(
             "a plan needs MODEL, --slo and --rate (such as: tenfold plan resnet50 --slo 15ms --rate"
@@ -234,6 +241,7 @@ def _ask(
         dtype=dtype,
         phase=phase,
         conditions=conditions,
+        stack=stack,
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tenfold.chips import Chip, names
 from tenfold.chips import chip as chip_named
+from tenfold.compiler import Options
 from tenfold.errors import InputError
+from tenfold.machine import Stack, stack_facts
 from tenfold.model import Sizes, generates, load, roles
 from tenfold.planner.plan import answer
 from tenfold.planner.record import Ask, Conditions, Demand, Plan
@@ -69,7 +71,8 @@ def ask_one(
     dtype: str | None = None,
     phase: str | None = None,
     conditions: Conditions | None = None,
-) -> Ask:
+    stack: Stack = Stack.ENGINE,
+) -> Ask:  # one parameter more than usual: each is a word of the question
     """The question for one model of one tenant. Raises InputError for the phase decode: a token is
     no request, and an SLO for each is for the serving of language models.
     """
@@ -84,14 +87,22 @@ def ask_one(
     if batch is not None:
         raise InputError(f"'{batch}' is the batch, which the plan itself chooses: leave it out")
     name = Path(model).stem if Path(model).suffix == ".onnx" else graph.name
-    models = Models(graph, sizes)
+    models = Models(graph, sizes, Options(stack=stack))
     return Ask(
         demands=(Demand("all", name, models, slo_s, rate_per_s),),
         region=region,
         dtype=dtype,
         conditions=conditions or Conditions(),
-        assumed=_assumed(name, models, sizes, phase, generates=generates(model)),
+        assumed=(
+            *_assumed(name, models, sizes, phase, generates=generates(model)),
+            *_driven(stack),
+        ),
     )
+
+
+def _driven(stack: Stack) -> tuple[str, ...]:
+    """What drives GPUs, where it is not what is usual in serving."""
+    return () if stack is Stack.ENGINE else (f"On GPUs, {stack}: {stack_facts(stack).does}.",)
 
 
 def _assumed(
@@ -131,6 +142,7 @@ def ask_mix(
     region: str | None = None,
     dtype: str | None = None,
     conditions: Conditions | None = None,
+    stack: Stack = Stack.ENGINE,
 ) -> Ask:
     """The question for all streams of a scenario, by their mean rates, versions by their shares,
     dtypes as given.
@@ -165,7 +177,7 @@ def ask_mix(
                     )
                 if name not in models:
                     sizes = Sizes(1, spec.seq)
-                    models[name] = Models(load(spec.network), sizes)
+                    models[name] = Models(load(spec.network), sizes, Options(stack=stack))
                     writes = generates(spec.network)
                     assumed += _assumed(name, models[name], sizes, None, generates=writes)
                 rate = s.arrivals.rate_per_s * share
@@ -186,7 +198,7 @@ def ask_mix(
         dtype=dtype,
         conditions=conditions or Conditions(),
         left_out=_left_out(scenario),
-        assumed=tuple(assumed),
+        assumed=(*assumed, *_driven(stack)),
     )
 
 

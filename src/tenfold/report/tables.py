@@ -270,7 +270,10 @@ def advice_text(held: Held) -> Text:
         ", ".join(f"{r.unit} {r.gain:.0%}" for r in held.by if r.gain >= 0.005)
         or "nothing in particular"
     )
-    text = Text("If one unit took no time, or power were no limit, the run would be shorter by: ", style="bold")
+    text = Text(
+        "If one unit took no time, or power were no limit, the run would be shorter by: ",
+        style="bold",
+    )
     text.append(units + ".\n", style="default")
     text.append("Advice: ", style="bold")
     tips = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tenfold.chips import Chip
+from tenfold.chips import Chip, Kind
+from tenfold.compiler import DEFAULT, Options
 from tenfold.economics import dispatch, idle_power
 from tenfold.errors import DoesNotFit, FixedBatch, ModelError
 from tenfold.estimate import Estimate
@@ -83,8 +84,8 @@ def batches(largest: int) -> list[int]:
 class Models:
     """A graph bound to each batch once, and compiled for each chip and batch once."""
 
-    def __init__(self, graph: Graph, sizes: Sizes) -> None:
-        self.graph, self.sizes = graph, sizes
+    def __init__(self, graph: Graph, sizes: Sizes, options: Options = DEFAULT) -> None:
+        self.graph, self.sizes, self.options = graph, sizes, options
         self.fixed = fixed_batch(graph)  # a smaller batch runs as this one, a larger one cannot be
         self._bound: dict[int, Bound] = {}
         self._runs: dict[tuple[Chip, str | None, int], Run] = {}
@@ -95,7 +96,10 @@ class Models:
         """
         key = chip, dtype, batch
         if key not in self._runs:
-            self._runs[key] = profile_bound(self.at(batch), chip, dtype=dtype).run
+            # chips that are no GPUs have one stack, their maker's
+            options = self.options if chip.kind is Kind.GPU else DEFAULT
+            done = profile_bound(self.at(batch), chip, dtype=dtype, options=options)
+            self._runs[key] = done.run
         return self._runs[key]
 
     def at(self, batch: int) -> Bound:
