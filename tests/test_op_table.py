@@ -266,13 +266,14 @@ def examples() -> Mapping[str, list[Example]]:
         found[kind] += [
             Example(f"mini {kind}", graph, op, feeds) for op in graph.ops if op.kind == kind
         ]
-    graph = parse_text(_EXPERTS)
-    rng = np.random.default_rng(0)
-    feeds = {
-        n: rng.standard_normal([int(d) for d in graph.values[n].dims]).astype(np.float32)
-        for n in graph.inputs
-    }
-    found["moe"].append(Example("experts", graph, graph.ops[0], feeds))
+    for name, text in (("experts", _EXPERTS), ("capacity", _WITH_CAPACITY)):
+        graph = parse_text(text)
+        rng = np.random.default_rng(0)
+        feeds = {
+            n: rng.standard_normal([int(d) for d in graph.values[n].dims]).astype(np.float32)
+            for n in graph.inputs
+        }
+        found["moe"].append(Example(name, graph, graph.ops[0], feeds))
     return found
 
 
@@ -284,6 +285,36 @@ _EXPERTS = """graph 'experts' {
   %y: fp32[2,3,8] = moe(%x, %router, %up, %down) {activation='silu', gated=1, top_k=2}
   output %y
 }"""
+
+
+_WITH_CAPACITY = _EXPERTS.replace("top_k=2", "top_k=2, capacity=1")
+
+
+def test_an_expert_takes_no_more_of_a_sequence_than_its_capacity() -> None:
+    """The first token of a sequence that is sent to an expert passes it, the next ones pass it by;
+    what is counted is what sequences can send at most.
+    """
+    whole, capped = examples()["moe"]
+    x, router, up, down = (np.asarray(capped.feeds[n], np.float64) for n in capped.graph.inputs)
+    logits = x @ router
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    want = np.zeros_like(x)
+    for b in range(2):
+        full: set[int] = set()
+        for t in range(3):
+            chosen = np.argsort(-weights[b, t])[:2]
+            share = weights[b, t, chosen] / weights[b, t, chosen].sum()
+            for e, s in zip(chosen.tolist(), share, strict=True):
+                if e not in full:
+                    gate, value = np.split(x[b, t] @ up[e], 2)
+                    want[b, t] += s * ((gate / (1 + np.exp(-gate)) * value) @ down[e])
+                full.add(e)
+    got = interpret(capped.graph, capped.feeds)["y"]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    calls = [op_call(e.graph, e.op) for e in (whole, capped)]
+    rules = [row_of(c.op).experts for c in calls]
+    routed = [rule(c).routed for rule, c in zip(rules, calls, strict=True) if rule]
+    assert routed == [2 * 3 * 2, 2 * min(3 * 2, 4 * 1)]
 
 
 def test_experts_are_the_weighted_sum_of_dense_layers() -> None:

@@ -199,6 +199,8 @@ CONFIGS: dict[str, tuple[dict[str, Any], int]] = {
     "bert": ({}, 109_482_240),
     "vit": ({"id2label": {str(i): str(i) for i in range(1000)}}, 86_567_656),
     "t5": ({"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12}, 222_903_552),
+    "switch_transformers": ({"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12,
+        "num_sparse_encoder_layers": 6, "num_sparse_decoder_layers": 6}, 619_339_008),
 }  # fmt: skip
 
 

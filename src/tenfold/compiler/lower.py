@@ -187,7 +187,7 @@ def _experts(scope: LoweringScope, op: Op) -> Experts | None:
         return None
     d = rule(op_call(scope.graph, op))
     tokens, experts, active = (_int(n, op.name) for n in (d.tokens, d.experts, d.active))
-    each, more = divmod(tokens * d.top_k, active)
+    each, more = divmod(_int(d.routed, op.name), active)
     counts = tuple((each + (i < more)) * (i < active) for i in range(experts))
     hidden, inner = _int(d.hidden, op.name), _int(d.inner, op.name)
     return Experts(tokens, hidden, inner, experts, counts, d.gated)

@@ -46,6 +46,7 @@ class Experts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     score: Literal["softmax", "sigmoid"] = "softmax"
     bias: bool = False  # added to the scores only to choose
     scale: float = 1.0
+    capacity: int = 0  # tokens of a sequence that an expert takes at most; 0: all that are sent
 
     def at(self, layer: int) -> bool:
         return layer >= self.first and (layer - self.first) % self.every == self.every - 1
@@ -294,6 +295,8 @@ def experts(net: Net, e: Experts, x: str, width: int, function: str) -> str:
         "renormalise": int(e.top_k > 1),
         "scale": e.scale,
     }
+    if e.capacity:
+        attrs["capacity"] = e.capacity
     return net.op("moe", x, *weights, name="experts", attrs=attrs)
 
 

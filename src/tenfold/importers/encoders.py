@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from tenfold.errors import ModelError
 from tenfold.families import Encoder, Seq2Seq
+from tenfold.families.decoder import Experts
 from tenfold.families.heads import Head
 from tenfold.importers.configuration import Config
 
@@ -111,3 +115,32 @@ def t5(c: Config, *, small: bool = False) -> Seq2Seq:
         encoder_only=ending == "EncoderModel",
         head=Head.NONE if ending == "Model" else Head.VOCABULARY,
     )
+
+
+def switch(c: Config) -> Seq2Seq:
+    """Switch Transformers (Fedus, Zoph, Shazeer 2021): T5 with one of several experts for a token.
+
+    Raises ModelError where the two stacks have their experts in different layers.
+    """
+    plain = t5(c)
+    counts = [c.number(f"num_sparse_{n}_layers", 3) for n in ("encoder", "decoder")]
+    every = [
+        max(1, layers // count) if count else 0
+        for count, layers in zip(counts, (plain.layers, plain.decoder_layers), strict=True)
+    ]
+    if every[0] != every[1]:
+        raise ModelError(
+            f"{c.where}: experts are in every {every[0]} layers of the encoder and every"
+            f" {every[1]} of the decoder: they must be in the same"
+        )
+    if not every[0]:
+        return plain
+    routed = Experts(
+        count=c.number("num_experts", 8),
+        top_k=1,
+        inner=plain.inner,
+        gated=plain.gated,
+        every=every[0],
+        capacity=c.number("expert_capacity", 64),
+    )
+    return msgspec.structs.replace(plain, experts=routed)

@@ -49,6 +49,7 @@ ARCHITECTURES: Mapping[str, tuple[str, Callable[[Config], Any]]] = {
     "vit": ("encoder", encoders.vit),
     "t5": ("seq2seq", encoders.t5),
     "mt5": ("seq2seq", partial(encoders.t5, small=True)),
+    "switch_transformers": ("seq2seq", encoders.switch),
     "phi3": ("decoder", decoders.phi3),
     # the same under another name
     "kimi_k2": ("decoder", decoders.deepseek3),

@@ -135,8 +135,8 @@ class AttentionDims:
 
 @dataclass(frozen=True, slots=True)
 class ExpertDims:
-    """Extents of a layer of experts: ``active`` of ``experts`` are sent some token, each token goes
-    to ``top_k``.
+    """Extents of a layer of experts: ``active`` of ``experts`` are sent some token, ``routed`` are
+    the visits of tokens to experts.
     """
 
     tokens: Dim
@@ -144,7 +144,7 @@ class ExpertDims:
     inner: Dim
     experts: Dim
     active: Dim
-    top_k: int
+    routed: Dim
     gated: bool
 
 

@@ -47,7 +47,7 @@ def kernels(folder: Path) -> Iterator[Row]:
             record = with_library(record, Library.TENSORRT_LLM)
         for m, row in zip(rows, _rows(record, s, rows, _area), strict=True):
             yield row
-            if s.source == "aiconfigurator" and _beyond_l2(chip(s.chip), m):
+            if s.source == "aiconfigurator" and _beyond_l2(record, m):
                 yield replace(row, area=f"matmul, operands beyond L2 ({s.chip})")
 
 
@@ -88,8 +88,6 @@ def frameworks(folder: Path) -> Iterator[Row]:
         rows = [r for r in csv.DictReader(file) if r["mode"] == "inf" and r["layout"] in _STACKS]
     for r in rows:
         config = path.parent / "configs" / f"{r['model']}.json"
-        if r["model"] in _NOT_READ:
-            continue
         stack, c = _STACKS[r["layout"]], chip(r["chip"])
         sizes = Sizes(int(r["batch"]), int(r["seq"]))
         bound = prepare(load(config), sizes)
@@ -107,7 +105,6 @@ def frameworks(folder: Path) -> Iterator[Row]:
 
 
 _STACKS = {"": Stack.EAGER, "fusion": Stack.COMPILED}
-_NOT_READ = ("switchxl4",)  # a configuration that no reader takes yet
 
 
 def _of_never(c: Chip, m: Measured) -> str:
@@ -194,12 +191,12 @@ def _inside(predicted: float, measured: float, error: float) -> bool:
 def _area(c: Chip, m: Measured) -> str:
     assert isinstance(m.what, OperatorCall)
     if m.source == "vidur":
-        return f"matmul in models ({c.name})"
+        return f"matmul in models ({c.sold_as})"
     if m.source.startswith("llmcompass"):
-        return f"isolated calls ({c.name})"
+        return f"isolated calls ({c.sold_as})"
     if not target_of(c).serves:
-        return f"matmul ({c.name})"
-    return f"{_FAMILIES[kernel_of(m.what, c, c.storage(m.what.dtype)).family]} ({c.name})"
+        return f"matmul ({c.sold_as})"
+    return f"{_FAMILIES[kernel_of(m.what, c, c.storage(m.what.dtype)).family]} ({c.sold_as})"
 
 
 def _beyond_l2(c: Chip, m: Measured) -> bool:

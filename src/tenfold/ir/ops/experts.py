@@ -41,6 +41,8 @@ def _shape(call: Call) -> Sequence[Shape]:
         )
     if isinstance(experts, int) and not 1 <= k <= experts:
         raise ValueError(f"top_k must be 1 to {experts}, got {k}")
+    if call.attr("capacity", 0) < 0 or (call.attr("capacity", 0) and len(x) < 2):
+        raise ValueError("a capacity is of tokens in sequences, and 0 for none")
     if call.attr("activation") not in _ACTIVATIONS:
         raise ValueError(
             f"activation '{call.attr('activation')}': allowed are {', '.join(_ACTIVATIONS)}"
@@ -59,6 +61,19 @@ def touched(tokens: Dim, experts: Dim, top_k: int) -> Dim:
     return min(experts, max(top_k, round(experts * (1 - (1 - top_k / experts) ** tokens))))
 
 
+def _routed(call: Call) -> Dim:
+    """Visits of tokens to experts. With a ``capacity`` an expert takes that many tokens of one
+    sequence at most, and the others pass it by (Fedus et al. 2021, section 2.2); tokens are spread
+    evenly.
+    """
+    x, experts, k = call.shape(0), call.shape(2)[0], call.attr("top_k")
+    capacity = call.attr("capacity", 0)
+    if not capacity:
+        return mul(prod(x[:-1]), k)
+    each = minimum(mul(x[-2], k), mul(experts, capacity))
+    return mul(prod(x[:-2]), each)
+
+
 def _work(call: Call) -> Work:
     """Every token passes the router and ``top_k`` experts; weights of experts that no token is sent
     to stay where they are.
@@ -67,7 +82,7 @@ def _work(call: Call) -> Work:
     """
     x, up, down = call.shape(0), call.shape(2), call.shape(3)
     tokens, experts, inner, k = prod(x[:-1]), up[0], down[1], call.attr("top_k")
-    routed = mul(tokens, k)
+    routed = _routed(call)
     active = touched(tokens, experts, k)
     each = ceildiv(routed, active)
     products = (
@@ -101,16 +116,21 @@ def _dims(call: Call) -> ExpertDims:
         inner=down[1],
         experts=up[0],
         active=touched(tokens, up[0], top_k),
-        top_k=top_k,
+        routed=_routed(call),
         gated=bool(call.attr("gated", 0)),
     )
 
 
 def _space(call: Call) -> Space:
-    """Tokens apart; each meets the weights of the experts that it is sent to."""
+    """Tokens apart; each meets the weights of the experts that it is sent to. With a capacity what
+    a token meets depends on the others of its sequence.
+    """
     x = call.shape(0)
     rank = len(x)
     weights = (everything(call, i) for i in range(1, len(call.inputs)))
+    if call.attr("capacity", 0):
+        sequence = (*map(at, range(rank - 2)), at(rank), at(rank + 1))
+        return space_of(call, sequence, *weights, reduced=(x[-2], x[-1]))
     tokens = (*map(at, range(rank - 1)), at(rank))
     return space_of(call, tokens, *weights, reduced=(x[-1],))
 
@@ -131,8 +151,12 @@ def _moe(
     share = share * np.asarray(ctx.get("scale", 1.0), share.dtype)
     act = _ACTIVATIONS[ctx.get("activation")]
     y = np.zeros_like(flat)
+    capacity, length = ctx.get("capacity", 0), x.shape[-2]
     for expert in np.unique(ranked):
         rows, choice = np.nonzero(ranked == expert)
+        if capacity:
+            taken = _within(rows // length, capacity)
+            rows, choice = rows[taken], choice[taken]
         h = flat[rows] @ widen(up[expert])
         if ctx.get("gated", 0):
             gate, value = np.split(h, 2, axis=-1)
@@ -143,8 +167,14 @@ def _moe(
     return y.reshape(x.shape).astype(x.dtype)
 
 
+def _within(sequences: Array, capacity: int) -> Array:
+    """Which of an expert's tokens, in order, are among the first ``capacity`` of their sequence."""
+    starts = np.searchsorted(sequences, sequences)
+    return np.arange(len(sequences)) - starts < capacity
+
+
 _ATTRIBUTES = attributes(
-    top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float
+    top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float, capacity=int
 )
 
 ROWS: tuple[OpRow, ...] = (
