@@ -134,6 +134,11 @@ def test_figures_that_contradict_each_other(tmp_path: Path) -> None:
         ("a100-sxm-80", '"19.5 TFLOPS"', '"195 TFLOPS"'): "peak.fp32: is above 'peak.tf32'",
         ("tpu-v4i", "year = 2020", "year = 20200"): "year: must be from 1970 to 2100",
         ("tpu-v1", 'activation_level = "VMEM"', 'activation_level = "CMEM"'): "the chip has not",
+        (
+            "tpu-v4i",
+            'weight_level = "CMEM"',
+            'weight_level = "L2"',
+        ): "weight_level: names L2, which",
     }
     for (name, old, new), message in said.items():
         assert old in text_of(name)
@@ -170,7 +175,7 @@ def test_a_chip_is_written_back_as_it_was_read(name: str, tmp_path: Path) -> Non
         )
     for field in ("organisation", "year", "kind", "sources", "memory", "levels", "cooling", "note",
                   "topology", "peak_reason", "relatives", "calibration_from", "activation_level",
-                  "whole_weight_tiles"):  # fmt: skip
+                  "weight_level", "whole_weight_tiles"):  # fmt: skip
         assert getattr(again, field) == getattr(record, field), field
 
 

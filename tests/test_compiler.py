@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from support import STRUCTURES, model_path, real_model, seeded_feeds
-from tenfold.chips import chip
+from tenfold.chips import MatrixPrecision, chip
 from tenfold.compiler import STEPS, Options, build
 from tenfold.compiler.fusion import fuse
 from tenfold.compiler.passes import run_passes
@@ -468,3 +468,20 @@ def test_a_graph_without_kernels_takes_no_time() -> None:
         assert run.time_s.value == run.launch_s
         assert run.power_w >= 0
         assert run.mfu == 0
+
+
+@pytest.mark.parametrize(("name", "stays"), [("tpu-v4i", True), ("tpu-v5e", False)])
+def test_weights_stay_from_call_to_call_only_where_the_chip_keeps_them(
+    name: str, stays: bool
+) -> None:
+    """XLA pins them in CMEM; in VMEM nothing outlives a call (its compiler reads every weight of
+    ResNet-50 in each, ahead of time for v5e and v6e).
+    """
+    bound = prepare(load("resnet50"), Sizes(8))
+    program = build(bound.graph, chip(name), MatrixPrecision.BF16, 8)
+    read = sum(
+        k.traffic.off_chip.weights * k.repeat + k.traffic.prefetch * k.repeat
+        for k in program.kernels
+    )
+    assert (read < 0.9 * program.weight_bytes) == stays
+    assert any(b.why == "stays between calls" for b in program.memory.near) == stays

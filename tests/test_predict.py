@@ -12,8 +12,8 @@ import pytest
 from support import VALIDATION, measured
 from tenfold.chips import Chip, chip, names
 from tenfold.compiler import build
-from tenfold.errors import InputError, UnknownName
-from tenfold.evaluate.operators import COLUMNS, POINTWISE, expert_counts
+from tenfold.errors import InputError, UnknownName, UnsupportedDType
+from tenfold.evaluate.operators import COLUMNS, POINTWISE, OperatorCall, expert_counts
 from tenfold.evaluate.predicting import predict, predict_all, read_requests
 from tenfold.ir import parse_text
 from tenfold.machine import simulate
@@ -269,3 +269,28 @@ def test_predictions_carry_their_intervals() -> None:
     assert (row["time_low_s"], row["time_high_s"]) == (p.time_s.low, p.time_s.high)
     assert (row["energy_low_j"], row["energy_high_j"]) == (p.energy_j.low, p.energy_j.high)
     assert p.time_s.low < p.time_s.value < p.time_s.high
+
+
+def test_scales_for_blocks_are_not_one_scale_for_all() -> None:
+    """No maximum over all is looked for before, and partial sums are scaled block by block: quicker
+    for few rows, slower for many; and only where an engine has such kernels.
+    """
+    h100 = chip("h100-sxm")
+
+    def seconds(dtype: str, m: int) -> float:
+        call = OperatorCall(1, "matmul", dtype, {"m": m, "n": 7168, "k": 2048})
+        return predict(call, h100).time_s.value
+
+    assert seconds("fp8_block", 16) < seconds("fp8", 16)
+    assert seconds("fp8_block", 8192) > 1.2 * seconds("fp8", 8192)
+    for call, on in (
+        (OperatorCall(1, "softmax", "fp8_block", {"rows": 8, "cols": 8}), h100),
+        (OperatorCall(1, "matmul", "fp8_block", {"m": 8, "n": 8, "k": 8}), chip("tpu-v6e")),
+        (OperatorCall(1, "matmul", "fp8_block", {"m": 8, "n": 8, "k": 8}, engine=False), h100),
+    ):
+        with pytest.raises(InputError, match="fp8_block is of products as serving engines run"):
+            predict(call, on)
+    with pytest.raises(UnsupportedDType, match="a100-sxm-80 has no fp8 arithmetic"):
+        predict(
+            OperatorCall(1, "matmul", "fp8_block", {"m": 8, "n": 8, "k": 8}), chip("a100-sxm-80")
+        )

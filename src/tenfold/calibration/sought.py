@@ -76,6 +76,10 @@ _GPU: Mapping[tuple[KernelFamily, ...], tuple[Sought, ...]] = {
         _seconds(GpuConstant.LANE_WAVE_S, 1e-6),
     ),
     (KernelFamily.QUANTIZED,): (_seconds(GpuConstant.QUANTIZE_S, 1e-5),),
+    (KernelFamily.BLOCKED,): (
+        _seconds(GpuConstant.BLOCK_QUANTIZE_S, 5e-6),
+        _share(GpuConstant.BLOCK_FRACTION, 0.8),
+    ),
     (KernelFamily.ATTENTION,): (
         _share(GpuConstant.ATTENTION_FRACTION, 0.5),
         _seconds(GpuConstant.ATTENTION_BLOCK_S, 2e-6),

@@ -14,7 +14,7 @@ from tenfold.chips import Chip, Constant, GpuConstant
 from tenfold.chips.figures import CALIBRATION
 from tenfold.compiler import Options, build
 from tenfold.errors import InputError
-from tenfold.evaluate.operators import kernel_of, kernels_of
+from tenfold.evaluate.operators import kernel_of, kernels_of, precision_of
 from tenfold.evaluate.predicting import overlapped_fetch_s
 from tenfold.facts import Status
 from tenfold.machine import Kernel, Program, gpu_times, pace, time_kernels
@@ -40,7 +40,7 @@ def with_errors(chip: Chip, fit: FamilyFit) -> Chip:
 def kernel_at(chip: Chip, m: Measured) -> Kernel:
     assert not isinstance(m.what, Forward)
     try:
-        return kernel_of(m.what, chip, chip.storage(m.what.dtype))
+        return kernel_of(m.what, chip, precision_of(m.what, chip))
     except InputError as error:
         raise type(error)(f"line {m.what.line}: {error}") from error
 

@@ -53,6 +53,7 @@ class _Head(msgspec.Struct, frozen=True):
     relatives: list[str] = []
     calibration_from: str = ""
     activation_level: SramRole | None = None
+    weight_level: SramRole | None = None
     whole_weight_tiles: bool = False
 
 
@@ -216,6 +217,7 @@ def _assemble(
         relatives=tuple(head.relatives),
         calibration_from=head.calibration_from,
         activation_level=head.activation_level,
+        weight_level=head.weight_level,
         whole_weight_tiles=head.whole_weight_tiles,
     )
 
@@ -228,8 +230,10 @@ def _check_sources(chip: Chip, faults: _Faults) -> None:
 def _check_levels(chip: Chip, faults: _Faults) -> None:
     for role in sorted(NEEDED[chip.kind] - set(chip.levels)):
         faults.add("sram", f"a chip of kind {chip.kind} needs an on-chip memory named {role}")
-    if chip.activation_level is not None and chip.activation_level not in chip.levels:
-        faults.add("activation_level", f"names {chip.activation_level}, which the chip has not")
+    named = {"activation_level": chip.activation_level, "weight_level": chip.weight_level}
+    for field, level in named.items():
+        if level is not None and level not in chip.levels:
+            faults.add(field, f"names {level}, which the chip has not")
     if len({p for p in chip.figures if p.startswith("matrix.")}) not in (0, 3):
         faults.add("matrix", "needs arrays, rows and columns")
     elif chip.kind is Kind.SYSTOLIC and chip.matrix is None:

@@ -71,7 +71,8 @@ class Chip:
 
     ``figures`` holds the Figure (with status and source) behind each number by its path in the
     file, for example ``memory.bandwidth`` or ``peak.bf16``. ``levels`` are the on-chip memories.
-    ``activation_level`` names the one that activations live in where they never go off chip.
+    ``activation_level`` names the one that activations live in where they never go off chip,
+    ``weight_level`` the one in which weights stay from one call to the next.
     ``whole_weight_tiles`` says that weights are stored and fetched in tiles of the array, padding
     included. ``base`` is the chip of which figures were changed: energies an event stay its own,
     but on GPUs, where they follow from process and clock; ``changes`` are those, which are in its
@@ -94,6 +95,7 @@ class Chip:
     relatives: tuple[str, ...] = ()
     calibration_from: str = ""
     activation_level: SramRole | None = None
+    weight_level: SramRole | None = None
     whole_weight_tiles: bool = False
     base: Chip | None = None
     changes: tuple[Change, ...] = ()

@@ -112,6 +112,7 @@ def _head(chip: Chip) -> Iterator[str]:
         "peak_reason": chip.peak_reason,
         "calibration_from": chip.calibration_from,
         "activation_level": chip.activation_level.value if chip.activation_level else "",
+        "weight_level": chip.weight_level.value if chip.weight_level else "",
     }
     yield from (f"{name} = {text_of(text)}" for name, text in texts.items() if text)
     if chip.relatives:

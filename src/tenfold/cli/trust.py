@@ -13,7 +13,7 @@ from tenfold.errors import InputError
 from tenfold.files import write_text
 
 if TYPE_CHECKING:
-    from tenfold.validation import Row
+    pass
 
 
 @app.command()
@@ -39,15 +39,12 @@ def validate(
     was fitted to.
     """
     from tenfold.report.fidelity import fidelity_page, summary_table, worst_table
-    from tenfold.validation import MEASURED, NAMES, compare, data_folder
+    from tenfold.validation import MEASURED, NAMES, compare_all, data_folder
 
     folder = data_folder(data)
     names = NAMES if area is None else (area,)
-    rows: list[Row] = []
     with progress("comparing", len(names)) as advance:
-        for name in names:
-            rows += compare(name, folder)
-            advance()
+        rows = compare_all(names, folder, advance)
     skipped = [n for n in names if n in MEASURED and folder is None]
     if skipped:
         sys.stderr.write(

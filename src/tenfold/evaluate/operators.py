@@ -51,8 +51,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 DTYPES: Mapping[str, DType] = {
     "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8,
-    "tf32": DType.F32, "fp4": DType.F4E2M1,
+    "tf32": DType.F32, "fp4": DType.F4E2M1, "fp8_block": DType.F8E4M3,
 }  # fmt: skip
+BLOCKED = "fp8_block"  # fp8 with a scale for each block (DeepSeek-V3, section 3.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,20 @@ def kernel_of(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel
             " --warm out"
         )
     return warm(kernel, chip.level_bytes(SramRole.L2))
+
+
+def precision_of(r: OperatorCall, chip: Chip) -> MatrixPrecision:
+    """What the matrix unit computes in. Raises UnsupportedDType for what the chip has not, and
+    InputError for scales a block of anything but a product of a serving engine.
+    """
+    if r.dtype != BLOCKED:
+        return chip.storage(r.dtype)
+    if r.op != "matmul" or not (r.engine and target_of(chip).serves):
+        raise InputError(
+            f"{BLOCKED} is of products as serving engines run them on GPUs: {r.op} on {chip.name}"
+            " has no such kernel here"
+        )
+    return chip.storage("fp8")
 
 
 def kernels_of(kernel: Kernel, r: OperatorCall, chip: Chip) -> tuple[Kernel, ...]:
@@ -143,7 +158,7 @@ def _matmul(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:
     if not (r.engine and target_of(chip).serves and precision is MatrixPrecision.FP8):
         return kernel
     moved = replace(kernel.traffic.off_chip, outputs=m * n * WIDE_BYTES)
-    return replace(kernel, traffic=Traffic(moved), quantizes=m * k)
+    return replace(kernel, traffic=Traffic(moved), quantizes=m * k, blocked=r.dtype == BLOCKED)
 
 
 def _batched_matmul(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kernel:

@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from tenfold.chips import Chip, GpuConstant, KernelFamily
 from tenfold.errors import InputError, TenfoldError
 from tenfold.estimate import Estimate
-from tenfold.evaluate.operators import COLUMNS, DTYPES, FETCH, OperatorCall, kernel_of, kernels_of
+from tenfold.evaluate.operators import (
+    COLUMNS,
+    DTYPES,
+    FETCH,
+    OperatorCall,
+    kernel_of,
+    kernels_of,
+    precision_of,
+)
 from tenfold.facts import Account
 from tenfold.machine import Kernel, target_of, time_kernels
 from tenfold.machine.energy import dynamic_energy, energy_model
@@ -193,7 +201,7 @@ def predict(request: OperatorCall, chip: Chip, source: str | None = None) -> Pre
     """
     target_of(chip)
     try:
-        precision = chip.storage(request.dtype)
+        precision = precision_of(request, chip)
         kernel = kernel_of(request, chip, precision)
         kernels = kernels_of(kernel, request, chip)
         timed, _ = time_kernels(chip, kernels)

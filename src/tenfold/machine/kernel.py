@@ -301,8 +301,9 @@ class Kernel:
     it touches; ``group`` is the number of the group in the program that it runs. ``attention`` and
     ``experts`` are there where the products are those of one. ``rows`` of ``row_elements`` is what
     it reduces along. ``quantizes`` are the elements that are scaled and narrowed before, in a
-    kernel of their own. ``chain`` is there where vector work cannot all be done at
-    once. ``runtime`` is what only a runtime of single operators adds.
+    kernel of their own, with a scale for each block where it is ``blocked``. ``chain`` is there
+    where vector work cannot all be done at once. ``runtime`` is what only a runtime of single
+    operators adds.
     """
 
     name: str
@@ -324,6 +325,7 @@ class Kernel:
     rows: int = 0
     row_elements: int = 0
     quantizes: int = 0
+    blocked: bool = False
     chain: Chain | None = None
     runtime: RuntimeWork | None = None
 
@@ -344,7 +346,7 @@ class Kernel:
         if self.experts is not None:
             return KernelFamily.EXPERTS
         if self.quantizes:
-            return KernelFamily.QUANTIZED
+            return KernelFamily.BLOCKED if self.blocked else KernelFamily.QUANTIZED
         if self.products and self.precision is MatrixPrecision.FP32:
             windows = self.rate is Rate.CONVOLUTION
             return KernelFamily.FP32_WINDOWS if windows else KernelFamily.FP32

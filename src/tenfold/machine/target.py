@@ -79,13 +79,17 @@ class Balance:
 @dataclass(frozen=True, slots=True)
 class NearMemory:
     """The on-chip memory in which a compiler keeps buffers between kernels: its name and what of it
-    is free for that. ``holds_all`` says that activations never leave it, the model's own inputs and
-    results included. ``balance`` is what a kernel leaves of the off-chip interface.
+    is free for that.
+
+    ``holds_all`` says that activations never leave it, the model's own inputs and results included;
+    ``keeps_weights`` that some stay in it from call to call. ``balance`` is what a kernel leaves of
+    the off-chip interface.
     """
 
     name: str
     bytes: float
     holds_all: bool
+    keeps_weights: bool
     balance: Callable[[Kernel], Balance]
 
 

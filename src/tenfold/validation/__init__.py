@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeAlias
 
@@ -53,6 +56,39 @@ def compare(name: str, folder: Path | None) -> list[Row]:
     return list(MEASURED[name](folder)) if folder is not None else []
 
 
+def _cores() -> int:
+    """That this process may run on, where the system tells; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+FIRST = ("server-ratio", "kernels")  # the longest, which are begun first
+
+
+def compare_all(
+    names: Sequence[str], folder: Path | None, advance: Callable[[], None] = lambda: None
+) -> list[Row]:
+    """The rows of several comparisons in the order of ``names``, each in a process of its own on as
+    many as there are cores; ``advance`` is called after each. Raises as ``compare`` does.
+    """
+    if unknown := [n for n in names if n not in NAMES]:
+        raise UnknownName("comparison", unknown[0], NAMES)
+    cores = min(_cores(), len(names))
+    if cores < 2:
+        found = {}
+        for n in names:
+            found[n] = compare(n, folder)
+            advance()
+        return [r for n in names for r in found[n]]
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        begun = sorted(names, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))
+        jobs = {n: pool.submit(compare, n, folder) for n in begun}
+        for _ in as_completed(jobs.values()):
+            advance()
+    return [r for n in names for r in jobs[n].result()]
+
+
 def data_folder(path: Path | None) -> Path | None:
     """``path`` where it is a folder. Raises InputError where it is given and is none."""
     if path is not None and not path.is_dir():
@@ -71,6 +107,7 @@ __all__ = [
     "Summary",
     "bars",
     "compare",
+    "compare_all",
     "data_folder",
     "summaries",
 ]

@@ -17,7 +17,7 @@ from tenfold.calibration.sets import UNSEEN, published_forward
 from tenfold.calibration.timing import timer
 from tenfold.chips import Chip, KernelFamily, Library, SramRole, Whole, chip, with_library
 from tenfold.compiler import Options
-from tenfold.evaluate.operators import OperatorCall, kernel_of
+from tenfold.evaluate.operators import OperatorCall, kernel_of, precision_of
 from tenfold.evaluate.predicting import call_overhead_s
 from tenfold.evaluate.profiling import profile_bound
 from tenfold.machine import Stack, target_of
@@ -31,6 +31,7 @@ _FAMILIES = {
     KernelFamily.FP32: "fp32 matmul",
     KernelFamily.FP32_WINDOWS: "fp32 convolution",
     KernelFamily.QUANTIZED: "fp8 matmul with quantization",
+    KernelFamily.BLOCKED: "fp8 matmul with a scale a block",
     KernelFamily.ATTENTION: "attention prefill",
     KernelFamily.DECODE: "attention decode",
     KernelFamily.EXPERTS: "mixture of experts",
@@ -169,7 +170,7 @@ def _rows(
 ) -> Iterator[Row]:
     for m, t in zip(rows, timer(c, rows)(c), strict=True):
         assert isinstance(m.what, OperatorCall)
-        kernel = kernel_of(m.what, c, c.storage(m.what.dtype))
+        kernel = kernel_of(m.what, c, precision_of(m.what, c))
         known = m.source in c.measuring_sources
         seconds = float(t) + (call_overhead_s(c, kernel, m.source) if known else 0.0)
         extents = " ".join(f"{k}={v}" for k, v in m.what.extents.items())
@@ -196,7 +197,7 @@ def _area(c: Chip, m: Measured) -> str:
         return f"isolated calls ({c.sold_as})"
     if not target_of(c).serves:
         return f"matmul ({c.sold_as})"
-    return f"{_FAMILIES[kernel_of(m.what, c, c.storage(m.what.dtype)).family]} ({c.sold_as})"
+    return f"{_FAMILIES[kernel_of(m.what, c, precision_of(m.what, c)).family]} ({c.sold_as})"
 
 
 def _beyond_l2(c: Chip, m: Measured) -> bool:

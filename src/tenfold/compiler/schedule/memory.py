@@ -2,8 +2,9 @@
 
 Residency follows XLA's memory-space assignment in outline: a buffer that lives on chip between two
 kernels saves its writes and reads off chip; what saves most for the room and the time it takes
-comes first. Weights that fit beside all that stay between calls. What is left of the room takes
-weights of later kernels while earlier ones, which leave the off-chip interface idle, still run.
+comes first. Where a chip keeps weights from call to call, those that fit beside all that stay. What
+is left of the room takes weights of later kernels while earlier ones, which leave the off-chip
+interface idle, still run.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def plan_memory(
         _keep_activations(near, lives, frozenset() if memory.holds_all else inputs | outputs)
         if not memory.holds_all:
             balances = [memory.balance(k) for k in made]
-            _keep_weights(near, lives, made, balances)
+            if memory.keeps_weights:
+                _keep_weights(near, lives, made, balances)
             slices = _prefetch(near, made, balances)
     plan = _placed(near, lives, memory.name if memory else "")
     inside = {b.name for b in plan.near}

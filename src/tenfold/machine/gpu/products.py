@@ -130,6 +130,8 @@ def _quickest(
     theirs.
     """
     width = kernel.operand_bits / 8
+    # partial sums leave the matrix unit to be scaled, once for each block of k
+    plain = chip.constant(GpuConstant.BLOCK_FRACTION) if kernel.blocked else 1.0
     lanes, windows = chip.on_lanes(kernel.precision), kernel.rate is Rate.CONVOLUTION
     ways = [
         [(p.batch, p.m, p.n, p.k, width, b) for p, b in zip(products, moved, strict=True)],
@@ -149,7 +151,7 @@ def _quickest(
             chip,
             kernel.precision,
             Products(*np.array(way, dtype=np.float64).T),
-            WINOGRAD_FRACTION if i else 1.0,
+            WINOGRAD_FRACTION if i else plain,
             whole=windows and lanes,
         )
         for i, way in enumerate(ways)
@@ -223,7 +225,7 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     repeat = np.array([p.repeat for p in kernel.products], dtype=np.float64)
     total, matrix, _, off_chip, l2, overhead = (float((a * repeat).sum()) for a in parts.columns())
     exposed = max(0.0, vector - max(matrix, off_chip, l2))
-    narrowing = float(quantize_time(chip, r, kernel.quantizes)) if kernel.quantizes else 0.0
+    narrowing = float(quantize_time(chip, r, kernel, kernel.quantizes)) if kernel.quantizes else 0.0
     return Parts(
         total + exposed + launch + narrowing,
         matrix,
@@ -244,11 +246,12 @@ def _vector_s(kernel: Kernel, r: Rates) -> float:
 QUANTIZE_BYTES = 5
 
 
-def quantize_time(chip: Chip, r: Rates, elements: Any) -> Any:
+def quantize_time(chip: Chip, r: Rates, kernel: Kernel, elements: Any) -> Any:
     """Seconds to scale and narrow the activations of a product that arrives in 16 bits (dynamic
-    quantization, one scale).
+    quantization). One scale for all needs their maximum first; one for each block does not.
     """
-    return chip.constant(GpuConstant.QUANTIZE_S) + QUANTIZE_BYTES * elements / r.memory_bytes_per_s
+    fixed = GpuConstant.BLOCK_QUANTIZE_S if kernel.blocked else GpuConstant.QUANTIZE_S
+    return chip.constant(fixed) + QUANTIZE_BYTES * elements / r.memory_bytes_per_s
 
 
 _FRACTION = {
@@ -319,5 +322,5 @@ def parts_of(chip: Chip, kernels: Sequence[Kernel]) -> Parts:
     beside = np.full(len(kernels), chip.constant(GpuConstant.LAUNCH_S))
     if first.quantizes:
         elements = np.array([float(k.quantizes) for k in kernels])
-        beside = beside + quantize_time(chip, rates(chip, first.precision), elements)
+        beside = beside + quantize_time(chip, rates(chip, first.precision), first, elements)
     return replace(parts, total=parts.total + beside, overhead=parts.overhead + beside)

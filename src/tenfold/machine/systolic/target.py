@@ -61,10 +61,12 @@ class Systolic:
         yield from kernels
 
     def near(self) -> NearMemory | None:
+        level = near_memory(self.chip)
         return NearMemory(
-            name=near_memory(self.chip).name,
+            name=level.name,
             bytes=near_bytes(self.chip),
             holds_all=self.chip.activation_level is not None,
+            keeps_weights=self.chip.weight_level is level.role,
             balance=partial(balance, self.chip),
         )
 
