@@ -33,6 +33,11 @@ def commands(text: str) -> list[str]:
     ]
 
 
+def files(text: str) -> list[tuple[str, str]]:
+    """Those that a page shows under a name."""
+    return re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, re.S)
+
+
 # the one constant of the policy's modules that decides nothing: how much a queue drops at once
 ONLY_SPEED = ("tenfold.serving.queue", "_COMPACT")
 PAGES = [p for p in sorted((ROOT / "docs").glob("*.md")) if commands(p.read_text("utf-8"))]
@@ -55,8 +60,10 @@ def run(command: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("command", commands(README))
 def test_readme_commands(command: str, tmp_path: Path) -> None:
-    for name, text in zip(("ops.csv", "times.csv"), blocks("csv"), strict=True):
-        (tmp_path / name).write_text(text)
+    shown = files(README)
+    assert len(shown) == len(blocks("csv"))
+    for name, content in shown:
+        (tmp_path / name).write_text(content)
     run(command, tmp_path)
 
 
@@ -64,7 +71,7 @@ def test_readme_commands(command: str, tmp_path: Path) -> None:
 def test_commands_of_the_pages(page: Path, tmp_path: Path) -> None:
     """One after the other in one folder, with the files that the page shows under a name."""
     text = page.read_text("utf-8")
-    for name, content in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, re.S):
+    for name, content in files(text):
         (tmp_path / name).write_text(content)
     for command in commands(text):
         run(command, tmp_path)

@@ -51,6 +51,7 @@ def test_every_operator_on_every_chip(name: str, op: str) -> None:
     _, requests = read_requests("op,dtype," + ROWS[op].format(d=dtype))
     (p,) = predict_all(requests, record)
     assert 0 < p.time_s.low < p.time_s.value < p.time_s.high < 1
+    assert p.energy_j is not None
     assert p.energy_j.low <= p.energy_j.value <= p.energy_j.high
     assert p.energy_j.value > 0
 
@@ -267,6 +268,7 @@ def test_predictions_carry_their_intervals() -> None:
     (p,) = found = list(predict_all(calls, chip("l4")))
     (row,) = predicted_rows(raw, found)
     assert (row["time_low_s"], row["time_high_s"]) == (p.time_s.low, p.time_s.high)
+    assert p.energy_j is not None
     assert (row["energy_low_j"], row["energy_high_j"]) == (p.energy_j.low, p.energy_j.high)
     assert p.time_s.low < p.time_s.value < p.time_s.high
 

@@ -147,6 +147,10 @@ def predict(
         ),
     ] = False,
     library: LibraryName = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="How chips are joined, for collectives (default: as the chip is sold)."),
+    ] = None,
     warm: Annotated[
         bool,
         typer.Option(
@@ -157,10 +161,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Times for a list of operators: matmul, batched_matmul, attention_prefill, attention_decode,
-    moe, conv2d, softmax, layernorm and element-wise ones.
+    moe, conv2d, softmax, layernorm, element-wise ones, and collectives over several chips.
     """
     from tenfold.chips import chip as chip_named
     from tenfold.chips import library_named, with_library
+    from tenfold.cluster import topology_named
     from tenfold.evaluate.predicting import RESULT_COLUMNS, predict_all, read_requests
     from tenfold.report.documents.part import some
     from tenfold.report.documents.trust import PredictDocument
@@ -169,11 +174,12 @@ def predict(
     record = chip_named(chip)
     if library is not None:
         record = with_library(record, library_named(library))
+    topology = topology_named(cluster) if cluster is not None else None
     check_apart({"OPS": ops}, {"--output": output})
     raw, requests = read_requests(read_text(ops), engine=not in_graph, warm=warm)
     found = []
     with progress("predicting", len(requests)) as advance:
-        for p in predict_all(requests, record, source):
+        for p in predict_all(requests, record, source, topology):
             found.append(p)
             advance()
     rows = predicted_rows(raw, found)
@@ -207,10 +213,11 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     for r in rows:
         extents = " ".join(f"{k}={v}" for k, v in r.items() if k not in skip and v)
         time = Estimate(r["time_s"], r["time_low_s"], r["time_high_s"])
-        energy = Estimate(r["energy_j"], r["energy_low_j"], r["energy_high_j"])
-        table.add_row(
-            r["op"], r["dtype"], extents, with_unit(time, "s"), r["bound"], with_unit(energy, "J")
-        )
+        energy = "-"
+        if "energy_j" in r:
+            ends = r["energy_low_j"], r["energy_high_j"]
+            energy = with_unit(Estimate(r["energy_j"], *ends), "J")
+        table.add_row(r["op"], r["dtype"], extents, with_unit(time, "s"), r["bound"], energy)
     terminal().print(table)
 
 

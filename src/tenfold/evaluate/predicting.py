@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tenfold.chips import Chip, GpuConstant, KernelFamily
+from tenfold.cluster import Topology
 from tenfold.errors import InputError, TenfoldError
 from tenfold.estimate import Estimate
 from tenfold.evaluate.operators import (
@@ -19,6 +20,7 @@ from tenfold.evaluate.operators import (
     kernels_of,
     precision_of,
 )
+from tenfold.evaluate.together import TOGETHER, moved
 from tenfold.facts import Account
 from tenfold.machine import Kernel, target_of, time_kernels
 from tenfold.machine.energy import dynamic_energy, energy_model
@@ -54,11 +56,13 @@ _LARGEST = {
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Time of one call with its interval, the unit that bounds it, and its energy."""
+    """Time of one call with its interval, what bounds it, and its energy; of a collective the way
+    it is done, and no energy, since nobody published that of links.
+    """
 
     time_s: Estimate
     bound: str
-    energy_j: Estimate
+    energy_j: Estimate | None
 
 
 def rows_of(text: str) -> csv.DictReader[str]:
@@ -121,16 +125,16 @@ def read_requests(
 def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
     """The request in one row of a CSV. Raises InputError naming line and column."""
     op = row["op"].strip()
-    if op not in COLUMNS:
-        raise InputError(f"line {line}: unknown op '{op}': known are {', '.join(COLUMNS)}")
+    if op not in _ALL:
+        raise InputError(f"line {line}: unknown op '{op}': known are {', '.join(_ALL)}")
     dtype = row["dtype"].strip()
     if dtype not in DTYPES:
         raise InputError(
             f"line {line}, column 'dtype': unknown dtype '{dtype}': known are {', '.join(DTYPES)}"
         )
-    check_unread(line, op, row, COLUMNS[op])
+    check_unread(line, op, row, _ALL[op])
     extents: dict[str, int] = {}
-    for name in COLUMNS[op]:
+    for name in _ALL[op]:
         if name == "distribution":
             continue
         text = _whole((row.get(name) or "").strip()) or _DEFAULTS.get(name, "")
@@ -157,7 +161,8 @@ def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
     )
 
 
-_EXTENTS = frozenset(name for columns in COLUMNS.values() for name in columns)
+_ALL: Mapping[str, tuple[str, ...]] = {**COLUMNS, **TOGETHER}
+_EXTENTS = frozenset(name for columns in _ALL.values() for name in columns)
 
 
 def check_unread(line: int, op: str, row: Mapping[str, str], own: Sequence[str]) -> None:
@@ -191,14 +196,22 @@ def _whole(text: str) -> str:
     return whole if point and whole and not rest.strip("0") else text
 
 
-def predict(request: OperatorCall, chip: Chip, source: str | None = None) -> Prediction:
+def predict(
+    request: OperatorCall,
+    chip: Chip,
+    source: str | None = None,
+    topology: Topology | None = None,
+) -> Prediction:
     """Time and energy of ``request`` on ``chip``, operands in off-chip memory, everything else
-    idle.
+    idle; collectives over chips of ``topology`` (where None, as the chip is sold).
 
     ``source`` names who measured: what one call costs beside the kernel differs from one to the
     other. Without it a kernel in a graph of kernels is meant. Raises InputError with the line for a
     dtype that the chip has not.
     """
+    if request.op in TOGETHER:
+        done = moved(request, chip, topology)
+        return Prediction(done.time, done.way.value, None)
     target_of(chip)
     try:
         precision = precision_of(request, chip)
@@ -245,12 +258,15 @@ def call_overhead_s(chip: Chip, kernel: Kernel, source: str | None) -> float:
 
 
 def predict_all(
-    requests: Sequence[OperatorCall], chip: Chip, source: str | None = None
+    requests: Sequence[OperatorCall],
+    chip: Chip,
+    source: str | None = None,
+    topology: Topology | None = None,
 ) -> Iterator[Prediction]:
     """Predictions in order; equal rows are computed once."""
     seen: dict[tuple[object, ...], Prediction] = {}
     for r in requests:
         key = (r.op, r.dtype, tuple(r.extents.items()), r.distribution, r.engine, r.warm)
         if key not in seen:
-            seen[key] = predict(r, chip, source)
+            seen[key] = predict(r, chip, source, topology)
         yield seen[key]

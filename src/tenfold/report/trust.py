@@ -67,19 +67,16 @@ def predicted_rows(
     given: Sequence[Mapping[str, str]], found: Sequence[Prediction]
 ) -> list[dict[str, float | str]]:
     """The rows as given, each with its prediction."""
-    return [
-        {
-            **row,
-            "time_s": p.time_s.value,
-            "bound": p.bound,
-            "energy_j": p.energy_j.value,
-            "time_low_s": p.time_s.low,
-            "time_high_s": p.time_s.high,
-            "energy_low_j": p.energy_j.low,
-            "energy_high_j": p.energy_j.high,
-        }
-        for row, p in zip(given, found, strict=True)
-    ]
+    return [{**row, **_predicted(p)} for row, p in zip(given, found, strict=True)]
+
+
+def _predicted(p: Prediction) -> dict[str, float | str]:
+    time: dict[str, float | str] = {"time_s": p.time_s.value, "bound": p.bound}
+    ends = {"time_low_s": p.time_s.low, "time_high_s": p.time_s.high}
+    if p.energy_j is None:
+        return time | ends
+    energy = {"energy_low_j": p.energy_j.low, "energy_high_j": p.energy_j.high}
+    return time | {"energy_j": p.energy_j.value} | ends | energy
 
 
 def validate_document(rows: Sequence[Row]) -> ValidateDocument:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tenfold.errors import InputError, UnknownName
-from tenfold.validation import cycles, energy, libraries, measured, published, serving
+from tenfold.validation import collectives, cycles, energy, libraries, measured, published, serving
 from tenfold.validation.record import Bar, Row, Summary, bars, summaries
 
 Comparison: TypeAlias = Callable[[Path], Iterator[Row]]
@@ -21,6 +21,7 @@ MEASURED: Mapping[str, Comparison] = {
     "uncalibrated": measured.uncalibrated,
     "unseen": measured.unseen,
     "frameworks": measured.frameworks,
+    "collectives": collectives.measured,
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,
