@@ -13,10 +13,13 @@ import pytest
 from tenfold.chips import chip, names
 from tenfold.cluster import (
     Collective,
+    Exchange,
     Link,
     Shape,
+    Tokens,
     Way,
     collective,
+    exchange,
     link_facts,
     steps_and_share,
     topology_named,
@@ -242,3 +245,43 @@ def test_the_command_takes_collectives(tmp_path: Path) -> None:
     assert row["bound"] == Way.TORUS.value
     assert row["energy_j"] == ""
     assert math.isfinite(float(row["time_s"]))
+
+
+def test_tokens_go_to_their_experts_and_back() -> None:
+    """One exchange of DeepEP's own table (README of deepseek-ai/DeepEP: 8 H800, 128 tokens of 7168,
+    8 of 256 experts, low latency: 77 us out and 114 us back), and laws of it.
+    """
+    h800 = chip("h800")
+    joined = topology_of(h800)
+
+    def seconds(way: Exchange, tokens: int, count: int = 8, **how: int | None) -> float:
+        width = 1 + 4 / 128 if way is Exchange.DISPATCH else 2.0
+        what = Tokens(tokens, 7168 * width, 8)
+        taken = how.get("multiprocessors")
+        return exchange(way, what, count, joined, h800, multiprocessors=taken).time_s
+
+    assert seconds(Exchange.DISPATCH, 128) == pytest.approx(77e-6, rel=0.1)
+    assert seconds(Exchange.COMBINE, 128) == pytest.approx(114e-6, rel=0.3)
+    for way in Exchange:
+        assert seconds(way, 256) > seconds(way, 128)
+        assert seconds(way, 128, 16) > seconds(way, 128)
+        few, many = (seconds(way, 4096, multiprocessors=n) for n in (4, 24))
+        assert few > many
+        # for many tokens the normal kernels send less: once to each chip
+        assert seconds(way, 65536, multiprocessors=24) < seconds(way, 65536)
+    with pytest.raises(InputError, match="on tpu-v4-pod all_to_all is what there is"):
+        exchange(
+            Exchange.DISPATCH, Tokens(1, 1.0, 1), 8, topology_named("tpu-v4-pod"), chip("tpu-v4"),
+            multiprocessors=None,
+        )  # fmt: skip
+
+
+def test_rows_of_an_exchange() -> None:
+    head = "op,dtype,tokens,hidden,topk,chips,low_latency,multiprocessors\n"
+    text = head + "moe_dispatch,fp8,128,7168,8,8,1,\nmoe_dispatch,fp8,128,7168,8,8,,\n"
+    quick, normal = predict_all(read_requests(text)[1], chip("h100-sxm"))
+    assert quick.time_s.value != normal.time_s.value
+    assert (quick.bound, quick.energy_j) == (Way.DIRECT.value, None)
+    both = read_requests(head + "moe_combine,bf16,128,7168,8,8,1,8\n")[1]
+    with pytest.raises(InputError, match="multiprocessors = 8 is of the normal kernels"):
+        list(predict_all(both, chip("h100-sxm")))

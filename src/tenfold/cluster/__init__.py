@@ -1,6 +1,7 @@
 """More than one chip: topologies, and what collectives on them take."""
 
 from tenfold.cluster.collective import Collective, Moved, Way, collective, steps_and_share
+from tenfold.cluster.exchange import MULTIPROCESSORS, Exchange, Tokens, exchange
 from tenfold.cluster.link import Link, LinkFacts, link_facts
 from tenfold.cluster.topology import (
     Level,
@@ -12,6 +13,7 @@ from tenfold.cluster.topology import (
 )
 
 __all__ = [
-    "Collective", "Level", "Link", "LinkFacts", "Moved", "Shape", "Topology", "Way", "collective",
-    "link_facts", "steps_and_share", "topology_named", "topology_names", "topology_of",
+    "MULTIPROCESSORS", "Collective", "Exchange", "Level", "Link", "LinkFacts", "Moved", "Shape",
+    "Tokens", "Topology", "Way", "collective", "exchange", "link_facts", "steps_and_share",
+    "topology_named", "topology_names", "topology_of",
 ]  # fmt: skip

@@ -45,6 +45,7 @@ class Way(StrEnum):
     TWO_SHOT = "two-shot"
     TORUS = "rings of a torus"
     LEVELS = "level by level"
+    DIRECT = "each to each"
 
 
 @dataclass(frozen=True, slots=True)

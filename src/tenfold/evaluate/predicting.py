@@ -20,7 +20,7 @@ from tenfold.evaluate.operators import (
     kernels_of,
     precision_of,
 )
-from tenfold.evaluate.together import TOGETHER, moved
+from tenfold.evaluate.together import TOGETHER, TOGETHER_DEFAULTS, moved
 from tenfold.facts import Account
 from tenfold.machine import Kernel, target_of, time_kernels
 from tenfold.machine.energy import dynamic_energy, energy_model
@@ -40,9 +40,10 @@ RESULT_COLUMNS = (
 )  # fmt: skip
 _DEFAULTS = {
     "tp": "1", "ep": "1", "gated": "1", "causal": "1", "stride": "1", "padding": "0", "groups": "1",
+    **TOGETHER_DEFAULTS,
 }  # fmt: skip
-_FLAGS = ("causal", "gated")
-_FROM_0 = (*_FLAGS, "padding")
+_FLAGS = ("causal", "gated", "low_latency")
+_FROM_0 = (*_FLAGS, "padding", "multiprocessors")
 LONGEST_NUMBER = 18  # digits
 _LARGEST = {
     "q_len": 2**24,

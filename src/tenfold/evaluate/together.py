@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tenfold.chips import Chip
-from tenfold.cluster import Collective, Moved, Topology, collective, topology_of
+from tenfold.cluster import (
+    MULTIPROCESSORS,
+    Collective,
+    Exchange,
+    Moved,
+    Tokens,
+    Topology,
+    collective,
+    exchange,
+    topology_of,
+)
 from tenfold.errors import InputError
-from tenfold.evaluate.operators import OperatorCall
+from tenfold.evaluate.operators import DTYPES, OperatorCall
 
-TOGETHER: Mapping[str, tuple[str, ...]] = {c.value: ("bytes", "chips") for c in Collective}
+_EXCHANGED = ("tokens", "hidden", "topk", "chips", "low_latency", "multiprocessors")
+TOGETHER: Mapping[str, tuple[str, ...]] = {
+    **{c.value: ("bytes", "chips") for c in Collective},
+    **dict.fromkeys(Exchange, _EXCHANGED),
+}
+TOGETHER_DEFAULTS = {"low_latency": "0", "multiprocessors": "0"}
+SCALED, SCALE_BYTES = 128, 4  # elements of 8 bits for each scale of four bytes (DeepSeek-V3, 3.3)
 
 
 def moved(r: OperatorCall, chip: Chip, topology: Topology | None) -> Moved:
@@ -19,9 +35,26 @@ def moved(r: OperatorCall, chip: Chip, topology: Topology | None) -> Moved:
     """
     if r.warm:
         raise InputError(f"line {r.line}: {r.op} has no operands in L2: leave warm out")
-    size, count = r.extents["bytes"], r.extents["chips"]
     try:
         joined = topology if topology is not None else topology_of(chip)
+        if r.op in tuple(Exchange):
+            return _exchanged(r, joined, chip)
+        size, count = r.extents["bytes"], r.extents["chips"]
         return collective(Collective(r.op), size, count, joined, chip, engine=r.engine)
     except InputError as error:
         raise type(error)(f"line {r.line}: {error}") from error
+
+
+def _exchanged(r: OperatorCall, topology: Topology, chip: Chip) -> Moved:
+    """Multiprocessors are those of the normal kernels, of which low latency has none."""
+    e = r.extents
+    quick, given = bool(e["low_latency"]), e["multiprocessors"]
+    if quick and given:
+        raise InputError(
+            f"multiprocessors = {given} is of the normal kernels: leave it out with low_latency"
+        )
+    width = DTYPES[r.dtype].bits / 8
+    token = e["hidden"] * width + (e["hidden"] / SCALED * SCALE_BYTES if width == 1 else 0)
+    what = Tokens(e["tokens"], token, e["topk"])
+    taken = None if quick else given or MULTIPROCESSORS
+    return exchange(Exchange(r.op), what, e["chips"], topology, chip, multiprocessors=taken)

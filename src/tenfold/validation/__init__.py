@@ -22,6 +22,7 @@ MEASURED: Mapping[str, Comparison] = {
     "unseen": measured.unseen,
     "frameworks": measured.frameworks,
     "collectives": collectives.measured,
+    "exchange": collectives.experts,
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tenfold.chips import chip
-from tenfold.cluster import Collective, collective, topology_of
+from tenfold.cluster import Collective, Exchange, Tokens, collective, exchange, topology_of
 from tenfold.validation.record import Row
 
 LONG = 1 << 20  # bytes from which links count more than launches
@@ -174,3 +174,45 @@ def _beside(plain: np.ndarray, times: np.ndarray) -> float:
     """Seconds that a source times beside, by the least mean error."""
     both = np.maximum(plain[:, None] + OFFSETS_S, 1e-7) / times[:, None]
     return float(OFFSETS_S[np.argmin(np.abs(np.log(both)).mean(axis=0))])
+
+
+def experts(folder: Path) -> Iterator[Row]:
+    """DeepEP's exchange of tokens: H200, since H100's rows were fitted to."""
+    for path, low_latency in (("deepep_low_latency.csv", True), ("deepep_normal.csv", False)):
+        full = folder / "collectives" / path
+        if not full.is_file():
+            continue
+        with full.open(newline="", encoding="utf-8") as file:
+            for r in csv.DictReader(file):
+                for way in Exchange:
+                    yield _exchanged(r, way, low_latency=low_latency)
+
+
+_CHIPS = {"h100_sxm": _H100, "h200_sxm": "h200-sxm"}
+_LOW = {Exchange.DISPATCH: "dispatch", Exchange.COMBINE: "combine"}
+# DeepEP sends fp8 with a scale for 128 elements, and brings 16 bits back
+_BYTES_OF = {Exchange.DISPATCH: 1 + 4 / 128, Exchange.COMBINE: 2.0}
+
+
+def _exchanged(r: _Line, way: Exchange, *, low_latency: bool) -> Row:
+    record = chip(_CHIPS[r["system"]])
+    tokens, hidden, choices, boxes = (
+        int(float(r[c])) for c in ("num_token", "hidden_size", "num_topk", "node_num")
+    )
+    what = Tokens(tokens, hidden * _BYTES_OF[way], choices)
+    taken = None if low_latency else int(float(r[f"{_LOW[way]}_sms"]))
+    done = exchange(way, what, 8 * boxes, topology_of(record), record, multiprocessors=taken)
+    column = f"{_LOW[way]}_{'avg_t_us' if low_latency else 'transmit_us'}"
+    time_s = float(r[column]) * 1e-6
+    kind = "low latency" if low_latency else "normal"
+    seen = record.name == _H100
+    return Row(
+        area=f"exchange of experts' tokens, {kind}, {record.name}{', fitted to' if seen else ''}",
+        case=f"{way} tokens={tokens} hidden={hidden} topk={choices} chips={8 * boxes}",
+        predicted=done.time_s,
+        reference=time_s,
+        unit="s",
+        source="aiconfigurator",
+        inside=bool(abs(np.log(done.time_s / time_s)) <= np.log1p(done.error)),
+        seen=seen,
+    )
