@@ -98,7 +98,7 @@ def test_a_constant_of_a_relative_is_not_taken_for_a_misspelt_one(tmp_path: Path
 
 def test_an_on_chip_memory_has_a_known_name(tmp_path: Path) -> None:
     for wrong in ("CMEN", "Vmem", "L2"):
-        text = text_of("tpu-v4i").replace('"CMEM"', f'"{wrong}"')
+        text = text_of("tpu-v4i").replace('name = "CMEM"', f'name = "{wrong}"')
         message = refused(tmp_path, "tpu-v4i", text)
         assert f"unknown on-chip memory of a chip of kind systolic `{wrong}`" in message
     text = text_of("tpu-v4i").replace('name = "VMEM"', 'name = "SPMEM"')
@@ -147,7 +147,7 @@ def test_figures_that_contradict_each_other(tmp_path: Path) -> None:
 
 def test_all_faults_are_named_in_one_go(tmp_path: Path) -> None:
     text = text_of("tpu-v4i")
-    for old, new in (("1050 MHz", "-1050 MHz"), ("175 W", "175 watts"), ('"CMEM"', '"CMEN"'),
+    for old, new in (("1050 MHz", "-1050 MHz"), ("175 W", "175 watts"), ('name = "CMEM"', 'name = "CMEN"'),
                      ("units = ", "unitss = "), ('"HBM2"', '"HMB2"')):  # fmt: skip
         text = text.replace(old, new)
     message = refused(tmp_path, "tpu-v4i", text)
