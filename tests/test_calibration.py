@@ -176,6 +176,10 @@ CSV = "op,dtype,m,n,k,time_us\nmatmul,bf16,128,128,128,5.5\n"
             "op,dtype,m,n,k,warm,time_us\nmatmul,bf16,1,1,1,hot,5\n",
             "line 2, column 'warm': needs yes or no, found 'hot'",
         ),
+        (
+            "op,dtype,m,n,k,kernels,time_us\nmatmul,bf16,1,1,1,mine,5\n",
+            "line 2, column 'kernels': found 'mine', allowed are engine and framework",
+        ),
         ("# a card\n# a driver\nop,dtype,m,n,k,time_us\nmatmul,bf16,1,1,1,-5\n", "line 4,"),
     ],
 )
@@ -221,7 +225,7 @@ def test_whole_models_move_what_they_use_and_no_further_than_they_say() -> None:
     assert moved["memory_fraction"] < 0.98
     assert moved["lane_fraction"] == pytest.approx(1)  # nothing here is fp32
     assert not done.far
-    assert done.chip.error(Whole.MODEL) == fit.interval >= 0.15
+    assert done.chip.error(Whole.MODEL) == start.error(Whole.MODEL) > fit.interval  # few rows
     for m, model in zip(rows, done.models, strict=True):
         assert model.measured_s == m.time_s
         assert abs(model.after_s - m.time_s) < abs(model.before_s - m.time_s)

@@ -98,7 +98,7 @@ def test_the_interval_without_a_library_spans_them() -> None:
     for name in FITTED:
         known = [with_library(chip(name), x) for x in Library]
         for family in (KernelFamily.ATTENTION, KernelFamily.DECODE):
-            assert chip(name).error(family) > max(c.error(family) for c in known)
+            assert chip(name).error(family) >= max(c.error(family) for c in known)
     inside: list[bool] = []
     for (name, library, _), rows in measured_rows().items():
         if name not in FITTED or library is Library.TENSORRT_LLM:
@@ -171,12 +171,21 @@ def test_a_chip_without_a_measured_relative_is_refused() -> None:
         with_library(alone, Library.VLLM)
 
 
-def test_decode_streams_no_slower_for_a_slower_memory() -> None:
-    """Of one multiprocessor: a cache in L2 does not know how fast the memory behind it is."""
+def test_decode_from_l2_does_not_know_the_memory_behind_it() -> None:
+    """And from memory it is as slow as that, whatever the multiprocessors could take."""
     record = chip("l40s")
     slow = record.with_figures({"memory.bandwidth": 0.5 * (record.memory_bytes_per_s or 0)})
     row = OperatorCall(
         1, "attention_decode", "bf16",
-        {"batch": 4, "kv_len": 2048, "heads": 8, "kv_heads": 8, "head_dim": 128},
+        {"batch": 4, "kv_len": 2048, "heads": 8, "kv_heads": 8, "head_dim": 128}, warm=True,
     )  # fmt: skip
     assert predict(row, slow).time_s.value == pytest.approx(predict(row, record).time_s.value, 0.02)
+    cold = replace(row, warm=False)
+    assert predict(cold, record).time_s.value > predict(row, record).time_s.value
+    for name in ("l40s", "a100-sxm-80", "h100-sxm", "rtx-pro-6000"):
+        for library in Library:
+            large = replace(cold, extents={**cold.extents, "batch": 256})
+            driven = with_library(chip(name), library)
+            read = 2 * 2 * 256 * 2048 * 8 * 128  # all heads have keys of their own
+            least = read / (driven.memory_bytes_per_s or 0)
+            assert predict(large, driven).time_s.value > least, (name, library)

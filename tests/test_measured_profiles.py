@@ -311,3 +311,57 @@ def test_options_of_a_profile_need_its_model(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert said in done.stderr
+
+
+def test_steps_on_several_streams_are_counted_once() -> None:
+    """Kineto marks a step once for each stream; a pass is from its first kernel to its last end."""
+    events = []
+    for step in range(3):
+        for stream in (7, 20):
+            at = 1000.0 * step + (stream == 20) * 50
+            mark = _event("gpu_user_annotation", f"ProfilerStep#{step}", at, 50, {"stream": stream})
+            events += [mark, _event("kernel", "k", at, 50, {"stream": stream})]
+    profile = _read({"traceEvents": events})
+    assert profile.passes == 3
+    assert profile.pass_s == pytest.approx(100e-6)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"External id": [1]},
+        {"External id": {"a": 1}},
+        {"External id": 1, "Input Dims": "x", "Input type": ["float"]},
+        {"External id": 1, "Input Dims": [["4", 8], [8, 2]], "Input type": ["float", "float"]},
+        {"External id": 1, "Input Dims": [[4, 8]], "Input type": ["float"]},
+        {"External id": 1, "Input Dims": [[4, 0], [0, 2]], "Input type": ["float", "float"]},
+        {"External id": 1, "Input Dims": [[4, 10**40], [10**40, 2]], "Input type": ["float"]},
+        {},
+    ],
+)
+def test_what_an_operator_does_not_say_makes_no_row(args: dict[str, Any]) -> None:
+    """And what its kernels took is told as left out, not given to another."""
+    op = _event("cpu_op", "aten::mm", 0, 9, args)
+    own = {"External id": args["External id"]} if "External id" in args else {}
+    other = _event("kernel", "b", 9, 3, {"correlation": 9})
+    profile = _read({"traceEvents": [op, _event("kernel", "a", 1, 5, own), other]})
+    assert profile.operators == ()
+    assert sum(profile.left_out.values()) == pytest.approx(8e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [([None], [{"float": [1]}]), ([{"float": None}], []), ([{"float": [1, 2]}], [{"float": ["a"]}]),
+     ([{"float": [1, 3, 8, 8]}, {"float": [4, 3, 3, 3]}], [{"float": [1, 4, 0, 0]}])],
+)  # fmt: skip
+def test_nodes_of_unknown_shapes_make_no_row(given: Any, out: Any) -> None:
+    node = _node("c", "Conv", 9, given, out, "CUDAExecutionProvider")
+    run = _event("Session", "model_run", 1, 90, {})
+    profile = _read([node, _event("Kernel", "k", 2, 5, {}), run])
+    assert profile.operators == ()
+
+
+def test_a_time_beyond_numbers_is_none() -> None:
+    text = json.dumps([{"count": 1}, {"name": "a", "averageMs": 10**400, "timeMs": 1}])
+    with pytest.raises(InputError, match="a time must be a number"):
+        read_profile(text)

@@ -42,7 +42,6 @@ POWER = 0.25
 OUTLIER = 0.5  # logarithmic error beyond which a row weighs less
 WHOLE_OUTLIER = 0.2  # the same where whole models are among the rows
 SIMPLEX_TRIES = 160
-# times that whole models are planned anew with the constants found: what fits in memory when
 # a share of a few rows counts as one more row, whose error is this part of its distance from the
 # usual
 PRIOR = 0.5

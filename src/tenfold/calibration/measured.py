@@ -66,7 +66,8 @@ def read_measured(text: str) -> list[Measured]:
     The time is in one of ``time_s``, ``time_ms``, ``time_us``, or in ``time`` with a unit. Optional
     columns: ``source`` says who measured, ``power_w`` the mean power while the row ran in a loop,
     ``warm`` whether operands were in a GPU's L2 from the call before (yes or no), ``stack`` what
-    ran a whole model. Lines at the head that start with # are comments.
+    ran a whole model, ``kernels`` whose an operator's are (engine, as ``predict`` has them, or
+    framework). Lines at the head that start with # are comments.
 
     Raises InputError with line and column for whatever is missing, unknown, not positive, or in
     mixed units.
@@ -174,7 +175,8 @@ def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
                 f"line {line}, column '{name}': {op} does not use it, found '{text[:20]}' (rows of"
                 f" {FORWARD} do)"
             )
-    request = replace(request_of(line, row), warm=warm_of(line, row))
+    engine = _of_engine(line, (row.get("kernels") or "").strip())
+    request = replace(request_of(line, row), warm=warm_of(line, row), engine=engine)
     return Measured(
         request,
         seconds,
@@ -182,6 +184,18 @@ def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
         group_of(request),
         _power(line, (row.get("power_w") or "").strip()),
     )
+
+
+KERNELS = {"": True, "engine": True, "framework": False}
+
+
+def _of_engine(line: int, text: str) -> bool:
+    """Whether a serving engine's kernels were measured, which ``predict`` means too."""
+    if text not in KERNELS:
+        raise InputError(
+            f"line {line}, column 'kernels': found '{text[:20]}', allowed are engine and framework"
+        )
+    return KERNELS[text]
 
 
 def _stack(line: int, text: str) -> Stack:

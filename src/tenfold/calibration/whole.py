@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tenfold.calibration.measured import Forward, Measured
-from tenfold.calibration.record import FamilyFit, ModelFit
+from tenfold.calibration.record import FEW, FamilyFit, ModelFit
 from tenfold.calibration.timing import Floats, errors, fitted_to, path_of, timer, with_errors
 from tenfold.chips import Chip, Constant, Whole
 from tenfold.chips.figures import CALIBRATION
@@ -47,7 +47,8 @@ def fit_whole(
     """Constants moved by whole models, each as far as these speak against what it was.
 
     A row counts by ``WHOLE_ROW``, a constant's distance by ``HELD``: maximum a posteriori, normal
-    in logarithms. One model says little of any constant, and moves all that it uses a little.
+    in logarithms. One model says little of any constant, and moves all that it uses a little; the
+    interval of whole models gets no narrower by fewer than ``FEW`` rows.
     """
     from scipy.optimize import least_squares
 
@@ -77,4 +78,8 @@ def fit_whole(
         fitted_on=tuple(errors(best, train, {})),
         held_out=tuple(errors(best, test, {})),
     )
-    return with_errors(best, fit), fit
+    if len(train) >= FEW:
+        return with_errors(best, fit), fit
+    # a fit to few rows says how far it is from these, not from other networks
+    error = max(fit.interval, chip.error(Whole.MODEL))
+    return fitted_to(best, {f"{CALIBRATION}{Whole.MODEL.value}_error": error}), fit

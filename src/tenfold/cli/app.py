@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +26,6 @@ from tenfold.cli.common import (
 from tenfold.errors import InputError
 from tenfold.files import check_apart, read_text, write_text
 from tenfold.units import Dimension
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from datetime import date
 from enum import StrEnum
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
 
@@ -17,6 +16,7 @@ from tenfold.files import check_apart, read_text, write_text
 
 if TYPE_CHECKING:
     from tenfold.calibration import Calibration, Given, Whole
+    from tenfold.measure.torch import LeftOut, Taken
 
 
 @app.command()
@@ -222,15 +222,30 @@ def measure_card(
         table,
     )
 
-    place = {Measurable.CUDA: Place.CUDA}[what]
     writable(output, force=force)
-    found = bench(place)
-    asked = tuple(cases())
-    rows = []
+    match what:
+        case Measurable.CUDA:
+            found = bench(Place.CUDA)
+        case _:
+            assert_never(what)
+    asked, today = tuple(cases()), date.today().isoformat()
+    rows: list[Taken] = []
+    left: list[LeftOut] = []
     with progress(f"measuring {found.card}", 2 * len(asked) + len(MODELS)) as advance:
-        for row in chain(measure_operators(found, asked), measure_models(found, MODELS)):
-            rows.append(row)
-            advance()
-    write_text(output, table(found, rows, date.today().isoformat()))
+        for part in (measure_operators(found, asked), measure_models(found, MODELS)):
+            for row in part:
+                rows, left = _taken(rows, left, row)
+                advance()
+            write_text(output, table(found, rows, today))  # what is there, whatever comes
+    for reason in left:
+        sys.stderr.write(f"tenfold: left out: {reason.why}\n")
     sys.stdout.write(f"{len(rows)} rows of {found.card} written to {output}\n")
     sys.stdout.write(f"fit a chip to them: tenfold calibrate CHIP {output}\n")
+
+
+def _taken(
+    rows: list[Taken], left: list[LeftOut], row: Taken | LeftOut
+) -> tuple[list[Taken], list[LeftOut]]:
+    from tenfold.measure.torch import LeftOut
+
+    return (rows, [*left, row]) if isinstance(row, LeftOut) else ([*rows, row], left)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tenfold.cli.common import Json, app, emit, progress, terminal
 from tenfold.errors import InputError
 from tenfold.files import write_text
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

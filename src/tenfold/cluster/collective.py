@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
@@ -43,6 +43,8 @@ class Way(StrEnum):
     IN_SWITCH = "in the switch"
     ONE_SHOT = "one-shot"
     TWO_SHOT = "two-shot"
+    SHORT_TREE = "tree, short messages"
+    LONG_TREE = "tree"
     TORUS = "rings of a torus"
     LEVELS = "level by level"
     DIRECT = "each to each"
@@ -62,6 +64,17 @@ class Moved:
         return Estimate.within(self.time_s, self.error)
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """Whether an ``engine``'s own kernels are there, and whether it is ``between`` boxes."""
+
+    engine: bool
+    between: bool = False
+
+
+_BETWEEN = _How(engine=False, between=True)
+
+
 def collective(
     kind: Collective,
     size_bytes: float,
@@ -76,12 +89,13 @@ def collective(
 
     Raises InputError for a count that the topology does not have.
     """
-    parts = topology.parts(2 if kind is Collective.SEND_RECV else count)
+    parts = topology.parts(count)
     if count == 1 or size_bytes == 0:
         return Moved(0.0, Way.NOTHING, 0.0, 0.0)
+    how = _How(engine=engine)
     if len(parts) == 1:
-        return _one(kind, size_bytes, *parts[0], chip, engine=engine)
-    return _levels(kind, size_bytes, parts, chip, engine=engine)
+        return _one(kind, size_bytes, *parts[0], chip, how)
+    return _levels(kind, size_bytes, parts, chip, how)
 
 
 def steps_and_share(kind: Collective, n: int) -> tuple[int, float]:
@@ -107,19 +121,18 @@ def _one(
     level: Level,
     sides: Sequence[int],
     chip: Chip,
-    *,
-    engine: bool,
+    how: _How,
 ) -> Moved:
     """On one level."""
     facts, rate = link_facts(level.link), bandwidth(level, chip)
     match level.shape:
         case Shape.SWITCH:
-            ways = _switched(kind, size, math.prod(sides), facts, rate, engine=engine)
+            ways = _switched(kind, size, math.prod(sides), facts, rate, how)
             return min(ways, key=lambda m: m.time_s)
         case Shape.MESH:
             # of the links to all others only those to the chips that take part
             used = (math.prod(sides) - 1) / (level.members - 1)
-            ways = _switched(kind, size, math.prod(sides), facts, rate * used, engine=engine)
+            ways = _switched(kind, size, math.prod(sides), facts, rate * used, how)
             return min(ways, key=lambda m: m.time_s)
         case Shape.TORUS:
             return _torus(kind, size, level, sides, facts, rate)
@@ -128,7 +141,7 @@ def _one(
 
 
 def _switched(
-    kind: Collective, size: float, n: int, f: LinkFacts, rate: float, *, engine: bool
+    kind: Collective, size: float, n: int, f: LinkFacts, rate: float, how: _How
 ) -> Iterator[Moved]:
     steps, share = steps_and_share(kind, n)
     sent = share * size
@@ -143,18 +156,38 @@ def _switched(
         # the pipeline of a ring of 8 has 14 steps, for which this was fitted
         time += size / f.value("copy") + f.value("fill") * filled * steps / _STEPS_OF_8
     yield Moved(time, Way.LONG_RING, sent, f.error)
+    if how.between and kind in (Collective.ALL_REDUCE, Collective.BROADCAST):
+        yield from _trees(kind, size, n, f, rate)
     if kind is not Collective.ALL_REDUCE:
         return
     if f.has("switch_fraction") and n >= _FEWEST_IN_SWITCH:
         once = (n + 1) / n * size
         time = f.value("switch_launch") + once / (rate * f.value("switch_fraction"))
         yield Moved(time, Way.IN_SWITCH, once, f.error)
-    if engine and f.has("engine_fraction"):
+    if how.engine and f.has("engine_fraction"):
         reached = rate * f.value("engine_fraction")
         whole = (n - 1) * size
         yield Moved(f.value("engine_launch") + whole / reached, Way.ONE_SHOT, whole, f.error)
         time = f.value("engine_long_launch") + sent / reached
         yield Moved(time, Way.TWO_SHOT, sent, f.error)
+
+
+def _trees(kind: Collective, size: float, n: int, f: LinkFacts, rate: float) -> Iterator[Moved]:
+    """Two binary trees with half of the buffer each (Sanders, Speck, Traeff 2009), which libraries
+    use between boxes: up and down again for a sum.
+    """
+    ways = 2 if kind is Collective.ALL_REDUCE else 1
+    waits = ways * math.ceil(math.log2(n)) * f.value("step")
+    sent = ways * size
+    if f.has("short_fraction"):
+        time = f.value("launch") + waits + sent / (rate * f.value("short_fraction"))
+        yield Moved(time, Way.SHORT_TREE, sent, f.error)
+    start = f.value("long_launch") if f.has("long_launch") else f.value("launch")
+    time = start + waits + sent / (rate * f.value("long_fraction"))
+    if f.has("copy"):
+        filled = math.sqrt(min(size / f.value("fill_bytes"), 1.0))
+        time += size / f.value("copy") + f.value("fill") * filled
+    yield Moved(time, Way.LONG_TREE, sent, f.error)
 
 
 _STEPS_OF_8 = 14
@@ -177,7 +210,9 @@ def _torus(
     links = 2 * len(level.largest)
     each = rate / links * f.value("long_fraction")
     long = [s for s in sides if s > 1]
-    wraps = {s: s > 2 and s % level.wraps_from == 0 for s in long}
+    whole = [s % level.wraps_from == 0 for s in sides]
+    around = {s: s > 2 and s % level.wraps_from == 0 for s in long}
+    wraps = {s: around[s] and (all(whole) or not level.wraps_together) for s in long}
     hops = sum(s - 1 for s in long)
     used = sum(2 if wraps[s] else 1 for s in long)
     launch, step = f.value("launch"), f.value("step")
@@ -189,7 +224,7 @@ def _torus(
         case Collective.SEND_RECV:
             time = step + size / each
         case Collective.ALL_TO_ALL:
-            # a message goes a quarter of a ring on average, a third of a line; both directions
+            # the bytes over the busiest link: an eighth of a ring's, a quarter of a line's
             crossing = max(s / (8 if wraps[s] else 4) for s in long)
             time = sum(s / 2 for s in long) * step + crossing * size / each
         case _:
@@ -202,20 +237,19 @@ def _levels(
     size: float,
     parts: Sequence[tuple[Level, tuple[int, ...]]],
     chip: Chip,
-    *,
-    engine: bool,
+    how: _How,
 ) -> Moved:
     """Inside first, then between the groups, each chip with its share of the buffer."""
     (level, sides), *outer = parts
     n = math.prod(sides)
 
     def inside(what: Collective, bytes_: float) -> Moved:
-        return _one(what, bytes_, level, sides, chip, engine=engine)
+        return _one(what, bytes_, level, sides, chip, how)
 
     def between(what: Collective, bytes_: float) -> Moved:
         if len(outer) == 1:
-            return _one(what, bytes_, *outer[0], chip, engine=False)
-        return _levels(what, bytes_, outer, chip, engine=False)
+            return _one(what, bytes_, *outer[0], chip, _BETWEEN)
+        return _levels(what, bytes_, outer, chip, _BETWEEN)
 
     done: tuple[Moved, ...]
     match kind:
@@ -232,16 +266,17 @@ def _levels(
         case Collective.ALL_TO_ALL:
             # what is for other groups crosses once, the rest stays inside; both at the same time
             groups = math.prod(math.prod(s) for _, s in outer)
-            done = (
-                max(
-                    (between(kind, size), inside(kind, size / groups)),
-                    key=lambda m: m.time_s,
-                ),
-            )
+            out, stays = between(kind, size), inside(kind, size / groups)
+            longer = max(out, stays, key=lambda m: m.time_s)
+            done = (replace(longer, sent_bytes=out.sent_bytes + stays.sent_bytes),)
         case Collective.BROADCAST:
-            done = (between(kind, size), inside(kind, size))
+            done = (
+                inside(Collective.REDUCE_SCATTER, size),  # a scatter moves as much
+                between(kind, size / n),
+                inside(Collective.ALL_GATHER, size),
+            )
         case Collective.SEND_RECV:
-            done = (between(kind, size),)
+            done = (between(kind, size),)  # to a chip of another box, the farthest there is
         case _:
             assert_never(kind)
     return Moved(

@@ -24,6 +24,7 @@ from tenfold.units import Dimension
 
 PATH = DATA / "exchange.toml"
 MEASURED = Link.NVLINK4
+HAS_KERNELS = (Link.NVLINK3, Link.NVLINK4, Link.NVLINK5)  # NVLink to each other chip of a box
 MULTIPROCESSORS = 24  # that DeepEP's normal kernels take where nobody says (its README)
 
 
@@ -113,9 +114,10 @@ def exchange(
     Raises InputError for a count that the topology does not have, and for one that is no switch of
     boxes, for which there are no such kernels.
     """
-    if any(x.shape is not Shape.SWITCH for x in topology.levels):
+    inner_level = topology.levels[0]
+    if inner_level.shape is not Shape.SWITCH or inner_level.link not in HAS_KERNELS:
         raise InputError(
-            f"{way} is DeepEP's, for boxes on switches: on {topology.name} all_to_all is what there"
+            f"{way} is DeepEP's, for boxes on NVSwitch: on {topology.name} all_to_all is what there"
             " is"
         )
     parts = topology.parts(count)
@@ -145,4 +147,4 @@ def exchange(
 
 def _reached(groups: int, choices: int) -> float:
     """Groups that have any of ``choices`` experts, each group alike (the expected number)."""
-    return min(groups * (1 - (1 - 1 / groups) ** choices), choices)
+    return groups * (1 - (1 - 1 / groups) ** choices)

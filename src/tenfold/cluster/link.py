@@ -72,6 +72,8 @@ _SPECS: Mapping[str, Spec] = {
     "engine_fraction": _PART,
     "error": Spec(Dimension.FRACTION, FROM_0),
 }
+# what a link has or has not: a relative lends none of it
+_ITS_OWN = ("switch_", "engine_")
 RELATIVE_ERROR_FACTOR = 2.0  # of a link that was not measured, as of chips
 
 
@@ -113,7 +115,8 @@ def _file() -> _File:
 def link_facts(link: Link) -> LinkFacts:
     """Raises DataFileError for a faulty file."""
     own = _file().link[link]
-    found = link_facts(own.like).figures if own.like is not None else {}
+    lent = link_facts(own.like).figures if own.like is not None else {}
+    found = {n: f for n, f in lent.items() if not n.startswith(_ITS_OWN)}
     given = {n: getattr(own, n) for n in _SPECS}
     mine = {n: figure.read(_SPECS[n]) for n, figure in given.items() if figure is not None}
     figures = {**found, **mine}

@@ -40,6 +40,7 @@ class _Level(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     link: Link
     largest: list[int]
     wraps_from: int = 1
+    wraps_together: bool = False
     bandwidth: FigureText | None = None
 
 
@@ -53,14 +54,16 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Level:
     """``largest`` are the most members of a switch, or the longest sides of a torus, of which a
-    side wraps around where it is a multiple of ``wraps_from``. ``bandwidth`` is bytes a second one
-    way out of a chip; None where the chip's own links are meant.
+    side wraps around where it is a multiple of ``wraps_from``; where ``wraps_together``, only if
+    all sides are. ``bandwidth`` is bytes a second one way out of a chip; None where the chip's own
+    links are meant.
     """
 
     shape: Shape
     link: Link
     largest: tuple[int, ...]
     wraps_from: int
+    wraps_together: bool
     bandwidth: Figure | None
 
     @property
@@ -155,6 +158,7 @@ def topology_named(name: str) -> Topology:
             link=x.link,
             largest=tuple(x.largest),
             wraps_from=x.wraps_from,
+            wraps_together=x.wraps_together,
             bandwidth=x.bandwidth.read(_BANDWIDTH) if x.bandwidth is not None else None,
         )
         for x in file.level

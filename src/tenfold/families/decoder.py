@@ -32,9 +32,7 @@ class Phase(StrEnum):
 
 
 class Experts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A mixture of experts in place of the feed-forward layer of every ``every``-th layer from
-    ``first`` on.
-    """
+    """A mixture of experts for the feed-forward part of every ``every``-th layer from ``first``."""
 
     count: int
     top_k: int
@@ -294,9 +292,8 @@ def experts(net: Net, e: Experts, x: str, width: int, function: str) -> str:
         "score": e.score,
         "renormalise": int(e.top_k > 1),
         "scale": e.scale,
+        **({"capacity": e.capacity} if e.capacity else {}),
     }
-    if e.capacity:
-        attrs["capacity"] = e.capacity
     return net.op("moe", x, *weights, name="experts", attrs=attrs)
 
 

@@ -141,6 +141,7 @@ def switch(c: Config) -> Seq2Seq:
         inner=plain.inner,
         gated=plain.gated,
         every=every[0],
+        first=min(0, 2 - every[0]),  # the second of every so many has them
         capacity=c.number("expert_capacity", 64),
     )
     return msgspec.structs.replace(plain, experts=routed)

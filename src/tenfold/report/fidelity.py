@@ -151,8 +151,8 @@ def fidelity_page(path: Path, rows: Sequence[Row]) -> None:
 
 
 _LIMITS = """
-What no row above tests: collectives and several chips, sparsity, dynamic shapes, operators other
-than those named on GPUs, whole language models on GPUs (only MLPerf's), TPU v5e, v5p and v7, the
-Neuron chips, and money. Decode in whole models counts every byte of the cache. Power was measured
-on H200 alone; other GPUs take its shares.
+What no row above tests: collectives on other chips than A100 and H100, networks over several
+chips, sparsity, dynamic shapes, operators other than those named on GPUs, whole language models on
+GPUs (only MLPerf's), TPU v5e, v5p and v7, the Neuron chips, and money. Decode in whole models
+counts every byte of the cache. Power was measured on H200 alone; other GPUs take its shares.
 """

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tenfold.errors import InputError, UnknownName
-from tenfold.validation import collectives, cycles, energy, libraries, measured, published, serving
+from tenfold.validation import (
+    collectives,
+    cycles,
+    energy,
+    layer,
+    libraries,
+    measured,
+    published,
+    serving,
+)
 from tenfold.validation.record import Bar, Row, Summary, bars, summaries
 
 Comparison: TypeAlias = Callable[[Path], Iterator[Row]]
@@ -23,6 +32,7 @@ MEASURED: Mapping[str, Comparison] = {
     "frameworks": measured.frameworks,
     "collectives": collectives.measured,
     "exchange": collectives.experts,
+    "layer": layer.operators,
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,

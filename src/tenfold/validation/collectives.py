@@ -159,15 +159,19 @@ def _scored(s: _Source, rows: Sequence[_Timed]) -> Iterator[Row]:
         size = "of 1 MiB and more" if t.size >= LONG else "below 1 MiB"
         within = abs(np.log(predicted / t.time_s)) <= np.log1p(m.error)
         yield Row(
-            area=f"{what} {size}, {s.chip}{', fitted to' if s.fitted else ''}",
+            area=f"{what} {size}, {s.chip}{_FROM[s.fitted, s.engine]}",
             case=f"{s.name} {t.kind} bytes={t.size:.0f} chips={t.count}",
             predicted=predicted,
             reference=t.time_s,
             unit="s",
             source=s.name,
             inside=bool(within),
-            seen=s.fitted,
+            seen=s.fitted or s.engine,
         )
+
+
+# whether the constants of a link were fitted to a source, or read off some of its rows
+_FROM = {(True, False): ", fitted to", (False, True): ", constants read here", (False, False): ""}
 
 
 def _beside(plain: np.ndarray, times: np.ndarray) -> float:

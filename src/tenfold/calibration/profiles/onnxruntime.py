@@ -17,6 +17,7 @@ from tenfold.calibration.profiles.record import (
     Tool,
     rows_and_columns,
     seconds,
+    shapes_of,
 )
 from tenfold.errors import InputError
 from tenfold.evaluate.operators import CONV
@@ -95,11 +96,14 @@ def _of_nodes(events: Sequence[Event]) -> list[tuple[Event, float]]:
 
 def _shapes(node: Event, which: str) -> list[tuple[str, list[int]]]:
     listed = _args(node).get(f"{which}_type_shape")
-    return [
-        (kind, list(dims))
+    pairs = [
+        (str(kind), dims)
         for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, dict)
         for kind, dims in entry.items()
     ]
+    shapes = shapes_of([dims for _, dims in pairs])
+    return [] if shapes is None else [(k, s) for (k, _), s in zip(pairs, shapes, strict=True)]
 
 
 def _what(node: Event) -> tuple[str, str, dict[str, int]] | None:
@@ -110,7 +114,7 @@ def _what(node: Event) -> tuple[str, str, dict[str, int]] | None:
         return None
     try:
         found = made([d for _, d in given], [d for _, d in out])
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, TypeError, ArithmeticError):
         return None
     if found is None or any(n < 1 for name, n in found[1].items() if name != "padding"):
         return None

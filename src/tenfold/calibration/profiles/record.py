@@ -63,7 +63,7 @@ def seconds(value: Any, scale: float, where: str, *, zero: bool = True) -> float
     """A time in a profile, ``scale`` seconds a unit. Raises InputError for what is none."""
     try:
         number = float(value) * scale
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         least = "0 or more" if zero else "above 0"
@@ -90,6 +90,19 @@ class Calls:
             Measured(what, statistics.median(self._times[k]), self._source, group_of(what))
             for k, what in self._what.items()
         )
+
+
+def shapes_of(value: Any) -> list[list[int]] | None:
+    """Shapes as a profile writes them, None for what is none."""
+    if not isinstance(value, list):
+        return None
+    whole = [s if isinstance(s, list) else [] for s in value]
+    if any(not isinstance(d, int) or isinstance(d, bool) or d > LARGEST for s in whole for d in s):
+        return None
+    return whole
+
+
+LARGEST = 2**40  # extent beyond any machine
 
 
 def rows_and_columns(dims: Sequence[int]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from tenfold.calibration.profiles.record import (
     Tool,
     rows_and_columns,
     seconds,
+    shapes_of,
 )
 from tenfold.errors import InputError
 from tenfold.evaluate.operators import CONV, DECODE, PREFILL
@@ -45,14 +47,14 @@ def read(trace: Mapping[str, Any]) -> Profile:
             f" {', '.join(found[:6])}: profile with ProfilerActivity.CUDA, and let it record a pass"
         )
     spans = [_span(e) for e in kernels]
-    by_id: dict[Any, float] = {}
+    by_id: dict[int | str | None, float] = {}
     for e, (_, took) in zip(kernels, spans, strict=True):
-        owner = _args(e).get("External id", _args(e).get("external id"))
+        owner = _id(e)
         by_id[owner] = by_id.get(owner, 0.0) + took
     calls, left = Calls(_SOURCE), dict[str, float]()
-    ops = {_args(e).get("External id"): e for e in events if e.get("cat") == "cpu_op"}
+    ops = {i: e for e in events if e.get("cat") == "cpu_op" and (i := _id(e)) is not None}
     for owner, took in by_id.items():
-        op = ops.get(owner)
+        op = ops.get(owner) if owner is not None else None
         what = _what(op) if op is not None and took > 0 else None
         if what is None:
             name = str(op.get("name")) if op is not None else "without an operator"
@@ -69,6 +71,12 @@ def read(trace: Mapping[str, Any]) -> Profile:
         operators=calls.rows(),
         left_out=left,
     )
+
+
+def _id(e: Event) -> int | str | None:
+    """Which operator an event belongs to; None where it does not say."""
+    found = _args(e).get("External id", _args(e).get("external id"))
+    return found if isinstance(found, int | str) else None
 
 
 def _args(e: Event) -> Mapping[str, Any]:
@@ -89,16 +97,20 @@ def _passes(
     the GPU's own marks of steps are missing, only how many.
     """
     steps = {e["name"] for e in events if _STEP.match(str(e.get("name", "")))}
-    marks = [
-        _span(e)
-        for e in events
-        if e.get("cat") == "gpu_user_annotation" and _STEP.match(str(e.get("name", "")))
-    ]
+    marks: dict[str, tuple[float, float]] = {}  # a mark for each stream of a step
+    for e in events:
+        name = str(e.get("name", ""))
+        if e.get("cat") == "gpu_user_annotation" and _STEP.match(name):
+            start, took = _span(e)
+            first, last = marks.get(name, (start, start + took))
+            marks[name] = min(first, start), max(last, start + took)
+    ordered = sorted(kernels)
+    starts = [s for s, _ in ordered]
     taken: list[float] = []
-    for start, took in marks:
-        own = [(s, s + t) for s, t in kernels if start <= s < start + took]
+    for first, last in marks.values():
+        own = ordered[bisect_left(starts, first) : bisect_left(starts, last)]
         if own:
-            taken.append(max(end for _, end in own) - min(s for s, _ in own))
+            taken.append(max(s + t for s, t in own) - own[0][0])
     if taken:
         return len(taken), statistics.median(taken)
     return (len(steps) or None), None
@@ -113,15 +125,16 @@ def _device(trace: Mapping[str, Any]) -> str:
 def _what(op: Event) -> tuple[str, str, dict[str, int]] | None:
     """Operator, dtype and extents of a call, None for what ``predict`` has no row for."""
     args = _args(op)
-    shapes, types = args.get("Input Dims"), args.get("Input type")
+    shapes, types = shapes_of(args.get("Input Dims")), args.get("Input type")
     made = _READ.get(str(op.get("name", "")).removeprefix("aten::"))
-    if made is None or not isinstance(shapes, list) or not isinstance(types, list):
+    if made is None or shapes is None or not isinstance(types, list):
         return None
-    dtype = next((_DTYPES[t] for t in types if t in _DTYPES), None)
+    dtype = next((_DTYPES[t] for t in types if isinstance(t, str) and t in _DTYPES), None)
     concrete = args.get("Concrete Inputs")
+    given = [str(c) for c in concrete] if isinstance(concrete, list) else []
     try:
-        found = made(shapes, concrete if isinstance(concrete, list) else [])
-    except (IndexError, ValueError, TypeError):
+        found = made(shapes, given)
+    except (IndexError, ValueError, TypeError, ArithmeticError):
         return None  # not the arguments that this name had when this was written
     if found is None or dtype is None or any(n < 1 for n in _sizes(found[1])):
         return None

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tenfold.chips import Chip, GpuConstant, MatrixPrecision
-from tenfold.machine.gpu.rates import Rates, rates
+from tenfold.machine.gpu.rates import rates
 from tenfold.machine.kernel import Attention
 from tenfold.machine.roofline import Parts, norm
 
@@ -36,18 +36,25 @@ _STREAM_OVERLAP = 2.0
 
 
 def attention_parts(
-    chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved_bytes: np.ndarray
+    chip: Chip,
+    precision: MatrixPrecision,
+    attentions: Sequence[Attention],
+    moved_bytes: np.ndarray,
+    near_bytes: np.ndarray,
 ) -> Parts:
-    """Time of each attention, launch included; ``moved_bytes`` cross the off-chip interface. All
-    decode, or all prefill.
+    """Time of each attention, launch included; ``moved_bytes`` cross the off-chip interface,
+    ``near_bytes`` are read from L2. All decode, or all prefill.
     """
+    r = rates(chip, precision)
+    memory = moved_bytes / r.memory_bytes_per_s
+    memory = memory + near_bytes / max(r.l2_bytes_per_s, r.memory_bytes_per_s)
     if attentions[0].decodes:
-        return _decode(chip, precision, attentions, moved_bytes)
-    return _prefill(chip, precision, attentions, moved_bytes)
+        return _decode(chip, precision, attentions, memory)
+    return _prefill(chip, precision, attentions, memory)
 
 
 def _prefill(
-    chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved: np.ndarray
+    chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], memory: np.ndarray
 ) -> Parts:
     r = rates(chip, precision)
     rows = np.array([_blocks(a) for a in attentions])
@@ -65,7 +72,6 @@ def _prefill(
     fixed = chip.constant(GpuConstant.ATTENTION_BLOCK_S) * (
         np.maximum(blocks / r.units, 1) + _TAIL * many
     )
-    memory = moved / r.memory_bytes_per_s
     writes_cache = np.array([a.writes_cache for a in attentions])
     cache = (
         writes_cache * _query_key_value_bytes(attentions, precision.bits / 8) / r.memory_bytes_per_s
@@ -103,7 +109,7 @@ def _query_key_value_bytes(attentions: Sequence[Attention], width: float) -> np.
 
 
 def _decode(
-    chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], moved: np.ndarray
+    chip: Chip, precision: MatrixPrecision, attentions: Sequence[Attention], seconds: np.ndarray
 ) -> Parts:
     r = rates(chip, precision)
     names = ("batch", "heads", "kv_heads", "seen", "head_dim")
@@ -126,7 +132,7 @@ def _decode(
     one = np.maximum(r.peak_memory_bytes_per_s / r.units, _STREAM_BYTES_PER_CYCLE * r.clock_hz)
     rate = chip.constant(GpuConstant.DECODE_STREAM_FACTOR) * one
     stream = np.maximum(blocks * _SPLITS / r.units, 1) * chunk / rate
-    memory = _cached(r, moved[:, None])
+    memory = seconds[:, None]
     waves = np.maximum(blocks * _SPLITS / r.units / resident, 1)
     launch = chip.constant(GpuConstant.DECODE_LAUNCH_S)
     overhead = waves * latency + launch * np.where(_SPLITS > 1, 2.0, 1.0)
@@ -134,11 +140,3 @@ def _decode(
     at = np.arange(len(attentions)), np.argmin(total, axis=1)
     zero = np.zeros(len(attentions))
     return Parts(total[at], zero, zero, memory[:, 0], stream[at], overhead[at])
-
-
-def _cached(r: Rates, moved: np.ndarray) -> np.ndarray:
-    """Seconds to read ``moved`` bytes again and again: what fits L2 comes from there."""
-    near = np.minimum(moved, r.l2_bytes)
-    return (moved - near) / r.memory_bytes_per_s + near / max(
-        r.l2_bytes_per_s, r.memory_bytes_per_s
-    )

@@ -204,13 +204,18 @@ def _direct_parts(
     return Parts(norm(arithmetic, off_chip), arithmetic, zero, off_chip, zero, zero)
 
 
+def _attention(chip: Chip, kernels: Sequence[Kernel]) -> Parts:
+    moved = np.array([float(k.traffic.total) for k in kernels])
+    near = np.array([float(k.traffic.near.total) for k in kernels])
+    attentions = [k.attention for k in kernels if k.attention]
+    return attention_parts(chip, kernels[0].precision, attentions, moved, near)
+
+
 def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     """Time of one launch of ``kernel``; every part a number."""
     launch = chip.constant(GpuConstant.LAUNCH_S)
     if kernel.attention is not None:
-        return attention_parts(
-            chip, kernel.precision, (kernel.attention,), np.array([float(kernel.traffic.total)])
-        ).first()
+        return _attention(chip, (kernel,)).first()
     if kernel.experts is not None:
         return experts_parts(
             chip, kernel.precision, (kernel.experts,), kernel.operand_bits / 8
@@ -308,9 +313,7 @@ def parts_of(chip: Chip, kernels: Sequence[Kernel]) -> Parts:
     first = kernels[0]
     width = first.operand_bits / 8
     if first.attention is not None:
-        moved = np.array([float(k.traffic.total) for k in kernels])
-        attentions = [k.attention for k in kernels if k.attention]
-        return attention_parts(chip, first.precision, attentions, moved)
+        return _attention(chip, kernels)
     if first.experts is not None:
         experts = [k.experts for k in kernels if k.experts]
         return experts_parts(chip, first.precision, experts, width)

@@ -3,10 +3,10 @@
 from tenfold.measure.torch.bench import Bench, Place, bench
 from tenfold.measure.torch.cases import cases
 from tenfold.measure.torch.models import MODELS
-from tenfold.measure.torch.session import Taken, measure_models, measure_operators
+from tenfold.measure.torch.session import LeftOut, Taken, measure_models, measure_operators
 from tenfold.measure.torch.table import table
 
 __all__ = [
-    "MODELS", "Bench", "Place", "Taken", "bench", "cases", "measure_models", "measure_operators",
-    "table",
+    "MODELS", "Bench", "LeftOut", "Place", "Taken", "bench", "cases", "measure_models",
+    "measure_operators", "table",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from tenfold.errors import InputError
 LONGEST_S = 0.3  # that one call is repeated
 ROUNDS = 5  # of which the median counts
 MOST_CALLS = 200  # in a graph
-SWEPT_BYTES = 256 << 20  # more than any L2 of the catalogue
+SWEPT_BYTES = 512 << 20  # twice the largest cache of the catalogue, MI300X's of 256 MiB
 WATCHED_S = 1.5  # that a call is repeated while power and clock are read
 
 
@@ -41,12 +41,13 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """PyTorch at a place, and what is known of it."""
+    """PyTorch at a place, and what is known of it; ``tells_power`` where the driver does."""
 
     torch: Any
     place: Place
     card: str
     versions: str
+    tells_power: bool = False
 
     def seconds(self, call: Callable[[], Any], *, warm: bool) -> float:
         """Of one call, the median of several rounds."""
@@ -108,7 +109,7 @@ class Bench:
 
     def drawn(self, call: Callable[[], Any]) -> Drawn | None:
         """Watts and clock while ``call`` is repeated; None where the driver tells neither."""
-        if self.place is not Place.CUDA:
+        if not self.tells_power:
             return None
         watts: list[float] = []
         hertz: list[float] = []
@@ -116,19 +117,22 @@ class Bench:
 
         def watch() -> None:
             while not over.wait(0.05):
-                watts.append(self.torch.cuda.power_draw() * 1e-3)
-                hertz.append(self.torch.cuda.clock_rate() * 1e6)
+                power, clock = self.torch.cuda.power_draw(), self.torch.cuda.clock_rate()
+                watts.append(power * 1e-3)
+                hertz.append(clock * 1e6)
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
-        began = time.perf_counter()
-        with self.torch.no_grad():
-            while time.perf_counter() - began < WATCHED_S:
-                for _ in range(20):
-                    call()
-                self.torch.cuda.synchronize()
-        over.set()
-        watcher.join()
+        try:
+            began = time.perf_counter()
+            with self.torch.no_grad():
+                while time.perf_counter() - began < WATCHED_S:
+                    for _ in range(20):
+                        call()
+                    self.torch.cuda.synchronize()
+        finally:
+            over.set()
+            watcher.join()
         held = slice(len(watts) // 3, None)  # the first third is the way up
         if not watts[held]:
             return None
@@ -175,7 +179,15 @@ def bench(place: Place) -> Bench:
             card, versions = "processor", f"PyTorch {torch.__version__}"
         case _:
             assert_never(place)
-    return Bench(torch, place, card, versions)
+    return Bench(torch, place, card, versions, place is Place.CUDA and _tells_power(torch))
+
+
+def _tells_power(torch: Any) -> bool:
+    """Whether NVML (or its like) answers: without its library PyTorch raises."""
+    try:
+        return torch.cuda.power_draw() > 0 and torch.cuda.clock_rate() > 0
+    except Exception:  # no such library, or a card that does not tell
+        return False
 
 
 def _driver() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tenfold.calibration import Forward
@@ -24,10 +24,16 @@ class Taken:
     drawn: Drawn | None = None
 
 
-def measure_operators(b: Bench, asked: Sequence[OperatorCall]) -> Iterator[Taken]:
-    """Each call cold, and warm as well; what does not fit into the card's memory is passed over.
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What was not measured, and why."""
 
-    Large products are repeated while power and clock are read.
+    why: str
+
+
+def measure_operators(b: Bench, asked: Sequence[OperatorCall]) -> Iterator[Taken | LeftOut]:
+    """Each call cold, and warm as well; large products are repeated while power and clock are
+    read. What the card has no memory for is left out with its reason.
     """
     for r in asked:
         try:
@@ -37,20 +43,30 @@ def measure_operators(b: Bench, asked: Sequence[OperatorCall]) -> Iterator[Taken
                 drawn = b.drawn(call) if warm and _macs(r) >= WATCHED_MACS else None
                 yield Taken(replace(r, warm=warm), time_s, drawn)
         except b.torch.OutOfMemoryError:
-            continue
+            yield LeftOut(f"{r.op} {r.dtype} {dict(r.extents)}: out of memory")
 
 
-def measure_models(b: Bench, asked: Sequence[Forward]) -> Iterator[Taken]:
-    """Whole models in evaluation, from the host's call to the end."""
-    torch = b.torch
+def measure_models(b: Bench, asked: Sequence[Forward]) -> Iterator[Taken | LeftOut]:
+    """Whole models in evaluation, from the host's call to the end; what does not fit, or what
+    PyTorch cannot compile here, is left out with its reason.
+    """
     for what in asked:
-        dtype = {"fp16": torch.float16, "fp32": torch.float32}[what.dtype]
-        network = module(torch, what.model).to(b.place.value, dtype).eval()
-        given = inputs(torch, what, b.place.value, dtype)
-        run: Callable[..., object] = network
-        if what.stack is Stack.COMPILED:
-            run = torch.compile(network)
-        yield Taken(what, b.wall(lambda: run(given)))  # noqa: B023
+        try:
+            yield Taken(what, _whole(b, what))
+        except Exception as error:  # compilers raise many kinds
+            reason = str(error).strip().split("\n")[0][:200]
+            yield LeftOut(f"{what.model} {what.dtype} {what.stack} batch {what.batch}: {reason}")
+
+
+def _whole(b: Bench, what: Forward) -> float:
+    torch = b.torch
+    dtype = {"fp16": torch.float16, "fp32": torch.float32}[what.dtype]
+    network = module(torch, what.model).to(b.place.value, dtype).eval()
+    given = inputs(torch, what, b.place.value, dtype)
+    if what.stack is Stack.COMPILED:
+        torch.compiler.reset()  # else the next batch is compiled for sizes that change
+        network = torch.compile(network, dynamic=False)
+    return b.wall(lambda: network(given))
 
 
 def _macs(r: OperatorCall) -> float:

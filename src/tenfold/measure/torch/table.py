@@ -12,7 +12,7 @@ from tenfold.measure.torch.bench import Bench
 from tenfold.measure.torch.session import Taken
 
 _EXTENTS = tuple(dict.fromkeys(n for c in COLUMNS.values() for n in c if n != "distribution"))
-_HEAD = ("op", "dtype", "warm", "model", "stack", "seq")
+_HEAD = ("op", "dtype", "kernels", "warm", "model", "stack", "seq")
 _TAIL = ("time_s", "power_w", "clock_hz", "source")
 SOURCE = "tenfold-torch"
 
@@ -37,7 +37,9 @@ def _line(t: Taken) -> dict[str, object]:
         end |= {"power_w": f"{t.drawn.power_w:.4g}", "clock_hz": f"{t.drawn.clock_hz:.4g}"}
     if isinstance(w, OperatorCall):
         warm = "yes" if w.warm else "no"
-        return {"op": w.op, "dtype": w.dtype, "warm": warm, **w.extents, **end}
+        kernels = "engine" if w.engine else "framework"
+        own = {"op": w.op, "dtype": w.dtype, "kernels": kernels, "warm": warm}
+        return {**own, **w.extents, **end}
     seq = {} if w.seq is None else {"seq": w.seq}
     what = {"op": FORWARD, "dtype": w.dtype, "model": w.model, "stack": w.stack.value}
     return {**what, "batch": w.batch, **seq, **end}
