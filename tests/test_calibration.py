@@ -177,6 +177,10 @@ CSV = "op,dtype,m,n,k,time_us\nmatmul,bf16,128,128,128,5.5\n"
             "line 2, column 'warm': needs yes or no, found 'hot'",
         ),
         (
+            "op,dtype,model,batch,warm,time_us\nforward,bf16,gpt2,1,yes,5\n",
+            "line 2, column 'warm': forward does not use it",
+        ),
+        (
             "op,dtype,m,n,k,kernels,time_us\nmatmul,bf16,1,1,1,mine,5\n",
             "line 2, column 'kernels': found 'mine', allowed are engine and framework",
         ),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -217,8 +218,6 @@ def test_chips_and_clusters_that_nobody_knows() -> None:
         topology_of(chip("epyc-9654"))
     bare = chip("h100-sxm")
     figures = {p: f for p, f in bare.figures.items() if not p.startswith("links.")}
-    from dataclasses import replace
-
     with pytest.raises(MissingFigure, match="a collective"):
         collective(Collective.ALL_REDUCE, 1e6, 8, topology_of(bare), replace(bare, figures=figures))
 
@@ -270,8 +269,13 @@ def test_rows_of_predict() -> None:
         assert 0 < p.time_s.low < p.time_s.value < p.time_s.high
     # NCCL's own table of 8 H100 (nccl-tests, NCCL 2.18.5): 324.6 us
     assert found[0].time_s.value == pytest.approx(324.6e-6, rel=0.1)
-    other = list(predict_all(requests, h100, None, topology_named("pcie-box")))
+    with pytest.raises(InputError, match="line 2: pcie-box joins l4, .*: h100-sxm is none of them"):
+        list(predict_all(requests, h100, None, topology_named("pcie-box")))
+    own = replace(h100, name="mine")  # a chip of one's own may be joined in any way
+    other = list(predict_all(requests, own, None, topology_named("pcie-box")))
     assert other[0].time_s.value > 5 * found[0].time_s.value
+    with pytest.raises(InputError, match="all_reduce has no time of a measuring source"):
+        list(predict_all(requests, h100, "aiconfigurator"))
     for text, said in (
         ("op,dtype,bytes,chips\nall_reduce,bf16,1024,12\n", "line 2: 12 chips on dgx-h100"),
         ("op,dtype,bytes\nall_reduce,bf16,1024\n", "line 2, column 'chips': all_reduce needs"),
@@ -334,6 +338,10 @@ def test_rows_of_an_exchange() -> None:
     quick, normal = predict_all(read_requests(text)[1], chip("h100-sxm"))
     assert quick.time_s.value != normal.time_s.value
     assert (quick.bound, quick.energy_j) == (Way.DIRECT.value, None)
+    for last, said in (("2,", "needs 0 or 1, found '2'"), (",1000", "h100-sxm has 132, of which")):
+        row = f"moe_combine,bf16,128,7168,8,8,{last}\n"
+        with pytest.raises(InputError, match=said):
+            list(predict_all(read_requests(head + row)[1], chip("h100-sxm")))
     both = read_requests(head + "moe_combine,bf16,128,7168,8,8,1,8\n")[1]
     with pytest.raises(InputError, match="multiprocessors = 8 is of the normal kernels"):
         list(predict_all(both, chip("h100-sxm")))

@@ -659,3 +659,10 @@ def test_the_stack_is_planned_with_and_said() -> None:
     said = [line for line in found[Stack.EAGER].ask.assumed if "eager" in line]
     assert said == [f"On GPUs, eager: {stack_facts(Stack.EAGER).does}."]
     assert not [line for line in found[Stack.ENGINE].ask.assumed if "eager" in line]
+
+
+def test_a_stack_of_gpus_needs_one() -> None:
+    words = ["plan", "resnet50", "--slo", "50ms", "--rate", "100", "--stack", "eager"]
+    done = CliRunner().invoke(app, [*words, "--chip", "tpu-v6e"])
+    assert isinstance(done.exception, InputError)
+    assert "--stack eager is of GPUs, and no chip named is one" in str(done.exception)

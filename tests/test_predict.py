@@ -5,12 +5,15 @@ it is at hand.
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from support import VALIDATION, measured
 from tenfold.chips import Chip, chip, names
+from tenfold.cli import app
 from tenfold.compiler import build
 from tenfold.errors import InputError, UnknownName, UnsupportedDType
 from tenfold.evaluate.operators import COLUMNS, POINTWISE, OperatorCall, expert_counts
@@ -296,3 +299,30 @@ def test_scales_for_blocks_are_not_one_scale_for_all() -> None:
         predict(
             OperatorCall(1, "matmul", "fp8_block", {"m": 8, "n": 8, "k": 8}), chip("a100-sxm-80")
         )
+
+
+def test_words_that_nothing_reads_are_refused(tmp_path: Path) -> None:
+    ops = tmp_path / "ops.csv"
+    ops.write_text("op,dtype,m,n,k\nmatmul,bf16,8,8,8\n")
+    run = CliRunner(env={"COLUMNS": "150"}).invoke
+    for words, said in (
+        (["--library", "vllm"], "--library vllm is of attention_decode"),
+        (["--cluster", "dgx-h100"], "--cluster dgx-h100 is of collectives"),
+        (["--library", "vllm", "--graph"], "--graph means no engine's kernels"),
+        (["--json", "-o", str(tmp_path / "o.csv")], "leave one out"),
+    ):
+        done = run(app, ["predict", str(ops), "-c", "h100-sxm", *words])
+        assert isinstance(done.exception, InputError)
+        assert said in str(done.exception)
+    for text, said in (
+        ("op,dtype,m,n,k\rmatmul,bf16,1,1,1\r", "line 1: not a CSV"),
+        ("op,dtype,m,n,k,warm\nmatmul,bf16,8,8,8,no\n", "says no, and --warm says yes"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_requests(text, warm=True)
+
+
+def test_a_million_tokens_are_dealt_at_once() -> None:
+    """With as many choices as experts every expert takes every token, whatever their popularity."""
+    counts = expert_counts(10_000_000, 8, 8, 1, "power_law_1.2", 1)
+    assert counts == (10_000_000,) * 8

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import assert_never
 
 from tenfold.calibration.measured import FORWARD, Forward, Measured, read_measured
-from tenfold.calibration.profiles import Profile, is_profile, read_profile
+from tenfold.calibration.profiles import Profile, Tool, is_profile, read_profile
 from tenfold.chips import Chip, names
 from tenfold.errors import InputError
+from tenfold.machine import Stack
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """The model whose passes a profile holds, and how many where the profile does not say."""
+    """The model whose passes a profile holds, and how many where the profile does not say.
 
-    what: Forward
+    A ``dtype`` of None is that of the profile's operators, or fp16; a ``stack`` of None the engine
+    that wrote it.
+    """
+
+    model: str
+    batch: int = 1
+    seq: int | None = None
+    dtype: str | None = None
+    stack: Stack | None = None
     runs: int | None = None
 
 
@@ -47,6 +57,7 @@ def read_given(text: str, chip: Chip, whole: Whole | None) -> Given:
     rows = list(profile.operators)
     left_out_s = sum((profile.left_out or {}).values()) if rows else 0.0
     if whole is not None:
+        _check_tool(profile, chip, whole)
         rows.append(_pass(profile, whole))
     if not rows:
         raise InputError(
@@ -58,8 +69,50 @@ def read_given(text: str, chip: Chip, whole: Whole | None) -> Given:
 
 def _pass(profile: Profile, whole: Whole) -> Measured:
     source = f"{profile.tool}".lower().replace(" ", "-").replace(".", "-")
-    seconds = profile.seconds_of_pass(whole.runs)
-    return Measured(whole.what, seconds, source, f"{FORWARD} {whole.what.model}")
+    found = {m.what.dtype for m in profile.operators}
+    if found and whole.dtype is not None and whole.dtype not in found:
+        raise InputError(
+            f"--dtype {whole.dtype}: the operators of the profile are in {', '.join(sorted(found))}"
+        )
+    if len(found) > 1 and whole.dtype is None:
+        raise InputError(
+            f"the operators of the profile are in {', '.join(sorted(found))}: say with --dtype what"
+            " the model computes in"
+        )
+    what = Forward(
+        model=whole.model,
+        batch=whole.batch,
+        seq=whole.seq,
+        dtype=whole.dtype or next(iter(found), "fp16"),
+        stack=whole.stack or Stack.ENGINE,
+    )
+    return Measured(what, profile.seconds_of_pass(whole.runs), source, f"{FORWARD} {what.model}")
+
+
+def _check_tool(profile: Profile, chip: Chip, whole: Whole) -> None:
+    """Raises InputError for a stack that the tool does not profile, or left open where it may be
+    any, and for a maker whose chips it does not run on.
+    """
+    match profile.tool:
+        case Tool.TORCH:
+            if whole.stack is None:
+                raise InputError(
+                    "a trace of torch.profiler is of PyTorch: say --stack eager or compiled"
+                )
+        case Tool.TRTEXEC | Tool.ONNXRUNTIME:
+            if whole.stack not in (None, Stack.ENGINE):
+                raise InputError(
+                    f"a profile of {profile.tool} is of an engine: leave --stack {whole.stack} out"
+                )
+        case Tool.NSIGHT:
+            pass
+        case _:
+            assert_never(profile.tool)
+    if profile.tool in (Tool.TRTEXEC, Tool.NSIGHT) and chip.organisation != NVIDIA:
+        raise InputError(f"{profile.tool} runs on {NVIDIA}'s cards, and {chip.name} is none")
+
+
+NVIDIA = "NVIDIA"
 
 
 def _plain(name: str) -> str:

@@ -156,6 +156,11 @@ def _row(line: int, row: Mapping[str, str], seconds: float) -> Measured:
                 f" {', '.join(DTYPES)}"
             )
         check_unread(line, FORWARD, row, FORWARD_COLUMNS)
+        for name in ("warm", "power_w", "kernels"):
+            if text := (row.get(name) or "").strip():
+                raise InputError(
+                    f"line {line}, column '{name}': {FORWARD} does not use it, found '{text[:20]}'"
+                )
         what = Forward(
             model=_text(line, row, "model"),
             batch=_whole(line, row, "batch"),

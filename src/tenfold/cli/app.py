@@ -163,17 +163,30 @@ def predict(
     from tenfold.chips import chip as chip_named
     from tenfold.chips import library_named, with_library
     from tenfold.cluster import topology_named
+    from tenfold.evaluate.operators import OF_LIBRARY
     from tenfold.evaluate.predicting import RESULT_COLUMNS, predict_all, read_requests
+    from tenfold.evaluate.together import TOGETHER
     from tenfold.report.documents.part import some
     from tenfold.report.documents.trust import PredictDocument
     from tenfold.report.trust import predicted_rows
 
     record = chip_named(chip)
+    if as_json and output is not None:
+        raise InputError("--json writes to stdout and --output a CSV: leave one out")
+    if library is not None and in_graph:
+        raise InputError(f"--graph means no engine's kernels: leave --library {library} out")
     if library is not None:
         record = with_library(record, library_named(library))
     topology = topology_named(cluster) if cluster is not None else None
     check_apart({"OPS": ops}, {"--output": output})
     raw, requests = read_requests(read_text(ops), engine=not in_graph, warm=warm)
+    kinds = {r.op for r in requests}
+    if library is not None and not kinds & OF_LIBRARY:
+        raise InputError(
+            f"--library {library} is of {', '.join(sorted(OF_LIBRARY))}, of which {ops} has none"
+        )
+    if cluster is not None and not kinds & TOGETHER.keys():
+        raise InputError(f"--cluster {cluster} is of collectives, of which {ops} has none")
     found = []
     with progress("predicting", len(requests)) as advance:
         for p in predict_all(requests, record, source, topology):

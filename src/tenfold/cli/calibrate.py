@@ -46,10 +46,13 @@ def calibrate(
         int | None, typer.Option("--batch", "-b", min=1, help="Its batch size (default 1).")
     ] = None,
     seq: Annotated[int | None, typer.Option(min=1, help="Its sequence length.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="What it computes in (default fp16).")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="What it computes in (default: what the profile says, or fp16)."),
+    ] = None,
     stack: Annotated[
         str | None,
-        typer.Option(help="What ran it: engine (default), compiled or eager."),
+        typer.Option(help="What ran it: engine, compiled or eager (needed for PyTorch)."),
     ] = None,
     runs: Annotated[
         int | None,
@@ -134,9 +137,9 @@ def _whole(
     runs: int | None,
 ) -> Whole | None:
     """The model that a profile is of. Raises InputError for what says more of it than its name."""
-    from tenfold.calibration import Forward, Whole
+    from tenfold.calibration import Whole
     from tenfold.evaluate.operators import DTYPES
-    from tenfold.machine import Stack, stack_named
+    from tenfold.machine import stack_named
 
     if model is None:
         options = {"batch": batch, "seq": seq, "dtype": dtype, "stack": stack, "runs": runs}
@@ -146,14 +149,12 @@ def _whole(
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"unknown dtype '{dtype}': known are {', '.join(DTYPES)}")
     return Whole(
-        Forward(
-            model=model,
-            batch=batch or 1,
-            seq=seq,
-            dtype=dtype or "fp16",
-            stack=stack_named(stack) if stack else Stack.ENGINE,
-        ),
-        runs,
+        model=model,
+        batch=batch or 1,
+        seq=seq,
+        dtype=dtype,
+        stack=stack_named(stack) if stack else None,
+        runs=runs,
     )
 
 

@@ -123,9 +123,9 @@ def plan(
     """What to get for a model, a latency target and a rate: which chip, how many, p99, money and
     carbon; and why not the others.
     """
+    from tenfold.chips import Kind, variants
     from tenfold.chips import chip as chip_named
-    from tenfold.chips import variants
-    from tenfold.machine import stack_named
+    from tenfold.machine import Stack, stack_named
     from tenfold.model import Sizes
     from tenfold.planner import FINALISTS, planned
     from tenfold.report.plan import headroom_lines, source_lines
@@ -143,6 +143,8 @@ def plan(
     if settings and not names:
         raise InputError("--set changes a figure of the chips named with --chip: name them")
     chosen = [v for n in names for v in variants(chip_named(n), settings or ())]
+    if common[2] is not Stack.ENGINE and chosen and all(c.kind is not Kind.GPU for c in chosen):
+        raise InputError(f"--stack {stack} is of GPUs, and no chip named is one: leave it out")
     with progress("planning", len(chosen) or FINALISTS) as advance:
         found = planned(ask, chosen, lambda _: advance())
     wanted = headroom or as_json or html is not None

@@ -53,6 +53,7 @@ DTYPES: Mapping[str, DType] = {
     "fp32": DType.F32, "fp16": DType.F16, "bf16": DType.BF16, "fp8": DType.F8E4M3, "int8": DType.I8,
     "tf32": DType.F32, "fp4": DType.F4E2M1, "fp8_block": DType.F8E4M3,
 }  # fmt: skip
+OF_LIBRARY = frozenset({PREFILL, DECODE, "moe"})  # whose constants an engine's library has
 BLOCKED = "fp8_block"  # fp8 with a scale for each block (DeepSeek-V3, section 3.3)
 
 
@@ -234,7 +235,10 @@ def _attention(r: OperatorCall, chip: Chip, precision: MatrixPrecision) -> Kerne
     if r.op != DECODE:
         return replace(kernel, attention=replace(attention, writes_cache=True))
     grouped = attention.heads > attention.kv_heads
-    read = chip.constant(GpuConstant.DECODE_CACHE_FRACTION) if grouped else 1.0
+    read = 1.0
+    if grouped:  # yet no sooner than memory delivers all of it at its peak
+        least = chip.constant(GpuConstant.MEMORY_FRACTION)
+        read = max(chip.constant(GpuConstant.DECODE_CACHE_FRACTION), least)
     all_cached = 2 * attention.batch * attention.kv_len * attention.kv_heads * attention.head_dim
     spared = int(all_cached * precision.bits / 8 * (1 - read))
     moved = kernel.traffic.off_chip
@@ -304,6 +308,12 @@ def expert_counts(
     counts = np.floor(wanted)
     missing = round(routed - counts.sum())
     while missing > 0:  # the largest remainders first, nobody above all tokens
+        open_ = counts < tokens
+        whole = min(missing // max(int(open_.sum()), 1), int((tokens - counts)[open_].min()))
+        if whole > 1:  # so many rounds, in which each that has room gets one
+            counts[open_] += whole
+            wanted, missing = np.maximum(wanted, counts), round(routed - counts.sum())
+            continue
         order = np.argsort(-(wanted - counts) + (counts >= tokens) * tokens, kind="stable")[
             :missing
         ]

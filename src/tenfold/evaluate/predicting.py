@@ -73,12 +73,15 @@ def rows_of(text: str) -> csv.DictReader[str]:
     lines = text.splitlines(keepends=True)
     comments = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     reader = csv.DictReader(io.StringIO("\n" * comments + "".join(lines[comments:])))
-    for _ in range(comments):
-        reader.fieldnames = None  # an empty line names no columns: read the next
-        _ = reader.fieldnames
-    if comments:
-        reader.fieldnames = None
-    reader.fieldnames = [n.strip() for n in reader.fieldnames or ()]
+    try:
+        for _ in range(comments):
+            reader.fieldnames = None  # an empty line names no columns: read the next
+            _ = reader.fieldnames
+        if comments:
+            reader.fieldnames = None
+        reader.fieldnames = [n.strip() for n in reader.fieldnames or ()]
+    except csv.Error as error:
+        raise InputError(f"line {comments + 1}: not a CSV: {error}") from error
     twice_named = [n for n in reader.fieldnames if n and reader.fieldnames.count(n) > 1]
     if twice_named:
         raise InputError(f"line 1: the column '{twice_named[0]}' is there twice")
@@ -117,7 +120,12 @@ def read_requests(
             raise InputError(f"line {line} has more fields than the first line names")
         raw.append({k: v or "" for k, v in row.items()})
         asked = request_of(line, raw[-1])
-        requests.append(replace(asked, engine=engine, warm=warm or warm_of(line, raw[-1])))
+        own = warm_of(line, raw[-1])
+        if warm and (raw[-1].get("warm") or "").strip() and not own:
+            raise InputError(
+                f"line {line}, column 'warm': says no, and --warm says yes: leave one out"
+            )
+        requests.append(replace(asked, engine=engine, warm=warm or own))
     if not requests:
         raise InputError("the file has no rows after its first line")
     return raw, requests
@@ -140,7 +148,9 @@ def request_of(line: int, row: Mapping[str, str]) -> OperatorCall:
             continue
         text = _whole((row.get(name) or "").strip()) or _DEFAULTS.get(name, "")
         if name in _FLAGS:
-            text = {"true": "1", "false": "0"}.get(text.lower(), text)
+            text = {"true": "1", "false": "0", "yes": "1", "no": "0"}.get(text.lower(), text)
+            if text not in ("0", "1"):
+                raise InputError(f"line {line}, column '{name}': needs 0 or 1, found '{text[:20]}'")
         if len(text) > LONGEST_NUMBER:
             raise InputError(f"line {line}, column '{name}': {text[:12]}… is beyond any machine")
         if not (text.isdecimal() and text.isascii()) or (int(text) == 0 and name not in _FROM_0):
@@ -211,6 +221,11 @@ def predict(
     dtype that the chip has not.
     """
     if request.op in TOGETHER:
+        if source is not None:
+            raise InputError(
+                f"line {request.line}: {request.op} has no time of a measuring source: leave"
+                " --source out"
+            )
         done = moved(request, chip, topology)
         return Prediction(done.time, done.way.value, None)
     target_of(chip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tenfold.chips import Chip
+from tenfold.chips import Chip, names
 from tenfold.cluster import (
     MULTIPROCESSORS,
     Collective,
@@ -37,6 +37,10 @@ def moved(r: OperatorCall, chip: Chip, topology: Topology | None) -> Moved:
         raise InputError(f"line {r.line}: {r.op} has no operands in L2: leave warm out")
     try:
         joined = topology if topology is not None else topology_of(chip)
+        if chip.sold_as in names() and chip.sold_as not in joined.chips:
+            raise InputError(
+                f"{joined.name} joins {', '.join(joined.chips)}: {chip.name} is none of them"
+            )
         if r.op in tuple(Exchange):
             return _exchanged(r, joined, chip)
         size, count = r.extents["bytes"], r.extents["chips"]
@@ -52,6 +56,10 @@ def _exchanged(r: OperatorCall, topology: Topology, chip: Chip) -> Moved:
     if quick and given:
         raise InputError(
             f"multiprocessors = {given} is of the normal kernels: leave it out with low_latency"
+        )
+    if given > (chip.units or given):
+        raise InputError(
+            f"multiprocessors = {given}: {chip.name} has {chip.units}, of which DeepEP takes some"
         )
     width = DTYPES[r.dtype].bits / 8
     token = e["hidden"] * width + (e["hidden"] / SCALED * SCALE_BYTES if width == 1 else 0)

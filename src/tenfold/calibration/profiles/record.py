@@ -65,7 +65,7 @@ def seconds(value: Any, scale: float, where: str, *, zero: bool = True) -> float
         number = float(value) * scale
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+    if not number <= LONGEST_S or number < 0 or (number == 0 and not zero):
         least = "0 or more" if zero else "above 0"
         raise InputError(f"{where}: a time must be a number {least}, found {str(value)[:40]!r}")
     return number
@@ -103,6 +103,7 @@ def shapes_of(value: Any) -> list[list[int]] | None:
 
 
 LARGEST = 2**40  # extent beyond any machine
+LONGEST_S = 1e6  # a time beyond any pass
 
 
 def rows_and_columns(dims: Sequence[int]) -> dict[str, int]:

@@ -7,6 +7,8 @@ from typing import Any
 from tenfold.calibration.profiles.record import Profile, Tool, seconds
 from tenfold.errors import InputError
 
+MOST_PASSES = 10**9
+
 
 def is_its(entries: list[Any]) -> bool:
     return any(isinstance(e, dict) and {"averageMs", "timeMs"} & e.keys() for e in entries)
@@ -15,10 +17,10 @@ def is_its(entries: list[Any]) -> bool:
 def read(entries: list[Any]) -> Profile:
     """Raises InputError without the count, or for a layer without its time."""
     counts = [e["count"] for e in entries if isinstance(e, dict) and "count" in e]
-    if len(counts) != 1 or not isinstance(counts[0], int) or counts[0] < 1:
+    if len(counts) != 1 or not isinstance(counts[0], int) or not 1 <= counts[0] <= MOST_PASSES:
         raise InputError(
-            "trtexec's profile must hold one entry 'count', the number of passes, found"
-            f" {counts or 'none'}"
+            "trtexec's profile must hold one entry 'count', the number of passes (1 to"
+            f" {MOST_PASSES:,}), found {str(counts or 'none')[:40]}"
         )
     layers: dict[str, float] = {}
     for i, e in enumerate(entries, 1):
