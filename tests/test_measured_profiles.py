@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.calibration import Forward, Whole, read_given
+from tenfold.calibration import Forward, ProfiledModel, read_given
 from tenfold.calibration.profiles import Tool, is_profile, read_profile
 from tenfold.chips import chip
 from tenfold.errors import InputError
@@ -123,13 +123,15 @@ def test_a_trace_with_steps_gives_the_time_of_a_pass(trace: dict[str, Any]) -> N
     profile = _read(found)
     assert profile.passes == 3
     assert profile.pass_s == pytest.approx(third * 1e-6, rel=0.1)
-    given = read_given(json.dumps(found), chip("a100-sxm-80"), Whole("m", 8, stack=Stack.EAGER))
+    given = read_given(
+        json.dumps(found), chip("a100-sxm-80"), ProfiledModel("m", 8, stack=Stack.EAGER)
+    )
     assert given.rows[-1].time_s == profile.pass_s
     assert given.rows[-1].what == Forward("m", 8, None, "fp32", Stack.EAGER)  # as its operators are
     for whole, said in (
-        (Whole("m", 8), "say --stack eager or compiled"),
+        (ProfiledModel("m", 8), "say --stack eager or compiled"),
         (
-            Whole("m", 8, dtype="fp16", stack=Stack.EAGER),
+            ProfiledModel("m", 8, dtype="fp16", stack=Stack.EAGER),
             "--dtype fp16: the operators .* are in fp32",
         ),
     ):
@@ -219,15 +221,17 @@ def test_nsight_needs_to_be_told_how_many_passes() -> None:
 
 def test_a_whole_pass_becomes_a_row_of_its_model() -> None:
     what = Forward("resnet50", 16, None, "fp16", Stack.ENGINE)
-    given = read_given(json.dumps(TRTEXEC), chip("t4"), Whole("resnet50", 16))
+    given = read_given(json.dumps(TRTEXEC), chip("t4"), ProfiledModel("resnet50", 16))
     (row,) = given.rows
     assert (row.what, row.source, row.group) == (what, "trtexec", "forward resnet50")
     with pytest.raises(InputError, match="gives no shapes here: say which model it is of"):
         read_given(json.dumps(TRTEXEC), chip("t4"), None)
     with pytest.raises(InputError, match="leave --stack eager out"):
-        read_given(json.dumps(TRTEXEC), chip("t4"), Whole("resnet50", 16, stack=Stack.EAGER))
+        read_given(
+            json.dumps(TRTEXEC), chip("t4"), ProfiledModel("resnet50", 16, stack=Stack.EAGER)
+        )
     with pytest.raises(InputError, match="trtexec runs on NVIDIA's cards, and mi300x is none"):
-        read_given(json.dumps(TRTEXEC), chip("mi300x"), Whole("resnet50", 16))
+        read_given(json.dumps(TRTEXEC), chip("mi300x"), ProfiledModel("resnet50", 16))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tenfold.machine import Stack
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class ProfiledModel:
     """The model whose passes a profile holds, and how many where the profile does not say.
 
     A ``dtype`` of None is that of the profile's operators, or fp16; a ``stack`` of None the engine
@@ -38,7 +38,7 @@ class Given:
     left_out_s: float = 0.0
 
 
-def read_given(text: str, chip: Chip, whole: Whole | None) -> Given:
+def read_given(text: str, chip: Chip, whole: ProfiledModel | None) -> Given:
     """The rows of a file: as ``read_measured`` or ``read_profile`` has them, and a row of a whole
     model where ``whole`` says which.
 
@@ -67,7 +67,7 @@ def read_given(text: str, chip: Chip, whole: Whole | None) -> Given:
     return Given(tuple(rows), f"a profile of {profile.tool}", left_out_s)
 
 
-def _pass(profile: Profile, whole: Whole) -> Measured:
+def _pass(profile: Profile, whole: ProfiledModel) -> Measured:
     source = f"{profile.tool}".lower().replace(" ", "-").replace(".", "-")
     found = {m.what.dtype for m in profile.operators}
     if found and whole.dtype is not None and whole.dtype not in found:
@@ -89,7 +89,7 @@ def _pass(profile: Profile, whole: Whole) -> Measured:
     return Measured(what, profile.seconds_of_pass(whole.runs), source, f"{FORWARD} {what.model}")
 
 
-def _check_tool(profile: Profile, chip: Chip, whole: Whole) -> None:
+def _check_tool(profile: Profile, chip: Chip, whole: ProfiledModel) -> None:
     """Raises InputError for a stack that the tool does not profile, or left open where it may be
     any, and for a maker whose chips it does not run on.
     """

@@ -1,7 +1,8 @@
 """Libraries of kernels: constants of attention, decode and experts that are one engine's, not the
 chip's.
 
-The catalogue's constants are those of TensorRT-LLM, its intervals hold for all that are known; a
+The catalogue's constants are those of TensorRT-LLM, in its intervals lie nine of ten
+rows of all that are known; a
 file in ``libraries`` gives what another, or what it alone, was measured to do. A chip that it has
 no rows of takes the constants of the relative that its own file names.
 """

@@ -15,7 +15,7 @@ from tenfold.errors import InputError
 from tenfold.files import check_apart, read_text, write_text
 
 if TYPE_CHECKING:
-    from tenfold.calibration import Calibration, Given, Whole
+    from tenfold.calibration import Calibration, Given, ProfiledModel
     from tenfold.measure.torch import LeftOut, Taken
 
 
@@ -135,9 +135,9 @@ def _whole(
     dtype: str | None,
     stack: str | None,
     runs: int | None,
-) -> Whole | None:
+) -> ProfiledModel | None:
     """The model that a profile is of. Raises InputError for what says more of it than its name."""
-    from tenfold.calibration import Whole
+    from tenfold.calibration import ProfiledModel
     from tenfold.evaluate.operators import DTYPES
     from tenfold.machine import stack_named
 
@@ -148,7 +148,7 @@ def _whole(
         return None
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"unknown dtype '{dtype}': known are {', '.join(DTYPES)}")
-    return Whole(
+    return ProfiledModel(
         model=model,
         batch=batch or 1,
         seq=seq,

@@ -1,6 +1,6 @@
 """More than one chip: topologies, and what collectives on them take."""
 
-from tenfold.cluster.collective import Collective, Moved, Way, collective, steps_and_share
+from tenfold.cluster.collective import Collective, Moved, Way, collective
 from tenfold.cluster.exchange import MULTIPROCESSORS, Exchange, Tokens, exchange
 from tenfold.cluster.link import Link, LinkFacts, link_facts
 from tenfold.cluster.topology import (
@@ -14,6 +14,6 @@ from tenfold.cluster.topology import (
 
 __all__ = [
     "MULTIPROCESSORS", "Collective", "Exchange", "Level", "Link", "LinkFacts", "Moved", "Shape",
-    "Tokens", "Topology", "Way", "collective", "exchange", "link_facts", "steps_and_share",
-    "topology_named", "topology_names", "topology_of",
+    "Tokens", "Topology", "Way", "collective", "exchange", "link_facts", "topology_named",
+    "topology_names", "topology_of",
 ]  # fmt: skip

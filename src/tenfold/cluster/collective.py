@@ -145,17 +145,9 @@ def _switched(
 ) -> Iterator[Moved]:
     steps, share = steps_and_share(kind, n)
     sent = share * size
-    waits = steps * f.value("step")
-    if f.has("short_fraction"):
-        time = f.value("launch") + waits + sent / (rate * f.value("short_fraction"))
-        yield Moved(time, Way.SHORT_RING, sent, f.error)
-    start = f.value("long_launch") if f.has("long_launch") else f.value("launch")
-    time = start + waits + sent / (rate * f.value("long_fraction"))
-    if f.has("copy"):
-        filled = math.sqrt(min(size / f.value("fill_bytes"), 1.0))
-        # the pipeline of a ring of 8 has 14 steps, for which this was fitted
-        time += size / f.value("copy") + f.value("fill") * filled * steps / _STEPS_OF_8
-    yield Moved(time, Way.LONG_RING, sent, f.error)
+    ring = Way.SHORT_RING, Way.LONG_RING
+    # the pipeline of a ring of 8 has 14 steps, for which its filling was fitted
+    yield from _protocols(ring, size, sent, steps, f, rate, fills=steps / _STEPS_OF_8)
     if how.between and kind in (Collective.ALL_REDUCE, Collective.BROADCAST):
         yield from _trees(kind, size, n, f, rate)
     if kind is not Collective.ALL_REDUCE:
@@ -177,17 +169,35 @@ def _trees(kind: Collective, size: float, n: int, f: LinkFacts, rate: float) -> 
     use between boxes: up and down again for a sum.
     """
     ways = 2 if kind is Collective.ALL_REDUCE else 1
-    waits = ways * math.ceil(math.log2(n)) * f.value("step")
-    sent = ways * size
+    steps = ways * math.ceil(math.log2(n))
+    tree = Way.SHORT_TREE, Way.LONG_TREE
+    yield from _protocols(tree, size, ways * size, steps, f, rate, fills=1.0)
+
+
+def _protocols(
+    ways: tuple[Way, Way],
+    size: float,
+    sent: float,
+    steps: int,
+    f: LinkFacts,
+    rate: float,
+    *,
+    fills: float,
+) -> Iterator[Moved]:
+    """The protocol for short messages, where the link has one, and that for long ones, which fills
+    a pipeline ``fills`` times first.
+    """
+    short, long = ways
+    waits = steps * f.value("step")
     if f.has("short_fraction"):
         time = f.value("launch") + waits + sent / (rate * f.value("short_fraction"))
-        yield Moved(time, Way.SHORT_TREE, sent, f.error)
+        yield Moved(time, short, sent, f.error)
     start = f.value("long_launch") if f.has("long_launch") else f.value("launch")
     time = start + waits + sent / (rate * f.value("long_fraction"))
     if f.has("copy"):
         filled = math.sqrt(min(size / f.value("fill_bytes"), 1.0))
-        time += size / f.value("copy") + f.value("fill") * filled
-    yield Moved(time, Way.LONG_TREE, sent, f.error)
+        time += size / f.value("copy") + f.value("fill") * filled * fills
+    yield Moved(time, long, sent, f.error)
 
 
 _STEPS_OF_8 = 14
