@@ -274,9 +274,23 @@ def examples() -> Mapping[str, list[Example]]:
             for n in graph.inputs
         }
         found["moe"].append(Example(name, graph, graph.ops[0], feeds))
+    for kind, attrs in _ALONE.items():
+        graph = parse_text(_TOGETHER.format(kind=kind, attrs=attrs))
+        array = np.arange(12, dtype=np.float32).reshape(2, 6)
+        found[kind].append(Example(f"{kind} of one", graph, graph.ops[0], {"x": array}))
     return found
 
 
+# one chip of one: what more of them mean is tested with the cluster
+_ALONE = {
+    "all_reduce": "stride=1, ways=1",
+    **dict.fromkeys(("all_gather", "own_part", "reduce_scatter"), "axis=1, stride=1, ways=1"),
+}
+_TOGETHER = """graph 'together' {{
+  input %x: fp32[2,6]
+  %y: fp32[2,6] = {kind}(%x) {{{attrs}}}
+  output %y
+}}"""
 _EXPERTS = """graph 'experts' {
   input %x: fp32[2,3,8]
   input %router: fp32[8,4]

@@ -1,6 +1,6 @@
 """More than one chip: topologies, and what collectives on them take."""
 
-from tenfold.cluster.collective import Collective, Moved, Way, collective
+from tenfold.cluster.collective import Moved, Way, collective
 from tenfold.cluster.exchange import MULTIPROCESSORS, Exchange, Tokens, exchange
 from tenfold.cluster.link import Link, LinkFacts, link_facts
 from tenfold.cluster.topology import (
@@ -11,6 +11,7 @@ from tenfold.cluster.topology import (
     topology_names,
     topology_of,
 )
+from tenfold.ir.sharding import Collective
 
 __all__ = [
     "MULTIPROCESSORS", "Collective", "Exchange", "Level", "Link", "LinkFacts", "Moved", "Shape",

@@ -21,17 +21,7 @@ from tenfold.chips import Chip
 from tenfold.cluster.link import LinkFacts, link_facts
 from tenfold.cluster.topology import Level, Shape, Topology, bandwidth
 from tenfold.estimate import Estimate
-
-
-class Collective(StrEnum):
-    """What chips do together."""
-
-    ALL_REDUCE = "all_reduce"
-    ALL_GATHER = "all_gather"
-    REDUCE_SCATTER = "reduce_scatter"
-    ALL_TO_ALL = "all_to_all"
-    BROADCAST = "broadcast"
-    SEND_RECV = "send_recv"
+from tenfold.ir.sharding import Collective
 
 
 class Way(StrEnum):

@@ -27,7 +27,7 @@ from tenfold.machine import FusionRules, Group, Joining
 
 # that ONNX Runtime fuses
 LARGEST = 256  # ops in one kernel (TVM's limit)
-_ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE})
+_ALONE = frozenset({Lowering.CONTROL, Lowering.OPAQUE, Lowering.TOGETHER})
 
 
 @dataclass(slots=True, eq=False)

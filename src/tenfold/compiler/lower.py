@@ -26,6 +26,7 @@ from tenfold.machine.kernel import (
     Operand,
     Product,
     Role,
+    Together,
     off_chip,
 )
 
@@ -37,6 +38,7 @@ _NARROW_FLOAT = frozenset(
 _HALVES = frozenset({DType.F16, DType.BF16})
 _DOMINATES = (
     Lowering.MATRIX,
+    Lowering.TOGETHER,
     Lowering.OPAQUE,
     Lowering.GATHER,
     Lowering.REDUCE,
@@ -147,6 +149,7 @@ def _kernel(scope: LoweringScope, group: Group) -> Kernel:
         rows=rows,
         row_elements=row_elements,
         chain=None if in_steps else _chain(group),
+        together=_together(scope, group.ops[0]),
     )
 
 
@@ -191,6 +194,16 @@ def _experts(scope: LoweringScope, op: Op) -> Experts | None:
     counts = tuple((each + (i < more)) * (i < active) for i in range(experts))
     hidden, inner = _int(d.hidden, op.name), _int(d.inner, op.name)
     return Experts(tokens, hidden, inner, experts, counts, d.gated)
+
+
+def _together(scope: LoweringScope, op: Op) -> Together | None:
+    """What chips do together, where the op is of that kind; nothing else is in its group."""
+    collective = row_of(op).collective
+    if collective is None:
+        return None
+    size = max(scope.bytes(n) for n in (*op.inputs, *op.outputs))
+    ways, stride = (int(str(op.attrs[n])) for n in ("ways", "stride"))
+    return Together(collective, size, ways, stride)
 
 
 def _rows(scope: LoweringScope, group: Group) -> tuple[int, int]:

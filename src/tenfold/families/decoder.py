@@ -248,8 +248,9 @@ def _layer(
     if d.post_norms:
         mixed = _norm(net, d, mixed, "attention.post_norm")
     if d.parallel:
-        fed = _feed(net, d, normed, layer)
-        return net.op("add", net.op("add", x, mixed, name="add.attention"), fed, name="add.mlp")
+        # beside each other first, so that chips that share a layer sum both at once
+        both = net.op("add", mixed, _feed(net, d, normed, layer), name="add.attention")
+        return net.op("add", x, both, name="add.mlp")
     x = net.op("add", x, mixed, name="add.attention")
     fed = _feed(net, d, _norm(net, d, x, "mlp.norm"), layer)
     if d.post_norms:

@@ -7,6 +7,7 @@ A row says everything there is to know about one op kind:
     dtypes    element types of the outputs          (inference)
     shapes    shapes of the outputs                 (inference)
     space     loops, and which index which axis     (batching, fusion, tiling, rows)
+    splits    ways to do it in equal parts          (partition)
     work      arithmetic it does, bytes it moves    (cost)
     evaluate  what it means, in NumPy               (interpreter: this defines truth)
     lowering  what kind of hardware runs it         (compiler)
@@ -19,6 +20,9 @@ A row says everything there is to know about one op kind:
     control   what it does with its bodies          (inference, binding)
     trips     how often its body runs               (lowering)
     attention, experts  what it computes, kept whole  (lowering)
+    additive  whether it adds its operands up       (partition)
+    together  what it means to all chips, in NumPy  (the cluster's interpreter)
+    collective  what chips do together in it        (lowering)
     factors   which inputs are multiplied           (lowering)
     scaled_axis  which axis of weights int8 scales  (numerics)
     symbolic  whether ``evaluate`` also holds on arrays of symbolic ints (shape arithmetic)
@@ -38,6 +42,7 @@ import numpy as np
 from tenfold.ir.dims import Dim, Shape, add, prod
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, Attr, Op, UnknownShape, Value
+from tenfold.ir.sharding import Collective, SplitRule, by_loops
 from tenfold.ir.space import Access, Space
 
 
@@ -51,6 +56,7 @@ class Lowering(StrEnum):
     MOVE = "move"  # copies, layout changes
     GATHER = "gather"  # data-dependent addresses
     CONTROL = "control"  # bodies
+    TOGETHER = "together"  # links to other chips
     OPAQUE = "opaque"  # not native: priced by its bytes
 
 
@@ -253,6 +259,7 @@ class OpRow:
     work: WorkRule
     evaluate: Evaluate
     lowering: Lowering
+    splits: SplitRule = by_loops
     symbolic: bool = False
     pure: bool = True  # False: random, never folded
     rate: Rate = Rate.STREAM
@@ -265,8 +272,16 @@ class OpRow:
     trips: Callable[[Call], Dim | None] | None = None  # None: its body runs once
     attention: Callable[[Call], AttentionDims] | None = None
     experts: Callable[[Call], ExpertDims] | None = None
+    additive: bool = False
+    together: Callable[[Context, Sequence[Array]], list[Array]] | None = None
+    collective: Collective | None = None
     factors: tuple[int, int] = (0, 1)
     scaled_axis: int | None = None  # of the second operand, which int8 weights have scales along
+
+    @property
+    def views(self) -> bool:
+        """Whether its result is its operand in the same order."""
+        return self.lowering is Lowering.VIEW
 
     def check(self, op: Op) -> str:
         """Why ``op`` is not a valid use of this row, or ""."""

@@ -15,8 +15,10 @@ from tenfold.machine.kernel import (
     Product,
     Program,
     Role,
+    Together,
     Traffic,
 )
+from tenfold.machine.network import Network
 from tenfold.machine.run import Counters, KernelRun, Run
 from tenfold.machine.running import Pace, gpu_times, pace, simulate, time_kernel, time_kernels
 from tenfold.machine.stack import Stack, stack_facts, stack_named
@@ -40,6 +42,7 @@ __all__ = [
     "MemoryPlan",
     "Moved",
     "NearMemory",
+    "Network",
     "Operand",
     "Pace",
     "Product",
@@ -48,6 +51,7 @@ __all__ = [
     "Run",
     "Stack",
     "Target",
+    "Together",
     "Traffic",
     "gpu_times",
     "pace",

@@ -8,6 +8,7 @@ from enum import Enum, StrEnum, unique
 
 from tenfold.chips import KernelFamily, MatrixPrecision
 from tenfold.ir.graph import Graph, Op
+from tenfold.ir.sharding import Collective
 from tenfold.ir.space import Space
 from tenfold.ir.table import Lowering, Rate
 from tenfold.machine.stack import Stack
@@ -113,6 +114,19 @@ class Experts:
     experts: int
     counts: tuple[int, ...]
     gated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What ``ways`` chips do at once: ``bytes`` are those of the whole buffer on each chip, for
+    gathers of the result (as nccl-tests count them). Each chip is ``stride`` places after the one
+    before.
+    """
+
+    collective: Collective
+    bytes: int
+    ways: int
+    stride: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +317,7 @@ class Kernel:
     it reduces along. ``quantizes`` are the elements that are scaled and narrowed before, in a
     kernel of their own, with a scale for each block where it is ``blocked``. ``chain`` is there
     where vector work cannot all be done at once. ``runtime`` is what only a runtime of single
-    operators adds.
+    operators adds. ``together`` is there where the chip does it with others.
     """
 
     name: str
@@ -328,6 +342,7 @@ class Kernel:
     blocked: bool = False
     chain: Chain | None = None
     runtime: RuntimeWork | None = None
+    together: Together | None = None
 
     @property
     def arithmetic(self) -> int:

@@ -17,23 +17,30 @@ from tenfold.facts import Account, Entry
 from tenfold.machine.energy import clocked, dynamic_energy, energy_model, power_limit
 from tenfold.machine.gpu.products import parts_of
 from tenfold.machine.kernel import BUFFER_LEVELS, Kernel, Level, Program
+from tenfold.machine.network import Network
 from tenfold.machine.power import Drawn, PowerLimit
 from tenfold.machine.roofline import TRANSCENDENTAL_OPS, spent
-from tenfold.machine.run import Counters, KernelRun, Run, Timed
+from tenfold.machine.run import Counters, KernelRun, Run, Timed, crossing
 from tenfold.machine.stack import stack_facts
 from tenfold.machine.targets import target_of
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
+NO_TIME = Estimate.exact(0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long a program's kernels take, in their order, and its call beside them."""
+    """How long a program's kernels take, in their order, and its call beside them; ``together`` are
+    those of its kernels that wait for links to other chips.
+    """
 
     program: Program
     kernels: tuple[Timed, ...]
     counters: Counters
     launch_s: float
+    together: Estimate = NO_TIME
 
     @property
     def kernels_s(self) -> float:
@@ -45,17 +52,26 @@ class Pace:
         return self.kernels_s + self.launch_s
 
 
-def pace(program: Program, chip: Chip) -> Pace:
+def pace(program: Program, chip: Chip, network: Network | None = None) -> Pace:
     """The times of ``program``, for whoever asks often and for nothing else; raises as ``simulate``
     does.
     """
     if chip.memory_bytes is not None and program.memory_bytes > chip.memory_bytes:
         raise DoesNotFit(program.model, program.memory_bytes, chip.name, chip.memory_bytes)
     target = target_of(chip)
-    timed, total = time_kernels(chip, target.warm(program))
+    timed, total = time_kernels(chip, target.warm(program), network)
     link_s = program.io_bytes / chip.host_bytes_per_s if chip.host_bytes_per_s else 0.0
     beside_s = target.entry_s(program) + link_s + _late_s(program, timed)
-    return Pace(program, tuple(timed), total, beside_s)
+    shared = _together(program.kernels, network)
+    return Pace(program, tuple(timed), total, beside_s, shared)
+
+
+def _together(kernels: Sequence[Kernel], network: Network | None) -> Estimate:
+    """Seconds of the kernels that wait for other chips."""
+    if network is None:
+        return NO_TIME
+    shared = ((k.together, k.repeat) for k in kernels if k.together is not None)
+    return Estimate.total(network.seconds(what) * repeat for what, repeat in shared)
 
 
 def _late_s(program: Program, timed: Sequence[Timed]) -> float:
@@ -68,14 +84,15 @@ def _late_s(program: Program, timed: Sequence[Timed]) -> float:
     return float(max(0.0, launches * launch_s - busy))
 
 
-def simulate(program: Program, chip: Chip | None = None) -> Run:
-    """Time, counters and energy of ``program``.
+def simulate(program: Program, chip: Chip | None = None, network: Network | None = None) -> Run:
+    """Time, counters and energy of ``program``; ``network`` joins the chip to those that run the
+    other parts of it.
 
     Raises DoesNotFit if it needs more memory than the chip has, MissingFigure for a figure nobody
     published, InputError for a chip that is only listed.
     """
     chip = chip or chip_named(program.chip)
-    found = pace(program, chip)
+    found = pace(program, chip, network)
     model = energy_model(chip, program.precision)
     runs = tuple(
         KernelRun(
@@ -89,7 +106,8 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
         for k, t in zip(program.kernels, found.kernels, strict=True)
     )
     launch_cycles = found.launch_s * chip.clock("time")
-    time = Estimate.within(found.pass_s, chip.error(Whole.MODEL))
+    alone = found.pass_s - found.together.value
+    time = Estimate.within(max(0.0, alone), chip.error(Whole.MODEL)) + found.together
     static = Account((Entry("static", model.static_w * time),))
     return Run(
         program=program,
@@ -103,11 +121,41 @@ def simulate(program: Program, chip: Chip | None = None) -> Run:
     )
 
 
-def time_kernels(chip: Chip, kernels: Sequence[Kernel]) -> tuple[list[Timed], Counters]:
+def time_kernels(
+    chip: Chip, kernels: Sequence[Kernel], network: Network | None = None
+) -> tuple[list[Timed], Counters]:
     """Each kernel as it runs after the ones before it, and the counters of them all.
 
-    Raises ValueError for bytes at a level of which the machine does not know what they take.
+    Raises ValueError for bytes at a level of which the machine does not know what they take, and
+    for kernels that wait for other chips where no ``network`` joins any.
     """
+    own = [k for k in kernels if k.together is None]
+    timed, counters = _own_kernels(chip, own)
+    if len(own) == len(kernels):
+        return timed, counters
+    if network is None:
+        raise ValueError(f"{chip.name} is joined to no other chips")
+    found, left = [], iter(timed)
+    for kernel in kernels:
+        t = next(left) if kernel.together is None else _waits(chip, kernel, network)
+        found.append(t)
+        if kernel.together is not None:
+            counters = counters + t.counters.times(kernel.repeat)
+    return found, counters
+
+
+def _waits(chip: Chip, kernel: Kernel, network: Network) -> Timed:
+    """A kernel that the links hold up: nothing computes, what is sent passes the memory."""
+    assert kernel.together is not None
+    seconds = network.seconds(kernel.together).value
+    passing = float(kernel.traffic.all_reads + kernel.traffic.all_writes)
+    crossed = crossing(kernel.traffic, {Level.ON_CHIP: (passing, passing)})
+    cycles = seconds * chip.clock("time")
+    counters = Counters(cycles=cycles, idle=cycles, read=crossed.read, written=crossed.written)
+    return Timed(seconds, "network", counters)
+
+
+def _own_kernels(chip: Chip, kernels: Sequence[Kernel]) -> tuple[list[Timed], Counters]:
     target = target_of(chip)
     for level in BUFFER_LEVELS:
         moved = (k for k in kernels if k.traffic.at(level).total)

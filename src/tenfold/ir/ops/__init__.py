@@ -21,6 +21,7 @@ from tenfold.ir.ops import (
     sampling,
     shaping,
     signal,
+    together,
     window,
 )
 from tenfold.ir.table import OpRow
@@ -28,6 +29,7 @@ from tenfold.ir.table import OpRow
 _GROUPS = (
     pointwise, shaping, movement, indexing, reduction, normalization, contraction, convolution,
     attention, recurrent, experts, window, sampling, quantization, signal, control,
+    together,
 )  # fmt: skip
 
 

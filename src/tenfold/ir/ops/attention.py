@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from tenfold.ir.ops.common import (
     space_of,
 )
 from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.sharding import Cut, Split, along, by_loops
 from tenfold.ir.space import ALL, Map, Serial, at, folded, moved, row, straight, window
 from tenfold.ir.table import (
     AttentionDims,
@@ -198,6 +199,37 @@ def _of_items(call: Call, i: int, batch: Dim) -> Map | None:
     return tuple(at(0) if items and k == 0 else ALL for k in range(len(shape)))
 
 
+def _attention_splits(row_: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """By items of a batch, or by heads: those of the keys too, where they are as many, and one
+    head of keys is on every chip.
+    """
+    items = along(row_, call, row_.space(call), 0, ways)
+    if items is not None:
+        yield items
+    d = attention_dims(call)
+    heads: Any = d.heads
+    keys: Any = d.kv_heads
+    if heads % ways or (keys % ways and keys != 1):
+        return
+    four = len(call.shape(0)) == 4
+    kept = Cut(1) if keys % ways == 0 else None
+    mixed = Cut(1 if four else 2)
+    operands: list[Cut | None] = [mixed, *([mixed if kept else None] * 2)]
+    operands += [_mask_cut(call, heads), kept, kept, None, None]
+    attrs = {n: int(call.attr(n)) for n in ("q_num_heads", "kv_num_heads") if call.attr(n)}
+    each = {n: k // ways if n == "q_num_heads" or kept else k for n, k in attrs.items()}
+    given = (c if call.has(i) else None for i, c in enumerate(operands[: len(call.inputs)]))
+    results = (mixed, kept, kept, Cut(1))
+    yield Split(tuple(given), results[: len(call.outputs)], attrs=each)
+
+
+def _mask_cut(call: Call, heads: int) -> Cut | None:
+    """Where a mask is cut with the heads; None where it is the same for all."""
+    shape = call.shape(3) if call.has(3) else ()
+    axis = len(shape) - 3
+    return Cut(axis) if axis >= 0 and shape[axis] == heads > 1 else None
+
+
 def _attention(
     ctx: Context, q: Array, k: Array, v: Array, mask: Array | None = None, *rest: Array | None
 ) -> Sequence[Array]:
@@ -338,6 +370,33 @@ def _linear_attention_space(call: Call) -> Space:
     return space_of(call, (at(0), row(1), ALL), *maps, results=results, serial=Serial(q[1]))
 
 
+def _linear_attention_splits(row_: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """By items of a batch, or by heads, with the keys of each."""
+    items = along(row_, call, row_.space(call), 0, ways)
+    if items is not None:
+        yield items
+    heads, keys = int(call.attr("q_num_heads")), int(call.attr("kv_num_heads"))
+    if heads % ways or keys % ways:
+        return
+    cuts = (Cut(2), Cut(2), Cut(2), Cut(1), Cut(2), Cut(2), None, None)
+    given = tuple(
+        # a decay or a rate of writing may be one for all heads
+        c if call.has(i) and (i < 4 or call.shape(i)[-1] != 1) else None
+        for i, c in enumerate(cuts[: len(call.inputs)])
+    )
+    attrs = {"q_num_heads": heads // ways, "kv_num_heads": keys // ways}
+    yield Split(given, (Cut(2), Cut(1))[: len(call.outputs)], attrs=attrs)
+
+
+def _rotary_splits(row_: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """By heads too where they are one axis with their width."""
+    yield from by_loops(row_, call, ways)
+    heads = int(call.attr("num_heads", 0))
+    if len(call.shape(0)) == 3 and heads and heads % ways == 0:
+        operands = (Cut(2), *(None for _ in call.inputs[1:]))
+        yield Split(operands, (Cut(2),), attrs={"num_heads": heads // ways})
+
+
 def _rotary_space(call: Call) -> Space:
     """Each pair of numbers of a head is turned by the angle of its position."""
     x = call.shape(0)
@@ -381,15 +440,17 @@ _CACHED = {"kv_num_heads": int, "q_num_heads": int, "scale": float, "left_window
 
 ROWS: tuple[OpRow, ...] = (
     matrix_row("attention", (3, 7), _attention_shape, _attention_space, _attention_work,
-        _attention, _ATTENTION, Rate.SOFTMAX, attention_dims),
+        _attention, _ATTENTION, Rate.SOFTMAX, attention_dims, splits=_attention_splits),
     matrix_row("cached_attention", (8, 8), _cached_attention_shape, _attention_space,
-        _attention_work, _cached_attention, _CACHED, Rate.SOFTMAX, attention_dims),
+        _attention_work, _cached_attention, _CACHED, Rate.SOFTMAX, attention_dims,
+        splits=_attention_splits),
     matrix_row("linear_attention", (3, 8), _linear_attention_shape, _linear_attention_space,
-        _linear_attention_work, onnx_reference("LinearAttention", 27), _LINEAR),
+        _linear_attention_work, onnx_reference("LinearAttention", 27), _LINEAR,
+        splits=_linear_attention_splits),
     OpRow(kind="rotary_embedding", arity=(3, 4), attrs=attributes(interleaved=int,
         num_heads=int, rotary_embedding_dim=int), dtypes=same_dtype, shapes=same_shape,
         space=_rotary_space, work=_rotary_work, evaluate=onnx_reference("RotaryEmbedding"),
-        lowering=Lowering.VECTOR),
+        lowering=Lowering.VECTOR, splits=_rotary_splits),
     OpRow(kind="causal_conv", arity=(2, 4), attrs=attributes(activation=str), dtypes=same_dtype,
         shapes=_causal_conv_shape, space=_causal_conv_space, work=_causal_conv_work,
         evaluate=onnx_reference("CausalConvWithState", 27), lowering=Lowering.VECTOR),

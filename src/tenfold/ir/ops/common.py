@@ -10,6 +10,7 @@ import numpy as np
 from tenfold.ir.dims import Dim, Shape, broadcast, mul, prod
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape
+from tenfold.ir.sharding import SplitRule, by_loops
 from tenfold.ir.space import ALL, ONE, Map, Serial, Space, aligned, at, refolded, row, straight
 from tenfold.ir.table import AttentionDims, Call, Context, Lowering, OpRow, Rate, Work
 
@@ -290,6 +291,7 @@ def matrix_row(
     rate: Rate = Rate.PRODUCT,
     attention: Callable[[Call], AttentionDims] | None = None,
     factors: tuple[int, int] = (0, 1),
+    splits: SplitRule = by_loops,
 ) -> OpRow:
     """A contraction that is kept whole."""
     return OpRow(
@@ -305,4 +307,5 @@ def matrix_row(
         rate=rate,
         attention=attention,
         factors=factors,
+        splits=splits,
     )

@@ -19,6 +19,7 @@ from tenfold.ir.ops.common import (
     space_of,
     widen,
 )
+from tenfold.ir.sharding import by_sums
 from tenfold.ir.space import ONE, Map, Space, aligned, at
 from tenfold.ir.table import (
     Call,
@@ -234,7 +235,7 @@ def _einsum(ctx: Context, *arrays: Array) -> Array:
     )
 
 
-CONTRACTION: dict[str, Any] = {"lowering": Lowering.MATRIX}
+CONTRACTION: dict[str, Any] = {"lowering": Lowering.MATRIX, "splits": by_sums}
 
 
 ROWS: tuple[OpRow, ...] = (

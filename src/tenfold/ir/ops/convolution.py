@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,12 @@ from tenfold.ir.ops.common import (
 )
 from tenfold.ir.ops.contraction import CONTRACTION, zero_point
 from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.sharding import Cut, Split, SplitRule, but_along, by_sums
 from tenfold.ir.space import ALL, DATA, ONE, Index, Map, Space, at, folded, window
 from tenfold.ir.table import (
     Call,
     Context,
+    Lowering,
     Matmul,
     OpRow,
     Rate,
@@ -227,6 +229,24 @@ def _conv_transpose_space(call: Call) -> Space:
         _a_filter(call, 2),
         reduced=(w[0], *w[2:]),
     )
+
+
+def _conv_splits(bias: int) -> SplitRule:
+    """Of a convolution whose input ``bias`` is added to each result: by items and filters, by
+    channels whose parts are summed, by groups.
+    """
+
+    def rule(row: OpRow, call: Call, ways: int) -> Iterator[Split]:
+        for split in by_sums(row, call, ways):
+            added = split.summed and call.has(bias)
+            yield replace(split, once=(bias,)) if added else split
+        group = int(call.attr("group", 1))
+        if group > 1 and group % ways == 0 and not any(map(call.has, range(3, len(call.inputs)))):
+            operands = (Cut(1), *(Cut(0) if call.has(i) else None for i in (1, 2)))
+            each = {"group": group // ways}
+            yield Split(operands[: len(call.inputs)], (Cut(1),), attrs=each)
+
+    return rule
 
 
 def convolve(x: Array, w: Array, attrs: Mapping[str, Any]) -> Array:
@@ -438,15 +458,16 @@ _WINDOW = {
 ROWS: tuple[OpRow, ...] = (
     OpRow(kind="conv", arity=(2, 3), attrs=_WINDOW, dtypes=same_dtype, shapes=_conv_shape(2),
         space=_conv_space, work=_conv_work, evaluate=_conv, rate=Rate.CONVOLUTION, scaled_axis=0,
-        **CONTRACTION),
+        lowering=Lowering.MATRIX, splits=_conv_splits(2)),
     OpRow(kind="conv_integer", arity=(2, 4), attrs=_WINDOW, dtypes=always(DType.I32),
         shapes=_conv_shape(None), space=_conv_space, work=_conv_work, evaluate=_conv_integer,
         **CONTRACTION),
     OpRow(kind="conv_transpose", arity=(2, 3), attrs={**_WINDOW, "output_padding": tuple,
         "output_shape": tuple}, dtypes=same_dtype, shapes=_conv_transpose_shape,
         space=_conv_transpose_space, work=_conv_transpose_work, evaluate=_conv_transpose,
-        **CONTRACTION),
+        lowering=Lowering.MATRIX, splits=_conv_splits(2)),
     OpRow(kind="deform_conv", arity=(3, 5), attrs={**_WINDOW, "offset_group": int},
         dtypes=same_dtype, shapes=_conv_shape(3), space=_deform_space, work=_conv_work,
-        evaluate=onnx_reference("DeformConv"), **CONTRACTION),
+        evaluate=onnx_reference("DeformConv"), lowering=Lowering.MATRIX,
+        splits=but_along(lambda c: range(2, len(c.out())))),
 )  # fmt: skip

@@ -4,7 +4,8 @@ picks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from tenfold.ir.graph import Array
 from tenfold.ir.ops.common import everything, same_dtype, same_shape, space_of, widen
 from tenfold.ir.ops.normalization import softmax
 from tenfold.ir.ops.pointwise import erf, sigmoid
+from tenfold.ir.sharding import Cut, Split, by_loops
 from tenfold.ir.space import Space, at
 from tenfold.ir.table import Call, Context, ExpertDims, Lowering, Matmul, OpRow, Work, attributes
 
@@ -135,6 +137,17 @@ def _space(call: Call) -> Space:
     return space_of(call, tokens, *weights, reduced=(x[-1],))
 
 
+def _splits(row: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """By tokens, or each expert by its inner width: gate and value apart."""
+    yield from by_loops(row, call, ways)
+    inner: Any = call.shape(3)[1]
+    if inner % ways:
+        return
+    up = Cut(2, (inner, inner) if call.attr("gated", 0) else ())
+    others = (None for _ in call.inputs[4:])
+    yield Split((None, None, up, Cut(1), *others), (None,), summed=True)
+
+
 def _moe(
     ctx: Context, x: Array, router: Array, up: Array, down: Array, bias: Array | None = None
 ) -> Array:
@@ -189,5 +202,6 @@ ROWS: tuple[OpRow, ...] = (
         evaluate=_moe,
         lowering=Lowering.MATRIX,
         experts=_dims,
+        splits=_splits,
     ),
 )

@@ -25,6 +25,7 @@ from tenfold.ir.ops.common import (
     whole_space,
 )
 from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.sharding import SplitRule, but_along, by_loops
 from tenfold.ir.space import ALL, DATA, Space, at, straight
 from tenfold.ir.table import (
     Call,
@@ -246,6 +247,7 @@ def _row(
     symbolic: bool = False,
     grows: bool = False,
     loose: bool = False,
+    splits: SplitRule = by_loops,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
@@ -261,6 +263,7 @@ def _row(
         symbolic=symbolic,
         grows=grows,
         loose=loose,
+        splits=splits,
     )
 
 
@@ -326,6 +329,19 @@ def _tensor_scatter_space(call: Call) -> Space:
     return space_of(call, straight(rank), written, (at(0),))
 
 
+def _along_scattered(call: Call) -> Sequence[int]:
+    return (normalise_axis(call.attr("axis", 0), len(call.shape(0))),)
+
+
+def _along_tensor_scattered(call: Call) -> Sequence[int]:
+    return (normalise_axis(call.attr("axis", -2), len(call.shape(0))),)
+
+
+def _along_indexed(call: Call) -> Sequence[int]:
+    depth = call.shape(1)[-1]
+    return range(depth if isinstance(depth, int) else len(call.shape(0)))
+
+
 def _one_hot_space(call: Call) -> Space:
     rank = len(call.out())
     axis = normalise_axis(call.attr("axis", -1), rank)
@@ -364,13 +380,14 @@ ROWS: tuple[OpRow, ...] = (
     _row("gather_nd", (2, 2), _gather_nd_shape, _gather_nd, batch_dims=int,
         space=_gather_nd_space),
     _row("scatter_elements", (3, 3), same_shape, _scatter_elements, _scatter_work, axis=int,
-        reduction=str, space=_scatter_elements_space),
+        reduction=str, space=_scatter_elements_space, splits=but_along(_along_scattered)),
     _row("scatter_nd", (3, 3), same_shape, _scatter_nd, _scatter_work, reduction=str,
-        space=_scatter_nd_space),
+        space=_scatter_nd_space, splits=but_along(_along_indexed)),
     _row("tensor_scatter", (2, 3), same_shape, _tensor_scatter, per_input(0), axis=int,
-        mode=str, space=_tensor_scatter_space),
+        mode=str, space=_tensor_scatter_space, splits=but_along(_along_tensor_scattered)),
     _row("one_hot", (3, 3), _one_hot_shape, _one_hot, per_input(0), dtypes=dtype_of_input(2),
-        axis=int, space=_one_hot_space, grows=True),
+        axis=int, space=_one_hot_space, grows=True,
+        splits=but_along(lambda c: (normalise_axis(c.attr("axis", -1), len(c.out())),))),
     _row("non_zero", (1, 1), _non_zero_shape, _non_zero, per_input(1), dtypes=_INT64,
         space=whole_space, loose=True),
     _row("compress", (2, 2), _compress_shape, _compress, per_input(0), axis=int,

@@ -36,6 +36,7 @@ from tenfold.ir.ops.common import (
     space_of,
     view_space,
 )
+from tenfold.ir.sharding import SplitRule, but_along, by_loops, never
 from tenfold.ir.space import Map, Space, aligned, at, folded, moved, straight
 from tenfold.ir.table import (
     MANY,
@@ -439,6 +440,7 @@ def movement_row(
     grows: bool = False,
     measures: bool = False,
     target: int | None = None,
+    splits: SplitRule = by_loops,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
@@ -455,6 +457,7 @@ def movement_row(
         grows=grows,
         measures=measures,
         target=target,
+        splits=splits,
     )
 
 
@@ -480,9 +483,10 @@ ROWS: tuple[OpRow, ...] = (
         blocksize=int, mode=str, space=_depth_to_space_space),
     movement_row("space_to_depth", (1, 1), _space_to_depth_shape, _space_to_depth,
         blocksize=int, mode=str, space=_space_to_depth_space),
-    movement_row("trilu", (1, 2), same_shape, _trilu, upper=int, space=_same_or_moved),
+    movement_row("trilu", (1, 2), same_shape, _trilu, upper=int, space=_same_or_moved,
+        splits=but_along(lambda _: (-1, -2))),
     movement_row("reverse_sequence", (2, 2), same_shape, _reverse_sequence, batch_axis=int,
         time_axis=int, space=_reverse_space),
     movement_row("center_crop_pad", (2, 2), _center_crop_pad_shape, _center_crop_pad,
-        axes=tuple, space=_same_or_moved),
+        axes=tuple, space=_same_or_moved, splits=never),
 )  # fmt: skip

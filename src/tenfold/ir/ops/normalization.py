@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tenfold.ir.ops.common import (
     space_of,
     widen,
 )
+from tenfold.ir.sharding import Cut, Split, SplitRule, by_loops
 from tenfold.ir.space import Map, Space, at, row, window
 from tenfold.ir.table import Call, Context, Lowering, OpRow, Rate, attributes
 
@@ -171,6 +172,15 @@ def _group_norm_space(call: Call) -> Space:
     return _of_channels(call, tuple(row(i) if i else at(i) for i in range(len(x))), x)
 
 
+def _group_norm_splits(row_: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """By items, or by groups."""
+    yield from by_loops(row_, call, ways)
+    groups, scales = int(call.attr("num_groups")), call.shape(1)[0]
+    if groups % ways == 0 and isinstance(scales, int) and scales % ways == 0:
+        each = {"num_groups": groups // ways}
+        yield Split((Cut(1), Cut(0), Cut(0)), (Cut(1),), attrs=each)
+
+
 def _lrn_space(call: Call) -> Space:
     """Each channel with some beside it."""
     rank = len(call.shape(0))
@@ -256,6 +266,7 @@ def _row(
     dtypes: Any = same_dtype,
     space: Any = along_axis_space,
     rate: Rate = Rate.STREAM,
+    splits: SplitRule = by_loops,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
@@ -269,6 +280,7 @@ def _row(
         evaluate=evaluate,
         lowering=Lowering.REDUCE,
         rate=rate,
+        splits=splits,
     )
 
 
@@ -288,7 +300,7 @@ ROWS: tuple[OpRow, ...] = (
     _row("instance_norm", (3, 3), in_fp32(_instance_norm), 7, shapes=_instance_norm_shape,
         epsilon=float, rate=Rate.NORM, space=_instance_norm_space),
     _row("group_norm", (3, 3), in_fp32(_group_norm), 7, shapes=_group_norm_shape, epsilon=float,
-        num_groups=int, rate=Rate.NORM, space=_group_norm_space),
+        num_groups=int, rate=Rate.NORM, space=_group_norm_space, splits=_group_norm_splits),
     _row("lrn", (1, 1), in_fp32(_lrn), 8, 1, alpha=float, beta=float, bias=float, size=int,
         rate=Rate.POWER, space=_lrn_space),
     _row("lp_normalization", (1, 1), _lp_normalization, 3, shapes=_along_axis, axis=int, p=int,

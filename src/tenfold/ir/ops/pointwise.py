@@ -220,6 +220,7 @@ def _row(
     symbolic: bool = False,
     converts: bool = False,
     dtypes: Any = None,
+    additive: bool = False,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
@@ -234,6 +235,7 @@ def _row(
         lowering=Lowering.VECTOR,
         symbolic=symbolic,
         converts=converts,
+        additive=additive,
     )
 
 
@@ -371,7 +373,7 @@ ROWS: tuple[OpRow, ...] = (
     ),
     _row("bit_cast", _bitcast, 0, dtypes=dtype_of_attr("to"), to=str),
     # two inputs
-    _binary("add", np.add, symbolic=True),
+    _binary("add", np.add, symbolic=True, additive=True),
     _binary("sub", np.subtract, symbolic=True),
     _binary("mul", np.multiply, symbolic=True),
     _binary("div", divide, symbolic=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +19,7 @@ from tenfold.ir.ops.common import (
 )
 from tenfold.ir.ops.reference import onnx_reference
 from tenfold.ir.ops.window import GATHER, window_row
+from tenfold.ir.sharding import Split, by_loops
 from tenfold.ir.space import ALL, DATA, Space, at, window
 from tenfold.ir.table import Call, Context, OpRow
 
@@ -254,6 +255,11 @@ def _resize_space(call: Call) -> Space:
     return space_of(call, map_, everything(call, 1) if whole else None)
 
 
+def _resize_splits(row: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """By axes that stay as they are, where sizes do not name the whole."""
+    return iter(()) if call.has(3) else by_loops(row, call, ways)
+
+
 def _grid_sample_space(call: Call) -> Space:
     """Pictures looked up where the grid says, which has a place for each position."""
     rank = len(call.shape(0))
@@ -275,7 +281,7 @@ ROWS: tuple[OpRow, ...] = (
     window_row("resize", (1, 4), _resize_shape, _resize, per_output(4), GATHER, antialias=int,
         axes=tuple, mode=str, coordinate_transformation_mode=str, cubic_coeff_a=float,
         exclude_outside=int, extrapolation_value=float, keep_aspect_ratio_policy=str,
-        nearest_mode=str, space=_resize_space, grows=True),
+        nearest_mode=str, space=_resize_space, grows=True, splits=_resize_splits),
     window_row("grid_sample", (2, 2), _grid_sample_shape, onnx_reference("GridSample"),
         per_output(8), GATHER, align_corners=int, mode=str, padding_mode=str,
         space=_grid_sample_space),

@@ -20,6 +20,7 @@ from tenfold.ir.ops.common import (
 )
 from tenfold.ir.ops.convolution import window_extent, window_pads
 from tenfold.ir.ops.reference import onnx_reference
+from tenfold.ir.sharding import SplitRule, by_loops
 from tenfold.ir.space import ALL, DATA, Space, at, folded, window
 from tenfold.ir.table import Call, Context, Lowering, OpRow, Work, attributes
 
@@ -237,6 +238,7 @@ def window_row(
     space: Any,
     grows: bool = False,
     dtypes: Any = same_dtype,
+    splits: SplitRule = by_loops,
     **attrs: type,
 ) -> OpRow:
     return OpRow(
@@ -250,6 +252,7 @@ def window_row(
         evaluate=evaluate,
         lowering=lowering,
         grows=grows,
+        splits=splits,
     )
 
 

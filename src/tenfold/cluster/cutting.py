@@ -1,0 +1,435 @@
+"""One pass over a graph that cuts it: how each value is cut, and the ops of the part."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from tenfold.cluster.part import Held, Part, Prices
+from tenfold.cluster.sums import summed_first
+from tenfold.ir.cost import graph_totals, lookup_axis, op_call, op_work
+from tenfold.ir.dtypes import from_numpy
+from tenfold.ir.graph import Array, Attr, Graph, Op, Value, stored_numbers
+from tenfold.ir.infer import Scope, infer_op, row_of
+from tenfold.ir.sharding import Cut, Split, divides, part_shape
+from tenfold.ir.table import Call, Lowering, OpRow
+
+# of the numbers that a chip holds, from which on a table that is looked up is cut; half and double
+# change which tables of positions are on every chip, by 1 % of its memory at most
+TABLE_SHARE = 0.01
+
+
+class Cutting:
+    """One pass over the graph: how each value is cut, and the ops of a part so far."""
+
+    def __init__(self, graph: Graph, ways: int, stride: int, whole: frozenset[int]) -> None:
+        self.graph, self.ways, self.stride, self.whole = graph, ways, stride, whole
+        self.scope = Scope(prefix="part")
+        self.ops: list[Op] = []
+        self.cuts: dict[str, Cut | None] = {}
+        self.forms: dict[tuple[str, Cut | None], str] = {}
+        self.held: dict[str, Held] = {}
+        self.origins: dict[str, frozenset[int]] = {}
+        self.gathers: list[tuple[str, frozenset[int]]] = []
+        self.inputs: dict[str, Cut | None] = {}
+        stored = sum(stored_numbers(graph.values[n], graph.stored) for n in graph.constants)
+        self.large = TABLE_SHARE * stored / ways
+        self.tied = _tied(graph, ways)
+        self.uses: dict[str, int] = {}
+        for op in graph.ops:
+            for n in op.inputs:
+                self.uses[n] = self.uses.get(n, 0) + 1
+
+    # --- one op --------------------------------------------------------------------------
+
+    def visit(self, i: int, op: Op) -> None:
+        row = row_of(op)
+        call = op_call(self.graph, op)
+        if self._looks_up_rows(op, row):
+            return self._shifted_lookup(op)
+        split = self._chosen(i, op, row, call)
+        if split is None:
+            return self._whole(op)
+        self._apply(i, op, row, call, split)
+        return None
+
+    def _chosen(self, i: int, op: Op, row: OpRow, call: Call) -> Split | None:
+        """How the op is done in parts; None: by every chip whole."""
+        given = [self._cut(n) for n in op.inputs]
+        if op.bodies:
+            return None
+
+        def order(s: Split) -> tuple[bool, int]:
+            return s.summed, self._sliced(s, given, op)
+
+        if any(given):
+            splits = [self._sectioned(s, given, call) for s in row.splits(row, call, self.ways)]
+            kept = [s for s in splits if self._keeps(s, given, call)]
+            if kept:
+                return min(kept, key=lambda s: (self._gathered(s, given, op), *order(s)))
+        starts = row.lowering is Lowering.MATRIX or lookup_axis(self.graph, op) is not None
+        if not starts or i in self.whole:
+            return None
+        return self._start(op, row, call)
+
+    def _start(self, op: Op, row: OpRow, call: Call) -> Split | None:
+        """The cut of a product with weights, or of a table, that meets whole activations: by
+        columns, or with a share of the activations, or by rows.
+        """
+        weights = [n for n, name in enumerate(op.inputs) if self._is_weight(name)]
+        if not weights:
+            return None
+        if row.lowering is Lowering.GATHER and not self._worth_cutting(op.inputs[0]):
+            return None
+        found = [s for s in row.splits(row, call, self.ways) if any(s.operands[n] for n in weights)]
+        given: list[Cut | None] = [None] * len(op.inputs)
+        return min(found, key=lambda s: (s.summed, self._sliced(s, given, op)), default=None)
+
+    def _worth_cutting(self, name: str) -> bool:
+        return stored_numbers(self.graph.values[name], self.graph.stored) >= self.large
+
+    def _is_weight(self, name: str) -> bool:
+        return name in self.graph.constants and len(self.graph.values[name].dims) > 1
+
+    def _is_free(self, name: str) -> bool:
+        """Whether a chip can hold just a part of it from the start."""
+        return name in self.graph.constants or (
+            name in self.graph.inputs and self.inputs.get(name) is None and self.uses[name] == 1
+        )
+
+    def _cut(self, name: str) -> Cut | None:
+        """How a value is cut that chips have in no other form."""
+        everywhere = not name or self._is_free(name) or (name, None) in self.forms
+        return None if everywhere else self.cuts.get(name)
+
+    def _keeps(self, split: Split, given: list[Cut | None], call: Call) -> bool:
+        """Whether something that is cut already is cut as the split asks."""
+        fits = all(
+            divides(c, call.shape(n), self.ways)
+            for n, c in enumerate(split.operands)
+            if c is not None
+        )
+        pairs = zip(given, split.operands, strict=True)
+        return fits and any(have is not None and have == want for have, want in pairs)
+
+    def _gathered(self, split: Split, given: list[Cut | None], op: Op) -> int:
+        """Bytes that chips gather first, since they are cut in another way than the split asks."""
+        return sum(
+            int(str(self.graph.values[name].bytes))
+            for have, want, name in zip(given, split.operands, op.inputs, strict=True)
+            if have is not None and have != want
+        )
+
+    def _sliced(self, split: Split, given: list[Cut | None], op: Op) -> int:
+        """Operands of which each chip takes its part, though it has them whole."""
+        return sum(
+            want is not None
+            and have is None
+            and not self._is_free(name)
+            and (name, want) not in self.forms
+            for have, want, name in zip(given, split.operands, op.inputs, strict=True)
+        )
+
+    def _sectioned(self, split: Split, given: list[Cut | None], call: Call) -> Split:
+        """The split with the stretches in which its operands are cut, where any share will do."""
+        if not split.anywhere:
+            return split
+        pairs = zip(given, split.operands, strict=True)
+        found = {
+            h.sections for h, w in pairs if h is not None and w is not None and h.axis == w.axis
+        }
+        if len(found) != 1 or found == {()}:
+            return split
+        (sections,) = found
+
+        def cut(c: Cut | None) -> Cut | None:
+            return None if c is None else Cut(c.axis, sections)
+
+        operands, results = (tuple(map(cut, cuts)) for cuts in (split.operands, split.results))
+        fits = all(
+            divides(c, call.shape(n), self.ways) for n, c in enumerate(operands) if c is not None
+        )
+        return replace(split, operands=operands, results=results) if fits else split
+
+    def _whole(self, op: Op) -> None:
+        """The op as it is, on every chip."""
+        given = [n for n in op.inputs if n and self._cut(n) is not None]
+        for name in given:
+            self.gathers.append((name, self.origins.get(name, frozenset())))
+        inputs = tuple(self.read(n, None) for n in op.inputs)
+        self._emit(replace(op, inputs=inputs))
+        for o in op.outputs:
+            self._made(o, None, frozenset())
+
+    def _apply(self, i: int, op: Op, row: OpRow, call: Call, split: Split) -> None:
+        """The part of the op that each chip does, and what they do together after it."""
+        starts = not any(self._cut(n) for n in op.inputs)
+        origins = (
+            frozenset({i})
+            if starts
+            else frozenset[int]().union(*(self.origins.get(n, frozenset()) for n in op.inputs))
+        )
+        for n, want in zip(op.inputs, split.operands, strict=True):
+            if self._cut(n) not in (None, want):
+                self.gathers.append((n, self.origins.get(n, frozenset())))
+        inputs = [self.read(n, c) for n, c in zip(op.inputs, split.operands, strict=True)]
+        if row.target is not None:
+            shape = part_shape(call.out(), split.results[0], self.ways)
+            inputs[row.target] = self._number(op, "shape", np.array(shape, np.int64))
+        added = [inputs[n] for n in split.once]
+        inputs = ["" if n in split.once else name for n, name in enumerate(inputs)]
+        while inputs and not inputs[-1]:
+            inputs.pop()
+        attrs: dict[str, Attr] = {**op.attrs, **split.attrs}
+        outputs = op.outputs
+        if split.summed:
+            outputs = tuple(self._new(f"{o}/part") if o else "" for o in op.outputs)
+        self._emit(replace(op, inputs=tuple(inputs), outputs=outputs, attrs=attrs))
+        for o, part, cut in zip(op.outputs, outputs, split.results, strict=True):
+            if o and split.summed:
+                self._summed(op, part, o, added)
+            self._made(o, cut, frozenset() if split.summed else origins)
+
+    def _summed(self, op: Op, part: str, name: str, added: list[str]) -> None:
+        """The sum over all chips, and what is added to it once: a number a channel."""
+        total = self._new(f"{name}/sum") if added else name
+        self._emit(self._together("all_reduce", part, total, op))
+        for n, bias in enumerate(added):
+            rank = len(self.scope.values[total].dims)
+            column = self._new(f"{bias}/column")
+            shape = np.array([-1, *(1,) * (rank - 2)], np.int64)
+            target = self._number(op, f"column{n}", shape)
+            self._emit(Op("reshape", (bias, target), (column,), loc=op.loc))
+            self._emit(Op("add", (total, column), (name,), loc=op.loc))
+
+    # --- tables that are cut along what is looked up -------------------------------------
+
+    def _looks_up_rows(self, op: Op, row: OpRow) -> bool:
+        """Whether the op looks up rows of a table that is cut by rows: one that a product has cut
+        so (tied embeddings).
+        """
+        cut = self.tied.get(op.inputs[0]) if op.inputs else None
+        return (
+            cut is not None
+            and row.lowering is Lowering.GATHER
+            and lookup_axis(self.graph, op) == cut.axis == 0
+        )
+
+    def _shifted_lookup(self, op: Op) -> None:
+        """Each chip looks up what is in its rows and zeros for the rest, and all are added up
+        (Shoeybi et al. 2019, section 3; VocabParallelEmbedding of Megatron-LM).
+        """
+        table, indices = op.inputs
+        cut = self.tied[table]
+        rows = int(str(self.graph.values[table].dims[0]))
+        each = rows // self.ways
+        own = self.read(table, cut)
+        asked = self.read(indices, None)
+        name, dtype = op.outputs[0], self.graph.values[indices].dtype
+        starts = np.arange(self.ways, dtype=dtype.numpy) * each
+        first = self._ranked(self._new(f"{name}/first"), starts)
+        zero, last = (
+            self._number(op, w, np.array(v, dtype.numpy))
+            for w, v in (("zero", 0), ("last", each - 1))
+        )
+
+        def make(kind: str, what: str, *inputs: str, **attrs: Attr) -> str:
+            made = (self._new(f"{name}/{what}"),)
+            return self._emit(Op(kind, inputs, made, attrs, loc=op.loc))
+
+        place = make("sub", "place", asked, first)
+        here = make("clip", "here", place, zero, last)
+        inside = make("equal", "inside", place, here)
+        found = make(op.kind, "found", own, here, **op.attrs)
+        rank = len(self.scope.values[inside].dims)
+        axes = self._number(op, "axes", np.array([rank], np.int64))
+        column = make("unsqueeze", "column", inside, axes)
+        nothing = self._number(op, "nothing", np.zeros((), self.graph.values[name].dtype.numpy))
+        part = make("where", "part", column, found, nothing)
+        self._emit(self._together("all_reduce", part, name, op))
+        self._made(name, None, frozenset())
+
+    def _ranked(self, name: str, content: Array) -> str:
+        """One number for each chip."""
+        value = Value(name, from_numpy(content.dtype), (1,))
+        self.scope.declare(value)
+        self.held[name] = Held(name, Cut(0), content)
+        return name
+
+    # --- values in the form that is wanted -----------------------------------------------
+
+    def read(self, name: str, cut: Cut | None) -> str:
+        """A value whole or cut, on each chip; made so where it is not."""
+        if not name:
+            return ""
+        key = name, cut
+        if key not in self.forms:
+            self.forms[key] = self._form(name, cut)
+        return self.forms[key]
+
+    def _form(self, name: str, cut: Cut | None) -> str:
+        if name in self.graph.constants:
+            return self._constant(name, cut)
+        if name in self.graph.inputs and name not in self.cuts:
+            self._input(name, cut if self._is_free(name) else None)
+        have = self.cuts[name]
+        if have == cut:
+            return name
+        if have is not None:
+            whole = self.forms.get((name, None))
+            if whole is None:
+                op = self._together("all_gather", name, self._new(f"{name}/whole"), None, have)
+                whole = self.forms[name, None] = self._emit(op)
+            if cut is None:
+                return whole
+            return self._emit(
+                self._together("own_part", whole, self._new(f"{name}/own"), None, cut)
+            )
+        assert cut is not None
+        return self._emit(self._together("own_part", name, self._new(f"{name}/own"), None, cut))
+
+    def _new(self, name: str) -> str:
+        """``name``, or one like it that no value has."""
+        while name in self.graph.values or name in self.scope.values:
+            name += "'"
+        return name
+
+    def _input(self, name: str, cut: Cut | None) -> None:
+        value = self.graph.values[name]
+        self.scope.declare(replace(value, shape=part_shape(value.dims, cut, self.ways)))
+        self.inputs[name] = cut
+        self.cuts[name] = cut
+        self.forms[name, cut] = name
+
+    def _constant(self, name: str, cut: Cut | None) -> str:
+        taken = name in self.held
+        local = self._new(name) if taken else name
+        value = self.graph.values[name]
+        content = self.graph.constants[name] if cut is None else None
+        shape = part_shape(value.dims, cut, self.ways)
+        self.scope.declare(replace(value, name=local, shape=shape), content)
+        self.held[local] = Held(name, cut)
+        if name in self.graph.stored:
+            shares = self.ways if cut is not None else 1
+            self.scope.stored[local] = self.graph.stored[name] // shares
+        return local
+
+    def _number(self, op: Op, what: str, content: Array) -> str:
+        name = self._new(f"{op.outputs[0]}/{what}")
+        self.scope.constant(name, content)
+        self.held[name] = Held(name, None, content)
+        self.scope.stored[name] = 0
+        return name
+
+    def _together(
+        self, kind: str, source: str, name: str, op: Op | None, cut: Cut | None = None
+    ) -> Op:
+        attrs: dict[str, Attr] = {"ways": self.ways, "stride": self.stride}
+        if cut is not None:
+            attrs["axis"] = cut.axis
+            if cut.sections:  # of the whole
+                attrs["sections"] = cut.sections
+        return Op(kind, (source,), (name,), attrs, loc=f"{op.name if op else source}/{kind}")
+
+    def _emit(self, op: Op) -> str:
+        self.ops.append(infer_op(self.scope, op))
+        return op.outputs[0]
+
+    def _made(self, name: str, cut: Cut | None, origins: frozenset[int]) -> None:
+        if not name:
+            return
+        self.cuts[name] = cut
+        self.forms[name, cut] = name
+        self.origins[name] = origins if cut is not None else frozenset()
+        want = part_shape(self.graph.values[name].dims, cut, self.ways)
+        have = self.scope.values[name].dims
+        assert have == want, f"{name}: a part of {want} came out as {have}"
+
+    # --- the end -------------------------------------------------------------------------
+
+    def wasted(self, prices: Prices) -> frozenset[int]:
+        """Products whose cut saves less than gathering its results takes."""
+        spent: dict[int, float] = {}
+        for name, origins in self.gathers:
+            size = float(str(self.graph.values[name].bytes))
+            share = (self.ways - 1) / self.ways
+            cost = prices.link_s + share * size / prices.link_bytes_per_s
+            for i in origins:
+                spent[i] = spent.get(i, 0.0) + cost / len(origins)
+        return frozenset(i for i, cost in spent.items() if cost > self._saved(i, prices))
+
+    def _saved(self, i: int, prices: Prices) -> float:
+        """Seconds that a cut saves each chip; for a table, for which it saves memory, no bound."""
+        op = self.graph.ops[i]
+        if row_of(op).lowering is Lowering.GATHER:
+            return math.inf
+        work = op_work(self.graph, op)
+        weights = sum(
+            float(str(self.graph.values[n].bytes)) for n in op.inputs if self._is_weight(n)
+        )
+        reading = weights / prices.memory_bytes_per_s
+        whole = max(reading, float(str(work.contraction_flops)) / prices.flops_per_s)
+        return whole * (1 - 1 / self.ways)
+
+    def finish(self) -> Part:
+        for name in self.graph.inputs:
+            if name not in self.cuts:
+                self._input(name, None)
+        for name in self.graph.outputs:
+            if name in self.graph.constants and name not in self.held:
+                self._constant(name, None)
+        scope = self.scope
+        constants = {n: scope.constants.get(n, scope.known.get(n)) for n in self.held}
+        for local, held in self.held.items():
+            if held.cut is None and held.content is None:
+                constants[local] = self.graph.constants[held.source]
+        ops = summed_first(self.ops, self.graph.outputs)
+        for before, after in itertools.pairwise(ops):
+            made = after.outputs[0]
+            if before.outputs[0] not in scope.values:  # a part whose sum is there
+                part = before.outputs[0]
+                scope.values[part] = replace(scope.values[made], name=part)
+        graph = Graph(
+            name=self.graph.name,
+            inputs=self.graph.inputs,
+            outputs=self.graph.outputs,
+            ops=tuple(ops),
+            values=scope.values,
+            constants=constants,
+            bounds=self.graph.bounds,
+            limits=self.graph.limits,
+            stored=scope.stored,
+        )
+        outputs = {n: self.cuts.get(n) for n in self.graph.outputs}
+        return Part(
+            graph=graph,
+            ways=self.ways,
+            inputs=self.inputs,
+            outputs=outputs,
+            constants=self.held,
+            repeated_flops=self.ways * _products(graph) - _products(self.graph),
+        )
+
+
+def _products(graph: Graph) -> int:
+    return int(str(graph_totals(graph).contraction_flops))
+
+
+def _tied(graph: Graph, ways: int) -> dict[str, Cut]:
+    """Tables that a product multiplies by too, with the columns by which it is cut."""
+    looked_up = {op.inputs[0] for op in graph.ops if lookup_axis(graph, op) is not None}
+    found: dict[str, Cut] = {}
+    for op in graph.ops:
+        row = row_of(op)
+        shared = [n for n in op.inputs if n in looked_up and n in graph.constants]
+        if row.lowering is not Lowering.MATRIX or not shared:
+            continue
+        call = op_call(graph, op)
+        for split in row.splits(row, call, ways):
+            cuts = dict(zip(op.inputs, split.operands, strict=True))
+            alone = not split.summed and sum(c is not None for c in split.operands) == 1
+            found |= {n: c for n in shared if alone and (c := cuts[n]) is not None}
+    return found
