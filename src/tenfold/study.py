@@ -5,16 +5,17 @@ of the answer.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tenfold.carbon import region_named
 from tenfold.chips import Chip, MatrixPrecision
+from tenfold.cluster import Joined
 from tenfold.compiler import DEFAULT, Options
 from tenfold.errors import InputError, TenfoldError
-from tenfold.evaluate.profiling import Profile, profile_bound
+from tenfold.evaluate.profiling import Profile, Several, profile_bound
 from tenfold.model import Bound, Sizes, load, prepare
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 class Study:
     """What is asked: ``model`` in ``phase`` on each of ``chips`` at each of ``batches``. ``sizes``
     are the other free dimensions. ``quality`` also runs the model in each dtype, on ``inputs``
-    where given; ``measure`` also runs it here.
+    where given; ``measure`` also runs it here. ``on`` several chips of each kind, of whose copies
+    each takes its share of a batch.
     """
 
     model: str
@@ -42,6 +44,7 @@ class Study:
     quality: bool = False
     inputs: Path | None = None
     measure: bool = False
+    on: Several | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def studied(study: Study, advance: Callable[[], None] = lambda: None) -> StudyRe
     """
     _check(study)
     graph = load(study.model, study.phase)
-    bound = [prepare(graph, replace(study.sizes, batch=b)) for b in study.batches]
+    bound = [prepare(graph, replace(study.sizes, batch=b)) for b in _of_a_copy(study)]
     by_batch = {g.batch: g for g in bound}
     runs, refused = _runs(study, bound, advance)
     if not runs:
@@ -104,6 +107,18 @@ def studied(study: Study, advance: Callable[[], None] = lambda: None) -> StudyRe
     )
 
 
+def _of_a_copy(study: Study) -> Iterator[int]:
+    """The batches that one copy of the network takes."""
+    copies = study.on.layout.data if study.on is not None else 1
+    for batch in study.batches:
+        if batch % copies:
+            raise InputError(
+                f"a batch of {batch} is not shared equally by dp={copies}: give a multiple of"
+                f" {copies}"
+            )
+        yield batch // copies
+
+
 def _check(study: Study) -> None:
     """What can be refused before a model is read."""
     from tenfold.evaluate.agreement import checkable
@@ -118,6 +133,8 @@ def _check(study: Study) -> None:
     if study.region is not None:
         region_named(study.region)
     if study.measure:
+        if study.on is not None:
+            raise InputError("--measure runs on one processor: leave --count and --layout out")
         _measurable(study.model, study.chips)
 
 
@@ -146,13 +163,19 @@ def _runs(
         try:
             runs.append(
                 profile_bound(
-                    g, record, dtype=study.dtype, region=study.region, options=study.options
+                    g,
+                    record,
+                    dtype=study.dtype,
+                    region=study.region,
+                    options=study.options,
+                    on=study.on,
                 )
             )
         except TenfoldError as error:
             if alone:
                 raise
-            refused.append(Refused(record.name, g.batch, str(error)))
+            copies = study.on.layout.data if study.on is not None else 1
+            refused.append(Refused(record.name, g.batch * copies, str(error)))
         advance()
     return tuple(runs), tuple(refused)
 
@@ -162,9 +185,12 @@ def _held(graph: Graph, p: Profile, study: Study) -> Held:
 
     precision = p.run.program.precision
     sizes = replace(study.sizes, batch=p.batch)
+    network = None
+    if p.group is not None:
+        network = Joined(p.group.topology, p.chip, study.options.stack)
     return Held(
-        tuple(bottleneck(p.run.program, p.chip)),
-        tuple(advise(graph, sizes, p.chip, precision, study.options)),
+        tuple(bottleneck(p.run.program, p.chip, network)),
+        tuple(advise(graph, sizes, p.chip, precision, study.options, study.on)),
     )
 
 

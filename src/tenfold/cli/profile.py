@@ -39,6 +39,7 @@ from tenfold.files import check_apart, write_text
 
 if TYPE_CHECKING:
     from tenfold.chips import Chip
+    from tenfold.evaluate.profiling import Several
     from tenfold.study import StudyResult
 
 
@@ -96,6 +97,25 @@ def profile(
     stack: StackName = "engine",
     library: LibraryName = None,
     power_cap: PowerCap = None,
+    count: Annotated[
+        int | None,
+        typer.Option(help="Chips that run the model together (default: one, or the layout's)."),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "How they share it: tp=8 (every layer), pp=2 (stages), dp=4 (copies, each with its"
+                " part of the batch), or tp=4,pp=2. Default: every layer."
+            )
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="How they are joined (see docs/cluster.md); default: as the chip is sold."
+        ),
+    ] = None,
     quality: Annotated[
         bool,
         typer.Option(
@@ -170,11 +190,12 @@ def profile(
         quality=quality,
         inputs=inputs,
         measure=measure,
+        on=_several(count, layout, cluster),
     )
-    count = len(study.chips) * len(study.batches)
-    if trace is not None and count != 1:
-        raise InputError(f"--trace takes one chip and one batch, got {count} runs")
-    with progress("profiling", count) as advance:
+    runs = len(study.chips) * len(study.batches)
+    if trace is not None and runs != 1:
+        raise InputError(f"--trace takes one chip and one batch, got {runs} runs")
+    with progress("profiling", runs) as advance:
         result = studied(study, advance)
     if as_json:
         emit(study_document(result, sources=sources))
@@ -189,6 +210,19 @@ def profile(
         from tenfold.report.png import write_png
 
         write_png(result.runs[0], png)
+
+
+def _several(count: int | None, layout: str | None, cluster: str | None) -> Several | None:
+    """Raises InputError for a topology without chips to join."""
+    from tenfold.cluster import layout_of, topology_named
+    from tenfold.evaluate.profiling import Several
+
+    topology = topology_named(cluster) if cluster is not None else None
+    if count is None and layout is None:
+        if cluster is not None:
+            raise InputError(f"--cluster {cluster} joins several chips: give --count or --layout")
+        return None
+    return Several(layout_of(count, layout), topology)
 
 
 def _driven(record: Chip, library: str | None, stack: str) -> Chip:
@@ -239,7 +273,7 @@ def _print(result: StudyResult, top: int, *, sources: bool) -> None:
     console.print(
         heading(
             program.model,
-            f"{program.flops / program.items / 1e9:.3g} GFLOP an"
+            f"{done[0].flops / done[0].batch / 1e9:.3g} GFLOP an"
             f" item{', ' + sizes if sizes else ''}",
         )
     )
@@ -250,18 +284,18 @@ def _print(result: StudyResult, top: int, *, sources: bool) -> None:
         if result.held:
             console.print(advice_text(result.held), soft_wrap=True)
     else:
-        labels = [f"{p.run.program.chip} b{p.batch}" for p in done]
+        labels = [f"{p.name} b{p.batch}" for p in done]
         console.print(
             bars(
                 "time per item",
-                [(n, p.run.time_s / p.batch) for n, p in zip(labels, done, strict=True)],
+                [(n, p.every_s / p.batch) for n, p in zip(labels, done, strict=True)],
                 "s",
             )
         )
         console.print(
             bars(
                 "energy per item",
-                [(n, p.run.energy_j / p.batch) for n, p in zip(labels, done, strict=True)],
+                [(n, p.energy_j / p.batch) for n, p in zip(labels, done, strict=True)],
                 "J",
             )
         )
@@ -282,13 +316,14 @@ def _print(result: StudyResult, top: int, *, sources: bool) -> None:
 
 def _notes(result: StudyResult) -> Iterable[str]:
     from tenfold.machine import Stack, stack_facts
-    from tenfold.report.tables import changed_lines, power_lines, roofline_lines
+    from tenfold.report.tables import changed_lines, group_lines, power_lines, roofline_lines
 
     done = result.runs
     left_out = done[0].run.program.without
     stack = done[0].run.program.stack
     if stack is not Stack.ENGINE:
         yield f"Stack {stack}: {stack_facts(stack).does}."
+    yield from group_lines(done)
     yield from power_lines(done)
     if left_out:
         yield f"Left out: {', '.join(left_out)}."

@@ -73,13 +73,14 @@ def collective(
     chip: Chip,
     *,
     engine: bool = False,
+    stride: int = 1,
 ) -> Moved:
-    """``kind`` over ``count`` chips of ``topology``; ``engine``: a serving engine's own kernels are
-    there too, inside a graph.
+    """``kind`` over ``count`` chips of ``topology``, each ``stride`` places after the one before;
+    ``engine``: a serving engine's own kernels are there too, inside a graph.
 
     Raises InputError for a count that the topology does not have.
     """
-    parts = topology.parts(count)
+    parts = topology.parts(count, stride)
     if count == 1 or size_bytes == 0:
         return Moved(0.0, Way.NOTHING, 0.0, 0.0)
     how = _How(engine=engine)

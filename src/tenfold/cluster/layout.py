@@ -69,9 +69,8 @@ def layout_of(count: int | None, text: str | None) -> Layout:
         raise InputError(f"the count of chips must be at least 1, got {count}")
     layout = layout_named(text) if text is not None else Layout(tensor=count or 1)
     if count is not None and layout.chips != count:
-        product = " x ".join(str(n) for n in layout.ways.values() if n > 1) or "1"
         raise InputError(
-            f"layout {layout} takes {product} = {layout.chips} chips, and the count is {count}:"
-            " leave one of them out, or make them agree"
+            f"layout {layout} takes {layout.chips} chips, and the count is {count}: leave one of"
+            " them out, or make them agree"
         )
     return layout

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from tenfold.chips import Chip
+from tenfold.chips import Chip, names
 from tenfold.cluster.link import DATA, Link
 from tenfold.errors import InputError, UnknownName
 from tenfold.facts import ABOVE_0, Figure, FigureText, Spec, check_sources, read_file
@@ -86,17 +86,22 @@ class Topology:
         """Chips that it joins at most."""
         return math.prod(level.members for level in self.levels)
 
-    def parts(self, count: int) -> tuple[tuple[Level, tuple[int, ...]], ...]:
-        """The levels that ``count`` chips take, each with its sides: whole inner levels first.
+    def parts(self, count: int, stride: int = 1) -> tuple[tuple[Level, tuple[int, ...]], ...]:
+        """The levels that ``count`` chips take, each ``stride`` places after the one before, with
+        the sides at each level: whole inner levels first.
 
         Raises InputError for more than there are, or for a count that is not made of whole levels.
         """
-        if not 1 <= count <= self.most:
-            raise InputError(f"{self.name} joins 1 to {self.most:,} chips, got {count:,}")
+        if not 1 <= count * stride <= self.most:
+            raise InputError(f"{self.name} joins 1 to {self.most:,} chips, got {count * stride:,}")
         found: list[tuple[Level, tuple[int, ...]]] = []
         left = count
         for level in self.levels:
-            here = min(left, level.members)
+            if stride >= level.members and count > 1:  # one of them at most is inside
+                stride = -(-stride // level.members)
+                continue
+            here = min(left, level.members // stride)
+            stride = 1
             if left % here:
                 raise InputError(
                     f"{count:,} chips on {self.name} are not whole groups of {here}: give a"
@@ -164,6 +169,19 @@ def topology_named(name: str) -> Topology:
         for x in file.level
     )
     return Topology(name, file.does, tuple(file.chips), levels, file.sources)
+
+
+def joining(chip: Chip, topology: Topology | None) -> Topology:
+    """``topology``, or that in which ``chip`` is sold. Raises InputError for one that joins other
+    chips (a chip of the user's own may be joined in any).
+    """
+    if topology is None:
+        return topology_of(chip)
+    if chip.sold_as in names() and chip.sold_as not in topology.chips:
+        raise InputError(
+            f"{topology.name} joins {', '.join(topology.chips)}: {chip.name} is none of them"
+        )
+    return topology
 
 
 def topology_of(chip: Chip) -> Topology:

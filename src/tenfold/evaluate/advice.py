@@ -11,10 +11,12 @@ from tenfold.chips import Chip, GpuConstant, MatrixPrecision, SystolicConstant
 from tenfold.chips.figures import CALIBRATION, PEAK
 from tenfold.chips.record import constants
 from tenfold.chips.what_if import CAP
-from tenfold.compiler import DEFAULT, Options, build
+from tenfold.compiler import DEFAULT, Options
 from tenfold.errors import TenfoldError
+from tenfold.estimate import Estimate
+from tenfold.evaluate.profiling import Several, profile_bound
 from tenfold.ir import Graph
-from tenfold.machine import Program, simulate, target_of
+from tenfold.machine import Network, Program, Together, simulate, target_of
 from tenfold.machine.energy import power_limit
 from tenfold.model import Sizes, prepare
 
@@ -48,18 +50,29 @@ class Advice:
     mind: str = ""
 
 
-def bottleneck(program: Program, chip: Chip) -> list[Relaxed]:
+def bottleneck(program: Program, chip: Chip, network: Network | None = None) -> list[Relaxed]:
     """Each unit made infinitely fast on its own, or the limit of power lifted, the largest gain
-    first.
+    first; ``network`` joins the chip to those that run the other parts.
     """
-    before = simulate(program, chip).time_s.value
+    before = simulate(program, chip, network).time_s.value
     if not before:
         return []
     found = [
-        Relaxed(unit, 1 - simulate(program, faster).time_s.value / before)
+        Relaxed(unit, 1 - simulate(program, faster, network).time_s.value / before)
         for unit, faster in _relaxed(chip)
     ]
+    if network is not None:
+        left = simulate(program, chip, _NoLinks()).time_s.value
+        found.append(Relaxed("links to other chips", 1 - left / before))
     return sorted(found, key=lambda r: -r.gain)
+
+
+class _NoLinks:
+    """A network on which nothing takes time."""
+
+    def seconds(self, what: Together) -> Estimate:
+        assert what.ways > 0
+        return Estimate.exact(0.0)
 
 
 def _relaxed(chip: Chip) -> Iterator[tuple[str, Chip]]:
@@ -83,15 +96,22 @@ def _faster(chip: Chip, paths: Sequence[str]) -> Chip:
 
 
 def advise(
-    graph: Graph, sizes: Sizes, chip: Chip, precision: MatrixPrecision, options: Options = DEFAULT
+    graph: Graph,
+    sizes: Sizes,
+    chip: Chip,
+    precision: MatrixPrecision,
+    options: Options = DEFAULT,
+    several: Several | None = None,
 ) -> list[Advice]:
     """What would take time off an item, by trying it: larger batches, other dtypes, steps left out,
     more on-chip memory.
     """
+    copies = several.layout.data if several is not None else 1
 
     def per_item(batch: int, on: Chip, dtype: MatrixPrecision, chosen: Options) -> float:
-        bound = prepare(graph, replace(sizes, batch=batch))
-        return simulate(build(bound.graph, on, dtype, batch, chosen), on).time_s.value / batch
+        bound = prepare(graph, replace(sizes, batch=batch // copies))
+        found = profile_bound(bound, on, dtype=dtype.value, options=chosen, on=several)
+        return found.every_s.value / batch
 
     now = per_item(sizes.batch, chip, precision, options)
     found: list[Advice] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tenfold.chips import Chip, names
+from tenfold.chips import Chip
 from tenfold.cluster import (
     MULTIPROCESSORS,
     Collective,
@@ -14,7 +14,7 @@ from tenfold.cluster import (
     Topology,
     collective,
     exchange,
-    topology_of,
+    joining,
 )
 from tenfold.errors import InputError
 from tenfold.evaluate.operators import DTYPES, OperatorCall
@@ -36,11 +36,7 @@ def moved(r: OperatorCall, chip: Chip, topology: Topology | None) -> Moved:
     if r.warm:
         raise InputError(f"line {r.line}: {r.op} has no operands in L2: leave warm out")
     try:
-        joined = topology if topology is not None else topology_of(chip)
-        if chip.sold_as in names() and chip.sold_as not in joined.chips:
-            raise InputError(
-                f"{joined.name} joins {', '.join(joined.chips)}: {chip.name} is none of them"
-            )
+        joined = joining(chip, topology)
         if r.op in tuple(Exchange):
             return _exchanged(r, joined, chip)
         size, count = r.extents["bytes"], r.extents["chips"]

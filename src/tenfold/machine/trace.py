@@ -31,6 +31,7 @@ UNITS = (
     "off-chip memory",
     "L2",
     "DMA out",
+    "links",
 )
 
 
@@ -89,6 +90,10 @@ def _work(run: Run, chip: Chip) -> Iterator[Event]:
     target = target_of(chip)
     at = run.launch_s
     for k in run.kernels:
+        if k.kernel.together is not None:
+            yield Event("links", k.kernel.name, at, k.time_s * k.kernel.repeat)
+            at += k.time_s * k.kernel.repeat
+            continue
         activity = target.activity(k.kernel)
         if isinstance(activity, Parts):
             yield from _busy(k, activity, at)

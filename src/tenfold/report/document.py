@@ -9,6 +9,7 @@ from typing import TypeVar
 from msgspec import UNSET
 
 from tenfold.chips import Chip
+from tenfold.cluster import Group
 from tenfold.estimate import Estimate
 from tenfold.evaluate.agreement import Quality
 from tenfold.evaluate.profiling import Profile
@@ -38,6 +39,7 @@ from tenfold.report.documents.profile import (
     AdvicePart,
     BufferPart,
     ChangePart,
+    ChipsTogetherPart,
     CompileDocument,
     CountersPart,
     GroupedOpPart,
@@ -50,6 +52,7 @@ from tenfold.report.documents.profile import (
     RefusedPart,
     RelaxedPart,
     RunPart,
+    StagePart,
 )
 from tenfold.study import StudyResult
 from tenfold.zoo import ZooModel
@@ -236,18 +239,18 @@ def _run(p: Profile, result: StudyResult, *, sources: bool) -> RunPart:
         dtype=program.precision.value,
         stack=program.stack.value,
         sizes=dict(p.sizes),
-        time_s=run.time_s.value,
-        interval_s=interval(run.time_s),
+        time_s=p.time_s.value,
+        interval_s=interval(p.time_s),
         interval_status="provisional",
         bound=run.bound,
-        energy_j=run.energy_j.value,
-        interval_j=interval(run.energy_j),
-        energy_entries_j={e.what: e.amount.value for e in run.energy},
+        energy_j=p.energy_j.value,
+        interval_j=interval(p.energy_j),
+        energy_entries_j={e.what: e.amount.value for e in p.energy},
         energy_basis=run.energy_basis,
-        power_w=run.power_w,
-        flops=program.flops,
-        mfu=run.mfu,
-        memory_bytes=program.memory_bytes,
+        power_w=p.power_w,
+        flops=p.flops,
+        mfu=p.mfu,
+        memory_bytes=p.memory_bytes,
         bytes=_crossed(run.counters),
         counters=_counters(run.counters),
         coverage=program.native_fraction,
@@ -272,6 +275,27 @@ def _run(p: Profile, result: StudyResult, *, sources: bool) -> RunPart:
             if held
             else UNSET
         ),
+        group=_group(p.group) if p.group else UNSET,
+    )
+
+
+def _group(g: Group) -> ChipsTogetherPart:
+    return ChipsTogetherPart(
+        count=g.layout.chips,
+        layout={side.value: n for side, n in g.layout.ways.items()},
+        cluster=g.topology.name,
+        every_s=g.every_s.value,
+        interval_every_s=interval(g.every_s),
+        links_s=g.together_s,
+        repeated_flops=g.repeated_flops,
+        stages=[
+            StagePart(
+                time_s=s.run.time_s.value,
+                handed_s=s.handed.value,
+                memory_bytes=s.run.program.memory_bytes,
+            )
+            for s in g.stages
+        ],
     )
 
 

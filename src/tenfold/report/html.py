@@ -43,7 +43,7 @@ def profile_page(done: Sequence[Profile], notes: Sequence[str], advice: Sequence
     return environment.get_template("profile.html").render(
         model=program.model,
         subtitle=(
-            f"{program.flops / program.items / 1e9:.3g} GFLOP an"
+            f"{done[0].flops / done[0].batch / 1e9:.3g} GFLOP an"
             f" item{', ' + sizes if sizes else ''}"
         ),
         columns=_COLUMNS[:shown],
@@ -57,13 +57,13 @@ def profile_page(done: Sequence[Profile], notes: Sequence[str], advice: Sequence
 def _row(p: Profile) -> list[str]:
     run = p.run
     return [
-        run.program.chip,
+        p.name,
         run.program.precision.value,
         str(p.batch),
-        with_unit(run.time_s, "s"),
-        f"{run.mfu:.1%}",
-        with_unit(run.energy_j / p.batch, "J"),
-        f"{run.power_w:.0f} W",
+        with_unit(p.time_s, "s"),
+        f"{p.mfu:.1%}",
+        with_unit(p.energy_j / p.batch, "J"),
+        f"{p.power_w:.0f} W",
         ranged(p.rent.usd) if p.rent else "not rented out",
         ranged(p.footprint.kgco2e, 1e3) if p.footprint else "",
     ]
@@ -73,9 +73,9 @@ def _compared(done: Sequence[Profile]) -> list[Any]:
     """The runs beside each other, an item each: bars with their intervals."""
     from markupsafe import Markup
 
-    names = [f"{p.run.program.chip}, batch {p.batch}" for p in done]
-    times = [p.run.time_s / p.batch for p in done]
-    joules = [p.run.energy_j / p.batch for p in done]
+    names = [f"{p.name}, batch {p.batch}" for p in done]
+    times = [p.every_s / p.batch for p in done]
+    joules = [p.energy_j / p.batch for p in done]
     return [
         Markup(compared_svg(list(zip(names, figures, strict=True)), title, unit))
         for figures, title, unit in ((times, "time an item", "s"), (joules, "energy an item", "J"))
@@ -88,7 +88,7 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
     run, record = p.run, p.chip
     c = run.counters
     time = [(label, getattr(c, name), colour) for label, name, colour in TIME]
-    energy = [(e.what, e.amount.value, energy_colour(e.what)) for e in run.energy]
+    energy = [(e.what, e.amount.value, energy_colour(e.what)) for e in p.energy]
     groups = run.program.groups
     kernels = [
         {
@@ -106,8 +106,8 @@ def _run(p: Profile, advice: Sequence[str]) -> dict[str, Any]:
     ]
     return {
         "title": (
-            f"{record.name}, batch {p.batch}, {run.program.precision.value}:"
-            f" {show(run.time_s.value, 's')}, bound by {run.bound}"
+            f"{p.name}, batch {p.batch}, {run.program.precision.value}:"
+            f" {show(p.time_s.value, 's')}, bound by {run.bound}"
         ),
         "advice": advice,
         "time": Markup(shares_svg(time, "where the cycles go")),

@@ -28,8 +28,8 @@ def write_png(p: Profile, path: Path) -> None:
     axes = figure.subplots(2, 2, height_ratios=(1, 3))
     run, counters = p.run, p.run.counters
     figure.suptitle(
-        f"{run.program.model} on {run.program.chip}, batch {p.batch},"
-        f" {run.program.precision.value}: {show(run.time_s.value, 's')}"
+        f"{run.program.model} on {p.name}, batch {p.batch},"
+        f" {run.program.precision.value}: {show(p.time_s.value, 's')}"
     )
     _shares(
         axes[0][0],
@@ -37,7 +37,7 @@ def write_png(p: Profile, path: Path) -> None:
         [(label, getattr(counters, name), colour) for label, name, colour in TIME],
     )
     _shares(
-        axes[0][1], "joules", [(e.what, e.amount.value, energy_colour(e.what)) for e in run.energy]
+        axes[0][1], "joules", [(e.what, e.amount.value, energy_colour(e.what)) for e in p.energy]
     )
     _roofline(axes[1][0], p)
     _memory(axes[1][1], p)

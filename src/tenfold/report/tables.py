@@ -102,6 +102,26 @@ def changed_lines(chips: Iterable[Chip]) -> list[str]:
     return [f"{what} {', '.join(values)}." for what, values in found.items()]
 
 
+def group_lines(runs: Iterable[Profile]) -> list[str]:
+    """What several chips come to: how they share the model, what links take, what each holds."""
+    found: list[str] = []
+    for p in runs:
+        g = p.group
+        if g is None:
+            continue
+        waits = g.together_s / max(g.time_s.value, 1e-30)
+        said = (
+            f"{p.name}, {g.layout} on {g.topology.name}: {waits:.0%} of the time waiting for links,"
+            f" up to {show(g.memory_bytes, 'B')} on a chip"
+        )
+        if g.layout.pipeline > 1:
+            said += f", a pass every {show(g.every_s.value, 's')}"
+        if g.repeated_flops:
+            said += f"; {g.repeated_flops / max(g.flops, 1):.1%} of the arithmetic done again"
+        found.append(f"{said}. Below is one chip of the slowest stage." if len(found) < 1 else said)
+    return found
+
+
 def power_lines(runs: Iterable[Profile]) -> list[str]:
     """Where a chip's power holds its clock back: how much of the time, and how far."""
     found: dict[str, None] = {}
@@ -114,7 +134,7 @@ def power_lines(runs: Iterable[Profile]) -> list[str]:
         own = p.chip.clock("power") / 1e9
         slow = min(k.clock for k in held) * own
         found[
-            f"{p.run.program.chip}, batch {p.batch}: for"
+            f"{p.name}, batch {p.batch}: for"
             f" {seconds / max(p.run.time_s.value, 1e-30):.0%} of the time {limit:g} W hold it below"
             f" its {own:.3g} GHz, down to {slow:.3g} GHz."
         ] = None
@@ -144,14 +164,14 @@ def profile_table(profiles: Sequence[Profile], *, money: bool) -> Fitted:
     for p in profiles:
         run = p.run
         row = [
-            run.program.chip,
+            p.name,
             run.program.precision.value,
             str(p.batch),
-            with_unit(run.time_s, "s"),
+            with_unit(p.time_s, "s"),
             run.bound,
-            f"{run.mfu:.1%}",
-            with_unit(run.energy_j / p.batch, "J"),
-            f"{run.power_w:.0f} W",
+            f"{p.mfu:.1%}",
+            with_unit(p.energy_j / p.batch, "J"),
+            f"{p.power_w:.0f} W",
         ]
         if money:
             row.append(ranged(p.rent.usd) if p.rent else "not rented out")
@@ -229,8 +249,8 @@ def where_table(p: Profile) -> Fitted:
         ("vector unit", c.vector),
         ("launch and idle", c.idle),
     ]
-    joules = p.run.energy_j.value or 1.0
-    energies = [(e.what, e.amount.value / joules) for e in p.run.energy]
+    joules = p.energy_j.value or 1.0
+    energies = [(e.what, e.amount.value / joules) for e in p.energy]
     for i in range(max(len(times), len(energies))):
         left = (times[i][0], f"{times[i][1] / (c.cycles or 1):.1%}") if i < len(times) else ("", "")
         right = (energies[i][0], f"{energies[i][1]:.1%}") if i < len(energies) else ("", "")

@@ -70,9 +70,36 @@ class ChangePart(Part, frozen=True, kw_only=True):
     after: float
 
 
+class StagePart(Part, frozen=True, kw_only=True):
+    """A stage of a layout: seconds of one pass and until the next stage has its results, and what
+    each of its chips holds.
+    """
+
+    time_s: float
+    handed_s: float
+    memory_bytes: float
+
+
+class ChipsTogetherPart(Part, frozen=True, kw_only=True):
+    """Several chips that run the model: a pass can start ``every_s``, ``links_s`` of its time are
+    spent waiting for links, ``repeated_flops`` are those that more than one chip does.
+    """
+
+    count: int
+    layout: Mapping[str, int]
+    cluster: str
+    every_s: float
+    interval_every_s: Interval
+    links_s: float
+    repeated_flops: float
+    stages: Sequence[StagePart]
+
+
 class RunPart(Part, frozen=True, kw_only=True):
     """A model on a chip at a batch; times and energy of one pass over ``batch`` items. Bytes are
-    keyed by level of memory: ``LEVEL_read``, ``LEVEL_write`` and, of both, ``LEVEL``.
+    keyed by level of memory: ``LEVEL_read``, ``LEVEL_write`` and, of both, ``LEVEL``. Of a
+    ``group`` of chips, time, energy, power and arithmetic are of all, ``memory_bytes`` of the one
+    that holds most, and kernels, counters and bytes of one chip of the slowest stage.
     """
 
     chip: str
@@ -109,6 +136,7 @@ class RunPart(Part, frozen=True, kw_only=True):
     region: Maybe[str] = UNSET
     sources: Maybe[Sequence[str]] = UNSET
     bottleneck: Maybe[Sequence[RelaxedPart]] = UNSET
+    group: Maybe[ChipsTogetherPart] = UNSET
     advice: Maybe[Sequence[AdvicePart]] = UNSET
 
 

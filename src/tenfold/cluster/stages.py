@@ -1,0 +1,147 @@
+"""A graph in stages that follow each other, each on chips of its own.
+
+Cuts lie where a single value crosses, if there are such places enough, and the slowest stage, with
+what it sends on, is quickest. What is computed from the
+inputs without weights (positions, masks) every stage that needs it computes for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tenfold.cluster.part import Prices
+from tenfold.errors import InputError
+from tenfold.ir.cost import op_work
+from tenfold.ir.graph import Graph, Op, stored_numbers
+from tenfold.ir.infer import row_of
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+
+
+@dataclass(frozen=True, slots=True)
+class StageGraph:
+    """One stage, and the bytes that it hands to the next."""
+
+    graph: Graph
+    sent_bytes: int
+
+
+def in_stages(graph: Graph, count: int, prices: Prices) -> tuple[StageGraph, ...]:
+    """``graph``, which must be static, in ``count`` stages.
+
+    Raises InputError for more stages than it has ops with weights.
+    """
+    if count == 1:
+        return (StageGraph(graph, 0),)
+    free = _free(graph)
+    ops = [op for op in graph.ops if not free.intersection(op.outputs)]
+    heavy = sum(any(_stored(graph, n) for n in op.inputs) for op in ops)
+    if count > heavy:
+        raise InputError(
+            f"pp={count}: {graph.name} has {heavy} operations with weights: give no more stages"
+        )
+    crossing, values = _crossing(graph, ops)
+    single = [i for i in range(1, len(ops)) if values[i] == 1]
+    places = single if len(single) >= count else list(range(1, len(ops)))
+    seconds = [_seconds(graph, op, prices) for op in ops]
+    send = np.asarray(crossing) / prices.link_bytes_per_s + prices.link_s
+    ends = _ends(seconds, send, places, count)
+    stages, start = [], 0
+    for end in ends:
+        stages.append(_stage(graph, ops[start:end], free))
+        start = end
+    sent = [crossing[end] for end in ends[:-1]] + [0]
+    return tuple(StageGraph(g, s) for g, s in zip(stages, sent, strict=True))
+
+
+def _stored(graph: Graph, name: str) -> int:
+    known = name in graph.constants
+    return stored_numbers(graph.values[name], graph.stored) if known else 0
+
+
+def _free(graph: Graph) -> set[str]:
+    """Values that follow from the inputs and no weights, by ops that move or compute next to
+    nothing.
+    """
+    cheap = set(graph.inputs)
+    free: set[str] = set()
+    for op in graph.ops:
+        without = all(
+            not n or n in cheap or (n in graph.constants and not _stored(graph, n))
+            for n in op.inputs
+        )
+        if without and not op.bodies and row_of(op).attention is None:
+            free.update(o for o in op.outputs if o)
+            cheap.update(o for o in op.outputs if o)
+    return free - set(graph.outputs)
+
+
+def _seconds(graph: Graph, op: Op, prices: Prices) -> float:
+    work = op_work(graph, op)
+    moved = sum(float(str(b)) for b in (*work.reads, *work.writes))
+    flops = float(str(work.contraction_flops))
+    return max(moved / prices.memory_bytes_per_s, flops / prices.flops_per_s)
+
+
+def _crossing(graph: Graph, ops: Sequence[Op]) -> tuple[list[int], list[int]]:
+    """Bytes made before each place between ops and read after it, and of how many values."""
+    made = {o: i for i, op in enumerate(ops) for o in op.outputs if o}
+    last = {n: i for i, op in enumerate(ops) for n in op.inputs if n in made}
+    change = np.zeros((2, len(ops) + 2), np.int64)
+    for name, end in last.items():
+        size = int(str(graph.values[name].bytes))
+        change[:, made[name] + 1] += (size, 1)
+        change[:, end + 1] -= (size, 1)
+    sizes, counts = np.cumsum(change, 1)[:, : len(ops) + 1].tolist()
+    return sizes, counts
+
+
+def _ends(seconds: Sequence[float], send: Floats, places: Sequence[int], count: int) -> list[int]:
+    """Where each stage ends, at ``places``: the slowest one is as quick as can be (linear
+    partition, by the least maximum over every last cut).
+    """
+    total = np.concatenate(([0.0], np.cumsum(seconds)))
+    n = len(seconds)
+    send = np.concatenate((send[:n], (0.0,)))
+    at = np.asarray([0, *places, n])
+    best = total[at] + send[at]  # of the first stage
+    cuts: list[Any] = []
+    for _ in range(count - 1):
+        stage = total[at][None, :] - total[at][:, None] + send[at][None, :]
+        worst = np.maximum(best[:, None], np.where(stage > 0, stage, np.inf))
+        worst[at[:, None] >= at[None, :]] = np.inf
+        cuts.append(worst.argmin(0))
+        best = worst.min(0)
+    ends, here = [n], len(at) - 1
+    for chosen in reversed(cuts):
+        here = int(chosen[here])
+        ends.append(int(at[here]))
+    return ends[::-1]
+
+
+def _stage(graph: Graph, ops: Sequence[Op], free: set[str]) -> Graph:
+    """The graph of some ops, with what they need that every stage computes for itself."""
+    needed = {n for op in ops for n in op.inputs if n}
+    own: list[Op] = list(ops)
+    for op in reversed(graph.ops):
+        if free.intersection(op.outputs) and needed.intersection(op.outputs):
+            own.append(op)
+            needed.update(n for n in op.inputs if n)
+    mine = {id(op) for op in own}
+    ordered = tuple(op for op in graph.ops if id(op) in mine)
+    made = {o for op in ordered for o in op.outputs if o}
+    outside = dict.fromkeys(n for op in ordered for n in op.inputs if n and n not in made)
+    after = {n for op in graph.ops if id(op) not in mine for n in op.inputs if n and n not in free}
+    handed = [o for op in ops for o in op.outputs if o and (o in after or o in graph.outputs)]
+    return replace(
+        graph,
+        inputs=tuple(n for n in outside if n not in graph.constants),
+        outputs=tuple(dict.fromkeys(handed)),
+        ops=ordered,
+        values={n: graph.values[n] for n in (*outside, *made)},
+        constants={n: graph.constants[n] for n in outside if n in graph.constants},
+    )
