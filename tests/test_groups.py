@@ -169,3 +169,33 @@ def test_the_document_of_a_group() -> None:
     assert group["every_s"] < done["time_s"]
     assert 0 < group["links_s"] < done["time_s"]
     assert "links to other chips" in {b["unit"] for b in done["bottleneck"]}
+
+
+def test_a_plan_takes_the_fewest_chips_that_hold_a_model() -> None:
+    """One H100 does not hold 141 GB: two share every layer, and what is counted, rented and powered
+    are chips.
+    """
+    asked = ["plan", "llama-3.1-70b", "--seq", "128", "--slo", "1s", "--rate", "20", "--json"]
+    found = json.loads(run(app, [*asked, "--chip", "h100-sxm,t4"]).stdout)
+    (best,) = found["options"]
+    assert best["together"] == 2
+    assert best["count"] % 2 == 0
+    assert best["spare"] == 2
+    assert best["rented"]["chips"] >= best["count"]
+    assert 50 < best["power_w"] < 750  # of one chip
+    (refused,) = found["rejected"]
+    assert refused["chip"] == "t4"
+    assert "of 8 together 137 GB" in refused["reason"]
+    shown = run(app, [*asked[:-1], "--chip", "h100-sxm"]).output
+    assert f"in {best['count'] // 2} groups of 2" in shown
+    assert "h100-sxm, tp=2" in shown
+
+
+def test_a_plan_takes_more_chips_where_the_fewest_are_too_slow() -> None:
+    graph = prepare(load("llama-3.1-70b"), Sizes(seq=512)).graph
+    two, four = (grouped(graph, H100, BF16, 1, Layout(tensor=n)).time_s.value * 1e3 for n in (2, 4))
+    asked = ["plan", "llama-3.1-70b", "--seq", "512", "--rate", "2", "--json"]
+    slo = f"{(1.6 * four + 0.4 * two) / 2 * 1.3:.1f}ms"
+    found = json.loads(run(app, [*asked, "--slo", slo, "--chip", "h100-sxm"]).stdout)
+    assert found["options"][0]["together"] == 4
+    assert four * 1e-3 < found["options"][0]["p99_s"] < 2 * two * 1e-3

@@ -606,7 +606,7 @@ def test_what_is_beside_a_chip_bounds_the_rate_of_tiny_models() -> None:
 def test_the_link_bounds_what_is_large_and_quick() -> None:
     (wide,) = tenfold.plan("squeezenet", slo_s=0.02, rate_per_s=1e5, chips=["h100-sxm"]).options
     slow = what_if(tenfold.chip("tpu-v1"), ["host.bandwidth=1 MB/s"])
-    program = wide.services[0].runs[1].program
+    program = wide.services[0].runs[1].run.program
     bound = beside(ask_one("squeezenet", slo_s=0.02, rate_per_s=1e5), slow, wide.services)
     assert bound is not None
     assert bound.by is Beside.LINK

@@ -200,7 +200,7 @@ def beside(ask: Ask, chip: Chip, services: Sequence[Service]) -> Bounded | None:
         return None
     bytes_per_s = 0.0
     for d, s in zip(ask.demands, services, strict=True):
-        program = s.runs[1].program
+        program = s.runs[1].run.program
         bytes_per_s += d.rate_per_s * program.input_bytes / program.items
     own = chip.figures.get("host.bandwidth")
     link = own.estimate if own is not None else dispatch("link")

@@ -63,7 +63,7 @@ def answer(
 
     def compile_for(chosen: Sequence[Chip]) -> None:
         for chip in chosen:
-            found = _option(ask, chip)
+            found = _option(ask, chip, works)
             if isinstance(found, Option):
                 options.append(found)
             else:
@@ -76,13 +76,15 @@ def answer(
         rejected = [r for r in rejected if r.certain]
         compile_for([c for c in chips if c.name in behind])
     if not options:
-        rejected = _really(ask, chips, rejected)
+        rejected = _really(ask, chips, works, rejected)
     ranks = _ranks(options)
     options.sort(key=lambda o: _order(o, ask.conditions.by))
     return Plan(ask, tuple(options), tuple(rejected), ranks)
 
 
-def _really(ask: Ask, chips: Sequence[Chip], rejected: Sequence[Rejected]) -> list[Rejected]:
+def _really(
+    ask: Ask, chips: Sequence[Chip], works: Sequence[ItemWork], rejected: Sequence[Rejected]
+) -> list[Rejected]:
     """The nearest of those that cannot even at their peak, with what one item really takes: the
     least possible is asked for next.
     """
@@ -90,8 +92,9 @@ def _really(ask: Ask, chips: Sequence[Chip], rejected: Sequence[Rejected]) -> li
     near = sorted((r for r in rejected if r.at_peak), key=lambda r: r.short_by or math.inf)[
         :NEAREST
     ]
-    found = {r.chip: one_item(ask, records[r.chip]) for r in near}
-    return [found.get(r.chip) or r for r in rejected]
+    found = {r.chip: one_item(ask, records[r.chip], works) for r in near}
+    tried = ((r, found.get(r.chip)) for r in rejected)
+    return [late if isinstance(late, Rejected) else r for r, late in tried]
 
 
 def _check(ask: Ask) -> None:
@@ -142,7 +145,11 @@ def _ranks(options: Sequence[Option]) -> dict[Measure, dict[str, int]]:
     return found
 
 
-def _option(ask: Ask, chip: Chip) -> Option | Rejected:
+def _option(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> Option | Rejected:
+    """With the fewest chips that hold the models and answer one item of each in time."""
+    together = one_item(ask, chip, works)
+    if isinstance(together, Rejected):
+        return together
     found: dict[tuple[int, str | None], Service] = {}
     for d in ask.demands:
         key = id(d.models), d.dtype or ask.dtype
@@ -152,7 +159,12 @@ def _option(ask: Ask, chip: Chip) -> Option | Rejected:
         try:
             within = slo_s / high_factor(ask.spread) * ENOUGH
             found[key] = service(
-                d.models, chip, key[1], within_s=within, sizes=batches(LARGEST_BATCH)
+                d.models,
+                chip,
+                key[1],
+                within_s=within,
+                sizes=batches(LARGEST_BATCH),
+                together=together,
             )
         except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
             return Rejected(chip.name, str(error))
@@ -184,7 +196,7 @@ def needed_bytes(ask: Ask, services: Sequence[Service]) -> float:
     """
     found: dict[int, float] = {}
     for d, s in zip(ask.demands, services, strict=True):
-        need = s.runs[largest_useful(s, d.slo_s, ask.spread)].program.memory_bytes
+        need = s.runs[largest_useful(s, d.slo_s, ask.spread)].memory_bytes
         found[id(s)] = max(found.get(id(s), 0.0), need)
     return sum(found.values())
 
@@ -214,6 +226,7 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
     # over the SLO
     upper = high_p99 if high.in_time >= IN_TIME else max(p99 * time.high / time.value, first.slo_s)
     p99_s = Estimate(p99, min(p99_of(ask, low.result, 0), p99), max(upper, p99))
+    together = services[0].together
     energy_j, mean_w, peak_w = _power(chip, services, usual, batch)
     share = system_share(chip)
     bought = ask.conditions.prices.purchase(chip.sold_as)
@@ -225,7 +238,8 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         if bought
         else None
     )
-    rented = ask.conditions.prices.rented(chip.sold_as, total, ask.region, ask.conditions.terms)
+    held = total * together
+    rented = ask.conditions.prices.rented(chip.sold_as, held, ask.region, ask.conditions.terms)
     return Option(
         chip=chip,
         services=tuple(services),
@@ -250,9 +264,10 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         tco=owned,
         rented=rented,
         rented_usd_per_s=_rent(ask, chip, count, rented) if rented else None,
-        kwh=_kwh(ask, chip, mean_w, total),
-        carbon=_carbon(ask, chip, mean_w, total),
+        kwh=_kwh(ask, chip, mean_w, held),
+        carbon=_carbon(ask, chip, mean_w, held),
         rate_per_s=ask.rate_per_s,
+        together=together,
     )
 
 
@@ -276,11 +291,12 @@ def _count(ask: Ask, services: Sequence[Service], working: int, limited: Bounded
     )
     low = max(1, math.floor(working * down + 1e-9))
     high = math.ceil(working * up - 1e-9)
+    each = services[0].together
     return Count(
-        value=working + ask.conditions.spare.of(working),
-        low=low + ask.conditions.spare.of(low),
-        high=high + ask.conditions.spare.of(high) if possible else None,
-        spare=ask.conditions.spare.of(working),
+        value=(working + ask.conditions.spare.of(working)) * each,
+        low=(low + ask.conditions.spare.of(low)) * each,
+        high=(high + ask.conditions.spare.of(high)) * each if possible else None,
+        spare=ask.conditions.spare.of(working) * each,
     )
 
 
@@ -307,19 +323,19 @@ def _pue(ask: Ask) -> Estimate:
 def _power(
     chip: Chip, services: Sequence[Service], usual: Load, batch: int
 ) -> tuple[Estimate, Estimate, Estimate]:
-    """Joules an item and watts in the mean, idle time at idle power; and the watts to provide for.
-    All at the chip.
+    """Joules an item of all chips that answer it; watts in the mean, idle time at idle power, and
+    to provide for, of one. All at the chip.
     """
-    run = services[0].runs[batch]
+    run, each = services[0].runs[batch], services[0].together
     low, high = (
         e / run.energy_j.value if run.energy_j.value else 1.0
         for e in (run.energy_j.low, run.energy_j.high)
     )
     span = usual.result.duration_s
     answered = max(usual.result.total.answered, 1)
-    busy_w = usual.busy_j / usual.busy_s if usual.busy_s else 0.0
+    busy_w = usual.busy_j / usual.busy_s / each if usual.busy_s else 0.0
     top = max(busy_w, chip.tdp_w or 0.0)
-    idle_j = idle_power(chip, top) * max(span - usual.busy_s, 0.0)
+    idle_j = idle_power(chip, top) * (max(span - usual.busy_s, 0.0) * each)
     busy = Estimate(usual.busy_j, usual.busy_j * low, usual.busy_j * high)
     total = busy + idle_j
     peak = (
@@ -327,7 +343,7 @@ def _power(
         if chip.tdp_w
         else Estimate(busy_w, busy_w * low, busy_w * high) * ownership("tdp_over_busy")
     )
-    return total / answered, total / span, peak
+    return total / answered, total / (span * each), peak
 
 
 def _kwh(ask: Ask, chip: Chip, mean_w: Estimate, total: int) -> Estimate:

@@ -123,7 +123,8 @@ class Option:
     ``batch`` is the largest useful one of the first demand; ``p99_s`` its 99th percentile with all
     chips up, ``p99_failed_s`` with the spare ones down, ``p99s_s`` and ``p99s_failed_s`` of every
     demand, ``in_time`` and ``in_time_failed`` the share answered in time of the one that fares
-    worst, ``goodput_per_s`` all that is. ``limit_per_s`` is what one chip can answer with 99 of 100
+    worst, ``goodput_per_s`` all that is. ``together`` chips share every layer and answer as one;
+    ``limit_per_s`` is what they can answer with 99 of 100
     in time, ``provisioned_w`` what the site must be able to give one with its share of the host.
     Energy an item is at the chip, idle time included; ``kwh`` are for a million items, host and PUE
     included. ``rented`` are the instances that hold the chips, ``rented_usd_per_s`` what those for
@@ -156,6 +157,7 @@ class Option:
     kwh: Estimate
     carbon: Account | None
     rate_per_s: float
+    together: int = 1
     limited_by: str = ""  # what beside the chip limits it, where the chip itself could do more
 
     @property

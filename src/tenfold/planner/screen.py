@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from tenfold.carbon import assumption, system_share
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.errors import DoesNotFit, MissingFigure, ModelError, UnsupportedDType
+from tenfold.errors import InputError, MissingFigure, ModelError, UnsupportedDType
 from tenfold.estimate import Estimate
 from tenfold.ir import active_parameters, graph_totals
 from tenfold.ir.cost import lookup_axis
 from tenfold.ir.dims import prod
 from tenfold.planner.record import Ask, Demand, Rejected
+from tenfold.planner.together import groups, most_together
 from tenfold.scenario import served
 from tenfold.serving import high_factor
 
@@ -62,13 +63,14 @@ def work_of(demand: Demand) -> ItemWork:
 @dataclass(frozen=True, slots=True)
 class Guess:
     """A chip by its roofs: dollars and watts for as many as are needed (dollars infinite where
-    there is no price).
+    there is no price); ``together`` of them hold the models.
     """
 
     chip: Chip
     owned: float
     rented: float
     watts: float
+    together: int = 1
 
 
 def refuse_cooling(chip: Chip) -> str | None:
@@ -128,15 +130,43 @@ def screen(
     return [g.chip for g in refined if g.chip.name in last], rejected
 
 
-def one_item(ask: Ask, chip: Chip) -> Rejected | None:
+def held_bytes(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> float:
+    """Weights of all models, each once. Raises UnsupportedDType."""
+    held = {
+        id(d.models): w.parameters * chip.storage(d.dtype or ask.dtype).bits / 8
+        for d, w in zip(ask.demands, works, strict=True)
+    }
+    return sum(held.values())
+
+
+def one_item(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> int | Rejected:
+    """The fewest chips that hold the models and answer one item of each demand in time, compiled;
+    or why there are none. Where one chip holds them, it is one.
+    """
+    found: int | Rejected = Rejected(chip.name, "does not fit")
+    try:
+        tried = tuple(groups(chip, held_bytes(ask, chip, works)))
+    except UnsupportedDType as error:
+        return Rejected(chip.name, str(error))
+    for together in tried:
+        late = _late(ask, chip, together)
+        if late is None:
+            return together
+        found = late
+        if together == 1 and late.short_by is not None:
+            break
+    return found
+
+
+def _late(ask: Ask, chip: Chip, together: int) -> Rejected | None:
     """Why one item of some demand, compiled, takes longer than its SLO; None where none does."""
     worst: Rejected | None = None
     for d in ask.demands:
         try:
             real = served(
-                chip, 1, d.models.run(chip, d.dtype or ask.dtype, 1).time_s
+                chip, 1, d.models.run(chip, d.dtype or ask.dtype, 1, together).time_s
             ).value * high_factor(ask.spread)
-        except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
+        except (UnsupportedDType, MissingFigure, ModelError, InputError) as error:
             return Rejected(chip.name, str(error))
         if real > d.slo_s and (worst is None or real / d.slo_s > (worst.short_by or 0.0)):
             why = (
@@ -150,16 +180,19 @@ def one_item(ask: Ask, chip: Chip) -> Rejected | None:
 def _refined(ask: Ask, guess: Guess, works: Sequence[ItemWork]) -> Guess | Rejected:
     """The guess corrected by how much longer than its guess one item really takes, compiled."""
     chip, busy = guess.chip, 0.0
-    if (late := one_item(ask, chip)) is not None:
-        return late
+    together = one_item(ask, chip, works)
+    if isinstance(together, Rejected):
+        return together
     for d, work in zip(ask.demands, works, strict=True):
         dtype = d.dtype or ask.dtype
-        real = d.models.run(chip, dtype, 1).time_s.value
+        real = d.models.run(chip, dtype, 1, together).time_s.value
         precision = chip.storage(dtype)
-        slower = real / (roof_s(chip, precision, work, 1) / EFFICIENCY + LAUNCH_S)
-        each = Estimate.exact(_seconds_an_item(chip, precision, work, d.slo_s) * max(slower, 1.0))
+        roof = roof_s(chip, precision, work, 1) / together
+        slower = real / (roof / EFFICIENCY + LAUNCH_S)
+        guessed = _seconds_an_item(chip, precision, work, d.slo_s, together)
+        each = Estimate.exact(guessed * max(slower, 1.0))
         busy += d.rate_per_s * served(chip, 1, each).value
-    return _priced(ask, chip, busy)
+    return _priced(ask, chip, busy, together)
 
 
 def _first(guesses: Sequence[Guess], most: int) -> set[str]:
@@ -192,28 +225,34 @@ def _judge(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> Guess | Rejected:
         precisions = [chip.storage(d.dtype or ask.dtype) for d in ask.demands]
     except UnsupportedDType as error:
         return Rejected(chip.name, f"lacks the dtype: {error}")
-    held = {
-        id(d.models): w.parameters * p.bits / 8
-        for d, w, p in zip(ask.demands, works, precisions, strict=True)
-    }
-    weights = sum(held.values())
-    if chip.memory_bytes and weights > chip.memory_bytes:
-        return Rejected(
-            chip.name,
-            f"does not fit: weights take {weights / 1e9:.3g} GB, memory"
-            f" {chip.memory_bytes / 1e9:.3g} GB",
-        )
-    busy = 0.0
+    weights = held_bytes(ask, chip, works)
+    able = tuple(groups(chip, weights))
+    if not able:
+        return Rejected(chip.name, _too_large(chip, weights))
+    together, most, busy = able[0], able[-1], 0.0
     for demand, work, precision in zip(ask.demands, works, precisions, strict=True):
-        least = work.flops / chip.peak_flops[precision]
+        least = work.flops / chip.peak_flops[precision] / most
         if least > demand.slo_s:
             why = (
                 f"cannot meet {demand.slo_s * 1e3:.4g} ms: one item of {demand.name} takes"
                 f" {least * 1e3:.4g} ms even at its peak"
             )
             return Rejected(chip.name, why, short_by=least / demand.slo_s, at_peak=True)
-        busy += demand.rate_per_s * _seconds_an_item(chip, precision, work, demand.slo_s)
-    return _priced(ask, chip, busy)
+        each = _seconds_an_item(chip, precision, work, demand.slo_s, together)
+        busy += demand.rate_per_s * each
+    return _priced(ask, chip, busy, together)
+
+
+def _too_large(chip: Chip, weights: float) -> str:
+    assert chip.memory_bytes is not None
+    said = (
+        f"does not fit: weights take {weights / 1e9:.3g} GB, memory"
+        f" {chip.memory_bytes / 1e9:.3g} GB"
+    )
+    most = most_together(chip)
+    if most == 1:
+        return f"{said}, and nothing is known of how it is joined to others"
+    return f"{said}, of {most} together {most * chip.memory_bytes / 1e9:.3g} GB"
 
 
 def roof_s(chip: Chip, precision: MatrixPrecision, work: ItemWork, batch: int) -> float:
@@ -232,11 +271,13 @@ def roof_s(chip: Chip, precision: MatrixPrecision, work: ItemWork, batch: int) -
     )
 
 
-def _seconds_an_item(chip: Chip, precision: MatrixPrecision, work: ItemWork, slo_s: float) -> float:
+def _seconds_an_item(
+    chip: Chip, precision: MatrixPrecision, work: ItemWork, slo_s: float, together: int
+) -> float:
     best = math.inf
     batch = 1
     while batch <= 1024:
-        time = roof_s(chip, precision, work, batch) / EFFICIENCY + LAUNCH_S
+        time = roof_s(chip, precision, work, batch) / together / EFFICIENCY + LAUNCH_S
         if batch > 1 and 2 * time > slo_s:
             break
         best = min(best, time / batch)
@@ -244,10 +285,11 @@ def _seconds_an_item(chip: Chip, precision: MatrixPrecision, work: ItemWork, slo
     return best
 
 
-def _priced(ask: Ask, chip: Chip, busy: float) -> Guess:
+def _priced(ask: Ask, chip: Chip, busy: float, together: int) -> Guess:
     """Money for whole chips, watts for the busy ones and a third for the idle."""
     working = max(1, math.ceil(busy))
-    count = working + ask.conditions.spare.of(working)
+    count = (working + ask.conditions.spare.of(working)) * together
+    busy *= together
     bought = ask.conditions.prices.purchase(chip.sold_as)
     rented = ask.conditions.prices.rented(chip.sold_as, count, ask.region, ask.conditions.terms)
     watts = (
@@ -258,4 +300,4 @@ def _priced(ask: Ask, chip: Chip, busy: float) -> Guess:
     )
     # about 3 dollars a watt over three years
     owned = count * bought.usd.value + watts * 3 if bought else math.inf
-    return Guess(chip, owned, rented.usd_per_s if rented else math.inf, watts)
+    return Guess(chip, owned, rented.usd_per_s if rented else math.inf, watts, together)

@@ -34,6 +34,8 @@ def answer_line(plan: Plan) -> str:
     if o is None:
         return "No chip meets it."
     spare = {0: "no spare", 1: "one spare"}.get(o.count.spare, f"{o.count.spare} spare")
+    if o.together > 1:
+        spare = f"in {counted(o.count.value // o.together, 'group')} of {o.together}, {spare}"
     parts = [f"{o.count.value:,} x {o.chip.name} ({spare})", f"p99 {with_unit(o.p99_s, 's')}"]
     parts.append(money(o, plan.ask.conditions.by))
     if o.kgco2e_per_month is not None:
@@ -94,6 +96,11 @@ def _how_sure(plan: Plan, o: Option) -> list[str]:
         lines.append(
             f"How sure: {o.count.low} to {o.count.high} chips, at the ends of the times' intervals."
         )
+    if o.together > 1:
+        lines.append(
+            f"One {o.chip.name} does not hold the model: {o.together} share every layer"
+            f" (tp={o.together}), and the group is what requests, batches and rates are counted by."
+        )
     if o.limited_by:
         lines.append(f"Each {o.chip.name} is limited by the {o.limited_by}; it could do more.")
     if plan.as_good:
@@ -136,6 +143,11 @@ def _terms(terms: Terms) -> str:
             assert_never(terms)
 
 
+def named(o: Option) -> str:
+    """The chip, and how many of them share every layer."""
+    return f"{o.chip.name}, tp={o.together}" if o.together > 1 else o.chip.name
+
+
 def _chips(o: Option) -> str:
     high = f"{o.count.high:,}" if o.count.high is not None else "none"
     interval = "" if o.count.low == o.count.high else f" ({o.count.low:,}-{high})"
@@ -151,7 +163,7 @@ def plan_rows(plan: Plan) -> tuple[list[str], list[list[str]]]:
         month = o.usd_per_month
         rows.append(
             [
-                o.chip.name,
+                named(o),
                 _chips(o),
                 with_unit(o.p99_s, "s"),
                 ranged(month) if month else "-",
@@ -166,7 +178,7 @@ def speed_rows(plan: Plan) -> list[list[str]]:
     """The options, a row each, by ``SPEED``."""
     return [
         [
-            o.chip.name,
+            named(o),
             o.dtype,
             f"{o.batch} ({o.mean_batch:.1f})",
             f"{o.utilisation:.0%}",
@@ -183,7 +195,7 @@ def money_rows(plan: Plan) -> tuple[list[str], list[list[str]]]:
     columns = ["chip", "rent $ a month", "TCO $ a year", "CapEx $", "$ a million items"]
     rows = [
         [
-            o.chip.name,
+            named(o),
             _cell(o.rent_usd_per_month),
             _cell(o.tco_usd_per_year),
             _cell(o.capex_usd),

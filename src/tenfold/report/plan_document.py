@@ -53,6 +53,7 @@ def option_part(plan: Plan, o: Option) -> OptionPart:
         count=o.count.value,
         interval_count=(o.count.low, o.count.high),
         spare=o.count.spare,
+        together=o.together,
         p99_s=o.p99_s.value,
         interval_p99_s=interval(o.p99_s),
         p99_failed_s=o.p99_failed_s,

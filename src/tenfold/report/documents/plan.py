@@ -34,7 +34,8 @@ class LetPart(Part, frozen=True, kw_only=True):
 class OptionPart(Part, frozen=True, kw_only=True):
     """A chip that serves the demands, how many, and what it comes to; ``failed`` is with the spare
     ones down. ``way`` is the cheapest in which it can be got, and ``usd_per_month`` what that
-    takes, with the counts at the ends of its interval. ``rented`` are the instances.
+    takes, with the counts at the ends of its interval. ``rented`` are the instances. ``together``
+    chips share every layer and answer as one: rates and batches are of such a group.
     """
 
     chip: str
@@ -43,6 +44,7 @@ class OptionPart(Part, frozen=True, kw_only=True):
     mean_batch: float
     count: int
     interval_count: tuple[int, int | None]
+    together: int
     spare: int
     p99_s: float
     interval_p99_s: Interval
