@@ -181,7 +181,7 @@ def test_a_plan_takes_the_fewest_chips_that_hold_a_model() -> None:
     assert best["together"] == 2
     assert best["count"] % 2 == 0
     assert best["spare"] == 2
-    assert best["rented"]["chips"] >= best["count"]
+    assert sum(r["chips"] for r in best["rented"]) >= best["count"]
     assert 50 < best["power_w"] < 750  # of one chip
     (refused,) = found["rejected"]
     assert refused["chip"] == "t4"
@@ -195,7 +195,7 @@ def test_a_plan_takes_more_chips_where_the_fewest_are_too_slow() -> None:
     graph = prepare(load("llama-3.1-70b"), Sizes(seq=512)).graph
     two, four = (grouped(graph, H100, BF16, 1, Layout(tensor=n)).time_s.value * 1e3 for n in (2, 4))
     asked = ["plan", "llama-3.1-70b", "--seq", "512", "--rate", "2", "--json"]
-    slo = f"{(1.6 * four + 0.4 * two) / 2 * 1.3:.1f}ms"
+    slo = f"{2.6 * four:.1f}ms"  # who comes while a batch runs waits for it
     found = json.loads(run(app, [*asked, "--slo", slo, "--chip", "h100-sxm"]).stdout)
     assert found["options"][0]["together"] == 4
     assert four * 1e-3 < found["options"][0]["p99_s"] < 2 * two * 1e-3

@@ -243,7 +243,7 @@ def test_headroom_is_the_logarithm_of_what_is_left(resnet: Plan) -> None:
     g = growth(best, resnet)
     assert best.services[0].runs[
         best.batch
-    ].program.memory_bytes * 1.5**g.memory_years == pytest.approx(best.chip.memory_bytes)
+    ].memory_bytes * 1.5**g.memory_years == pytest.approx(best.chip.memory_bytes)
     assert 0 < g.latency_years < 30
 
 

@@ -228,27 +228,34 @@ class Rented:
         return " + ".join(named) or "by the chip"
 
 
-def rented(offers: Sequence[Offer], count: int) -> Rented | None:
-    """The cheapest whole instances for ``count`` chips, among providers and regions; None where
-    nobody lets the chip. ``offers`` are of one chip.
+def rented(offers: Sequence[Offer], count: int, together: int = 1) -> Rented | None:
+    """The cheapest whole instances for ``count`` chips, among providers and regions, ``together``
+    of them always in one; None where nobody lets the chip so. ``offers`` are of one chip.
     """
     places: dict[tuple[str, str], list[Offer]] = {}
     for o in offers:
-        places.setdefault((o.provider, o.region), []).append(o)
-    found = [_cover(here, count) for here in places.values()]
+        # a price by the chip says nothing of instances
+        if o.chips >= together or not o.instance:
+            places.setdefault((o.provider, o.region), []).append(o)
+    found = [_cover(here, count, together) for here in places.values()]
     return min(found, key=lambda r: (r.usd_per_s, r.chips), default=None)
 
 
-def _cover(offers: Sequence[Offer], count: int) -> Rented:
+def _held(offer: Offer, together: int) -> int:
+    """Chips of an instance that are in whole groups."""
+    return offer.chips // together * together if offer.instance else offer.chips
+
+
+def _cover(offers: Sequence[Offer], count: int, together: int) -> Rented:
     """The cheapest in one place: as many as go of the instance that is cheapest a chip, and what is
     cheapest for the rest; or one kind alone.
     """
-    alone = [Rented((Let(o, math.ceil(count / o.chips)),)) for o in offers]
-    bulk = min(offers, key=lambda o: (o.usd_per_chip_s, o.chips))
-    whole, rest = divmod(count, bulk.chips)
+    alone = [Rented((Let(o, math.ceil(count / _held(o, together))),)) for o in offers]
+    bulk = min(offers, key=lambda o: (o.usd_per_s / _held(o, together), o.chips))
+    whole, rest = divmod(count, _held(bulk, together))
     if whole and rest:
         last = min(
-            (Let(o, math.ceil(rest / o.chips)) for o in offers),
+            (Let(o, math.ceil(rest / _held(o, together))) for o in offers),
             key=lambda x: x.offer.usd_per_s * x.count,
         )
         if last.offer is not bulk:

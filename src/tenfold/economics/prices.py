@@ -90,11 +90,12 @@ class Prices:
         count: int,
         region: str | None = None,
         terms: Terms = Terms.ON_DEMAND,
+        together: int = 1,
     ) -> Rented | None:
-        """The cheapest way to rent ``count`` of ``chip``: in ``region``, where anybody lets it
-        there.
+        """The cheapest way to rent ``count`` of ``chip``, ``together`` of them in one instance: in
+        ``region``, where anybody lets it there.
         """
-        return rented(self.offers_in(chip, region, terms), count)
+        return rented(self.offers_in(chip, region, terms), count, together)
 
     def offers_in(self, chip: str, region: str | None, terms: Terms) -> list[Offer]:
         """The offers of ``chip`` in ``region``, of the cloud whose region it is, as others use the

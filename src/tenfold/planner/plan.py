@@ -9,7 +9,6 @@ from tenfold.carbon import J_PER_KWH, assumption, footprint, region_named, syste
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.economics import Rented, idle_power, ownership, tco
 from tenfold.errors import (
-    DoesNotFit,
     InputError,
     MissingFigure,
     ModelError,
@@ -31,7 +30,8 @@ from tenfold.planner.capacity import (
     p99s,
 )
 from tenfold.planner.record import Ask, Count, Measure, Option, Plan, Rejected
-from tenfold.planner.screen import ItemWork, one_item, screen, work_of
+from tenfold.planner.screen import ItemWork, held_bytes, one_item, screen, work_of
+from tenfold.planner.together import groups, in_one_box
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
 from tenfold.serving import high_factor
 
@@ -146,10 +146,20 @@ def _ranks(options: Sequence[Option]) -> dict[Measure, dict[str, int]]:
 
 
 def _option(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> Option | Rejected:
-    """With the fewest chips that hold the models and answer one item of each in time."""
-    together = one_item(ask, chip, works)
-    if isinstance(together, Rejected):
-        return together
+    """With the fewest chips that hold the models and answer the demands in time."""
+    fewest = one_item(ask, chip, works)
+    if isinstance(fewest, Rejected):
+        return fewest
+    tried = [n for n in groups(chip, held_bytes(ask, chip, works)) if n >= fewest]
+    for together in tried:
+        found = _with(ask, chip, together)
+        if isinstance(found, Option) or together == 1:
+            break
+    return found
+
+
+def _with(ask: Ask, chip: Chip, together: int) -> Option | Rejected:
+    """With so many chips that share every layer."""
     found: dict[tuple[int, str | None], Service] = {}
     for d in ask.demands:
         key = id(d.models), d.dtype or ask.dtype
@@ -166,7 +176,7 @@ def _option(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> Option | Rejecte
                 sizes=batches(LARGEST_BATCH),
                 together=together,
             )
-        except (DoesNotFit, UnsupportedDType, MissingFigure, ModelError) as error:
+        except (UnsupportedDType, MissingFigure, ModelError, InputError) as error:
             return Rejected(chip.name, str(error))
     services = [found[id(d.models), d.dtype or ask.dtype] for d in ask.demands]
     for d, s in zip(ask.demands, services, strict=True):
@@ -239,7 +249,8 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         else None
     )
     held = total * together
-    rented = ask.conditions.prices.rented(chip.sold_as, held, ask.region, ask.conditions.terms)
+    box = in_one_box(chip, together)
+    rented = ask.conditions.prices.rented(chip.sold_as, held, ask.region, ask.conditions.terms, box)
     return Option(
         chip=chip,
         services=tuple(services),
@@ -263,7 +274,7 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         bought=bought,
         tco=owned,
         rented=rented,
-        rented_usd_per_s=_rent(ask, chip, count, rented) if rented else None,
+        rented_usd_per_s=_rent(ask, chip, count, rented, box) if rented else None,
         kwh=_kwh(ask, chip, mean_w, held),
         carbon=_carbon(ask, chip, mean_w, held),
         rate_per_s=ask.rate_per_s,
@@ -300,11 +311,12 @@ def _count(ask: Ask, services: Sequence[Service], working: int, limited: Bounded
     )
 
 
-def _rent(ask: Ask, chip: Chip, count: Count, rented: Rented) -> Estimate:
+def _rent(ask: Ask, chip: Chip, count: Count, rented: Rented, box: int) -> Estimate:
     """Dollars a second for the count, and for the counts at its ends."""
 
     def usd_per_s(n: float) -> float:
-        found = ask.conditions.prices.rented(chip.sold_as, int(n), ask.region, ask.conditions.terms)
+        prices, terms = ask.conditions.prices, ask.conditions.terms
+        found = prices.rented(chip.sold_as, int(n), ask.region, terms, box)
         assert found is not None, "what is let once is let again"
         return found.usd_per_s
 

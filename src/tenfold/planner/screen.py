@@ -15,7 +15,7 @@ from tenfold.ir import active_parameters, graph_totals
 from tenfold.ir.cost import lookup_axis
 from tenfold.ir.dims import prod
 from tenfold.planner.record import Ask, Demand, Rejected
-from tenfold.planner.together import groups, most_together
+from tenfold.planner.together import groups, in_one_box, most_together
 from tenfold.scenario import served
 from tenfold.serving import high_factor
 
@@ -291,7 +291,9 @@ def _priced(ask: Ask, chip: Chip, busy: float, together: int) -> Guess:
     count = (working + ask.conditions.spare.of(working)) * together
     busy *= together
     bought = ask.conditions.prices.purchase(chip.sold_as)
-    rented = ask.conditions.prices.rented(chip.sold_as, count, ask.region, ask.conditions.terms)
+    rented = ask.conditions.prices.rented(
+        chip.sold_as, count, ask.region, ask.conditions.terms, in_one_box(chip, together)
+    )
     watts = (
         (busy + (count - busy) / 3)
         * (chip.tdp_w or UNKNOWN_W)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tenfold.chips import Chip
-from tenfold.cluster import topology_of
+from tenfold.cluster import Shape, topology_of
 from tenfold.errors import InputError
 
 MOST = 64  # chips that share every layer: beyond it all of a layer's time is links (assumed)
@@ -21,6 +21,15 @@ def most_together(chip: Chip) -> int:
     except InputError:
         return 1
     return min(level.members, MOST)
+
+
+def in_one_box(chip: Chip, together: int) -> int:
+    """Of chips that share every layer, those that must be in one instance: all, but in a torus,
+    whose parts are let across hosts.
+    """
+    if together == 1 or topology_of(chip).levels[0].shape is Shape.TORUS:
+        return 1
+    return together
 
 
 def groups(chip: Chip, held_bytes: float) -> Iterator[int]:
