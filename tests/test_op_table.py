@@ -29,6 +29,7 @@ from tenfold.ir import (
     op_call,
     parse_text,
 )
+from tenfold.ir.gradient import differentiated
 from tenfold.ir.infer import row_of
 
 KINDS = sorted(TABLE)
@@ -278,7 +279,36 @@ def examples() -> Mapping[str, list[Example]]:
         graph = parse_text(_TOGETHER.format(kind=kind, attrs=attrs))
         array = np.arange(12, dtype=np.float32).reshape(2, 6)
         found[kind].append(Example(f"{kind} of one", graph, graph.ops[0], {"x": array}))
+    _from_gradients(found)
     return found
+
+
+BEHIND = (
+    "relu", "gelu", "swish", "tanh", "sigmoid", "softmax", "layer_norm", "rms_norm", "gather",
+    "attention", "moe",
+)  # fmt: skip
+
+
+def _from_gradients(found: dict[str, list[Example]]) -> None:
+    """Kinds that only gradients have, behind some examples of those that they belong to."""
+    rng = np.random.default_rng(0)
+    for kind in BEHIND:
+        alone = [e for e in found[kind] if len(e.graph.ops) == 1]
+        for example in alone[:10]:
+            graph, op = example.graph, example.op
+            floats = [n for n in op.inputs if n and graph.values[n].dtype is DType.F32]
+            try:
+                made = differentiated(graph, dict.fromkeys(floats))
+            except TenfoldError:
+                continue
+            seeds = {
+                s: rng.standard_normal([int(d) for d in made.graph.values[s].dims])
+                for s in made.seeds
+            }
+            feeds = {**example.feeds, **{s: a.astype(np.float32) for s, a in seeds.items()}}
+            for o in made.graph.ops[made.forward :]:
+                if o.kind.endswith("_grad"):
+                    found[o.kind].append(Example(f"behind {example.name}", made.graph, o, feeds))
 
 
 # one chip of one: what more of them mean is tested with the cluster

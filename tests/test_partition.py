@@ -5,6 +5,7 @@ real files; what is cut, what is added up, and what every chip holds.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -118,10 +119,17 @@ def weighted(graph: Graph) -> Graph:
     return replace(graph, constants=found)
 
 
-def check(graph: Graph, ways: int, prices: Prices) -> tuple[Part, ...]:
+def check(
+    graph: Graph,
+    ways: int,
+    prices: Prices,
+    like: Mapping[str, str] = {},
+    *,
+    sequence: bool = False,
+) -> tuple[Part, ...]:
     """The whole and its parts give the same."""
     feeds = seeded_inputs(graph, 0)
-    parts = partition(graph, ways, prices)
+    parts = partition(graph, ways, prices, like=like, sequence=sequence)
     want, got = interpret(graph, feeds), interpret_parts(graph, parts, feeds)
     for name, array in want.items():
         scale = float(np.abs(array.astype(np.float64)).max(initial=1e-9))

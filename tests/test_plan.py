@@ -241,9 +241,9 @@ def test_mlperf_batches_meet_their_slos_on_tpu_v3_at_the_published_rate(
 def test_headroom_is_the_logarithm_of_what_is_left(resnet: Plan) -> None:
     best = resnet.options[0]
     g = growth(best, resnet)
-    assert best.services[0].runs[
-        best.batch
-    ].memory_bytes * 1.5**g.memory_years == pytest.approx(best.chip.memory_bytes)
+    assert best.services[0].runs[best.batch].memory_bytes * 1.5**g.memory_years == pytest.approx(
+        best.chip.memory_bytes
+    )
     assert 0 < g.latency_years < 30
 
 

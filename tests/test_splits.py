@@ -14,7 +14,7 @@ from tenfold.ir import TABLE, op_call
 from tenfold.ir.graph import Array, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.interpreter import run_op
-from tenfold.ir.sharding import Cut, Split, joined, part_of
+from tenfold.ir.sharding import SUM, Cut, Result, Split, joined, part_of
 from tenfold.ir.table import Call
 from test_index_maps import UNSEEN, _values
 from test_op_table import NEVER_STATIC, Example, examples
@@ -29,7 +29,7 @@ def part_target(call: Call, split: Split, ways: int) -> tuple[int, Array] | None
     if target is None:
         return None
     cut, shape = split.results[0], [int(d) for d in call.out()]
-    if cut is not None:
+    if isinstance(cut, Cut):
         shape[cut.axis] //= ways
     return target, np.array(shape, np.int64)
 
@@ -69,17 +69,19 @@ def _part(call: Call, split: Split, rank: int, ways: int, values: dict[str, Any]
             live[f"{i}:{name}"] = part_of(values[name], cut, rank, ways)
         if target is not None and i == target[0]:
             live[f"{i}:{name}"] = target[1]
+        if i in split.shifted:
+            along = split.results[0]
+            assert isinstance(along, Cut)
+            each = int(call.out()[along.axis]) // ways
+            live[f"{i}:{name}"] = values[name] - rank * each
     attrs = {**call.op.attrs, **split.attrs}
     return Op(call.op.kind, tuple(inputs), call.op.outputs, attrs), live
 
 
-def _together(parts: list[Any], cut: Cut | None, *, summed: bool) -> Array:
-    if summed:
+def _together(parts: list[Any], cut: Result) -> Array:
+    if cut is SUM:
         return sum(p.astype(np.float64) if p.dtype.kind == "f" else p for p in parts)
     return joined(parts, cut)
-
-
-seen: dict[str, int] = {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,7 +100,7 @@ def test_parts_put_together_are_the_whole(kind: str) -> None:
                 for i, want in enumerate(whole):
                     if want is None:
                         continue
-                    got = _together([p[i] for p in parts], split.results[i], summed=split.summed)
+                    got = _together([p[i] for p in parts], split.results[i])
                     assert got.shape == want.shape, (example.name, split)
                     if want.dtype.kind in "fc" or want.dtype.name.startswith("bfloat"):
                         wide = got.astype(np.float64), want.astype(np.float64)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tenfold.ir.cost import graph_totals, lookup_axis, op_call, op_work
 from tenfold.ir.dtypes import from_numpy
 from tenfold.ir.graph import Array, Attr, Graph, Op, Value, stored_numbers
 from tenfold.ir.infer import Scope, infer_op, row_of
-from tenfold.ir.sharding import Cut, Split, divides, part_shape
+from tenfold.ir.sharding import SUM, Cut, Split, divides, part_shape
 from tenfold.ir.table import Call, Lowering, OpRow
 
 # of the numbers that a chip holds, from which on a table that is looked up is cut; half and double
@@ -22,11 +22,24 @@ from tenfold.ir.table import Call, Lowering, OpRow
 TABLE_SHARE = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """``ways`` chips, each ``stride`` after the one before; ``like`` names outputs that are cut as
+    a constant is; with ``sequence`` sums stay cut along the second axis.
+    """
+
+    ways: int
+    stride: int
+    like: Mapping[str, str]
+    sequence: bool
+
+
 class Cutting:
     """One pass over the graph: how each value is cut, and the ops of a part so far."""
 
-    def __init__(self, graph: Graph, ways: int, stride: int, whole: frozenset[int]) -> None:
-        self.graph, self.ways, self.stride, self.whole = graph, ways, stride, whole
+    def __init__(self, graph: Graph, asked: Asked, whole: frozenset[int]) -> None:
+        self.graph, self.asked, self.whole = graph, asked, whole
+        self.ways, self.stride = asked.ways, asked.stride
         self.scope = Scope(prefix="part")
         self.ops: list[Op] = []
         self.cuts: dict[str, Cut | None] = {}
@@ -36,8 +49,9 @@ class Cutting:
         self.gathers: list[tuple[str, frozenset[int]]] = []
         self.inputs: dict[str, Cut | None] = {}
         stored = sum(stored_numbers(graph.values[n], graph.stored) for n in graph.constants)
-        self.large = TABLE_SHARE * stored / ways
-        self.tied = _tied(graph, ways)
+        self.large = TABLE_SHARE * stored / self.ways
+        self.tied = _tied(graph, self.ways)
+        self.wishes = _wishes(graph, asked.like)
         self.uses: dict[str, int] = {}
         for op in graph.ops:
             for n in op.inputs:
@@ -61,32 +75,47 @@ class Cutting:
         given = [self._cut(n) for n in op.inputs]
         if op.bodies:
             return None
-
-        def order(s: Split) -> tuple[bool, int]:
-            return s.summed, self._sliced(s, given, op)
-
-        if any(given):
-            splits = [self._sectioned(s, given, call) for s in row.splits(row, call, self.ways)]
-            kept = [s for s in splits if self._keeps(s, given, call)]
-            if kept:
-                return min(kept, key=lambda s: (self._gathered(s, given, op), *order(s)))
+        wished = self._wished(op, row, call, given)
+        if wished is not None:
+            return wished
         starts = row.lowering is Lowering.MATRIX or lookup_axis(self.graph, op) is not None
-        if not starts or i in self.whole:
+        if not any(given) and (not starts or i in self.whole):
             return None
-        return self._start(op, row, call)
+        splits = [self._sectioned(s, given, call) for s in row.splits(row, call, self.ways)]
+        kept = [s for s in splits if self._keeps(s, given, call)]
+        found = self._with_weights_cut(kept, splits, op)
+        if starts and i not in self.whole:
+            found += self._starting(splits, op, row)
 
-    def _start(self, op: Op, row: OpRow, call: Call) -> Split | None:
-        """The cut of a product with weights, or of a table, that meets whole activations: by
-        columns, or with a share of the activations, or by rows.
+        def order(s: Split) -> tuple[int, int, bool, int]:
+            gathered = self._gathered(s, given, op)
+            return self._copies(s, op), gathered, s.summed, self._sliced(s, given, op)
+
+        return min(found, key=order, default=None)
+
+    def _wished(self, op: Op, row: OpRow, call: Call, given: list[Cut | None]) -> Split | None:
+        """The split of an op whose result is to be cut as a weight is, where nothing is gathered
+        for it.
+        """
+        weight = self.wishes.get(op.outputs[0])
+        held = self.held.get(weight) if weight is not None else None
+        if held is None or held.cut is None:
+            return None
+        found = [
+            s
+            for s in row.splits(row, call, self.ways)
+            if s.results[0] == held.cut and not self._gathered(s, given, op)
+        ]
+        return min(found, key=lambda s: self._sliced(s, given, op), default=None)
+
+    def _starting(self, splits: list[Split], op: Op, row: OpRow) -> list[Split]:
+        """The cuts of a product with weights, or of a table: by columns, or with a share of the
+        activations, or by rows.
         """
         weights = [n for n, name in enumerate(op.inputs) if self._is_weight(name)]
-        if not weights:
-            return None
         if row.lowering is Lowering.GATHER and not self._worth_cutting(op.inputs[0]):
-            return None
-        found = [s for s in row.splits(row, call, self.ways) if any(s.operands[n] for n in weights)]
-        given: list[Cut | None] = [None] * len(op.inputs)
-        return min(found, key=lambda s: (s.summed, self._sliced(s, given, op)), default=None)
+            return []
+        return [s for s in splits if any(s.operands[n] for n in weights)]
 
     def _worth_cutting(self, name: str) -> bool:
         return stored_numbers(self.graph.values[name], self.graph.stored) >= self.large
@@ -115,12 +144,32 @@ class Cutting:
         pairs = zip(given, split.operands, strict=True)
         return fits and any(have is not None and have == want for have, want in pairs)
 
+    def _with_weights_cut(self, kept: list[Split], splits: list[Split], op: Op) -> list[Split]:
+        """Of the ways to do a product that keep a cut, those that cut its weights too: they are
+        never whole on every chip for activations that lie apart.
+        """
+        products = row_of(op).lowering is Lowering.MATRIX
+        weights = [n for n, x in enumerate(op.inputs) if products and self._is_weight(x)]
+
+        def cut(s: Split) -> bool:
+            return any(s.operands[n] is not None for n in weights)
+
+        return [s for s in kept if cut(s)] if weights and any(map(cut, splits)) else kept
+
     def _gathered(self, split: Split, given: list[Cut | None], op: Op) -> int:
         """Bytes that chips gather first, since they are cut in another way than the split asks."""
         return sum(
             int(str(self.graph.values[name].bytes))
             for have, want, name in zip(given, split.operands, op.inputs, strict=True)
             if have is not None and have != want
+        )
+
+    def _copies(self, split: Split, op: Op) -> int:
+        """Weights that a chip holds already, cut in another way: they would be held twice."""
+        pairs = zip(op.inputs, split.operands, strict=True)
+        return sum(
+            self._is_weight(n) and n in self.held and (n, want) not in self.forms
+            for n, want in pairs
         )
 
     def _sliced(self, split: Split, given: list[Cut | None], op: Op) -> int:
@@ -146,9 +195,10 @@ class Cutting:
         (sections,) = found
 
         def cut(c: Cut | None) -> Cut | None:
-            return None if c is None else Cut(c.axis, sections)
+            return Cut(c.axis, sections) if c is not None else None
 
-        operands, results = (tuple(map(cut, cuts)) for cuts in (split.operands, split.results))
+        operands = tuple(map(cut, split.operands))
+        results = tuple(r if r is SUM else cut(r) for r in split.results)
         fits = all(
             divides(c, call.shape(n), self.ways) for n, c in enumerate(operands) if c is not None
         )
@@ -177,24 +227,48 @@ class Cutting:
                 self.gathers.append((n, self.origins.get(n, frozenset())))
         inputs = [self.read(n, c) for n, c in zip(op.inputs, split.operands, strict=True)]
         if row.target is not None:
-            shape = part_shape(call.out(), split.results[0], self.ways)
+            first = split.results[0]
+            cut = first if isinstance(first, Cut) else None
+            shape = part_shape(call.out(), cut, self.ways)
             inputs[row.target] = self._number(op, "shape", np.array(shape, np.int64))
+        for at in split.shifted:
+            inputs[at] = self._shifted(op, inputs[at], call, split)
         added = [inputs[n] for n in split.once]
         inputs = ["" if n in split.once else name for n, name in enumerate(inputs)]
         while inputs and not inputs[-1]:
             inputs.pop()
         attrs: dict[str, Attr] = {**op.attrs, **split.attrs}
-        outputs = op.outputs
-        if split.summed:
-            outputs = tuple(self._new(f"{o}/part") if o else "" for o in op.outputs)
+        outputs = tuple(
+            self._new(f"{o}/part") if o and r is SUM else o
+            for o, r in zip(op.outputs, split.results, strict=True)
+        )
         self._emit(replace(op, inputs=tuple(inputs), outputs=outputs, attrs=attrs))
-        for o, part, cut in zip(op.outputs, outputs, split.results, strict=True):
-            if o and split.summed:
-                self._summed(op, part, o, added)
-            self._made(o, cut, frozenset() if split.summed else origins)
+        for o, part, result in zip(op.outputs, outputs, split.results, strict=True):
+            cut = result if isinstance(result, Cut) else None
+            if o and result is SUM:
+                cut = self._summed(op, part, o, added)
+            self._made(o, cut, frozenset() if result is SUM else origins)
 
-    def _summed(self, op: Op, part: str, name: str, added: list[str]) -> None:
-        """The sum over all chips, and what is added to it once: a number a channel."""
+    def _shifted(self, op: Op, name: str, call: Call, split: Split) -> str:
+        """Indices less where the chip's own stretch begins."""
+        along, dtype = split.results[0], self.scope.values[name].dtype.numpy
+        assert isinstance(along, Cut)
+        each = int(str(call.out()[along.axis])) // self.ways
+        starts = np.arange(self.ways, dtype=dtype) * each
+        first = self._ranked(self._new(f"{op.outputs[0]}/first"), starts)
+        place = self._new(f"{op.outputs[0]}/place")
+        return self._emit(Op("sub", (name, first), (place,), loc=op.loc))
+
+    def _summed(self, op: Op, part: str, name: str, added: list[str]) -> Cut | None:
+        """The sum over all chips, and what is added to it once: a number a channel. How it is cut:
+        with sequences each chip takes its part of the sum.
+        """
+        along = Cut(1)
+        rank = len(self.scope.values[part].dims)
+        shared = self.asked.sequence and rank > 2 and name not in self.wishes and not added
+        if shared and divides(along, self.scope.values[part].dims, self.ways):
+            self._emit(self._together("reduce_scatter", part, name, op, along))
+            return along
         total = self._new(f"{name}/sum") if added else name
         self._emit(self._together("all_reduce", part, total, op))
         for n, bias in enumerate(added):
@@ -204,6 +278,7 @@ class Cutting:
             target = self._number(op, f"column{n}", shape)
             self._emit(Op("reshape", (bias, target), (column,), loc=op.loc))
             self._emit(Op("add", (total, column), (name,), loc=op.loc))
+        return None
 
     # --- tables that are cut along what is looked up -------------------------------------
 
@@ -362,9 +437,12 @@ class Cutting:
         return frozenset(i for i, cost in spent.items() if cost > self._saved(i, prices))
 
     def _saved(self, i: int, prices: Prices) -> float:
-        """Seconds that a cut saves each chip; for a table, for which it saves memory, no bound."""
+        """Seconds that a cut saves each chip; no bound for a table, for which it saves memory, and
+        for weights that others multiply by too, which would be held twice.
+        """
         op = self.graph.ops[i]
-        if row_of(op).lowering is Lowering.GATHER:
+        shared = any(self._is_weight(n) and self.uses[n] > 1 for n in op.inputs)
+        if row_of(op).lowering is Lowering.GATHER or shared:
             return math.inf
         work = op_work(self.graph, op)
         weights = sum(
@@ -374,6 +452,16 @@ class Cutting:
         whole = max(reading, float(str(work.contraction_flops)) / prices.flops_per_s)
         return whole * (1 - 1 / self.ways)
 
+    def _as_wished(self, name: str) -> str:
+        """An output that is to be cut as a weight is: under its own name."""
+        weight = self.asked.like.get(name)
+        held = self.held.get(weight) if weight is not None else None
+        if held is None or self.cuts.get(name) == held.cut:
+            return name
+        made = self.read(name, held.cut)
+        self.cuts[name] = held.cut
+        return made
+
     def finish(self) -> Part:
         for name in self.graph.inputs:
             if name not in self.cuts:
@@ -381,21 +469,17 @@ class Cutting:
         for name in self.graph.outputs:
             if name in self.graph.constants and name not in self.held:
                 self._constant(name, None)
+        outputs = tuple(self._as_wished(n) for n in self.graph.outputs)
         scope = self.scope
         constants = {n: scope.constants.get(n, scope.known.get(n)) for n in self.held}
         for local, held in self.held.items():
             if held.cut is None and held.content is None:
                 constants[local] = self.graph.constants[held.source]
-        ops = summed_first(self.ops, self.graph.outputs)
-        for before, after in itertools.pairwise(ops):
-            made = after.outputs[0]
-            if before.outputs[0] not in scope.values:  # a part whose sum is there
-                part = before.outputs[0]
-                scope.values[part] = replace(scope.values[made], name=part)
+        ops = summed_first(self.ops, outputs, scope.values)
         graph = Graph(
             name=self.graph.name,
             inputs=self.graph.inputs,
-            outputs=self.graph.outputs,
+            outputs=outputs,
             ops=tuple(ops),
             values=scope.values,
             constants=constants,
@@ -403,12 +487,12 @@ class Cutting:
             limits=self.graph.limits,
             stored=scope.stored,
         )
-        outputs = {n: self.cuts.get(n) for n in self.graph.outputs}
+        cuts = {n: self.cuts.get(n) for n in self.graph.outputs}
         return Part(
             graph=graph,
             ways=self.ways,
             inputs=self.inputs,
-            outputs=outputs,
+            outputs=cuts,
             constants=self.held,
             repeated_flops=self.ways * _products(graph) - _products(self.graph),
         )
@@ -416,6 +500,18 @@ class Cutting:
 
 def _products(graph: Graph) -> int:
     return int(str(graph_totals(graph).contraction_flops))
+
+
+def _wishes(graph: Graph, like: Mapping[str, str]) -> dict[str, str]:
+    """The values that end as an output which is cut as a constant is, unchanged or added up."""
+    found = dict(like)
+    for op in reversed(graph.ops):
+        weight = found.get(op.outputs[0])
+        row = row_of(op)
+        if weight is not None and (row.additive or row.views):
+            shape = graph.values[op.outputs[0]].shape
+            found |= {n: weight for n in op.inputs if n and graph.values[n].shape == shape}
+    return found
 
 
 def _tied(graph: Graph, ways: int) -> dict[str, Cut]:
@@ -431,5 +527,6 @@ def _tied(graph: Graph, ways: int) -> dict[str, Cut]:
         for split in row.splits(row, call, ways):
             cuts = dict(zip(op.inputs, split.operands, strict=True))
             alone = not split.summed and sum(c is not None for c in split.operands) == 1
-            found |= {n: c for n in shared if alone and (c := cuts[n]) is not None}
+            new = {n: c for n in shared if alone and (c := cuts[n]) is not None}
+            found = new | found  # the first product's
     return found

@@ -41,7 +41,10 @@ def interpret_parts(
             results = row.together(Context(op.attrs), arrays)
             for rank, result in zip(group, results, strict=True):
                 held[rank][op.outputs[0]] = result
-    return {n: _joined([h[n] for h in held], parts, n) for n in graph.outputs}
+    return {
+        name: _joined([h[own] for h in held], parts, i)
+        for i, (name, own) in enumerate(zip(graph.outputs, last.outputs, strict=True))
+    }
 
 
 def _array(array: Array | None) -> Array:
@@ -67,10 +70,10 @@ def _groups(chips: int, ways: int, stride: int) -> list[list[int]]:
     return groups
 
 
-def _joined(arrays: Sequence[Array | None], parts: Sequence[Part], name: str) -> Array:
-    """The whole of an output, the last cut first."""
+def _joined(arrays: Sequence[Array | None], parts: Sequence[Part], number: int) -> Array:
+    """The whole of an output by its number, the last cut first."""
     left = [_array(a) for a in arrays]
     for part in reversed(parts):
-        cut = part.outputs[name]
+        cut = tuple(part.outputs.values())[number]
         left = [joined(left[i : i + part.ways], cut) for i in range(0, len(left), part.ways)]
     return left[0]

@@ -11,10 +11,11 @@ product is left whole on every chip.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
-from tenfold.cluster.cutting import Cutting
+from tenfold.cluster.cutting import Asked, Cutting
 from tenfold.cluster.layout import Side
 from tenfold.cluster.part import Part, Prices
 from tenfold.cluster.sums import joined_turns
@@ -23,11 +24,22 @@ from tenfold.ir.cost import op_call
 from tenfold.ir.graph import Graph
 from tenfold.ir.infer import row_of
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
-def partition(graph: Graph, ways: int, prices: Prices) -> tuple[Part, ...]:
+
+def partition(
+    graph: Graph,
+    ways: int,
+    prices: Prices,
+    *,
+    like: Mapping[str, str] = NOTHING,
+    sequence: bool = False,
+) -> tuple[Part, ...]:
     """The parts of a static ``graph`` on ``ways`` chips, one after the other: the last one's graph
     is what a chip runs. There are two where heads of keys are fewer than chips: the first cuts by
-    them, the second among those that share one.
+    them, the second among those that share one. ``like`` names outputs that are cut as a constant
+    is (gradients, as the weights they are of). With ``sequence`` sums are cut along the second axis
+    until they are needed whole (Korthikanti et al. 2022, section 4.2.2).
 
     Raises InputError for an attention whose heads do not divide.
     """
@@ -35,7 +47,10 @@ def partition(graph: Graph, ways: int, prices: Prices) -> tuple[Part, ...]:
     left = ways
     for each in _in_turn(graph, ways):
         left //= each
-        found.append(_part(graph, each, left, prices))
+        asked = Asked(each, left, like, sequence=sequence)
+        found.append(_part(graph, asked, prices))
+        names = dict(zip(graph.outputs, found[-1].graph.outputs, strict=True))
+        like = {names[n]: weight for n, weight in like.items()}
         graph = found[-1].graph
     if len(found) > 1:
         found[-1] = replace(found[-1], graph=joined_turns(found[-1].graph))
@@ -70,11 +85,11 @@ def _allowed(heads: int, keys: int) -> str:
     return ", ".join(map(str, found))
 
 
-def _part(graph: Graph, ways: int, stride: int, prices: Prices) -> Part:
+def _part(graph: Graph, asked: Asked, prices: Prices) -> Part:
     """Again with fewer cuts while some were not worth their gathering."""
     whole: frozenset[int] = frozenset()
     while True:
-        walk = Cutting(graph, ways, stride, whole)
+        walk = Cutting(graph, asked, whole)
         for i, op in enumerate(graph.ops):
             walk.visit(i, op)
         wasted = walk.wasted(prices)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tenfold.ir.graph import Attr, Graph, Op
+from tenfold.ir.graph import Attr, Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.sharding import Collective
 
@@ -42,10 +42,10 @@ def joined_turns(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(found.values()))
 
 
-def summed_first(ops: Sequence[Op], outputs: Sequence[str]) -> list[Op]:
+def summed_first(ops: Sequence[Op], outputs: Sequence[str], values: dict[str, Value]) -> list[Op]:
     """Results that are only added to each other are summed over chips once, after that (one
     all-reduce for attention and feed-forward side by side, or for experts and what all tokens
-    pass).
+    pass). ``values`` get the sums of parts that are new.
     """
     uses = Counter(n for op in ops for n in op.inputs)
     uses.update(outputs)
@@ -66,6 +66,7 @@ def summed_first(ops: Sequence[Op], outputs: Sequence[str]) -> list[Op]:
         while part in taken:
             part += "'"
         taken.add(part)
+        values[part] = replace(values[name], name=part)
         total = replace(like, inputs=(part,), outputs=(name,), loc=f"{name}/all_reduce")
         found += [replace(op, inputs=parts, outputs=(part,)), total]
         sums[name] = total

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -43,22 +43,37 @@ class Cut:
     sections: tuple[int, ...] = ()
 
 
+class Sum(Enum):
+    """What is made of a result that parts only add to."""
+
+    SUM = "added up over all chips"
+
+
+SUM = Sum.SUM
+Result: TypeAlias = "Cut | Sum | None"
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """One way to do an op in parts: how each operand and each result is cut (None: whole, on every
     chip alike).
 
-    ``summed``: the results of the parts are to be added up. ``attrs`` are those of a part where
-    they differ. ``once`` are operands that are added to the sum, not to each part.
-    ``anywhere``: parts need not be stretches, any share of the indices will do.
+    A result may also be a sum over chips. ``attrs`` are those of a part where they differ. ``once``
+    are operands that are added to the sum, not to each part. ``anywhere``: parts need not be
+    stretches, any share of the indices will do. ``shifted`` are operands from which each chip takes
+    off where its stretch of the first result begins.
     """
 
     operands: tuple[Cut | None, ...]
-    results: tuple[Cut | None, ...]
-    summed: bool = False
+    results: tuple[Result, ...]
     attrs: Mapping[str, Attr] = field(default_factory=lambda: NO_ATTRS)
     once: tuple[int, ...] = ()
     anywhere: bool = False
+    shifted: tuple[int, ...] = ()
+
+    @property
+    def summed(self) -> bool:
+        return any(r is SUM for r in self.results)
 
 
 SplitRule: TypeAlias = "Callable[[OpRow, Call, int], Iterator[Split]]"
@@ -166,13 +181,14 @@ def along(row: OpRow, call: Call, space: Space, loop: int, ways: int) -> Split |
         if isinstance(cut, _No) or (cut and not divides(cut, call.shape(i), ways)):
             return None
         operands.append(cut)
-    summed = space.is_reduced(loop)
-    if summed and sum(c is not None for c in operands) < 2:
+    if space.is_reduced(loop) and sum(c is not None for c in operands) < 2:
         return None
     results = _results(call, space, loop, ways)
     if results is None or not any(operands):
         return None
-    return Split(tuple(operands), results, summed=summed, anywhere=not views)
+    # of axes that fold, stretches count
+    reaches = {index.reach for map_ in space.maps for index in map_ or () if loop in index.loops}
+    return Split(tuple(operands), results, anywhere=reaches == {Reach.SAME})
 
 
 class _No:
@@ -182,8 +198,8 @@ class _No:
 _NO = _No()
 
 
-def _results(call: Call, space: Space, loop: int, ways: int) -> tuple[Cut | None, ...] | None:
-    found: list[Cut | None] = []
+def _results(call: Call, space: Space, loop: int, ways: int) -> tuple[Result, ...] | None:
+    found: list[Result] = []
     for value, map_ in zip(call.outputs, space.results, strict=True):
         axes = [a for a, index in enumerate(map_ or ()) if loop in index.loops]
         if value is None:
@@ -194,7 +210,7 @@ def _results(call: Call, space: Space, loop: int, ways: int) -> tuple[Cut | None
         cut = Cut(axes[0]) if axes else None
         if not divides(cut, value.dims, ways):
             return None
-        found.append(cut)
+        found.append(cut or SUM)
     return tuple(found)
 
 

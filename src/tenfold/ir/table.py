@@ -8,6 +8,7 @@ A row says everything there is to know about one op kind:
     shapes    shapes of the outputs                 (inference)
     space     loops, and which index which axis     (batching, fusion, tiling, rows)
     splits    ways to do it in equal parts          (partition)
+    gradient  its operands' gradients, as ops       (training)
     work      arithmetic it does, bytes it moves    (cost)
     evaluate  what it means, in NumPy               (interpreter: this defines truth)
     lowering  what kind of hardware runs it         (compiler)
@@ -39,6 +40,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tenfold.ir.derivatives import GradientRule, NoGradient
 from tenfold.ir.dims import Dim, Shape, add, prod
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, Attr, Op, UnknownShape, Value
@@ -273,6 +275,7 @@ class OpRow:
     attention: Callable[[Call], AttentionDims] | None = None
     experts: Callable[[Call], ExpertDims] | None = None
     additive: bool = False
+    gradient: GradientRule | NoGradient = NoGradient.NOT_YET  # filled in from ``ir.derivatives``
     together: Callable[[Context, Sequence[Array]], list[Array]] | None = None
     collective: Collective | None = None
     factors: tuple[int, int] = (0, 1)

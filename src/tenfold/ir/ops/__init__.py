@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
+from tenfold.ir.derivatives import gradient_of
 from tenfold.ir.ops import (
     attention,
+    backward,
     contraction,
     control,
     convolution,
@@ -29,7 +32,7 @@ from tenfold.ir.table import OpRow
 _GROUPS = (
     pointwise, shaping, movement, indexing, reduction, normalization, contraction, convolution,
     attention, recurrent, experts, window, sampling, quantization, signal, control,
-    together,
+    together, backward,
 )  # fmt: skip
 
 
@@ -39,7 +42,7 @@ def _collect() -> Mapping[str, OpRow]:
         for row in group.ROWS:
             if row.kind in table:
                 raise ValueError(f"op kind '{row.kind}' has two rows")
-            table[row.kind] = row
+            table[row.kind] = replace(row, gradient=gradient_of(row.kind))
     return MappingProxyType(table)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, Shape, add, floordiv, maximum, minimum, mul, prod, simplify
-from tenfold.ir.graph import Array, Value
+from tenfold.ir.graph import Array, Attr, Value
 from tenfold.ir.ops.common import (
     all_reads,
     all_writes,
@@ -40,8 +40,9 @@ from tenfold.ir.table import (
 def attention_dims(call: Call) -> AttentionDims:
     """Raises ValueError for operands of rank 3 without numbers of heads."""
     q, k, v = call.shape(0), call.shape(1), call.shape(2)
-    past = call.shape(4)[2] if call.has(4) else 0
     cached = call.op.kind == "cached_attention"
+    backward = call.op.kind == "attention_grad"  # whose further operands are no cache
+    past = call.shape(4)[2] if call.has(4) and not backward else 0
     causal = cached or bool(call.attr("is_causal", 0))
     four = len(q) == 4
     hq, hk = (q[1], k[1]) if four else (call.attr("q_num_heads"), call.attr("kv_num_heads"))
@@ -206,26 +207,41 @@ def _attention_splits(row_: OpRow, call: Call, ways: int) -> Iterator[Split]:
     items = along(row_, call, row_.space(call), 0, ways)
     if items is not None:
         yield items
-    d = attention_dims(call)
-    heads: Any = d.heads
-    keys: Any = d.kv_heads
-    if heads % ways or (keys % ways and keys != 1):
+    found = grouped_splits(call, 3, ways)
+    if found is None:
         return
-    four = len(call.shape(0)) == 4
-    kept = Cut(1) if keys % ways == 0 else None
-    mixed = Cut(1 if four else 2)
-    operands: list[Cut | None] = [mixed, *([mixed if kept else None] * 2)]
-    operands += [_mask_cut(call, heads), kept, kept, None, None]
-    attrs = {n: int(call.attr(n)) for n in ("q_num_heads", "kv_num_heads") if call.attr(n)}
-    each = {n: k // ways if n == "q_num_heads" or kept else k for n, k in attrs.items()}
+    mixed, keys, mask, each = found
+    kept = Cut(1) if keys is not None else None
+    operands: list[Cut | None] = [mixed, keys, keys, mask, kept, kept, None, None]
     given = (c if call.has(i) else None for i, c in enumerate(operands[: len(call.inputs)]))
     results = (mixed, kept, kept, Cut(1))
     yield Split(tuple(given), results[: len(call.outputs)], attrs=each)
 
 
-def _mask_cut(call: Call, heads: int) -> Cut | None:
+def grouped_splits(
+    call: Call, mask: int, ways: int
+) -> tuple[Cut, Cut | None, Cut | None, dict[str, Attr]] | None:
+    """How queries, keys and the mask (input number ``mask``) of an attention are cut by heads, and
+    the attributes of a part; keys are whole where there is one head of them. None where heads do
+    not divide.
+    """
+    d = attention_dims(call)
+    heads: Any = d.heads
+    keys: Any = d.kv_heads
+    if heads % ways or (keys % ways and keys != 1):
+        return None
+    mixed = Cut(1 if len(call.shape(0)) == 4 else 2)
+    kept = mixed if keys % ways == 0 else None
+    attrs = {n: int(call.attr(n)) for n in ("q_num_heads", "kv_num_heads") if call.attr(n)}
+    each: dict[str, Attr] = {
+        n: k // ways if n == "q_num_heads" or kept else k for n, k in attrs.items()
+    }
+    return mixed, kept, _mask_cut(call, mask, heads), each
+
+
+def _mask_cut(call: Call, i: int, heads: int) -> Cut | None:
     """Where a mask is cut with the heads; None where it is the same for all."""
-    shape = call.shape(3) if call.has(3) else ()
+    shape = call.shape(i) if call.has(i) else ()
     axis = len(shape) - 3
     return Cut(axis) if axis >= 0 and shape[axis] == heads > 1 else None
 

@@ -5,6 +5,7 @@ picks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tenfold.ir.graph import Array
 from tenfold.ir.ops.common import everything, same_dtype, same_shape, space_of, widen
 from tenfold.ir.ops.normalization import softmax
 from tenfold.ir.ops.pointwise import erf, sigmoid
-from tenfold.ir.sharding import Cut, Split, by_loops
+from tenfold.ir.sharding import SUM, Cut, Split, by_loops
 from tenfold.ir.space import Space, at
 from tenfold.ir.table import Call, Context, ExpertDims, Lowering, Matmul, OpRow, Work, attributes
 
@@ -25,6 +26,25 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": lambda x: (
         0.5 * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x**3)))
     ),
+}
+
+
+def _gelu_slope(x: Array) -> Array:
+    normal = np.exp(-0.5 * x * x) / np.float32(np.sqrt(2 * np.pi))
+    return np.asarray(0.5 * (1 + erf(x / np.sqrt(np.float32(2)))) + x * normal)
+
+
+def _gelu_tanh_slope(x: Array) -> Array:
+    a, b = np.float32(0.7978845608), np.float32(0.044715)
+    t = np.tanh(a * (x + b * x**3))
+    return np.asarray(0.5 * (1 + t) + 0.5 * x * (1 - t * t) * a * (1 + 3 * b * x * x))
+
+
+_SLOPES: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: (x > 0).astype(x.dtype),
+    "silu": lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+    "gelu": _gelu_slope,
+    "gelu_tanh": _gelu_tanh_slope,
 }
 
 
@@ -76,7 +96,7 @@ def _routed(call: Call) -> Dim:
     return mul(prod(x[:-2]), each)
 
 
-def _work(call: Call) -> Work:
+def work_of_experts(call: Call) -> Work:
     """Every token passes the router and ``top_k`` experts; weights of experts that no token is sent
     to stay where they are.
 
@@ -145,15 +165,44 @@ def _splits(row: OpRow, call: Call, ways: int) -> Iterator[Split]:
         return
     up = Cut(2, (inner, inner) if call.attr("gated", 0) else ())
     others = (None for _ in call.inputs[4:])
-    yield Split((None, None, up, Cut(1), *others), (None,), summed=True)
+    yield Split((None, None, up, Cut(1), *others), (SUM,))
 
 
-def _moe(
-    ctx: Context, x: Array, router: Array, up: Array, down: Array, bias: Array | None = None
-) -> Array:
-    """``bias`` is added to the scores only to choose (DeepSeek-V3, section 2.1.2)."""
-    flat = widen(x).reshape(-1, x.shape[-1])
-    logits = flat @ widen(router)
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Which experts tokens go to, in the order of their scores, and what each choice weighs."""
+
+    scores: Array
+    ranked: Array
+    share: Array
+    taken: Array
+
+    def visits(self) -> Iterator[tuple[int, Array, Array]]:
+        """Each expert with the tokens that visit it, and which of their choices it is."""
+        for expert in np.unique(self.ranked):
+            rows, choice = np.nonzero((self.ranked == expert) & self.taken)
+            yield int(expert), rows, choice
+
+    def logits_grad(self, ctx: Context, d_share: Array) -> Array:
+        """The gradient of the router's logits from that of the weights of choices."""
+        d_share = d_share * np.asarray(ctx.get("scale", 1.0), d_share.dtype)
+        picked = np.take_along_axis(self.scores, self.ranked, -1)
+        if ctx.get("renormalise", 1):
+            total = picked.sum(-1, keepdims=True)
+            d_share = (d_share - (d_share * picked / total).sum(-1, keepdims=True)) / total
+        d_scores = np.zeros_like(self.scores)
+        np.put_along_axis(d_scores, self.ranked, d_share, -1)
+        if ctx.get("score", "softmax") == "sigmoid":
+            return d_scores * self.scores * (1 - self.scores)
+        mean = (d_scores * self.scores).sum(-1, keepdims=True)
+        return np.asarray(self.scores * (d_scores - mean))
+
+
+def routing(ctx: Context, flat: Array, router: Array, bias: Array | None, length: int) -> Routing:
+    """Of tokens [tokens, hidden] in sequences of ``length``. ``bias`` is added to the scores only
+    to choose (DeepSeek-V3, section 2.1.2).
+    """
+    logits = flat @ router
     scores = sigmoid(logits) if ctx.get("score", "softmax") == "sigmoid" else softmax(logits, -1)
     ranked = np.argsort(-(scores + bias if bias is not None else scores), axis=-1, kind="stable")[
         :, : ctx.get("top_k")
@@ -162,21 +211,34 @@ def _moe(
     if ctx.get("renormalise", 1):
         share = share / share.sum(-1, keepdims=True)
     share = share * np.asarray(ctx.get("scale", 1.0), share.dtype)
+    taken = np.ones(ranked.shape, bool)
+    capacity = ctx.get("capacity", 0)
+    for expert in np.unique(ranked) if capacity else ():
+        rows, choice = np.nonzero(ranked == expert)
+        taken[rows, choice] = _within(rows // length, capacity)
+    return Routing(scores, ranked, share, taken)
+
+
+def activation_of(name: str) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """A function of the layer, and its slope."""
+    return _ACTIVATIONS[name], _SLOPES[name]
+
+
+def _moe(
+    ctx: Context, x: Array, router: Array, up: Array, down: Array, bias: Array | None = None
+) -> Array:
+    flat = widen(x).reshape(-1, x.shape[-1])
+    chosen = routing(ctx, flat, widen(router), bias, x.shape[-2])
     act = _ACTIVATIONS[ctx.get("activation")]
     y = np.zeros_like(flat)
-    capacity, length = ctx.get("capacity", 0), x.shape[-2]
-    for expert in np.unique(ranked):
-        rows, choice = np.nonzero(ranked == expert)
-        if capacity:
-            taken = _within(rows // length, capacity)
-            rows, choice = rows[taken], choice[taken]
+    for expert, rows, choice in chosen.visits():
         h = flat[rows] @ widen(up[expert])
         if ctx.get("gated", 0):
             gate, value = np.split(h, 2, axis=-1)
             h = act(gate) * value
         else:
             h = act(h)
-        y[rows] += share[rows, choice, None] * (h @ widen(down[expert]))
+        y[rows] += chosen.share[rows, choice, None] * (h @ widen(down[expert]))
     return y.reshape(x.shape).astype(x.dtype)
 
 
@@ -198,7 +260,7 @@ ROWS: tuple[OpRow, ...] = (
         dtypes=same_dtype,
         shapes=_shape,
         space=_space,
-        work=_work,
+        work=work_of_experts,
         evaluate=_moe,
         lowering=Lowering.MATRIX,
         experts=_dims,
