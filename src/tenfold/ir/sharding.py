@@ -157,13 +157,20 @@ def but_along(axes: Callable[[Call], Sequence[int]]) -> SplitRule:
     return rule
 
 
-def by_sums(row: OpRow, call: Call, ways: int) -> Iterator[Split]:
-    """As ``by_loops``, and along the reduced loops of an op that adds products up."""
+def by_totals(row: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """As ``by_loops``, and along the reduced loops of an op that adds up."""
     yield from by_loops(row, call, ways)
     space = row.space(call)
     first = len(space.parallel)
     loops = range(first, first + len(space.reduced))
     yield from (s for n in loops if (s := along(row, call, space, n, ways)) is not None)
+
+
+def by_sums(row: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """As ``by_totals``, of an op that adds products up: along loops that both factors have."""
+    for split in by_totals(row, call, ways):
+        if not split.summed or sum(c is not None for c in split.operands) > 1:
+            yield split
 
 
 def along(row: OpRow, call: Call, space: Space, loop: int, ways: int) -> Split | None:
@@ -181,8 +188,6 @@ def along(row: OpRow, call: Call, space: Space, loop: int, ways: int) -> Split |
         if isinstance(cut, _No) or (cut and not divides(cut, call.shape(i), ways)):
             return None
         operands.append(cut)
-    if space.is_reduced(loop) and sum(c is not None for c in operands) < 2:
-        return None
     results = _results(call, space, loop, ways)
     if results is None or not any(operands):
         return None

@@ -43,6 +43,10 @@ class Tape:
         """One number of the type of ``like``."""
         return self._constant(np.asarray(value, self.scope.values[like].dtype.numpy))
 
+    def filled(self, content: Array, like: str) -> str:
+        """A computed constant of the type of ``like``."""
+        return self._constant(content.astype(self.scope.values[like].dtype.numpy))
+
     def reshape(self, x: str, shape: Sequence[int]) -> str:
         return x if self.shape(x) == tuple(shape) else self.op("reshape", x, self.ints(*shape))
 

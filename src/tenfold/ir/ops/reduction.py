@@ -24,6 +24,7 @@ from tenfold.ir.ops.common import (
     whole_space,
     widen,
 )
+from tenfold.ir.sharding import by_loops, by_totals
 from tenfold.ir.space import ONE, Serial, Space, at
 from tenfold.ir.table import Call, Context, Lowering, OpRow, attributes
 
@@ -139,7 +140,11 @@ def _reduce_row(
         work=per_input(flops, transcendentals),
         evaluate=_reducer(fn, before),
         lowering=Lowering.REDUCE,
+        splits=by_totals if kind in _TOTALS else by_loops,
     )
+
+
+_TOTALS = ("sum", "l1", "sum_square")  # whose parts add up
 
 
 def _arg_shape(call: Call) -> Sequence[Shape]:
