@@ -13,6 +13,7 @@ from tenfold.cli import load as load_verb
 from tenfold.cli import plan as plan_verb
 from tenfold.cli import profile as profile_verb
 from tenfold.cli import serve as serve_verbs
+from tenfold.cli import train as train_verb
 from tenfold.cli import trust as trust_verbs
 from tenfold.cli.common import app
 from tenfold.cli.entry import main
@@ -26,6 +27,7 @@ __all__ = [
     "plan_verb",
     "profile_verb",
     "serve_verbs",
+    "train_verb",
     "trust_verbs",
     "verbs",
 ]

@@ -58,6 +58,23 @@ def in_stages(graph: Graph, count: int, prices: Prices) -> tuple[StageGraph, ...
     return tuple(StageGraph(g, s) for g, s in zip(stages, sent, strict=True))
 
 
+def narrowest(graph: Graph) -> int:
+    """Elements of the smallest value that alone crosses from one op to the rest: what a block of
+    the network is given.
+    """
+    free = _free(graph)
+    ops = [op for op in graph.ops if not free.intersection(op.outputs)]
+    _, values = _crossing(graph, ops)
+    made = {o: i for i, op in enumerate(ops) for o in op.outputs if o}
+    last = {n: i for i, op in enumerate(ops) for n in op.inputs if n in made}
+    alone = (
+        int(str(graph.values[n].elements))
+        for n, end in last.items()
+        if any(values[i] == 1 for i in range(made[n] + 1, end + 1))
+    )
+    return min(alone, default=0)
+
+
 def _stored(graph: Graph, name: str) -> int:
     known = name in graph.constants
     return stored_numbers(graph.values[name], graph.stored) if known else 0

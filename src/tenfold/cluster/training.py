@@ -18,7 +18,7 @@ from tenfold.cluster.layout import Layout
 from tenfold.cluster.network import Joined, prices
 from tenfold.cluster.part import Prices
 from tenfold.cluster.partition import partition
-from tenfold.cluster.stages import StageGraph, in_stages
+from tenfold.cluster.stages import StageGraph, in_stages, narrowest
 from tenfold.cluster.topology import Topology, joining
 from tenfold.compiler import DEFAULT, Options, build
 from tenfold.errors import InputError
@@ -26,7 +26,7 @@ from tenfold.estimate import Estimate
 from tenfold.ir.cost import graph_totals
 from tenfold.ir.gradient import SEED, differentiated, trained
 from tenfold.ir.graph import Graph
-from tenfold.ir.infer import Scope
+from tenfold.ir.infer import Scope, row_of
 from tenfold.ir.sharding import Collective
 from tenfold.ir.table import Lowering
 from tenfold.ir.tape import Tape
@@ -67,6 +67,7 @@ class Training:
 # master weights and both moments in fp32 (Micikevicius et al. 2018; Kingma, Ba 2015)
 STATE_BYTES = 12
 ADAM_OPS = 12  # of a weight
+ROOMY = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,57 @@ class Chunk:
     kept_bytes: float
     work_bytes: float
     energy_j: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A stage compiled and run, before it is decided what is computed again. Seconds of a
+    microbatch, of its forward pass with links and without, of scores, of all links; bytes of all
+    buffers but gradients of weights, of what is kept, and of scores among it; bytes that a layer is
+    given, and how many there are.
+    """
+
+    time: Estimate
+    again_s: float
+    forward_s: float
+    scores_s: float
+    links_s: float
+    handed: Estimate
+    weights: int
+    made_bytes: float
+    kept_bytes: float
+    score_bytes: float
+    given_bytes: float
+    layers: int
+    energy_j: Estimate
+
+    def chunk(self, recompute: Recompute) -> Chunk:
+        """With what of the forward pass is computed again."""
+        again, kept = 0.0, self.kept_bytes
+        work = max(0.0, self.made_bytes - kept)
+        match recompute:
+            case Recompute.NONE:
+                pass
+            case Recompute.ATTENTION:
+                again, kept = self.scores_s, kept - self.score_bytes
+                work += self.score_bytes / self.layers
+            case Recompute.FULL:
+                again, kept = self.again_s, self.layers * self.given_bytes
+                work = max(0.0, self.made_bytes) / self.layers
+            case _:
+                assert_never(recompute)
+        more = 1 + again / self.time.value
+        return Chunk(
+            time=self.time * more + self.handed,
+            forward_s=self.forward_s,
+            again_s=again,
+            links_s=self.links_s,
+            handed_s=self.handed.value,
+            weights=self.weights,
+            kept_bytes=kept,
+            work_bytes=work,
+            energy_j=self.energy_j * more,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +192,12 @@ def training_step(
     price = prices(chip, precision, network, layout.tensor)
     whole = graph if training.flash else unfused(graph)
     stages = in_stages(whole, layout.pipeline * training.interleave, price)
-    maker = _Maker(chip, precision, training, network, price, options)
+    maker = Maker(chip, precision, training, network, price, options)
     chunks = tuple(maker.chunk(s, last=i == len(stages) - 1) for i, s in enumerate(stages))
     mine = [chunks[p :: layout.pipeline] for p in range(layout.pipeline)]
-    time, entries = _timed(mine, training, rounds, chip, network)
+    time, entries = timed(mine, training, rounds, chip, network)
     memory = max(
-        (_memory(c, training, p, rounds, precision) for p, c in enumerate(mine)),
+        (memory_of(c, training, p, rounds, precision) for p, c in enumerate(mine)),
         key=lambda m: m.total,
     )
     flops = maker.flops(whole) * rounds * layout.data
@@ -183,7 +235,7 @@ def _microbatches(training: Training, batch: int) -> int:
     return rounds
 
 
-def _timed(
+def timed(
     mine: Sequence[Sequence[Chunk]],
     training: Training,
     rounds: int,
@@ -253,7 +305,7 @@ def _update_s(training: Training, held: int, chip: Chip) -> float:
     return time_kernel(chip, kernel).time_s
 
 
-def _memory(
+def memory_of(
     own: Sequence[Chunk],
     training: Training,
     place: int,
@@ -282,7 +334,7 @@ def _memory(
     )
 
 
-class _Maker:
+class Maker:
     """Compiles and runs stages; those that are alike once."""
 
     def __init__(
@@ -296,12 +348,18 @@ class _Maker:
     ) -> None:
         self.chip, self.precision, self.training = chip, precision, training
         self.network, self.price, self.options = network, price, options
-        self.made: dict[object, Chunk] = {}
+        # what is kept is counted apart: nothing need fit with all of it
+        room = chip.memory_bytes
+        self.roomy = chip.with_figures({"memory.capacity": ROOMY * room}) if room else chip
+        self.made: dict[object, Raw] = {}
 
     def chunk(self, stage: StageGraph, *, last: bool) -> Chunk:
+        return self.raw(stage, last=last).chunk(self.training.recompute)
+
+    def raw(self, stage: StageGraph, *, last: bool) -> Raw:
         key = _signature(stage.graph), stage.sent_bytes, last
         if key not in self.made:
-            self.made[key] = self._chunk(stage, last=last)
+            self.made[key] = self._raw(stage, last=last)
         return self.made[key]
 
     def flops(self, graph: Graph) -> int:
@@ -311,66 +369,43 @@ class _Maker:
         made = differentiated(graph, trained(graph))
         return int(str(graph_totals(made.graph).contraction_flops))
 
-    def _chunk(self, stage: StageGraph, *, last: bool) -> Chunk:
+    def _raw(self, stage: StageGraph, *, last: bool) -> Raw:
         graph = stage.graph
-        received = [n for n in graph.inputs if _hands_on(graph, n)]
+        received = [n for n in graph.inputs if graph.values[n].dtype.is_float]
         made = differentiated(graph, (*trained(graph), *received))
-        whole = _with_loss(made.graph, made.seeds) if last else made.graph
-        like = {g: n for n, g in made.grads.items() if n in graph.constants}
-        local = whole
+        local = _with_loss(made.graph, made.seeds) if last else made.graph
         if self.training.layout.tensor > 1:
             local = partition(
-                whole,
+                local,
                 self.training.layout.tensor,
                 self.price,
-                like=like,
+                like={g: n for n, g in made.grads.items() if n in graph.constants},
                 sequence=self.training.sequence,
             )[-1].graph
         program = build(local, self.chip, self.precision, self.training.micro, self.options)
-        run = simulate(program, self.chip, self.network)
+        run = simulate(program, self.roomy, self.network)
         handed = self._handed(stage.sent_bytes) if stage.sent_bytes else Estimate.exact(0.0)
-        handed = handed * 2  # an activation on, its gradient back
-        forward, links = _split(run)
-        again_s = self._again_s(run)
-        kept = _kept(run)
+        forward = list(_forward(run))
+        all_links = (k.time_s * k.kernel.repeat for k in run.kernels if k.kernel.together)
         # gradients of weights are counted apart
-        made_bytes = program.memory.far_bytes - local.parameters * self.precision.bits / 8
-        work = max(0.0, made_bytes - kept)
-        match self.training.recompute:
-            case Recompute.NONE:
-                pass
-            case Recompute.ATTENTION:
-                kept -= _kept(run, scores=True)
-            case Recompute.FULL:
-                layers = max(1, _layers(graph))
-                work = max(0.0, made_bytes) / layers
-                kept = layers * stage_bytes(graph, received, self.precision)
-            case _:
-                assert_never(self.training.recompute)
-        share = again_s / run.time_s.value
-        return Chunk(
-            time=run.time_s * (1 + share) + handed,
-            forward_s=forward,
-            again_s=again_s,
-            links_s=links,
-            handed_s=handed.value,
+        grads = local.parameters * self.precision.bits / 8
+        # what a block is given is kept cut where sums are
+        shares = self.training.layout.tensor if self.training.sequence else 1
+        return Raw(
+            time=run.time_s,
+            again_s=sum(t for _, t in forward),
+            forward_s=sum(t for k, t in forward if not k.together),
+            scores_s=sum(t for k, t in forward if _of_scores(k)),
+            links_s=sum(all_links),
+            handed=handed * 2,  # an activation on, its gradient back
             weights=local.parameters,
-            kept_bytes=kept,
-            work_bytes=work,
-            energy_j=run.energy_j * (1 + share),
+            made_bytes=program.memory.far_bytes - grads,
+            kept_bytes=_kept(run),
+            score_bytes=_kept(run, scores=True),
+            given_bytes=narrowest(graph) * self.precision.bits / 8 / shares,
+            layers=max(1, blocks_of(graph)),
+            energy_j=run.energy_j,
         )
-
-    def _again_s(self, run: Run) -> float:
-        """Seconds of what is computed again: of the forward pass, with its links."""
-        match self.training.recompute:
-            case Recompute.NONE:
-                return 0.0
-            case Recompute.ATTENTION:
-                return sum(s for k, s in _forward(run) if _of_scores(k))
-            case Recompute.FULL:
-                return sum(s for _, s in _forward(run))
-            case _:
-                assert_never(self.training.recompute)
 
     def _handed(self, size: int) -> Estimate:
         """From one stage to the next: each chip its part over the links between, and all of it
@@ -389,22 +424,8 @@ class _Maker:
         return self.training.layout.tensor * self.training.layout.data
 
 
-def stage_bytes(graph: Graph, received: Sequence[str], precision: MatrixPrecision) -> float:
-    """What a layer is given: as much as the stage is, or as it gives on."""
-    names = [*received] or [n for n in graph.outputs if graph.values[n].dtype.is_float]
-    sizes = (int(str(graph.values[n].elements)) for n in names)
-    return min(sizes, default=0) * precision.bits / 8
-
-
-def _hands_on(graph: Graph, name: str) -> bool:
-    """Whether an input is an activation of the stage before."""
-    return graph.values[name].dtype.is_float
-
-
-def _layers(graph: Graph) -> int:
+def blocks_of(graph: Graph) -> int:
     """Blocks of a stage: as many as it has attentions, else a fourth of its products."""
-    from tenfold.ir.infer import row_of
-
     whole = sum(row_of(op).attention is not None for op in graph.ops)
     parts = sum(op.kind == "softmax" for op in graph.ops)
     return whole or parts or len(graph.constants) // 4
@@ -426,17 +447,16 @@ def _of_scores(kernel: Kernel) -> bool:
     return kernel.attention is not None or "attend/" in kernel.name
 
 
-def _split(run: Run) -> tuple[float, float]:
-    """Seconds of the forward pass without links, and of all links."""
-    links = sum(k.time_s * k.kernel.repeat for k in run.kernels if k.kernel.together)
-    return sum(s for k, s in _forward(run) if not k.together), links
-
-
 def _kept(run: Run, *, scores: bool = False) -> float:
     """Bytes of values that the forward pass makes and the backward pass reads; with ``scores`` only
-    those of the size of scores.
+    those of the size of scores. What chips gathered they keep as it was before, and gather again
+    beside the products that need it (Korthikanti et al. 2022, section 4.2.2).
     """
-    graph, root = run.program.graph, roots(run.program.graph)
+    graph, root = run.program.graph, dict(roots(run.program.graph))
+    for op in graph.ops:
+        if row_of(op).collective is Collective.ALL_GATHER:
+            source = root.get(op.inputs[0], op.inputs[0])
+            root[op.outputs[0]] = source
     width = run.program.precision.bits / 8
     made = {o for op in graph.ops for o in op.outputs if o and not o.startswith(SEED)}
     read = {
@@ -447,7 +467,7 @@ def _kept(run: Run, *, scores: bool = False) -> float:
         if n
     }
     total = 0.0
-    for n in made & read:
+    for n in {root.get(n, n) for n in made} & read:
         value = graph.values[n]
         if scores and "attend/" not in n:
             continue

@@ -22,6 +22,7 @@ from tenfold.report.documents.part import Part
 from tenfold.report.documents.plan import PlanDocument, PricesDocument
 from tenfold.report.documents.profile import CompileDocument, ProfileDocument, StepsDocument
 from tenfold.report.documents.serving import LoadtestDocument, ScenariosDocument, SimulateDocument
+from tenfold.report.documents.training import TrainDocument
 from tenfold.report.documents.trust import (
     CalibrateDocument,
     EstimateDocument,
@@ -47,6 +48,7 @@ VERBS: Mapping[str, tuple[type[Part], ...]] = {
     "profile": (ProfileDocument,),
     "scalesim": (ScaleSimDocument,),
     "simulate": (SimulateDocument, ScenariosDocument),
+    "train": (TrainDocument,),
     "validate": (ValidateDocument,),
 }
 

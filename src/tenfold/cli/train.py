@@ -1,0 +1,183 @@
+"""`tenfold train`: a training run on several chips."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tenfold.cli.common import (
+    DTypeName,
+    Json,
+    PowerCap,
+    StackName,
+    app,
+    complete_chip,
+    complete_model,
+    emit,
+    finite,
+    heading,
+    one_of,
+    progress,
+    terminal,
+)
+from tenfold.errors import InputError
+
+if TYPE_CHECKING:
+    from tenfold.cluster.training import Training
+
+
+@app.command()
+def train(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A Hugging Face config.json, or a name from `tenfold models`.",
+            autocompletion=complete_model,
+        ),
+    ],
+    chip: Annotated[
+        str, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)
+    ],
+    count: Annotated[int, typer.Option(min=1, help="How many of them.")],
+    tokens: Annotated[float, typer.Option(help="Tokens to train on, such as 15e12.")],
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch", "-b", min=1, help="Sequences a step (default: of 4 Mi tokens together)."
+        ),
+    ] = None,
+    seq: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a sequence (default: 2048 at most).")
+    ] = None,
+    dtype: DTypeName = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "tp=8,pp=8,dp=4: chips that share every layer, stages, copies (default: the"
+                " quickest that fits is sought)."
+            )
+        ),
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sequences of a microbatch (with --layout; default 1)."),
+    ] = None,
+    interleave: Annotated[
+        int | None, typer.Option(min=1, help="Stages a chip (with --layout; default 1).")
+    ] = None,
+    recompute: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "none, attention or full: what is computed again in the backward pass (with"
+                " --layout; default none)."
+            )
+        ),
+    ] = None,
+    sequence_parallel: Annotated[
+        bool | None,
+        typer.Option(
+            "--sequence-parallel/--no-sequence-parallel",
+            help="Sums stay cut along sequences (with --layout; default with tp).",
+        ),
+    ] = None,
+    sharded_optimizer: Annotated[
+        bool | None,
+        typer.Option(
+            "--sharded-optimizer/--no-sharded-optimizer",
+            help="Copies share the optimiser's state (with --layout; default with dp).",
+        ),
+    ] = None,
+    flash: Annotated[
+        bool,
+        typer.Option("--flash/--no-flash", help="Attention in one kernel, or in parts."),
+    ] = True,
+    cluster: Annotated[
+        str | None, typer.Option(help="How the chips are joined (default: as they are sold).")
+    ] = None,
+    stack: StackName = "engine",
+    power_cap: PowerCap = None,
+    as_json: Json = False,
+) -> None:
+    """A training run: layout, step, days, chip-hours and energy on any number of chips."""
+    from tenfold.chips import capped
+    from tenfold.chips import chip as chip_named
+    from tenfold.cluster import Layout, topology_named
+    from tenfold.cluster.training import Training
+    from tenfold.compiler import Options
+    from tenfold.evaluate.training import TrainAsk
+    from tenfold.evaluate.training import train as trained
+    from tenfold.machine import stack_named
+    from tenfold.report.training import answer_line, lines, step_table, train_document
+
+    chosen = (micro_batch, interleave, recompute, sequence_parallel, sharded_optimizer)
+    given = _given(count, layout, *chosen, flash=flash)
+    ask = TrainAsk(
+        model=model,
+        chip=capped(chip_named(chip), power_cap),
+        count=count,
+        tokens=finite("--tokens", tokens),
+        batch=batch,
+        seq=seq,
+        dtype=dtype,
+        training=given,
+        wanted=Training(layout=Layout(), flash=flash),
+        topology=topology_named(cluster) if cluster is not None else None,
+        options=Options(stack=stack_named(stack)),
+    )
+    with progress("laying out", 2) as advance:
+        found = trained(ask, advance)
+    if as_json:
+        emit(train_document(found))
+        return
+    console = terminal()
+    console.print(answer_line(found), soft_wrap=True)
+    console.print(
+        heading(found.name, f"{found.parameters / 1e9:.3g} G parameters, {tokens:.3g} tokens")
+    )
+    console.print(step_table(found))
+    for line in lines(found):
+        console.print(line, style="dim", soft_wrap=True)
+
+
+def _given(
+    count: int,
+    layout: str | None,
+    micro: int | None,
+    interleave: int | None,
+    recompute: str | None,
+    sequence: bool | None,
+    sharded: bool | None,
+    *,
+    flash: bool,
+) -> Training | None:
+    """The step as the user lays it out; None where it is sought. Raises InputError for parts of a
+    layout without one.
+    """
+    from tenfold.cluster import layout_of
+    from tenfold.cluster.training import Recompute, Training
+
+    options = {
+        "--micro-batch": micro,
+        "--interleave": interleave,
+        "--recompute": recompute,
+        "--sequence-parallel": sequence,
+        "--sharded-optimizer": sharded,
+    }
+    if layout is None:
+        said = next((name for name, value in options.items() if value is not None), None)
+        if said is not None:
+            raise InputError(f"{said} is of a layout, and none is given: add --layout, or leave it")
+        return None
+    sides = layout_of(count, layout)
+    return Training(
+        layout=sides,
+        micro=micro or 1,
+        interleave=interleave or 1,
+        recompute=one_of(Recompute, recompute or "none", "--recompute"),
+        sequence=sides.tensor > 1 if sequence is None else sequence,
+        sharded=sides.data > 1 if sharded is None else sharded,
+        flash=flash,
+    )

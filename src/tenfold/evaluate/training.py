@@ -1,0 +1,183 @@
+"""A training run: from a model and tokens to days, chip-hours and energy at the chips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tenfold.chips import Chip
+from tenfold.cluster import Layout, Topology
+from tenfold.cluster.search import RESERVED_BYTES, Tried, fits, layouts
+from tenfold.cluster.training import Recompute, Step, Training, training_step
+from tenfold.compiler import DEFAULT, Options
+from tenfold.errors import DoesNotFit, InputError
+from tenfold.estimate import Estimate
+from tenfold.ir.graph import Graph
+from tenfold.model import Sizes, load, prepare, roles
+
+DEFAULT_SEQ = 2048
+FINALISTS = 3  # layouts that are compiled whole
+DEFAULT_TOKENS_A_STEP = (
+    4_194_304  # of language models of billions of parameters (Brown et al. 2020)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainAsk:
+    """What is asked: ``model`` on ``count`` chips for ``tokens``; ``batch`` sequences of ``seq`` a
+    step, those left out decided here; a ``training`` without a layout to be sought.
+    """
+
+    model: str
+    chip: Chip
+    count: int
+    tokens: float
+    batch: int | None = None
+    seq: int | None = None
+    dtype: str | None = None
+    training: Training | None = None
+    wanted: Training | None = None
+    topology: Topology | None = None
+    options: Options = DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRun:
+    """What came out. ``tried`` are the layouts that were priced, the quickest first; empty where
+    one was given. ``assumed`` is what nobody said.
+    """
+
+    ask: TrainAsk
+    name: str
+    parameters: int
+    batch: int
+    seq: int
+    step: Step
+    tried: tuple[Tried, ...]
+    assumed: tuple[str, ...]
+
+    @property
+    def steps(self) -> float:
+        return self.ask.tokens / (self.batch * self.seq)
+
+    @property
+    def seconds(self) -> Estimate:
+        return self.step.time * self.steps
+
+    @property
+    def chip_hours(self) -> Estimate:
+        return self.seconds * (self.step.training.layout.chips / 3600)
+
+    @property
+    def kwh(self) -> Estimate:
+        """At the chips."""
+        return self.step.energy_j * (self.steps / 3.6e6)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.batch * self.seq / self.step.time.value
+
+
+class NoLayout(InputError):
+    """No layout fits."""
+
+
+def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun:
+    """The run. Raises InputError for what cannot be asked, NoLayout where nothing fits (with the
+    nearest miss), DoesNotFit for a given layout that does not.
+    """
+    graph = load(ask.model)
+    if "seq" not in roles(graph).values():
+        raise InputError(
+            f"train counts tokens, and {graph.name} has no free sequence: its free dimensions are"
+            f" {', '.join(graph.symbols) or 'none'}"
+        )
+    if not ask.tokens > 0:
+        raise InputError(f"the tokens to train on must be above 0, got {ask.tokens:g}")
+    assumed: list[str] = []
+    limit = graph.limits.get("seq")
+    seq = ask.seq or min(limit or DEFAULT_SEQ, DEFAULT_SEQ)
+    if ask.seq is None:
+        assumed.append(f"sequences of {seq:,} tokens")
+    batch = ask.batch or max(ask.count, DEFAULT_TOKENS_A_STEP // seq)
+    if ask.batch is None:
+        assumed.append(f"{batch:,} sequences a step")
+    precision = ask.chip.storage(ask.dtype)
+
+    @lru_cache(maxsize=16)
+    def graph_of(micro: int) -> Graph:
+        return prepare(graph, Sizes(batch=micro, seq=seq)).graph
+
+    def step_of(training: Training) -> Step:
+        return training_step(
+            graph_of(training.micro),
+            ask.chip,
+            precision,
+            training,
+            batch,
+            topology=ask.topology,
+            options=ask.options,
+        )
+
+    tried: tuple[Tried, ...] = ()
+    if ask.training is None:
+        wanted = ask.wanted or Training(layout=Layout())
+        tried = layouts(
+            graph_of,
+            ask.chip,
+            precision,
+            wanted,
+            ask.count,
+            batch,
+            topology=ask.topology,
+            options=ask.options,
+        )
+        advance()
+        finalists = (step_of(t) for t in _finalists(ask, tried, batch))
+        step = min(finalists, key=lambda s: (not fits(ask.chip, s.memory), s.time.value))
+    else:
+        step = step_of(ask.training)
+    advance()
+    if not fits(ask.chip, step.memory):
+        assert ask.chip.memory_bytes is not None
+        what = f"{graph.name} in training, {step.training.layout}: one chip's part"
+        need = int(step.memory.total + RESERVED_BYTES)
+        raise DoesNotFit(what, need, ask.chip.name, ask.chip.memory_bytes)
+    return TrainRun(
+        ask=ask,
+        name=graph.name,
+        parameters=graph.parameters,
+        batch=batch,
+        seq=seq,
+        step=step,
+        tried=tried,
+        assumed=tuple(assumed),
+    )
+
+
+def _finalists(ask: TrainAsk, tried: tuple[Tried, ...], batch: int) -> list[Training]:
+    """The quickest that fit, by the sums of blocks. Raises NoLayout with the nearest miss."""
+    able = [t.training for t in tried if t.fits]
+    if able:
+        return able[:FINALISTS]
+    near = tried[0] if tried else None
+    nearest = ""
+    if near is not None and near.memory is not None:
+        nearest = f": the nearest, {shown(near.training)}, {near.why} on a chip"
+    elif near is not None:
+        nearest = f": {near.why}"
+    raise NoLayout(
+        f"no layout of {ask.count:,} {ask.chip.name} trains {ask.model} with {batch:,} sequences"
+        f" a step{nearest}"
+    )
+
+
+def shown(training: Training) -> str:
+    """A layout with what else was chosen."""
+    said = f"{training.layout}, {training.micro} a microbatch"
+    if training.interleave > 1:
+        said += f", {training.interleave} stages a chip"
+    if training.recompute is not Recompute.NONE:
+        said += f", {training.recompute} recomputation"
+    return said

@@ -1,0 +1,140 @@
+"""A training run: for people, and as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from msgspec import UNSET
+
+from tenfold.cluster.search import Tried
+from tenfold.cluster.training import Recompute, Training
+from tenfold.evaluate.training import TrainRun, shown
+from tenfold.report.document import interval, real
+from tenfold.report.documents.training import LayoutPart, TrainDocument, TriedPart
+from tenfold.report.fit import Fitted
+from tenfold.report.numbers import ranged, with_unit
+from tenfold.units import show
+
+DAY_S = 86400.0
+SHOWN = 5  # layouts beside the best
+
+
+def train_document(r: TrainRun) -> TrainDocument:
+    step = r.step
+    memory = {f.name: getattr(step.memory, f.name) for f in fields(step.memory)}
+    days = r.seconds / DAY_S
+    return TrainDocument(
+        model=r.name,
+        chip=r.ask.chip.name,
+        count=step.training.layout.chips,
+        cluster=step.topology.name,
+        dtype=r.ask.chip.storage(r.ask.dtype).value,
+        parameters=r.parameters,
+        tokens=r.ask.tokens,
+        batch=r.batch,
+        seq=r.seq,
+        layout=_layout(step.training),
+        step_s=step.time.value,
+        interval_step_s=interval(step.time),
+        interval_status="provisional",
+        step_entries_s=dict(step.entries),
+        tokens_per_s=r.tokens_per_s,
+        flops_per_step=step.flops,
+        mfu=step.mfu,
+        memory_bytes=step.memory.total,
+        memory_entries_bytes=memory,
+        steps=r.steps,
+        days=days.value,
+        interval_days=interval(days),
+        chip_hours=r.chip_hours.value,
+        interval_chip_hours=interval(r.chip_hours),
+        energy_kwh=r.kwh.value,
+        interval_energy_kwh=interval(r.kwh),
+        assumed=list(r.assumed),
+        tried=[_tried(t) for t in r.tried] if r.tried else UNSET,
+    )
+
+
+def _layout(t: Training) -> LayoutPart:
+    return LayoutPart(
+        sides={side.value: n for side, n in t.layout.ways.items()},
+        micro_batch=t.micro,
+        interleave=t.interleave,
+        recompute=t.recompute.value,
+        sequence_parallel=t.sequence,
+        sharded_optimizer=t.sharded,
+        flash_attention=t.flash,
+    )
+
+
+def _tried(t: Tried) -> TriedPart:
+    return TriedPart(
+        layout=_layout(t.training),
+        step_s=t.time.value if t.time else UNSET,
+        memory_bytes=t.memory.total if t.memory else UNSET,
+        why_not=real(t.why),
+    )
+
+
+def answer_line(r: TrainRun) -> str:
+    """How long, on what, how well, and at which energy."""
+    days = r.seconds / DAY_S
+    long = f"{ranged(days)} days" if days.value >= 1 else with_unit(r.seconds, "s")
+    return (
+        f"{long} on {r.step.training.layout.chips:,} x {r.ask.chip.name}"
+        f" ({shown(r.step.training)}), {ranged(r.chip_hours)} chip-hours,"
+        f" {ranged(r.kwh / 1e3)} MWh at the chips"
+    )
+
+
+def step_table(r: TrainRun) -> Fitted:
+    """A step and its bytes, by what they are."""
+    table = Fitted(["a step", "time", "share", "on the fullest chip", "bytes "])
+    step = r.step
+    times = [*step.entries.items()]
+    bytes_ = [(f.name, getattr(step.memory, f.name)) for f in fields(step.memory)]
+    for i in range(max(len(times), len(bytes_))):
+        left = ("", "", "")
+        if i < len(times):
+            what, seconds = times[i]
+            left = what, show(seconds, "s"), f"{seconds / step.time.value:.1%}"
+        right = (bytes_[i][0], show(bytes_[i][1], "B")) if i < len(bytes_) else ("", "")
+        table.add_row(*left, *right)
+    return table
+
+
+def lines(r: TrainRun) -> Iterator[str]:
+    step = r.step
+    yield (
+        f"A step of {r.batch:,} x {r.seq:,} tokens takes {with_unit(step.time, 's')}:"
+        f" {r.tokens_per_s:,.0f} tokens a second, {step.mfu:.1%} of the peak (all scores of"
+        f" attention counted, nothing that is computed again), {show(step.memory.total, 'B')} on"
+        " the fullest chip."
+    )
+    if r.assumed:
+        yield f"Assumed: {', '.join(r.assumed)}."
+    t = step.training
+    how = [
+        "Adam with its state in fp32",
+        f"gradients of {t.gradient_bytes} bytes",
+        "sums cut along sequences" if t.sequence else "",
+        "the optimiser shared by the copies" if t.sharded else "",
+        "attention in one kernel" if t.flash else "attention in parts",
+        "" if t.recompute is Recompute.NONE else f"recomputation: {t.recompute}",
+        "gradients summed beside the last backward pass" if t.overlap else "",
+        "no dropout",
+    ]
+    yield f"How: {', '.join(h for h in how if h)}."
+    others = [x for x in r.tried if x.fits and x.training != t][:SHOWN]
+    if others:
+        said = "; ".join(
+            f"{shown(x.training)} {show(x.time.value, 's')}" for x in others if x.time is not None
+        )
+        yield f"Of {len(r.tried)} layouts priced, next: {said}."
+    held = sum(not x.fits for x in r.tried)
+    if held:
+        yield f"{held} do not fit or cannot be (--json lists them all, with why)."
+    yield (
+        "Intervals: provisional (docs/training.md). No failures, no data loading, no evaluation."
+    )
