@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -107,7 +108,7 @@ def train(
     from tenfold.cluster import Layout, topology_named
     from tenfold.cluster.training import Training
     from tenfold.compiler import Options
-    from tenfold.evaluate.training import TrainAsk
+    from tenfold.evaluate.training import NoLayout, TrainAsk
     from tenfold.evaluate.training import train as trained
     from tenfold.machine import stack_named
     from tenfold.report.training import answer_line, lines, step_table, train_document
@@ -127,8 +128,12 @@ def train(
         topology=topology_named(cluster) if cluster is not None else None,
         options=Options(stack=stack_named(stack)),
     )
-    with progress("laying out", 2) as advance:
-        found = trained(ask, advance)
+    try:
+        with progress("laying out", 2) as advance:
+            found = trained(ask, advance)
+    except NoLayout as no:
+        sys.stderr.write(f"tenfold: {no}\n")
+        raise typer.Exit(1) from no
     if as_json:
         emit(train_document(found))
         return

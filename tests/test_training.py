@@ -1,0 +1,218 @@
+"""A training step: what it is made of, the laws it keeps, what is refused, and the search."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from functools import lru_cache
+
+import pytest
+from typer.testing import CliRunner
+
+from tenfold.chips import chip
+from tenfold.cli import app
+from tenfold.cluster import Layout
+from tenfold.cluster.search import fits
+from tenfold.cluster.training import Memory, Recompute, Step, Training, training_step
+from tenfold.errors import DoesNotFit, InputError
+from tenfold.evaluate.training import NoLayout, TrainAsk, train
+from tenfold.ir import Graph, graph_totals, interpret
+from tenfold.ir.gradient import differentiated, trained
+from tenfold.ir.unfused import unfused
+from tenfold.model import Sizes, load, prepare
+from test_partition import built
+
+A100 = chip("a100-sxm-80")
+BF16 = A100.storage("bf16")
+ALONE = Training(Layout())
+run = CliRunner(env={"COLUMNS": "150"}).invoke
+
+
+@lru_cache(maxsize=8)
+def gpt(micro: int, seq: int = 512) -> Graph:
+    return prepare(load("gpt2"), Sizes(batch=micro, seq=seq)).graph
+
+
+def step(training: Training, batch: int = 16) -> Step:
+    return training_step(gpt(training.micro), A100, BF16, training, batch)
+
+
+def test_a_step_is_the_sum_of_its_entries() -> None:
+    for training in (
+        ALONE,
+        Training(Layout(tensor=4, pipeline=2, data=2), sequence=True, sharded=True),
+        Training(Layout(pipeline=4), interleave=2, recompute=Recompute.FULL),
+    ):
+        found = step(training)
+        assert sum(found.entries.values()) == pytest.approx(found.time.value)
+        assert found.memory.total == sum(getattr(found.memory, f.name) for f in fields(Memory))
+        assert found.time.low < found.time.value < found.time.high
+
+
+def test_flops_are_those_of_the_model_whatever_the_layout() -> None:
+    """Three times those of the forward pass, but for what is looked up (Chowdhery et al. 2022)."""
+    counted = {
+        step(t).flops
+        for t in (
+            ALONE,
+            Training(Layout(tensor=4), micro=2),
+            Training(Layout(pipeline=2, data=2), recompute=Recompute.FULL),
+        )
+    }
+    assert len(counted) == 1
+    forward = int(str(graph_totals(gpt(1)).contraction_flops))
+    assert counted.pop() / 16 == pytest.approx(3 * forward, rel=0.005)
+
+
+def test_stages_wait_for_each_other_as_long_as_the_schedule_says() -> None:
+    """(p - 1) / m of the work (Narayanan et al. 2021, equation 1), a share with interleaving."""
+    for turns in (1, 2):
+        found = step(Training(Layout(pipeline=4), interleave=turns), batch=8)
+        waits = found.entries["waiting for other stages"]
+        work = found.time.value - waits - found.entries["optimiser"]
+        assert waits / work == pytest.approx(3 / 8 / turns, rel=1e-6)
+
+
+def test_computing_again_takes_time_and_saves_memory() -> None:
+    kept, again = (step(replace(ALONE, recompute=r)) for r in (Recompute.NONE, Recompute.FULL))
+    assert again.memory.activations < 0.2 * kept.memory.activations
+    forward = again.entries["forward"]
+    assert again.time.value - kept.time.value == pytest.approx(16 / 16 * forward, rel=0.01)
+
+
+def test_a_shared_optimiser_holds_a_share() -> None:
+    whole, share = (
+        step(Training(Layout(data=4), sharded=s)).memory.optimiser for s in (False, True)
+    )
+    assert share == pytest.approx(whole / 4)
+
+
+def test_sums_along_sequences_keep_less() -> None:
+    plain, cut = (
+        step(Training(Layout(tensor=4), sequence=s)).memory.activations for s in (False, True)
+    )
+    assert cut < 0.8 * plain
+
+
+def test_copies_take_parts_of_a_batch() -> None:
+    one, four = step(ALONE), step(Training(Layout(data=4)))
+    assert four.flops == one.flops
+    left = four.entries.get("sums of gradients", 0.0)
+    work = one.entries["forward"] + one.entries["backward"]
+    assert four.time.value == pytest.approx(work / 4 + left + four.entries["optimiser"])
+
+
+@pytest.mark.parametrize("name", ["llama", "two heads of keys", "gemma", "bert"])
+def test_an_attention_in_parts_is_the_same(name: str) -> None:
+    import numpy as np
+
+    from tenfold.evaluate.agreement import seeded_inputs
+
+    graph = built(name)
+    apart, feeds = unfused(graph), seeded_inputs(graph, 0)
+    assert not any(op.kind == "attention" for op in apart.ops)
+    want, got = interpret(graph, feeds), interpret(apart, feeds)
+    for n, array in want.items():
+        np.testing.assert_allclose(got[n], array, rtol=1e-4, atol=1e-5)
+    assert differentiated(apart, trained(apart)).grads
+
+
+@pytest.mark.parametrize(
+    ("training", "batch", "said"),
+    [
+        (Training(Layout(data=3)), 16, "give a multiple of 3"),
+        (Training(Layout(pipeline=4), interleave=2), 6, "do not go round pp=4"),
+        (Training(Layout(tensor=8)), 16, "12 heads"),
+        (Training(Layout(pipeline=500)), 16, "operations with weights"),
+    ],
+)
+def test_steps_that_cannot_be(training: Training, batch: int, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        step(training, batch)
+
+
+# products that share an operand are merged where their weights have no other reader, and in
+# training the backward pass is one
+FORWARD_ONLY = {"merge"}
+
+
+def test_every_pass_that_fires_forward_fires_in_training() -> None:
+    from tenfold.compiler.passes import PASSES
+
+    graph = gpt(1)
+    whole = differentiated(graph, trained(graph)).graph
+    for p in PASSES:
+        before = p.apply(graph)
+        fires = [op.kind for op in before.ops] != [op.kind for op in graph.ops]
+        if fires and p.name not in FORWARD_ONLY:
+            after = p.apply(whole)
+            assert [op.kind for op in after.ops] != [op.kind for op in whole.ops], p.name
+
+
+def ask(**changes: object) -> TrainAsk:
+    plain = TrainAsk(model="gpt2", chip=A100, count=8, tokens=1e9, batch=64, seq=512)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_the_search_finds_what_a_layout_by_hand_gives() -> None:
+    found = train(ask())
+    best = found.step.training
+    assert best.layout.chips == 8
+    again = train(ask(training=best))
+    assert again.step.time == found.step.time
+    able = [t for t in found.tried if t.fits]
+    assert able
+    assert all(fits(A100, t.memory) for t in able if t.memory is not None)
+    same = next(t for t in able if t.training == best)
+    assert same.time is not None
+    assert same.time.value == pytest.approx(found.step.time.value, rel=0.1)
+    assert found.seconds.value == pytest.approx(1e9 / 64 / 512 * found.step.time.value)
+    assert found.chip_hours.value == pytest.approx(found.seconds.value * 8 / 3600)
+
+
+def test_where_nothing_fits_the_nearest_miss_is_said() -> None:
+    with pytest.raises(NoLayout, match=r"the nearest, .* takes .* GB of 85.9 on a chip"):
+        train(ask(model="llama-3.1-70b", count=4, batch=4))
+    done = run(
+        app,
+        ["train", "llama-3.1-70b", "--chip", "a100-sxm-80", "--count", "4", "--tokens", "1e9",
+         "--batch", "4"],
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert "the nearest" in done.output
+
+
+def test_a_layout_that_does_not_fit_says_by_how_much() -> None:
+    with pytest.raises(DoesNotFit, match="one chip's part needs"):
+        train(ask(model="llama-3.1-8b", count=1, batch=1, training=ALONE))
+
+
+def test_what_counts_no_tokens_is_not_trained() -> None:
+    with pytest.raises(InputError, match="has no free sequence"):
+        train(ask(model="resnet50", seq=None))
+
+
+def test_parts_of_a_layout_need_one() -> None:
+    done = run(
+        app,
+        ["train", "gpt2", "--chip", "a100-sxm-80", "--count", "8", "--tokens", "1e9",
+         "--recompute", "full"],
+    )  # fmt: skip
+    assert isinstance(done.exception, InputError)
+    assert "--recompute is of a layout" in str(done.exception)
+
+
+def test_the_document_and_the_text_of_a_run() -> None:
+    asked = ["train", "gpt2", "--chip", "a100-sxm-80", "--count", "8", "--tokens", "1e9"]
+    asked += ["--batch", "64", "--seq", "512", "--layout", "tp=2,pp=2,dp=2"]
+    found = json.loads(run(app, [*asked, "--json"]).stdout)
+    assert found["count"] == 8
+    assert found["layout"]["sides"] == {"tp": 2, "pp": 2, "dp": 2}
+    assert found["layout"]["sequence_parallel"] is True
+    assert sum(found["step_entries_s"].values()) == pytest.approx(found["step_s"])
+    assert sum(found["memory_entries_bytes"].values()) == pytest.approx(found["memory_bytes"])
+    assert found["days"] * 86400 == pytest.approx(found["steps"] * found["step_s"])
+    assert "tried" not in found
+    shown = run(app, asked).output
+    assert "8 x a100-sxm-80 (tp=2,pp=2,dp=2, 1 a microbatch)" in shown
+    assert "waiting for other stages" in shown
