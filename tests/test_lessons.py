@@ -37,6 +37,7 @@ def test_a_row_is_computed_or_says_what_is_missing() -> None:
         ("6", 0.05),
         ("8", 0.15),
         ("8b", 0.15),
+        ("8c", 0.10),
         ("carbon", 0.015),
         ("moe", 0.05),
         ("moeb", 0.1),

@@ -108,6 +108,19 @@ def _gpt3_j() -> float:
     return training_energy_j(10_000, 355.2, 330, 1.10)
 
 
+def megatron_step() -> float:
+    """Seconds of a step of GPT-3 on 64 A100."""
+    from tenfold.cluster import Layout
+    from tenfold.cluster.training import Recompute, Training, training_step
+
+    a100 = chip("a100-sxm-80")
+    training = Training(
+        Layout(tensor=8, pipeline=8), interleave=3, recompute=Recompute.FULL, flash=False
+    )
+    graph = prepare(load("megatron-175b"), Sizes(1, 2048)).graph
+    return training_step(graph, a100, a100.storage("bf16"), training, 64).time.value
+
+
 def gpt3_carbon() -> float:
     """Tonnes of CO2e."""
     return _gpt3_j() / 3.6e6 * assumption("us_grid_kg_per_kwh").value / 1e3
@@ -180,8 +193,8 @@ def envelope_miles() -> float:
 
 
 _ALL = (
-    growth, reload, process_gain, lstm_tiles_256, lstm_tiles_512, gpt3_carbon, moe_energy,
-    moe_flops, fusion_gain, cmem_gain, clock_of_t4, envelope_miles, mix_of_2020, p99_at_200,
+    growth, reload, process_gain, lstm_tiles_256, lstm_tiles_512, megatron_step, gpt3_carbon,
+    moe_energy, moe_flops, fusion_gain, cmem_gain, clock_of_t4, envelope_miles, mix_of_2020, p99_at_200,
     p99_at_250, per_system_watt,
 )  # fmt: skip
 CHECKS: Mapping[str, Check] = {f.__name__: f for f in _ALL}

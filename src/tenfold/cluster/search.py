@@ -150,7 +150,7 @@ def _laid_out(
             )
             stages = [_merged(u, recompute) for u in _shared(units, pipeline * turns)]
             mine = [stages[p::pipeline] for p in range(pipeline)]
-            time, _ = timed(mine, training, rounds, chip, network)
+            time, _ = timed(mine, training, rounds, chip, precision, network)
             memory = max(
                 (memory_of(c, training, p, rounds, precision) for p, c in enumerate(mine)),
                 key=lambda m: m.total,
@@ -196,4 +196,5 @@ def _merged(units: Sequence[Raw], recompute: Recompute) -> Chunk:
         kept_bytes=sum(c.kept_bytes for c in chunks),
         work_bytes=max(c.work_bytes for c in chunks),
         energy_j=Estimate.total(c.energy_j for c in chunks),
+        flops=sum(c.flops for c in chunks),
     )

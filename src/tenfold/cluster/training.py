@@ -90,6 +90,8 @@ class Memory:
 class Chunk:
     """One stage, a microbatch forward and backward: seconds of both, of which what is computed
     again and the links take so much; bytes kept until the backward pass, and what it needs besides.
+    ``flops`` are those of its products forward and backward, on all chips that share it, as a
+    model's are counted (Chowdhery et al. 2022, PaLM, appendix B).
     """
 
     time: Estimate
@@ -101,6 +103,7 @@ class Chunk:
     kept_bytes: float
     work_bytes: float
     energy_j: Estimate
+    flops: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ class Raw:
     given_bytes: float
     layers: int
     energy_j: Estimate
+    flops: int
 
     def chunk(self, recompute: Recompute) -> Chunk:
         """With what of the forward pass is computed again."""
@@ -151,6 +155,7 @@ class Raw:
             kept_bytes=kept,
             work_bytes=work,
             energy_j=self.energy_j * more,
+            flops=self.flops,
         )
 
 
@@ -195,12 +200,12 @@ def training_step(
     maker = Maker(chip, precision, training, network, price, options)
     chunks = tuple(maker.chunk(s, last=i == len(stages) - 1) for i, s in enumerate(stages))
     mine = [chunks[p :: layout.pipeline] for p in range(layout.pipeline)]
-    time, entries = timed(mine, training, rounds, chip, network)
+    time, entries = timed(mine, training, rounds, chip, precision, network)
     memory = max(
         (memory_of(c, training, p, rounds, precision) for p, c in enumerate(mine)),
         key=lambda m: m.total,
     )
-    flops = maker.flops(whole) * rounds * layout.data
+    flops = sum(c.flops for c in chunks) * rounds * layout.data
     peak = chip.peak_flops[precision] * layout.chips
     busy = Estimate.total(c.energy_j for c in chunks) * (rounds * layout.tensor * layout.data)
     waits = sum(max(0.0, time.value - rounds * sum(c.time.value for c in own)) for own in mine)
@@ -240,6 +245,7 @@ def timed(
     training: Training,
     rounds: int,
     chip: Chip,
+    precision: MatrixPrecision,
     network: Joined,
 ) -> tuple[Estimate, dict[str, float]]:
     """The step, and what it is spent on, by the slowest chip of the pipeline."""
@@ -252,7 +258,7 @@ def timed(
     backward = one.value - sum(c.forward_s for c in own)
     hidden = min(sums.value, backward) if training.overlap else 0.0
     left = sums * ((sums.value - hidden) / sums.value) if sums.value else sums
-    update = Estimate.exact(_update_s(training, held, chip))
+    update = Estimate.exact(_update_s(training, held, chip, precision))
     time = one * rounds + bubble + left + update
     links, handed, again, forward = (
         rounds * sum(getattr(c, n) for c in own)
@@ -288,7 +294,7 @@ def _gradient_sums(training: Training, held: int, network: Joined) -> Estimate:
     return seconds(Collective.REDUCE_SCATTER, size) + seconds(Collective.ALL_GATHER, 2.0 * held)
 
 
-def _update_s(training: Training, held: int, chip: Chip) -> float:
+def _update_s(training: Training, held: int, chip: Chip, precision: MatrixPrecision) -> float:
     """Adam on ``held`` weights, or on a share of them: the gradient and the state are read, the
     state and the weight written.
     """
@@ -298,7 +304,7 @@ def _update_s(training: Training, held: int, chip: Chip) -> float:
         name="optimiser",
         ops=("adam",),
         kind=Lowering.VECTOR,
-        precision=MatrixPrecision.FP32,
+        precision=precision,
         vector_ops=ADAM_OPS * count,
         traffic=Traffic(Moved(inputs=read * count, outputs=written * count)),
     )
@@ -362,13 +368,6 @@ class Maker:
             self.made[key] = self._raw(stage, last=last)
         return self.made[key]
 
-    def flops(self, graph: Graph) -> int:
-        """Of products of a whole pass forward and backward: what a model's FLOPs mean (Chowdhery et
-        al. 2022, PaLM, appendix B).
-        """
-        made = differentiated(graph, trained(graph))
-        return int(str(graph_totals(made.graph).contraction_flops))
-
     def _raw(self, stage: StageGraph, *, last: bool) -> Raw:
         graph = stage.graph
         received = [n for n in graph.inputs if graph.values[n].dtype.is_float]
@@ -405,6 +404,7 @@ class Maker:
             given_bytes=narrowest(graph) * self.precision.bits / 8 / shares,
             layers=max(1, blocks_of(graph)),
             energy_j=run.energy_j,
+            flops=int(str(graph_totals(made.graph).contraction_flops)),
         )
 
     def _handed(self, size: int) -> Estimate:

@@ -43,9 +43,18 @@ class Tape:
         """One number of the type of ``like``."""
         return self._constant(np.asarray(value, self.scope.values[like].dtype.numpy))
 
-    def filled(self, content: Array, like: str) -> str:
+    def filled(self, name: str, content: Array, like: str) -> str:
         """A computed constant of the type of ``like``."""
-        return self._constant(content.astype(self.scope.values[like].dtype.numpy))
+        self.scope.constant(name, content.astype(self.scope.values[like].dtype.numpy))
+        self.scope.stored[name] = 0
+        return name
+
+    def unfilled(self, name: str, shape: tuple[int, ...], like: str) -> str:
+        """A computed constant of the type of ``like`` whose content nobody needs."""
+        self.scope.declare(replace(self.scope.values[like], name=name, shape=shape))
+        self.scope.constants[name] = None
+        self.scope.stored[name] = 0
+        return name
 
     def reshape(self, x: str, shape: Sequence[int]) -> str:
         return x if self.shape(x) == tuple(shape) else self.op("reshape", x, self.ints(*shape))

@@ -11,6 +11,8 @@ from tenfold.ir.graph import Graph, Op
 from tenfold.ir.infer import Scope, row_of
 from tenfold.ir.tape import Tape
 
+LARGEST_MASK = 1 << 20
+
 
 def unfused(graph: Graph) -> Graph:
     """A static ``graph`` in which each attention without cache is two products and a softmax, with
@@ -80,10 +82,17 @@ def _repeated(t: Tape, name: str, times: int) -> str:
 
 
 def _mask(t: Tape, scores: str, causal: bool, window: int | None) -> str:
-    """Minus infinity where a query does not look."""
+    """Minus infinity where a query does not look: one for all layers. The content of a large one is
+    left out, as pricing does not read it.
+    """
     queries, keys = t.shape(scores)[-2:]
+    name = f"mask.{queries}.{keys}.{causal}.{window}"
+    if name in t.scope.values:
+        return name
+    if queries * keys > LARGEST_MASK:
+        return t.unfilled(name, (queries, keys), scores)
     after, places = np.arange(queries)[:, None], np.arange(keys)
     seen = places <= after if causal else np.ones((queries, keys), bool)
     if window is not None:
         seen = seen & (places > after - window)
-    return t.filled(np.where(seen, 0.0, -np.inf), scores)
+    return t.filled(name, np.where(seen, 0.0, -np.inf), scores)

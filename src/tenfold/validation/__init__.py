@@ -19,6 +19,7 @@ from tenfold.validation import (
     measured,
     published,
     serving,
+    training,
 )
 from tenfold.validation.record import Bar, Row, Summary, bars, summaries
 
@@ -33,6 +34,8 @@ MEASURED: Mapping[str, Comparison] = {
     "collectives": collectives.measured,
     "exchange": collectives.experts,
     "layer": layer.operators,
+    "megatron": training.megatron,
+    "backward": training.eager,
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,
