@@ -17,7 +17,7 @@ from tenfold.ir.derivatives import FLAT, NOT_YET, RULES, NoGradient
 from tenfold.ir.dims import all_static
 from tenfold.ir.gradient import differentiated, trained
 from tenfold.ir.graph import Array, Value
-from tenfold.ir.infer import Scope, infer_op, row_of
+from tenfold.ir.infer import Scope, infer_op
 from test_index_maps import _values
 from test_op_table import Example, examples
 from test_partition import SMALL, built
@@ -39,6 +39,12 @@ def _wide(array: Array) -> Array:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
+def _apart(array: Array, rng: np.random.Generator) -> Array:
+    """Doubles a little moved, so that no two are equal and none is at a bend."""
+    moved = array * (1 + 0.01 * rng.random(array.shape)) + 1e-3 * rng.random(array.shape)
+    return moved if array.dtype == np.float64 else array
+
+
 def _alone(example: Example) -> tuple[Graph, dict[str, Array]] | None:
     """The op of an example by itself, in doubles."""
     try:
@@ -47,7 +53,8 @@ def _alone(example: Example) -> tuple[Graph, dict[str, Array]] | None:
         return None
     op = example.op
     given = {n: values.get(n) for n in op.inputs if n}
-    feeds = {n: _wide(a) for n, a in given.items() if a is not None}
+    rng = np.random.default_rng(1)
+    feeds = {n: _apart(_wide(a), rng) for n, a in given.items() if a is not None}
     if len(feeds) < len(given) or any(a.dtype.kind not in "fbiu" for a in feeds.values()):
         return None
     call, scope = op_call(example.graph, op), Scope()
@@ -167,12 +174,9 @@ def test_gradients_of_whole_networks_are_slopes(name: str) -> None:
 
 
 def test_what_has_no_gradient_yet_says_so() -> None:
-    graph = built("cnn")
-    with pytest.raises(
-        ModelError, match=r"\(conv\) cannot be trained: its gradient is not written"
-    ):
+    graph = built("lstm")
+    with pytest.raises(ModelError, match=r"\(lstm\) cannot be trained: its gradient is not writ"):
         differentiated(graph, trained(graph))
-    assert row_of(graph.ops[0]).kind
 
 
 @pytest.mark.parametrize("name", TRAINABLE)

@@ -285,7 +285,7 @@ def examples() -> Mapping[str, list[Example]]:
 
 BEHIND = (
     "relu", "gelu", "swish", "tanh", "sigmoid", "softmax", "layer_norm", "rms_norm", "gather",
-    "attention", "moe",
+    "attention", "moe", "conv", "max_pool", "average_pool", "batch_norm", "lrn",
 )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
-from tenfold.ir.graph import Op
+from tenfold.ir.graph import Attr, Op
+from tenfold.ir.windows import window_pads
 
 if TYPE_CHECKING:
     from tenfold.ir.table import Call
@@ -302,6 +303,109 @@ def _moe(t: Tape, b: Backward) -> list[str]:
     return [*four, *("" for _ in b.op.inputs[4:])]
 
 
+def _conv(t: Tape, b: Backward) -> list[str]:
+    x, w = t.shape(b.x(0)), t.shape(b.x(1))
+    attrs: dict[str, Attr] = {
+        "strides": tuple(b.call.attr("strides") or (1,) * (len(x) - 2)),
+        "dilations": tuple(b.call.attr("dilations") or (1,) * (len(x) - 2)),
+        "pads": tuple(int(str(p)) for p in window_pads(b.op.attrs, x[2:], w[2:])),
+        "group": int(b.call.attr("group", 1)),
+    }
+    found = ["", ""]
+    if b.wanted[0]:
+        found[0] = t.op("conv_input_grad", b.grad, b.x(1), extents=x[2:], **attrs)
+    if b.wanted[1]:
+        found[1] = t.op("conv_weight_grad", b.x(0), b.grad, kernel_shape=w[2:], **attrs)
+    if len(b.op.inputs) > 2:
+        axes = t.ints(0, *range(2, len(x)))
+        found.append(t.op("reduce_sum", b.grad, axes, keepdims=0) if b.wanted[2] else "")
+    return found
+
+
+def _pool(kind: str) -> GradientRule:
+    def rule(t: Tape, b: Backward) -> list[str]:
+        return [t.op(f"{kind}_grad", b.x(), b.grad, **b.op.attrs)]
+
+    return rule
+
+
+def _batch_norm(t: Tape, b: Backward) -> list[str]:
+    if any(b.grads[1:]):
+        raise NotImplementedError("the gradient of running statistics")
+    x, scale, _, mean, variance = b.op.inputs
+    three = t.several(3, "batch_norm_grad", x, scale, mean, variance, b.grad, **b.op.attrs)
+    return [*three, "", ""]
+
+
+def _abs(t: Tape, b: Backward) -> list[str]:
+    return [t.op("mul", b.grad, t.op("sign", b.x()))]
+
+
+def _reciprocal(t: Tape, b: Backward) -> list[str]:
+    return [t.op("neg", t.op("mul", b.grad, t.op("mul", b.y, b.y)))]
+
+
+def _erf(t: Tape, b: Backward) -> list[str]:
+    bell = t.op("exp", t.op("neg", t.op("mul", b.x(), b.x())))
+    return [t.op("mul", b.grad, t.op("mul", bell, t.number(2 / math.sqrt(math.pi), b.grad)))]
+
+
+def _softplus(t: Tape, b: Backward) -> list[str]:
+    return [t.op("mul", b.grad, t.op("sigmoid", b.x()))]
+
+
+def _leaky_relu(t: Tape, b: Backward) -> list[str]:
+    slope = t.number(float(b.call.attr("alpha", 0.01)), b.grad)
+    below = t.op("less", b.x(), t.number(0.0, b.x()))
+    return [t.op("where", below, t.op("mul", b.grad, slope), b.grad)]
+
+
+def _pow(t: Tape, b: Backward) -> list[str]:
+    """Of the base; the exponent is taken as given."""
+    if b.wanted[1]:
+        raise NotImplementedError("the gradient of an exponent")
+    power = b.x(1)
+    if not b.call.input(1).dtype.is_float:
+        power = t.op("cast", power, to=b.call.input(0).dtype.value)
+    less = t.op("pow", b.x(0), t.op("sub", power, t.number(1.0, b.x(0))))
+    slope = t.op("mul", power, less)
+    return [t.sum_to(t.op("mul", b.grad, slope), t.shape(b.x(0))), ""]
+
+
+def _chosen(t: Tape, b: Backward) -> list[str]:
+    """To the operand that is the result; where both are, to the first."""
+    if len(b.op.inputs) != 2:
+        raise NotImplementedError("the gradient of a maximum of several")
+    first = t.op("equal", b.x(0), b.y)
+    zero = t.number(0.0, b.grad)
+    both = (t.op("where", first, b.grad, zero), t.op("where", first, zero, b.grad))
+    pairs = zip(both, b.op.inputs, b.wanted, strict=True)
+    return [t.sum_to(g, t.shape(n)) if w else "" for g, n, w in pairs]
+
+
+def _clip(t: Tape, b: Backward) -> list[str]:
+    """Where nothing was clipped."""
+    inside = t.op("equal", b.x(), b.y)
+    kept = t.op("where", inside, b.grad, t.number(0.0, b.grad))
+    return [kept, *("" for _ in b.op.inputs[1:])]
+
+
+def _log_softmax(t: Tape, b: Backward) -> list[str]:
+    axis = int(b.call.attr("axis", -1))
+    total = t.op("reduce_sum", b.grad, t.ints(axis), keepdims=1)
+    return [t.op("sub", b.grad, t.op("mul", t.op("exp", b.y), total))]
+
+
+def _extreme(t: Tape, b: Backward) -> list[str]:
+    """To the numbers that are the result, alike."""
+    axes, kept = _reduced_axes(t, b)
+    best = t.op("equal", b.x(), t.reshape(b.y, kept))
+    marks = t.op("cast", best, to=b.call.input(0).dtype.value)
+    count = t.op("reduce_sum", marks, t.ints(*axes), keepdims=1)
+    share = t.op("div", t.reshape(b.grad, kept), count)
+    return [t.op("mul", marks, share), *("" for _ in b.op.inputs[1:])]
+
+
 RULES: Mapping[str, GradientRule] = {
     "add": _add, "sub": _sub, "mul": _mul, "div": _div, "neg": _neg, "exp": _exp, "log": _log,
     "sqrt": _sqrt, "sin": _sin, "cos": _cos, "cast": _cast, "where": _where,
@@ -313,6 +417,11 @@ RULES: Mapping[str, GradientRule] = {
     "reduce_sum": _reduce_sum, "reduce_mean": _reduce_mean,
     "matmul": _matmul, "einsum": _einsum, "softmax": _softmax,
     "layer_norm": _norm("layer_norm"), "rms_norm": _norm("rms_norm"),
+    "conv": _conv, "max_pool": _pool("max_pool"), "average_pool": _pool("average_pool"),
+    "batch_norm": _batch_norm, "lrn": _pool("lrn"), "abs": _abs, "reciprocal": _reciprocal,
+    "erf": _erf, "softplus": _softplus, "leaky_relu": _leaky_relu, "pow": _pow, "max": _chosen,
+    "min": _chosen, "clip": _clip, "log_softmax": _log_softmax, "reduce_max": _extreme,
+    "reduce_min": _extreme,
     "gather": _gather, "rotary_embedding": _rotary, "attention": _attention, "moe": _moe,
 }  # fmt: skip
 
@@ -332,17 +441,17 @@ _FLAT = """sign ceil floor round not bitwise_not is_nan is_inf and or xor bitwis
     hardmax quantize dynamic_quantize matmul_integer conv_integer window mel_weight_matrix random
     bernoulli multinomial"""
 # to be written; until then a network that has one is not trained
-_NOT_YET = """abs reciprocal tan asin acos atan sinh cosh asinh acosh atanh erf softplus softsign
-    mish hard_swish elu selu celu hard_sigmoid leaky_relu thresholded_relu shrink pow max min prelu
-    clip batch_norm causal_conv dequantize dft stft det tile pad depth_to_space space_to_depth trilu
-    reverse_sequence center_crop_pad gather_elements gather_nd scatter_elements scatter_nd
-    tensor_scatter compress max_unpool resize grid_sample roi_align max_roi_pool reduce_max
-    reduce_min reduce_prod reduce_l1 reduce_l2 reduce_log_sum reduce_log_sum_exp reduce_sum_square
-    cum_sum cum_prod top_k log_softmax instance_norm group_norm lrn lp_normalization max_pool
-    average_pool lp_pool col2im affine_grid conv conv_transpose deform_conv cached_attention
-    linear_attention lstm gru rnn dynamic_quantize_lstm if loop scan opaque all_reduce all_gather
-    reduce_scatter own_part relu_grad gelu_grad swish_grad tanh_grad sigmoid_grad softmax_grad
-    layer_norm_grad rms_norm_grad gather_grad attention_grad moe_grad"""
+_NOT_YET = """tan asin acos atan sinh cosh asinh acosh atanh softsign mish hard_swish elu selu
+    celu hard_sigmoid thresholded_relu shrink prelu causal_conv dequantize dft stft det tile pad
+    depth_to_space space_to_depth trilu reverse_sequence center_crop_pad gather_elements
+    gather_nd scatter_elements scatter_nd tensor_scatter compress max_unpool resize grid_sample
+    roi_align max_roi_pool reduce_prod reduce_l1 reduce_l2 reduce_log_sum reduce_log_sum_exp
+    reduce_sum_square cum_sum cum_prod top_k instance_norm group_norm lp_normalization lp_pool
+    col2im affine_grid conv_transpose deform_conv cached_attention linear_attention lstm gru rnn
+    dynamic_quantize_lstm if loop scan opaque all_reduce all_gather reduce_scatter own_part
+    relu_grad gelu_grad swish_grad tanh_grad sigmoid_grad softmax_grad layer_norm_grad
+    rms_norm_grad gather_grad attention_grad moe_grad conv_input_grad conv_weight_grad
+    max_pool_grad average_pool_grad batch_norm_grad lrn_grad"""
 FLAT, NOT_YET = (frozenset(kinds.split()) for kinds in (_FLAT, _NOT_YET))
 
 

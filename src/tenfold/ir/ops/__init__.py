@@ -10,6 +10,7 @@ from tenfold.ir.derivatives import gradient_of
 from tenfold.ir.ops import (
     attention,
     backward,
+    backward_windows,
     contraction,
     control,
     convolution,
@@ -32,7 +33,7 @@ from tenfold.ir.table import OpRow
 _GROUPS = (
     pointwise, shaping, movement, indexing, reduction, normalization, contraction, convolution,
     attention, recurrent, experts, window, sampling, quantization, signal, control,
-    together, backward,
+    together, backward, backward_windows,
 )  # fmt: skip
 
 

@@ -18,11 +18,11 @@ from tenfold.ir.ops.common import (
     space_of,
     widen,
 )
-from tenfold.ir.ops.convolution import window_extent, window_pads
 from tenfold.ir.ops.reference import onnx_reference
 from tenfold.ir.sharding import SplitRule, by_loops
 from tenfold.ir.space import ALL, DATA, Space, at, folded, window
 from tenfold.ir.table import Call, Context, Lowering, OpRow, Work, attributes
+from tenfold.ir.windows import window_extent, window_pads
 
 
 def _pool_geometry(attrs: Any, spatial: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
@@ -67,7 +67,7 @@ def _pool_work(call: Call) -> Work:
     )
 
 
-def _windows(attrs: Any, x: Array, fill: Any) -> tuple[Array, list[int], list[int]]:
+def windows_of(attrs: Any, x: Array, fill: Any) -> tuple[Array, list[int], list[int]]:
     """[N, C, out…, kernel…] view of the padded input, with the output extents and pads."""
     kernel = attrs.get("kernel_shape")
     rank = len(kernel)
@@ -97,12 +97,12 @@ def _max_pool(ctx: Context, x: Array) -> Sequence[Array]:
     wide = widen(x)
     lowest = -np.inf if wide.dtype.kind == "f" else np.iinfo(wide.dtype).min
     rank = x.ndim - 2
-    windows, out, _ = _windows(ctx.attrs, wide, lowest)
+    windows, out, _ = windows_of(ctx.attrs, wide, lowest)
     y = windows.max(axis=tuple(range(-rank, 0))).astype(x.dtype)
     if ctx.outputs < 2:
         return [y]
     positions = np.arange(np.prod(x.shape[2:]), dtype=np.int64).reshape(1, 1, *x.shape[2:])
-    where, _, _ = _windows(ctx.attrs, positions, -1)
+    where, _, _ = windows_of(ctx.attrs, positions, -1)
     flat = windows.reshape(*windows.shape[: 2 + rank], -1)
     index = np.take_along_axis(
         np.broadcast_to(where.reshape(1, 1, *out, -1), flat.shape),
@@ -116,28 +116,33 @@ def _max_pool(ctx: Context, x: Array) -> Sequence[Array]:
     return [y, index + base * int(np.prod(x.shape[2:]))]
 
 
-def _average_pool(ctx: Context, x: Array) -> Array:
-    wide = widen(x)
-    rank = x.ndim - 2
-    axes = tuple(range(-rank, 0))
-    windows, out, pads = _windows(ctx.attrs, wide, 0)
-    if not ctx.get("count_include_pad", 0):
-        counted, _, _ = _windows(ctx.attrs, np.ones((1, 1, *x.shape[2:]), wide.dtype), 0)
-        return (windows.sum(axis=axes) / counted.sum(axis=axes)).astype(x.dtype)
-    kernel = ctx.get("kernel_shape")
-    strides = ctx.get("strides") or (1,) * rank
-    dilations = ctx.get("dilations") or (1,) * rank
+def counted(attrs: Any, shape: Sequence[int], out: Sequence[int], pads: Sequence[int]) -> Array:
+    """How many numbers each window of an average counts, [1, 1, out...]."""
+    rank = len(out)
+    if not attrs.get("count_include_pad", 0):
+        ones, _, _ = windows_of(attrs, np.ones((1, 1, *shape[2:]), np.float32), 0)
+        return np.asarray(ones.sum(axis=tuple(range(-rank, 0))))
+    kernel = attrs.get("kernel_shape")
+    strides = attrs.get("strides") or (1,) * rank
+    dilations = attrs.get("dilations") or (1,) * rank
     count = np.ones(())
     for i in range(rank):  # taps beyond the explicit padding (ceil_mode) do not count
         first = np.arange(out[i])[:, None] * strides[i] + np.arange(kernel[i])[None] * dilations[i]
-        inside = (first < x.shape[2 + i] + pads[i] + pads[i + rank]).sum(1)
+        inside = (first < shape[2 + i] + pads[i] + pads[i + rank]).sum(1)
         count = np.multiply.outer(count, inside)
-    return (windows.sum(axis=axes) / count.reshape(1, 1, *out)).astype(x.dtype)
+    return count.reshape(1, 1, *out)
+
+
+def _average_pool(ctx: Context, x: Array) -> Array:
+    wide = widen(x)
+    axes = tuple(range(2 - x.ndim, 0))
+    windows, out, pads = windows_of(ctx.attrs, wide, 0)
+    return (windows.sum(axis=axes) / counted(ctx.attrs, x.shape, out, pads)).astype(x.dtype)
 
 
 def _lp_pool(ctx: Context, x: Array) -> Array:
     p, rank = ctx.get("p", 2), x.ndim - 2
-    windows, _, _ = _windows(ctx.attrs, np.abs(widen(x)) ** p, 0)
+    windows, _, _ = windows_of(ctx.attrs, np.abs(widen(x)) ** p, 0)
     return (windows.sum(axis=tuple(range(-rank, 0))) ** (1.0 / p)).astype(x.dtype)
 
 
