@@ -406,6 +406,21 @@ def _extreme(t: Tape, b: Backward) -> list[str]:
     return [t.op("mul", marks, share), *("" for _ in b.op.inputs[1:])]
 
 
+def _lstm(t: Tape, b: Backward) -> list[str]:
+    """Of the sequence of results; states begin at zero, with the usual functions."""
+    usual = not any(b.call.attr(n) for n in ("activations", "clip", "input_forget", "layout"))
+    if not usual or any(b.grads[1:]) or any(b.op.inputs[4:]):
+        raise NotImplementedError("the gradient of an LSTM with states, peepholes or other gates")
+    attrs: dict[str, Attr] = {
+        "hidden_size": int(b.call.attr("hidden_size")),
+        "direction": str(b.call.attr("direction", "forward")),
+    }
+    bias = b.x(3) if len(b.op.inputs) > 3 and b.op.inputs[3] else ""
+    count = 4 if bias else 3
+    found = t.several(count, "lstm_grad", *b.op.inputs[:3], b.grad, bias, **attrs)
+    return [*found, *("" for _ in b.op.inputs[count:])]
+
+
 RULES: Mapping[str, GradientRule] = {
     "add": _add, "sub": _sub, "mul": _mul, "div": _div, "neg": _neg, "exp": _exp, "log": _log,
     "sqrt": _sqrt, "sin": _sin, "cos": _cos, "cast": _cast, "where": _where,
@@ -421,7 +436,7 @@ RULES: Mapping[str, GradientRule] = {
     "batch_norm": _batch_norm, "lrn": _pool("lrn"), "abs": _abs, "reciprocal": _reciprocal,
     "erf": _erf, "softplus": _softplus, "leaky_relu": _leaky_relu, "pow": _pow, "max": _chosen,
     "min": _chosen, "clip": _clip, "log_softmax": _log_softmax, "reduce_max": _extreme,
-    "reduce_min": _extreme,
+    "reduce_min": _extreme, "lstm": _lstm,
     "gather": _gather, "rotary_embedding": _rotary, "attention": _attention, "moe": _moe,
 }  # fmt: skip
 
@@ -447,11 +462,11 @@ _NOT_YET = """tan asin acos atan sinh cosh asinh acosh atanh softsign mish hard_
     gather_nd scatter_elements scatter_nd tensor_scatter compress max_unpool resize grid_sample
     roi_align max_roi_pool reduce_prod reduce_l1 reduce_l2 reduce_log_sum reduce_log_sum_exp
     reduce_sum_square cum_sum cum_prod top_k instance_norm group_norm lp_normalization lp_pool
-    col2im affine_grid conv_transpose deform_conv cached_attention linear_attention lstm gru rnn
+    col2im affine_grid conv_transpose deform_conv cached_attention linear_attention gru rnn
     dynamic_quantize_lstm if loop scan opaque all_reduce all_gather reduce_scatter own_part
     relu_grad gelu_grad swish_grad tanh_grad sigmoid_grad softmax_grad layer_norm_grad
     rms_norm_grad gather_grad attention_grad moe_grad conv_input_grad conv_weight_grad
-    max_pool_grad average_pool_grad batch_norm_grad lrn_grad"""
+    max_pool_grad average_pool_grad batch_norm_grad lrn_grad lstm_grad"""
 FLAT, NOT_YET = (frozenset(kinds.split()) for kinds in (_FLAT, _NOT_YET))
 
 
