@@ -216,3 +216,17 @@ def test_the_document_and_the_text_of_a_run() -> None:
     shown = run(app, asked).output
     assert "8 x a100-sxm-80 (tp=2,pp=2,dp=2, 1 a microbatch)" in shown
     assert "waiting for other stages" in shown
+
+
+def test_interruptions_of_llama_3() -> None:
+    """466 in 54 days on 16,384 chips, and more than nine tenths of the time got on (Grattafiori et
+    al. 2024, section 3.3.4); fewer chips are interrupted less.
+    """
+    from tenfold.cluster.failures import interruptions
+
+    found = interruptions(16_384)
+    assert 54 * 86400 / found.between_s.value == pytest.approx(466, rel=0.01)
+    assert 0.85 < found.goodput.value < 0.95
+    assert found.goodput.low < 0.9 < found.goodput.high
+    shares = [interruptions(n).goodput.value for n in (1, 64, 1024, 16_384)]
+    assert shares == sorted(shares, reverse=True)

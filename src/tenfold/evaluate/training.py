@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from tenfold.chips import Chip
 from tenfold.cluster import Layout, Topology
+from tenfold.cluster.failures import Interruptions, interruptions
 from tenfold.cluster.search import RESERVED_BYTES, Tried, fits, layouts
 from tenfold.cluster.training import Recompute, Step, Training, training_step
 from tenfold.compiler import DEFAULT, Options
@@ -64,6 +65,17 @@ class TrainRun:
     @property
     def seconds(self) -> Estimate:
         return self.step.time * self.steps
+
+    @property
+    def interrupted(self) -> Interruptions:
+        return interruptions(self.step.training.layout.chips)
+
+    @property
+    def with_interruptions_s(self) -> Estimate:
+        """Of the whole run, with what interruptions cost."""
+        got = self.interrupted.goodput
+        slower = Estimate(1 / got.value, 1 / got.high, 1 / got.low)
+        return self.seconds * slower
 
     @property
     def chip_hours(self) -> Estimate:

@@ -16,7 +16,7 @@ from tenfold.report.fit import Fitted
 from tenfold.report.numbers import ranged, with_unit
 from tenfold.units import show
 
-DAY_S = 86400.0
+DAY_S, HOUR_S = 86400.0, 3600.0
 SHOWN = 5  # layouts beside the best
 
 
@@ -47,6 +47,10 @@ def train_document(r: TrainRun) -> TrainDocument:
         steps=r.steps,
         days=days.value,
         interval_days=interval(days),
+        goodput=r.interrupted.goodput.value,
+        interval_goodput=interval(r.interrupted.goodput),
+        days_with_interruptions=r.with_interruptions_s.value / DAY_S,
+        interval_days_with_interruptions=interval(r.with_interruptions_s / DAY_S),
         chip_hours=r.chip_hours.value,
         interval_chip_hours=interval(r.chip_hours),
         energy_kwh=r.kwh.value,
@@ -135,6 +139,11 @@ def lines(r: TrainRun) -> Iterator[str]:
     held = sum(not x.fits for x in r.tried)
     if held:
         yield f"{held} do not fit or cannot be (--json lists them all, with why)."
+    stops = r.interrupted
     yield (
-        "Intervals: provisional (docs/training.md). No failures, no data loading, no evaluation."
+        f"Interrupted every {ranged(stops.between_s / HOUR_S)} hours, as often as Llama 3 was for"
+        f" each chip, it gets on for {ranged(stops.goodput * 100)} % of the time, and takes"
+        f" {ranged(r.with_interruptions_s / DAY_S)} days; a checkpoint every"
+        f" {stops.checkpoint_every_s / HOUR_S:.2g} hours."
     )
+    yield "Intervals: provisional (docs/training.md). No data loading, no evaluation."

@@ -35,7 +35,9 @@ class TriedPart(Part, frozen=True, kw_only=True):
 class TrainDocument(Part, frozen=True, kw_only=True):
     """`tenfold train`: a step, and the run of ``tokens`` that it makes; ``step_entries_s`` sum to
     ``step_s``, and ``memory_entries_bytes`` to ``memory_bytes`` of the fullest chip. Energy is at
-    the chips. ``tried`` are the layouts that were priced from single blocks, the quickest first.
+    the chips. Days, hours and energy are without interruptions, of which ``goodput`` is the share
+    of the time that they leave. ``tried`` are the layouts that were priced from single blocks, the
+    quickest first.
     """
 
     model: str
@@ -60,6 +62,10 @@ class TrainDocument(Part, frozen=True, kw_only=True):
     steps: float
     days: float
     interval_days: Interval
+    goodput: float
+    interval_goodput: Interval
+    days_with_interruptions: float
+    interval_days_with_interruptions: Interval
     chip_hours: float
     interval_chip_hours: Interval
     energy_kwh: float
