@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from tenfold.cluster.asked import Asked, products_of, tied_tables, wishes
 from tenfold.cluster.part import Held, Part, Prices
 from tenfold.cluster.sums import summed_first
-from tenfold.ir.cost import graph_totals, lookup_axis, op_call, op_work
+from tenfold.ir.cost import lookup_axis, op_call, op_work
+from tenfold.ir.dims import Shape
 from tenfold.ir.dtypes import from_numpy
 from tenfold.ir.graph import Array, Attr, Graph, Op, Value, stored_numbers
 from tenfold.ir.infer import Scope, infer_op, row_of
@@ -20,18 +21,6 @@ from tenfold.ir.table import Call, Lowering, OpRow
 # of the numbers that a chip holds, from which on a table that is looked up is cut; half and double
 # change which tables of positions are on every chip, by 1 % of its memory at most
 TABLE_SHARE = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """``ways`` chips, each ``stride`` after the one before; ``like`` names outputs that are cut as
-    a constant is; with ``sequence`` sums stay cut along the second axis.
-    """
-
-    ways: int
-    stride: int
-    like: Mapping[str, str]
-    sequence: bool
 
 
 class Cutting:
@@ -50,12 +39,15 @@ class Cutting:
         self.inputs: dict[str, Cut | None] = {}
         stored = sum(stored_numbers(graph.values[n], graph.stored) for n in graph.constants)
         self.large = TABLE_SHARE * stored / self.ways
-        self.tied = _tied(graph, self.ways)
-        self.wishes = _wishes(graph, asked.like)
+        self.tied = tied_tables(graph, self.ways)
+        self.wishes = wishes(graph, asked.like)
         self.uses: dict[str, int] = {}
         for op in graph.ops:
             for n in op.inputs:
                 self.uses[n] = self.uses.get(n, 0) + 1
+        for n in graph.inputs:
+            if n in asked.received:
+                self._input(n, self._along(graph.values[n].dims) if asked.sequence else None)
 
     # --- one op --------------------------------------------------------------------------
 
@@ -94,19 +86,24 @@ class Cutting:
         return min(found, key=order, default=None)
 
     def _wished(self, op: Op, row: OpRow, call: Call, given: list[Cut | None]) -> Split | None:
-        """The split of an op whose result is to be cut as a weight is, where nothing is gathered
-        for it.
+        """The split of an op whose result is to be cut as a weight is, where less is gathered for
+        it than the result has bytes.
         """
         weight = self.wishes.get(op.outputs[0])
         held = self.held.get(weight) if weight is not None else None
         if held is None or held.cut is None:
             return None
+        most = int(str(self.graph.values[op.outputs[0]].bytes))
         found = [
             s
             for s in row.splits(row, call, self.ways)
-            if s.results[0] == held.cut and not self._gathered(s, given, op)
+            if s.results[0] == held.cut and self._gathered(s, given, op) < most
         ]
-        return min(found, key=lambda s: self._sliced(s, given, op), default=None)
+
+        def order(s: Split) -> tuple[int, int]:
+            return self._gathered(s, given, op), self._sliced(s, given, op)
+
+        return min(found, key=order, default=None)
 
     def _starting(self, splits: list[Split], op: Op, row: OpRow) -> list[Split]:
         """The cuts of a product with weights, or of a table: by columns, or with a share of the
@@ -126,7 +123,10 @@ class Cutting:
     def _is_free(self, name: str) -> bool:
         """Whether a chip can hold just a part of it from the start."""
         return name in self.graph.constants or (
-            name in self.graph.inputs and self.inputs.get(name) is None and self.uses[name] == 1
+            name in self.graph.inputs
+            and name not in self.asked.received
+            and self.inputs.get(name) is None
+            and self.uses[name] == 1
         )
 
     def _cut(self, name: str) -> Cut | None:
@@ -263,10 +263,8 @@ class Cutting:
         """The sum over all chips, and what is added to it once: a number a channel. How it is cut:
         with sequences each chip takes its part of the sum.
         """
-        along = Cut(1)
-        rank = len(self.scope.values[part].dims)
-        shared = self.asked.sequence and rank > 2 and name not in self.wishes and not added
-        if shared and divides(along, self.scope.values[part].dims, self.ways):
+        along = self._along(self.scope.values[part].dims) if self.asked.sequence else None
+        if along is not None and name not in self.wishes and not added:
             self._emit(self._together("reduce_scatter", part, name, op, along))
             return along
         total = self._new(f"{name}/sum") if added else name
@@ -371,6 +369,10 @@ class Cutting:
         while name in self.graph.values or name in self.scope.values:
             name += "'"
         return name
+
+    def _along(self, shape: Shape) -> Cut | None:
+        """The cut of sums along sequences; None for what has none, or does not divide."""
+        return Cut(1) if len(shape) > 2 and divides(Cut(1), shape, self.ways) else None
 
     def _input(self, name: str, cut: Cut | None) -> None:
         value = self.graph.values[name]
@@ -494,39 +496,5 @@ class Cutting:
             inputs=self.inputs,
             outputs=cuts,
             constants=self.held,
-            repeated_flops=self.ways * _products(graph) - _products(self.graph),
+            repeated_flops=self.ways * products_of(graph) - products_of(self.graph),
         )
-
-
-def _products(graph: Graph) -> int:
-    return int(str(graph_totals(graph).contraction_flops))
-
-
-def _wishes(graph: Graph, like: Mapping[str, str]) -> dict[str, str]:
-    """The values that end as an output which is cut as a constant is, unchanged or added up."""
-    found = dict(like)
-    for op in reversed(graph.ops):
-        weight = found.get(op.outputs[0])
-        row = row_of(op)
-        if weight is not None and (row.additive or row.views):
-            shape = graph.values[op.outputs[0]].shape
-            found |= {n: weight for n in op.inputs if n and graph.values[n].shape == shape}
-    return found
-
-
-def _tied(graph: Graph, ways: int) -> dict[str, Cut]:
-    """Tables that a product multiplies by too, with the columns by which it is cut."""
-    looked_up = {op.inputs[0] for op in graph.ops if lookup_axis(graph, op) is not None}
-    found: dict[str, Cut] = {}
-    for op in graph.ops:
-        row = row_of(op)
-        shared = [n for n in op.inputs if n in looked_up and n in graph.constants]
-        if row.lowering is not Lowering.MATRIX or not shared:
-            continue
-        call = op_call(graph, op)
-        for split in row.splits(row, call, ways):
-            cuts = dict(zip(op.inputs, split.operands, strict=True))
-            alone = not split.summed and sum(c is not None for c in split.operands) == 1
-            new = {n: c for n in shared if alone and (c := cuts[n]) is not None}
-            found = new | found  # the first product's
-    return found

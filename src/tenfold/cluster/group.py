@@ -10,7 +10,7 @@ from tenfold.cluster.layout import Layout
 from tenfold.cluster.network import Joined, prices
 from tenfold.cluster.part import Part
 from tenfold.cluster.partition import partition
-from tenfold.cluster.stages import in_stages
+from tenfold.cluster.stages import in_stages, width_of
 from tenfold.cluster.topology import Topology, joining
 from tenfold.compiler import DEFAULT, Options, build
 from tenfold.errors import DoesNotFit, InputError
@@ -125,7 +125,7 @@ def grouped(
         width = precision.bits / 8
         handed = Estimate.exact(0.0)
         if stage.sent_bytes:
-            handed = network.sent(stage.sent_bytes * width / _width(graph), layout.tensor)
+            handed = network.sent(stage.sent_bytes * width / width_of(graph), layout.tensor)
         stages.append(Stage(simulate(program, chip, network), handed))
     whole = int(str(graph_totals(graph).contraction_flops))
     return Group(
@@ -136,9 +136,3 @@ def grouped(
         repeated_flops=sum(p.repeated_flops for p in parts) * layout.data,
         idle_w=energy_model(chip, precision).static_w,
     )
-
-
-def _width(graph: Graph) -> float:
-    """Bytes of a number as the graph has it: that of its widest weights."""
-    widths = (graph.values[n].dtype for n in graph.constants)
-    return max((d.bits / 8 for d in widths if d.is_float), default=4.0)

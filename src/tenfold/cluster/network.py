@@ -43,9 +43,15 @@ class Joined:
 
 def prices(chip: Chip, precision: MatrixPrecision, network: Joined, ways: int) -> Prices:
     """What cutting and gathering over ``ways`` chips costs, in outline."""
-    gather = Collective.ALL_GATHER
-    start, whole = (network.seconds(Together(gather, size, ways)).value for size in (SMALL, LARGE))
-    share = (ways - 1) / ways if ways > 1 else 1.0
+    # one chip gathers nothing, and hands on to the next one
+    alone = ways == 1
+    kind, taking = (Collective.SEND_RECV, 2) if alone else (Collective.ALL_GATHER, ways)
+    start = whole = 0.0
+    if network.topology.most > 1:
+        start, whole = (
+            network.seconds(Together(kind, size, taking)).value for size in (SMALL, LARGE)
+        )
+    share = 1.0 if alone else (ways - 1) / ways
     memory = chip.memory_bytes_per_s
     assert memory is not None
     return Prices(

@@ -11,11 +11,12 @@ product is left whole on every chip.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from tenfold.cluster.cutting import Asked, Cutting
+from tenfold.cluster.asked import Asked
+from tenfold.cluster.cutting import Cutting
 from tenfold.cluster.layout import Side
 from tenfold.cluster.part import Part, Prices
 from tenfold.cluster.sums import joined_turns
@@ -34,12 +35,14 @@ def partition(
     *,
     like: Mapping[str, str] = NOTHING,
     sequence: bool = False,
+    received: Collection[str] = (),
 ) -> tuple[Part, ...]:
     """The parts of a static ``graph`` on ``ways`` chips, one after the other: the last one's graph
     is what a chip runs. There are two where heads of keys are fewer than chips: the first cuts by
     them, the second among those that share one. ``like`` names outputs that are cut as a constant
     is (gradients, as the weights they are of). With ``sequence`` sums are cut along the second axis
-    until they are needed whole (Korthikanti et al. 2022, section 4.2.2).
+    until they are needed whole (Korthikanti et al. 2022, section 4.2.2), and inputs that are
+    ``received`` from another part come so.
 
     Raises InputError for an attention whose heads do not divide.
     """
@@ -47,7 +50,7 @@ def partition(
     left = ways
     for each in _in_turn(graph, ways):
         left //= each
-        asked = Asked(each, left, like, sequence=sequence)
+        asked = Asked(each, left, like, sequence=sequence, received=frozenset(received))
         found.append(_part(graph, asked, prices))
         names = dict(zip(graph.outputs, found[-1].graph.outputs, strict=True))
         like = {names[n]: weight for n, weight in like.items()}

@@ -10,26 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tenfold.chips import Chip, MatrixPrecision
+from tenfold.cluster.block import Chunk, Maker, Raw, blocks_of
 from tenfold.cluster.layout import Layout
 from tenfold.cluster.network import Joined, prices
+from tenfold.cluster.recipe import Recompute, Training
 from tenfold.cluster.stages import in_stages
 from tenfold.cluster.topology import Topology, joining
-from tenfold.cluster.training import (
-    Chunk,
-    Maker,
-    Memory,
-    Raw,
-    Recompute,
-    Training,
-    blocks_of,
-    memory_of,
-    timed,
-)
+from tenfold.cluster.training import Memory, memory_of, timed
 from tenfold.compiler import DEFAULT, Options
 from tenfold.errors import InputError, ModelError
 from tenfold.estimate import Estimate
 from tenfold.ir.graph import Graph
-from tenfold.ir.unfused import unfused
+from tenfold.ir.unfused import attentions_of, unfused
 
 MICRO = (1, 2, 4, 8)  # sequences of a microbatch that are tried
 TURNS = (2, 4, 8)  # stages a chip, beside one
@@ -86,13 +78,13 @@ def layouts(
                 continue
             asked = replace(wanted, layout=Layout(tensor=tensor), micro=micro, sequence=tensor > 1)
             try:
-                units = _units(graph_of(micro), chip, precision, asked, network, options)
+                units, again = _units(graph_of(micro), chip, precision, asked, network, options)
             except ModelError:
                 raise
             except InputError as error:
                 found.append(Tried(asked, None, None, str(error)))
                 break
-            found += _laid_out(units, chip, precision, asked, count, batch, network)
+            found += _laid_out(units, again, chip, precision, asked, count, batch, network)
     return tuple(sorted(found, key=_order))
 
 
@@ -116,24 +108,29 @@ def _units(
     asked: Training,
     network: Joined,
     options: Options,
-) -> list[Raw]:
-    """The blocks of the network, each compiled and run forward and backward."""
+) -> tuple[list[Raw], int]:
+    """The blocks of the network, each compiled and run forward and backward, and how many weights
+    of a chip more than one of them holds.
+    """
     whole = graph if asked.flash else unfused(graph)
     price = prices(chip, precision, network, asked.layout.tensor)
     stages = in_stages(whole, blocks_of(whole), price)
-    maker = Maker(chip, precision, asked, network, price, options)
-    return [maker.raw(s, last=i == len(stages) - 1) for i, s in enumerate(stages)]
+    maker = Maker(chip, precision, asked, network, price, options, attentions_of(graph))
+    units = [maker.raw(s, last=i == len(stages) - 1) for i, s in enumerate(stages)]
+    again = sum(s.graph.parameters for s in stages) - whole.parameters
+    return units, again // asked.layout.tensor
 
 
 def _laid_out(
     units: Sequence[Raw],
+    again: int,
     chip: Chip,
     precision: MatrixPrecision,
     asked: Training,
     count: int,
     batch: int,
     network: Joined,
-) -> Iterator[Tried]:
+) -> Iterator[Tried]:  # as many as say what a layout is of
     left = count // asked.layout.tensor
     for pipeline in (n for n in range(1, min(left, len(units)) + 1) if left % n == 0):
         data = left // pipeline
@@ -148,9 +145,15 @@ def _laid_out(
                 interleave=turns,
                 sharded=data > 1,
             )
-            stages = [_merged(u, recompute) for u in _shared(units, pipeline * turns)]
+            # weights that several blocks hold, one chip holds once
+            twice = again if pipeline * turns == 1 else 0
+            stages = [_merged(u, recompute, twice) for u in _shared(units, pipeline * turns)]
             mine = [stages[p::pipeline] for p in range(pipeline)]
-            time, _ = timed(mine, training, rounds, chip, precision, network)
+            try:
+                time, _ = timed(mine, training, rounds, chip, precision, network)
+            except InputError as error:
+                yield Tried(training, None, None, str(error))
+                continue
             memory = max(
                 (memory_of(c, training, p, rounds, precision) for p, c in enumerate(mine)),
                 key=lambda m: m.total,
@@ -181,8 +184,8 @@ def _shared(units: Sequence[Raw], count: int) -> Iterator[Sequence[Raw]]:
         at += size
 
 
-def _merged(units: Sequence[Raw], recompute: Recompute) -> Chunk:
-    """One stage of some blocks: only the last one hands on."""
+def _merged(units: Sequence[Raw], recompute: Recompute, twice: int) -> Chunk:
+    """One stage of some blocks, which hold ``twice`` weights again: only the last one hands on."""
     chunks = [u.chunk(recompute) for u in units]
     inside = Estimate.total(u.handed for u in units[:-1])
     total = Estimate.total(c.time for c in chunks)
@@ -192,7 +195,7 @@ def _merged(units: Sequence[Raw], recompute: Recompute) -> Chunk:
         again_s=sum(c.again_s for c in chunks),
         links_s=sum(c.links_s for c in chunks),
         handed_s=units[-1].handed.value,
-        weights=sum(c.weights for c in chunks),
+        weights=sum(c.weights for c in chunks) - twice,
         kept_bytes=sum(c.kept_bytes for c in chunks),
         work_bytes=max(c.work_bytes for c in chunks),
         energy_j=Estimate.total(c.energy_j for c in chunks),

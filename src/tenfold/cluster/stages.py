@@ -58,21 +58,27 @@ def in_stages(graph: Graph, count: int, prices: Prices) -> tuple[StageGraph, ...
     return tuple(StageGraph(g, s) for g, s in zip(stages, sent, strict=True))
 
 
-def narrowest(graph: Graph) -> int:
-    """Elements of the smallest value that alone crosses from one op to the rest: what a block of
-    the network is given.
+def width_of(graph: Graph) -> float:
+    """Bytes of a number as the graph has it: that of its widest weights."""
+    widths = (graph.values[n].dtype for n in graph.constants)
+    return max((d.bits / 8 for d in widths if d.is_float), default=4.0)
+
+
+def given_to_a_block(graph: Graph) -> int:
+    """Elements of the middle one of the values that alone cross from one op to the rest: what a
+    block of the network is given (its ends may be narrower).
     """
     free = _free(graph)
     ops = [op for op in graph.ops if not free.intersection(op.outputs)]
     _, values = _crossing(graph, ops)
     made = {o: i for i, op in enumerate(ops) for o in op.outputs if o}
     last = {n: i for i, op in enumerate(ops) for n in op.inputs if n in made}
-    alone = (
+    alone = sorted(
         int(str(graph.values[n].elements))
         for n, end in last.items()
         if any(values[i] == 1 for i in range(made[n] + 1, end + 1))
     )
-    return min(alone, default=0)
+    return alone[len(alone) // 2] if alone else 0
 
 
 def _stored(graph: Graph, name: str) -> int:
@@ -125,7 +131,8 @@ def _ends(seconds: Sequence[float], send: Floats, places: Sequence[int], count: 
     n = len(seconds)
     send = np.concatenate((send[:n], (0.0,)))
     at = np.asarray([0, *places, n])
-    best = total[at] + send[at]  # of the first stage
+    best = total[at] + send[at]  # of the first stage, which is not empty
+    best[0] = np.inf
     cuts: list[Any] = []
     for _ in range(count - 1):
         stage = total[at][None, :] - total[at][:, None] + send[at][None, :]
@@ -133,6 +140,8 @@ def _ends(seconds: Sequence[float], send: Floats, places: Sequence[int], count: 
         worst[at[:, None] >= at[None, :]] = np.inf
         cuts.append(worst.argmin(0))
         best = worst.min(0)
+    if not np.isfinite(best[-1]):
+        return _ends(seconds, send, list(range(1, n)), count)
     ends, here = [n], len(at) - 1
     for chosen in reversed(cuts):
         here = int(chosen[here])

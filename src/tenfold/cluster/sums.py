@@ -42,6 +42,14 @@ def joined_turns(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(found.values()))
 
 
+_SUMS = (Collective.ALL_REDUCE, Collective.REDUCE_SCATTER)
+
+
+def _alike(sums: Sequence[Op | None]) -> bool:
+    """Whether they are the same collective over the same chips."""
+    return len({(s.kind, tuple(sorted(s.attrs.items()))) for s in sums if s is not None}) == 1
+
+
 def summed_first(ops: Sequence[Op], outputs: Sequence[str], values: dict[str, Value]) -> list[Op]:
     """Results that are only added to each other are summed over chips once, after that (one
     all-reduce for attention and feed-forward side by side, or for experts and what all tokens
@@ -49,13 +57,13 @@ def summed_first(ops: Sequence[Op], outputs: Sequence[str], values: dict[str, Va
     """
     uses = Counter(n for op in ops for n in op.inputs)
     uses.update(outputs)
-    sums = {op.outputs[0]: op for op in ops if row_of(op).collective is Collective.ALL_REDUCE}
+    sums = {op.outputs[0]: op for op in ops if row_of(op).collective in _SUMS}
     gone: set[str] = set()
     found: list[Op] = []
     taken = {o for op in ops for o in op.outputs}
     for op in ops:
         both = [sums.get(n) for n in op.inputs]
-        once = all(s is not None and uses[s.outputs[0]] == 1 for s in both)
+        once = all(s is not None and uses[s.outputs[0]] == 1 for s in both) and _alike(both)
         if not row_of(op).additive or len(both) < 2 or not once:
             found.append(op)
             continue
@@ -66,8 +74,8 @@ def summed_first(ops: Sequence[Op], outputs: Sequence[str], values: dict[str, Va
         while part in taken:
             part += "'"
         taken.add(part)
-        values[part] = replace(values[name], name=part)
-        total = replace(like, inputs=(part,), outputs=(name,), loc=f"{name}/all_reduce")
+        values[part] = replace(values[parts[0]], name=part)
+        total = replace(like, inputs=(part,), outputs=(name,), loc=f"{name}/{like.kind}")
         found += [replace(op, inputs=parts, outputs=(part,)), total]
         sums[name] = total
     return [op for op in found if not gone.intersection(op.outputs)]

@@ -97,7 +97,8 @@ class Topology:
         found: list[tuple[Level, tuple[int, ...]]] = []
         left = count
         for level in self.levels:
-            if stride >= level.members and count > 1:  # one of them at most is inside
+            # one of them at most is inside
+            if count > 1 and (stride >= level.members or level.members // stride < 2):
                 stride = -(-stride // level.members)
                 continue
             here = min(left, level.members // stride)

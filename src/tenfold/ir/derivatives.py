@@ -274,7 +274,8 @@ def _gather(t: Tape, b: Backward) -> list[str]:
     """Rows of the gradient added up where they were looked up."""
     axis = _axis(b, len(t.shape(b.x())))
     rows = t.shape(b.x())[axis]
-    return [t.op("gather_grad", b.x(1), b.grad, rows=rows, axis=axis), ""]
+    places = t.op("mod", b.x(1), t.number(rows, b.x(1)))  # negative ones count from the end
+    return [t.op("gather_grad", places, b.grad, rows=rows, axis=axis), ""]
 
 
 def _rotary(t: Tape, b: Backward) -> list[str]:

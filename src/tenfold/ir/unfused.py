@@ -7,11 +7,24 @@ from dataclasses import replace
 import numpy as np
 
 from tenfold.ir.cost import op_call
+from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op
 from tenfold.ir.infer import Scope, row_of
+from tenfold.ir.table import Lowering
 from tenfold.ir.tape import Tape
 
 LARGEST_MASK = 1 << 20
+
+
+def attentions_of(graph: Graph) -> frozenset[str]:
+    """Names of the ops that ``unfused`` takes apart; those of their parts begin with them."""
+    return frozenset(op.name for op in graph.ops if _whole(op))
+
+
+def _whole(op: Op) -> bool:
+    """Whether it is an attention without cache."""
+    alone = not any(op.inputs[4:]) and len(op.outputs) == 1
+    return alone and row_of(op).attention is not None and row_of(op).lowering is Lowering.MATRIX
 
 
 def unfused(graph: Graph) -> Graph:
@@ -24,7 +37,7 @@ def unfused(graph: Graph) -> Graph:
     scope.known = {n: a for n, a in graph.constants.items() if a is not None and a.size <= 4096}
     tape = Tape(scope)
     for op in graph.ops:
-        if row_of(op).attention is None or any(op.inputs[4:]) or len(op.outputs) > 1:
+        if not _whole(op):
             tape.ops.append(op)
         else:
             tape.loc = op.name
@@ -55,10 +68,15 @@ def _parts(t: Tape, graph: Graph, op: Op) -> None:
     if cap:
         bent = t.op("tanh", t.op("div", scores, t.number(cap, scores)))
         scores = t.op("mul", bent, t.number(cap, scores))
-    if len(op.inputs) > 3 and op.inputs[3]:
-        scores = t.op("add", scores, op.inputs[3])
-    if d.causal or d.window is not None:
-        scores = t.op("add", scores, _mask(t, scores, d.causal, d.window))
+    mask = op.inputs[3] if len(op.inputs) > 3 else ""
+    if mask and graph.values[mask].dtype is DType.BOOL:
+        scores = t.op("where", mask, scores, t.number(-np.inf, scores))
+    elif mask:
+        scores = t.op("add", scores, mask)
+    left, right = (int(str(op.attrs.get(f"{s}_window_size", -1))) for s in ("left", "right"))
+    right = 0 if d.causal else right
+    if left >= 0 or right >= 0:
+        scores = t.op("add", scores, _mask(t, scores, left, right))
     mixed = t.op("matmul", t.op("softmax", scores, axis=-1), v)
     if len(t.shape(op.outputs[0])) == 3:
         mixed = t.op("transpose", mixed, perm=(0, 2, 1, 3))
@@ -81,18 +99,20 @@ def _repeated(t: Tape, name: str, times: int) -> str:
     return t.op("reshape", spread, t.ints(b, heads * times, length, width))
 
 
-def _mask(t: Tape, scores: str, causal: bool, window: int | None) -> str:
-    """Minus infinity where a query does not look: one for all layers. The content of a large one is
-    left out, as pricing does not read it.
+def _mask(t: Tape, scores: str, left: int, right: int) -> str:
+    """Minus infinity where a query does not look, so many to either side of it (-1: all): one for
+    all layers. The content of a large one is left out, as pricing does not read it.
     """
     queries, keys = t.shape(scores)[-2:]
-    name = f"mask.{queries}.{keys}.{causal}.{window}"
+    name = f"mask.{queries}.{keys}.{left}.{right}"
     if name in t.scope.values:
         return name
     if queries * keys > LARGEST_MASK:
         return t.unfilled(name, (queries, keys), scores)
     after, places = np.arange(queries)[:, None], np.arange(keys)
-    seen = places <= after if causal else np.ones((queries, keys), bool)
-    if window is not None:
-        seen = seen & (places > after - window)
+    seen = np.ones((queries, keys), bool)
+    if right >= 0:
+        seen = seen & (places <= after + right)
+    if left >= 0:
+        seen = seen & (places >= after - left)
     return t.filled(name, np.where(seen, 0.0, -np.inf), scores)

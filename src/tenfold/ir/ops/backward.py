@@ -424,7 +424,7 @@ def _moe_grad_work(call: Call) -> Work:
         contraction_flops=mul(2, work.contraction_flops),
         vector_flops=mul(3, work.vector_flops),
         transcendentals=work.transcendentals,
-        matmuls=work.matmuls * 2,
+        matmuls=(*work.matmuls, *work.matmuls, work.matmuls[1]),
         reads=all_reads(call),
         writes=all_writes(call),
     )
