@@ -171,6 +171,18 @@ def test_the_document_of_a_group() -> None:
     assert "links to other chips" in {b["unit"] for b in done["bottleneck"]}
 
 
+def test_stages_hold_the_caches_of_as_many_batches_as_are_on_their_way() -> None:
+    """Of n stages each holds its n-th of the weights, and of the caches of n batches."""
+    decode = prepare(load("llama-3.1-8b", "decode"), Sizes(batch=32, seq=1024)).graph
+    given = (decode.values[n] for n in decode.inputs)
+    cached = sum(2 * int(str(v.elements)) for v in given if v.dtype.is_float)
+    for n in (2, 4):
+        group = grouped(decode, H100, BF16, 32, Layout(pipeline=n))
+        one = max(s.run.program.memory_bytes for s in group.stages)
+        # a stage without the head's product has a layer more
+        assert group.memory_bytes - one == pytest.approx((n - 1) * cached / n, rel=0.15)
+
+
 def test_a_plan_takes_the_fewest_chips_that_hold_a_model() -> None:
     """One H100 does not hold 141 GB: two share every layer, and what is counted, rented and powered
     are chips.

@@ -279,14 +279,24 @@ def examples() -> Mapping[str, list[Example]]:
         graph = parse_text(_TOGETHER.format(kind=kind, attrs=attrs))
         array = np.arange(12, dtype=np.float32).reshape(2, 6)
         found[kind].append(Example(f"{kind} of one", graph, graph.ops[0], {"x": array}))
+    graph = parse_text(_DROPPED)
+    kept = np.arange(12, dtype=np.float32).reshape(2, 6)
+    found["dropout"].append(Example("nothing dropped", graph, graph.ops[0], {"x": kept}))
     _from_gradients(found)
     return found
+
+
+_DROPPED = """graph 'dropped' {
+  input %x: fp32[2,6]
+  (%y: fp32[2,6], %mask: bool[2,6]) = dropout(%x) {ratio=0.0}
+  output %y
+}"""
 
 
 BEHIND = (
     "relu", "gelu", "swish", "tanh", "sigmoid", "softmax", "layer_norm", "rms_norm", "gather",
     "attention", "moe", "conv", "max_pool", "average_pool", "batch_norm", "lrn",
-    "lstm",
+    "lstm", "dropout",
 )  # fmt: skip
 
 

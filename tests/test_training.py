@@ -193,6 +193,38 @@ def test_what_counts_no_tokens_is_not_trained() -> None:
         train(ask(model="resnet50", seq=None))
 
 
+def test_one_chip_trains_and_hands_nothing_on() -> None:
+    found = train(ask(count=1))
+    assert found.step.training.layout == Layout()
+    assert set(found.step.entries) == {"forward", "backward", "optimiser"}
+    # 7.8 times as long as eight do, who share the batch and sum their gradients
+    eight = train(ask()).seconds.value
+    assert 5 * eight < found.seconds.value < 8.05 * eight
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seq", "4096"], "gpt2 has positions for 1,024 tokens, got --seq 4,096"),
+        (["--tokens", "10"], "10 tokens are less than a step"),
+        (["--layout", "dp=8", "--sequence-parallel"], "give tp, too"),
+        (["--layout", "dp=8", "--interleave", "2"], "give pp, or an interleave of 1"),
+    ],
+)
+def test_runs_that_cannot_be(arguments: list[str], said: str) -> None:
+    asked = ["train", "gpt2", "--chip", "a100-sxm-80", "--count", "8", "--tokens", "1e9"]
+    done = run(app, [*asked, *arguments])
+    assert isinstance(done.exception, InputError)
+    assert said in str(done.exception)
+
+
+def test_dropout_takes_time_and_a_mask() -> None:
+    without, with_it = (step(replace(ALONE, dropout=d)) for d in (False, True))
+    assert with_it.time.value > without.time.value
+    assert with_it.memory.total > without.memory.total
+    assert with_it.flops == without.flops
+
+
 def test_parts_of_a_layout_need_one() -> None:
     done = run(
         app,

@@ -115,7 +115,11 @@ def megatron_step() -> float:
 
     a100 = chip("a100-sxm-80")
     training = Training(
-        Layout(tensor=8, pipeline=8), interleave=3, recompute=Recompute.FULL, flash=False
+        Layout(tensor=8, pipeline=8),
+        interleave=3,
+        recompute=Recompute.FULL,
+        flash=False,
+        dropout=True,
     )
     graph = prepare(load("megatron-175b"), Sizes(1, 2048)).graph
     return training_step(graph, a100, a100.storage("bf16"), training, 64).time.value

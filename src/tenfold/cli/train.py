@@ -95,6 +95,9 @@ def train(
         bool,
         typer.Option("--flash/--no-flash", help="Attention in one kernel, or in parts."),
     ] = True,
+    dropout: Annotated[
+        bool, typer.Option("--dropout/--no-dropout", help="Blocks drop out a tenth.")
+    ] = False,
     cluster: Annotated[
         str | None, typer.Option(help="How the chips are joined (default: as they are sold).")
     ] = None,
@@ -114,7 +117,7 @@ def train(
     from tenfold.report.training import answer_line, lines, step_table, train_document
 
     chosen = (micro_batch, interleave, recompute, sequence_parallel, sharded_optimizer)
-    given = _given(count, layout, *chosen, flash=flash)
+    given = _given(count, layout, *chosen, flash=flash, dropout=dropout)
     ask = TrainAsk(
         model=model,
         chip=capped(chip_named(chip), power_cap),
@@ -124,7 +127,7 @@ def train(
         seq=seq,
         dtype=dtype,
         training=given,
-        wanted=Training(layout=Layout(), flash=flash),
+        wanted=Training(layout=Layout(), flash=flash, dropout=dropout),
         topology=topology_named(cluster) if cluster is not None else None,
         options=Options(stack=stack_named(stack)),
     )
@@ -157,6 +160,7 @@ def _given(
     sharded: bool | None,
     *,
     flash: bool,
+    dropout: bool,
 ) -> Training | None:
     """The step as the user lays it out; None where it is sought. Raises InputError for parts of a
     layout without one.
@@ -177,6 +181,8 @@ def _given(
             raise InputError(f"{said} is of a layout, and none is given: add --layout, or leave it")
         return None
     sides = layout_of(count, layout)
+    if sequence and sides.tensor == 1:
+        raise InputError("--sequence-parallel is for chips that share every layer: give tp, too")
     return Training(
         layout=sides,
         micro=micro or 1,
@@ -185,4 +191,5 @@ def _given(
         sequence=sides.tensor > 1 if sequence is None else sequence,
         sharded=sides.data > 1 if sharded is None else sharded,
         flash=flash,
+        dropout=dropout,
     )

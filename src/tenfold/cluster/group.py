@@ -24,10 +24,13 @@ from tenfold.machine.energy import energy_model
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What each chip of one stage runs, and the seconds until the next one has its results."""
+    """What each chip of one stage runs, the seconds until the next one has its results, and what it
+    holds while every stage works on a batch of its own.
+    """
 
     run: Run
     handed: Estimate
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Group:
     @property
     def memory_bytes(self) -> int:
         """Of the chip that holds most."""
-        return max(s.run.program.memory_bytes for s in self.stages)
+        return max(s.memory_bytes for s in self.stages)
 
 
 def grouped(
@@ -108,7 +111,7 @@ def grouped(
     Raises InputError for a layout that the network or the topology does not have, DoesNotFit where
     a chip lacks the memory.
     """
-    joined = joining(chip, topology)
+    joined = joining(chip, topology, layout.chips)
     if layout.chips > joined.most:
         raise InputError(f"{joined.name} joins 1 to {joined.most:,} chips, got {layout.chips:,}")
     network = Joined(joined, chip, options.stack)
@@ -119,14 +122,20 @@ def grouped(
     stages = []
     for stage in in_stages(parts[-1].graph if parts else graph, layout.pipeline, price):
         program = build(stage.graph, chip, precision, items, options)
-        if chip.memory_bytes is not None and program.memory_bytes > chip.memory_bytes:
+        # as many batches are on their way as there are stages, each with what it is given
+        given = (n for n in stage.graph.inputs if n in graph.inputs)
+        floats = (v for v in (stage.graph.values[n] for n in given) if v.dtype.is_float)
+        caches = sum(int(str(v.elements)) for v in floats) * precision.bits / 8
+        flying = int(caches * (layout.pipeline - 1))
+        need = program.memory_bytes + flying
+        if chip.memory_bytes is not None and need > chip.memory_bytes:
             what = f"{graph.name}, {layout}: one chip's part"
-            raise DoesNotFit(what, program.memory_bytes, chip.name, chip.memory_bytes)
-        width = precision.bits / 8
+            raise DoesNotFit(what, need, chip.name, chip.memory_bytes)
+        wide = precision.bits / 8 / width_of(graph)
         handed = Estimate.exact(0.0)
         if stage.sent_bytes:
-            handed = network.sent(stage.sent_bytes * width / width_of(graph), layout.tensor)
-        stages.append(Stage(simulate(program, chip, network), handed))
+            handed = network.sent(stage.sent_bytes * wide, layout.tensor)
+        stages.append(Stage(simulate(program, chip, network), handed, need))
     whole = int(str(graph_totals(graph).contraction_flops))
     return Group(
         layout=layout,

@@ -36,7 +36,9 @@ class Joined:
         ).time
 
     def sent(self, size_bytes: float, stride: int) -> Estimate:
-        """From one chip to that ``stride`` places further."""
+        """From one chip to that ``stride`` places further; one alone hands nothing on."""
+        if self.topology.most == 1:
+            return Estimate.exact(0.0)
         passed = Together(Collective.SEND_RECV, int(size_bytes), 2, stride)
         return self.seconds(passed)
 

@@ -21,7 +21,7 @@ class Training:
     """How a step is laid out: sequences of a ``micro`` batch, stages a chip (``interleave``), what
     is computed again, sums cut along sequences (``sequence``), the optimiser's state shared by the
     copies (``sharded``), attention in one kernel (``flash``), gradients added up while the last
-    backward pass still runs (``overlap``), and bytes of a gradient.
+    backward pass still runs (``overlap``), ``dropout``, and bytes of a gradient.
     """
 
     layout: Layout
@@ -32,4 +32,5 @@ class Training:
     sharded: bool = False
     flash: bool = True
     overlap: bool = True
+    dropout: bool = False
     gradient_bytes: int = 4

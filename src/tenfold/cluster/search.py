@@ -16,12 +16,12 @@ from tenfold.cluster.network import Joined, prices
 from tenfold.cluster.recipe import Recompute, Training
 from tenfold.cluster.stages import in_stages
 from tenfold.cluster.topology import Topology, joining
-from tenfold.cluster.training import Memory, memory_of, timed
+from tenfold.cluster.training import Memory, memory_of, prepared, timed
 from tenfold.compiler import DEFAULT, Options
 from tenfold.errors import InputError, ModelError
 from tenfold.estimate import Estimate
 from tenfold.ir.graph import Graph
-from tenfold.ir.unfused import attentions_of, unfused
+from tenfold.ir.unfused import attentions_of
 
 MICRO = (1, 2, 4, 8)  # sequences of a microbatch that are tried
 TURNS = (2, 4, 8)  # stages a chip, beside one
@@ -67,12 +67,13 @@ def layouts(
 
     Raises ModelError for a network that has no gradient.
     """
-    joined = joining(chip, topology)
+    joined = joining(chip, topology, count)
     if count > joined.most:
         raise InputError(f"{joined.name} joins 1 to {joined.most:,} chips, got {count:,}")
     network = Joined(joined, chip, options.stack)
     found: list[Tried] = []
-    for tensor in _powers(min(count, joined.levels[0].members, MOST_TENSOR)):
+    box = joined.levels[0].members if joined.levels else 1
+    for tensor in _powers(min(count, box, MOST_TENSOR)):
         for micro in MICRO:
             if count % tensor or batch % micro:
                 continue
@@ -112,7 +113,7 @@ def _units(
     """The blocks of the network, each compiled and run forward and backward, and how many weights
     of a chip more than one of them holds.
     """
-    whole = graph if asked.flash else unfused(graph)
+    whole = prepared(graph, asked)
     price = prices(chip, precision, network, asked.layout.tensor)
     stages = in_stages(whole, blocks_of(whole), price)
     maker = Maker(chip, precision, asked, network, price, options, attentions_of(graph))

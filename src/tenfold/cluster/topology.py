@@ -172,10 +172,15 @@ def topology_named(name: str) -> Topology:
     return Topology(name, file.does, tuple(file.chips), levels, file.sources)
 
 
-def joining(chip: Chip, topology: Topology | None) -> Topology:
-    """``topology``, or that in which ``chip`` is sold. Raises InputError for one that joins other
-    chips (a chip of the user's own may be joined in any).
+ALONE = Topology("alone", "one chip", (), (), {})
+
+
+def joining(chip: Chip, topology: Topology | None, count: int) -> Topology:
+    """``topology``, or that in which ``chip`` is sold; one chip needs none. Raises InputError for
+    one that joins other chips (a chip of the user's own may be joined in any).
     """
+    if topology is None and count == 1:
+        return ALONE
     if topology is None:
         return topology_of(chip)
     if chip.sold_as in names() and chip.sold_as not in topology.chips:

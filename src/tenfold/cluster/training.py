@@ -20,6 +20,7 @@ from tenfold.cluster.topology import Topology, joining
 from tenfold.compiler import DEFAULT, Options
 from tenfold.errors import InputError
 from tenfold.estimate import Estimate
+from tenfold.ir.dropout import with_dropout
 from tenfold.ir.graph import Graph
 from tenfold.ir.sharding import Collective
 from tenfold.ir.table import Lowering
@@ -82,9 +83,14 @@ def training_step(
 
     Raises InputError for what does not divide, and ModelError for what has no gradient.
     """
-    joined = joining(chip, topology)
+    joined = joining(chip, topology, training.layout.chips)
     layout = training.layout
     rounds = _microbatches(training, batch)
+    if training.interleave > 1 and layout.pipeline == 1:
+        raise InputError(
+            f"{training.interleave} stages a chip are for several chips one after the other: give"
+            " pp, or an interleave of 1"
+        )
     if training.flash and training.recompute is Recompute.ATTENTION:
         raise InputError(
             "an attention in one kernel keeps no scores to compute again: give --no-flash, or"
@@ -94,7 +100,7 @@ def training_step(
         raise InputError(f"{joined.name} joins 1 to {joined.most:,} chips, got {layout.chips:,}")
     network = Joined(joined, chip, options.stack)
     price = prices(chip, precision, network, layout.tensor)
-    whole = graph if training.flash else unfused(graph)
+    whole = prepared(graph, training)
     stages = in_stages(whole, layout.pipeline * training.interleave, price)
     maker = Maker(chip, precision, training, network, price, options, attentions_of(graph))
     chunks = tuple(maker.chunk(s, last=i == len(stages) - 1) for i, s in enumerate(stages))
@@ -126,6 +132,12 @@ def training_step(
         energy_j=busy + idle + updates * each,
         chunks=chunks,
     )
+
+
+def prepared(graph: Graph, training: Training) -> Graph:
+    """The network as it runs in training: attention in parts, dropout."""
+    whole = graph if training.flash else unfused(graph)
+    return with_dropout(whole) if training.dropout else whole
 
 
 def _microbatches(training: Training, batch: int) -> int:
@@ -257,4 +269,13 @@ def memory_of(
     )
 
 
-__all__ = ["Memory", "Recompute", "Step", "Training", "memory_of", "timed", "training_step"]
+__all__ = [
+    "Memory",
+    "Recompute",
+    "Step",
+    "Training",
+    "memory_of",
+    "prepared",
+    "timed",
+    "training_step",
+]

@@ -114,9 +114,16 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
     seq = ask.seq or min(limit or DEFAULT_SEQ, DEFAULT_SEQ)
     if ask.seq is None:
         assumed.append(f"sequences of {seq:,} tokens")
+    if limit is not None and seq > limit:
+        raise InputError(f"{graph.name} has positions for {limit:,} tokens, got --seq {seq:,}")
     batch = ask.batch or max(ask.count, DEFAULT_TOKENS_A_STEP // seq)
     if ask.batch is None:
         assumed.append(f"{batch:,} sequences a step")
+    if ask.tokens < batch * seq:
+        raise InputError(
+            f"{ask.tokens:g} tokens are less than a step of {batch:,} x {seq:,}: give more, or a"
+            " smaller --batch"
+        )
     precision = ask.chip.storage(ask.dtype)
     if precision.bits < LEAST_BITS:
         raise InputError(
@@ -161,6 +168,8 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
         assert ask.chip.memory_bytes is not None
         what = f"{graph.name} in training, {step.training.layout}: one chip's part"
         need = int(step.memory.total + RESERVED_BYTES)
+        if ask.training is None:
+            raise NoLayout(f"none of the quickest layouts fits: {what} needs {need / 1e9:.3g} GB")
         raise DoesNotFit(what, need, ask.chip.name, ask.chip.memory_bytes)
     return TrainRun(
         ask=ask,

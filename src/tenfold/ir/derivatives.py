@@ -422,6 +422,10 @@ def _lstm(t: Tape, b: Backward) -> list[str]:
     return [*found, *("" for _ in b.op.inputs[count:])]
 
 
+def _dropout(t: Tape, b: Backward) -> list[str]:
+    return [t.op("dropout_grad", b.grad, b.op.outputs[1], **b.op.attrs)]
+
+
 RULES: Mapping[str, GradientRule] = {
     "add": _add, "sub": _sub, "mul": _mul, "div": _div, "neg": _neg, "exp": _exp, "log": _log,
     "sqrt": _sqrt, "sin": _sin, "cos": _cos, "cast": _cast, "where": _where,
@@ -437,7 +441,7 @@ RULES: Mapping[str, GradientRule] = {
     "batch_norm": _batch_norm, "lrn": _pool("lrn"), "abs": _abs, "reciprocal": _reciprocal,
     "erf": _erf, "softplus": _softplus, "leaky_relu": _leaky_relu, "pow": _pow, "max": _chosen,
     "min": _chosen, "clip": _clip, "log_softmax": _log_softmax, "reduce_max": _extreme,
-    "reduce_min": _extreme, "lstm": _lstm,
+    "reduce_min": _extreme, "lstm": _lstm, "dropout": _dropout,
     "gather": _gather, "rotary_embedding": _rotary, "attention": _attention, "moe": _moe,
 }  # fmt: skip
 
@@ -467,7 +471,8 @@ _NOT_YET = """tan asin acos atan sinh cosh asinh acosh atanh softsign mish hard_
     dynamic_quantize_lstm if loop scan opaque all_reduce all_gather reduce_scatter own_part
     relu_grad gelu_grad swish_grad tanh_grad sigmoid_grad softmax_grad layer_norm_grad
     rms_norm_grad gather_grad attention_grad moe_grad conv_input_grad conv_weight_grad
-    max_pool_grad average_pool_grad batch_norm_grad lrn_grad lstm_grad"""
+    max_pool_grad average_pool_grad batch_norm_grad lrn_grad lstm_grad
+    dropout_grad"""
 FLAT, NOT_YET = (frozenset(kinds.split()) for kinds in (_FLAT, _NOT_YET))
 
 

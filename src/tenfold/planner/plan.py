@@ -31,7 +31,7 @@ from tenfold.planner.capacity import (
 )
 from tenfold.planner.record import Ask, Count, Measure, Option, Plan, Rejected
 from tenfold.planner.screen import ItemWork, held_bytes, one_item, screen, work_of
-from tenfold.planner.together import groups, in_one_box
+from tenfold.planner.together import groups
 from tenfold.scenario import LARGEST_BATCH, Service, batches, service
 from tenfold.serving import high_factor
 
@@ -249,8 +249,8 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         else None
     )
     held = total * together
-    box = in_one_box(chip, together)
-    rented = ask.conditions.prices.rented(chip.sold_as, held, ask.region, ask.conditions.terms, box)
+    prices, terms = ask.conditions.prices, ask.conditions.terms
+    rented = prices.rented(chip.sold_as, held, ask.region, terms, together)
     return Option(
         chip=chip,
         services=tuple(services),
@@ -274,7 +274,7 @@ def _sized(ask: Ask, chip: Chip, services: Sequence[Service], most: Load) -> Opt
         bought=bought,
         tco=owned,
         rented=rented,
-        rented_usd_per_s=_rent(ask, chip, count, rented, box) if rented else None,
+        rented_usd_per_s=_rent(ask, chip, count, rented, together) if rented else None,
         kwh=_kwh(ask, chip, mean_w, held),
         carbon=_carbon(ask, chip, mean_w, held),
         rate_per_s=ask.rate_per_s,

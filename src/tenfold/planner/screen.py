@@ -15,7 +15,7 @@ from tenfold.ir import active_parameters, graph_totals
 from tenfold.ir.cost import lookup_axis
 from tenfold.ir.dims import prod
 from tenfold.planner.record import Ask, Demand, Rejected
-from tenfold.planner.together import groups, in_one_box, most_together
+from tenfold.planner.together import groups, most_together
 from tenfold.scenario import served
 from tenfold.serving import high_factor
 
@@ -171,7 +171,7 @@ def _late(ask: Ask, chip: Chip, together: int) -> Rejected | None:
         if real > d.slo_s and (worst is None or real / d.slo_s > (worst.short_by or 0.0)):
             why = (
                 f"cannot meet {d.slo_s * 1e3:.4g} ms: one item of {d.name} alone takes"
-                f" {real * 1e3:.4g} ms at p99"
+                f" {real * 1e3:.4g} ms at p99{f' on {together} together' if together > 1 else ''}"
             )
             worst = Rejected(chip.name, why, short_by=real / d.slo_s)
     return worst
@@ -228,7 +228,8 @@ def _judge(ask: Ask, chip: Chip, works: Sequence[ItemWork]) -> Guess | Rejected:
     weights = held_bytes(ask, chip, works)
     able = tuple(groups(chip, weights))
     if not able:
-        return Rejected(chip.name, _too_large(chip, weights))
+        # more than a box, or beyond a part of a torus, is not tried
+        return Rejected(chip.name, _too_large(chip, weights), certain=most_together(chip) == 1)
     together, most, busy = able[0], able[-1], 0.0
     for demand, work, precision in zip(ask.demands, works, precisions, strict=True):
         least = work.flops / chip.peak_flops[precision] / most
@@ -252,7 +253,10 @@ def _too_large(chip: Chip, weights: float) -> str:
     most = most_together(chip)
     if most == 1:
         return f"{said}, and nothing is known of how it is joined to others"
-    return f"{said}, of {most} together {most * chip.memory_bytes / 1e9:.3g} GB"
+    return (
+        f"{said}, of {most} together {most * chip.memory_bytes / 1e9:.3g} GB; more than"
+        f" {most} are not tried (tenfold profile --layout)"
+    )
 
 
 def roof_s(chip: Chip, precision: MatrixPrecision, work: ItemWork, batch: int) -> float:
@@ -292,7 +296,7 @@ def _priced(ask: Ask, chip: Chip, busy: float, together: int) -> Guess:
     busy *= together
     bought = ask.conditions.prices.purchase(chip.sold_as)
     rented = ask.conditions.prices.rented(
-        chip.sold_as, count, ask.region, ask.conditions.terms, in_one_box(chip, together)
+        chip.sold_as, count, ask.region, ask.conditions.terms, together
     )
     watts = (
         (busy + (count - busy) / 3)

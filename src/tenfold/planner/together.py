@@ -23,15 +23,6 @@ def most_together(chip: Chip) -> int:
     return min(level.members, MOST)
 
 
-def in_one_box(chip: Chip, together: int) -> int:
-    """Of chips that share every layer, those that must be in one instance: all, but in a torus,
-    whose parts are let across hosts.
-    """
-    if together == 1 or topology_of(chip).levels[0].shape is Shape.TORUS:
-        return 1
-    return together
-
-
 def groups(chip: Chip, held_bytes: float) -> Iterator[int]:
     """Numbers of chips to try, the fewest that may hold ``held_bytes`` first; one alone where one
     does, none where none do.
@@ -41,8 +32,12 @@ def groups(chip: Chip, held_bytes: float) -> Iterator[int]:
         yield 1
         if room is None or held_bytes <= ROOM * room:
             return
-    n, most = 2, most_together(chip)
-    while n <= most:
-        if room is not None and held_bytes <= n * ROOM * room:
+    most = most_together(chip)
+    if most == 1:
+        return
+    torus = topology_of(chip).levels[0].shape is Shape.TORUS
+    for n in range(2, most + 1):
+        # of a box powers of two; of a torus also what has a factor of three
+        likely = n & (n - 1) == 0 or (torus and n % 3 == 0 and (n // 3) & (n // 3 - 1) == 0)
+        if likely and room is not None and held_bytes <= n * ROOM * room:
             yield n
-        n *= 2

@@ -292,7 +292,7 @@ def _group(g: Group) -> ChipsTogetherPart:
             StagePart(
                 time_s=s.run.time_s.value,
                 handed_s=s.handed.value,
-                memory_bytes=s.run.program.memory_bytes,
+                memory_bytes=s.memory_bytes,
             )
             for s in g.stages
         ],

@@ -16,7 +16,7 @@ from tenfold.report.tables import changed_lines, roofline_lines
 from tenfold.units import show
 
 SPEED = (
-    "chip", "dtype", "batch (mean)", "busy", "p99 without the spare", "limit a chip", "J an item",
+    "chip", "dtype", "batch (mean)", "busy", "p99 without the spare", "limit", "J an item",
 )  # fmt: skip
 _ORDER = {
     None: "money a month, got the cheapest way there is",

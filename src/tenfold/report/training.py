@@ -69,6 +69,7 @@ def _layout(t: Training) -> LayoutPart:
         sequence_parallel=t.sequence,
         sharded_optimizer=t.sharded,
         flash_attention=t.flash,
+        dropout=t.dropout,
     )
 
 
@@ -126,8 +127,8 @@ def lines(r: TrainRun) -> Iterator[str]:
         "the optimiser shared by the copies" if t.sharded else "",
         "attention in one kernel" if t.flash else "attention in parts",
         "" if t.recompute is Recompute.NONE else f"recomputation: {t.recompute}",
-        "gradients summed beside the last backward pass" if t.overlap else "",
-        "no dropout",
+        "gradients summed beside the last backward pass" if t.overlap and t.layout.data > 1 else "",
+        "dropout" if t.dropout else "no dropout",
     ]
     yield f"How: {', '.join(h for h in how if h)}."
     others = [x for x in r.tried if x.fits and x.training != t][:SHOWN]

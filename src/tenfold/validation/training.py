@@ -33,7 +33,7 @@ OPTIMISER = "optimiser"
 
 
 def megatron(folder: Path) -> Iterator[Row]:
-    """Batch times of 2022, when attention ran in parts; dropout, which they had, is left out."""
+    """Batch times of 2022, with attention in parts and dropout."""
     path = folder / "calculon" / "megatron_selene_a100.csv"
     if not path.is_file():
         return
@@ -52,6 +52,7 @@ def megatron(folder: Path) -> Iterator[Row]:
             recompute=again,
             sequence=c["tensor_par_comm_type"] == "rs_ag",
             flash=False,
+            dropout=True,
         )
         sizes = Sizes(training.micro, int(c["arch_seq_size"]))
         graph = prepare(load(_MEGATRON[r["model"]]), sizes).graph
@@ -71,7 +72,9 @@ def eager(folder: Path) -> Iterator[Row]:
     for r in rows:
         c, layout = chip(r["chip"]), _LAYOUTS[r["layout"]]
         batch, seq = int(r["batch"]), int(r["seq"])
-        training = Training(layout, micro=batch // layout.data, flash=False, overlap=False)
+        training = Training(
+            layout, micro=batch // layout.data, flash=False, overlap=False, dropout=True
+        )
         config = path.parent / "configs" / f"{r['model']}.json"
         graph = prepare(load(config), Sizes(training.micro, seq)).graph
         step = training_step(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.ir.dims import Dim, Shape, add, mul, prod
+from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array
 from tenfold.ir.ops.attention import attention_dims, grouped_splits
 from tenfold.ir.ops.common import (
@@ -63,6 +64,26 @@ def _tanh_grad(_c: Context, y: Array, g: Array) -> Array:
 
 def _sigmoid_grad(_c: Context, y: Array, g: Array) -> Array:
     return g * y * (1 - y)
+
+
+def _dropout(c: Context, x: Array) -> list[Array]:
+    """Srivastava et al. 2014, scaled where it is kept."""
+    keep = 1 - float(c.get("ratio"))
+    rng = c.rng or np.random.default_rng(0)
+    mask = rng.random(x.shape) < keep
+    return [(widen(x) * mask / keep).astype(x.dtype), np.asarray(mask)]
+
+
+def _dropout_grad(c: Context, g: Array, mask: Array) -> Array:
+    return (widen(g) * mask / (1 - float(c.get("ratio")))).astype(g.dtype)
+
+
+def _dropout_splits(_row: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """Along any axis: each chip draws its own."""
+    for axis, extent in enumerate(call.shape(0)):
+        if isinstance(extent, int) and extent and extent % ways == 0:
+            results = (Cut(axis), Cut(axis))[: len(call.outputs)]
+            yield Split((Cut(axis),), results, anywhere=True)
 
 
 def _pointwise(kind: str, evaluate: Any, flops: int, steps: int = 0, **attrs: type) -> OpRow:
@@ -459,6 +480,15 @@ def _matrix(
 
 
 ROWS: tuple[OpRow, ...] = (
+    # a kernel of its own in training, which keeps what it drew
+    OpRow(kind="dropout", arity=(1, 1), attrs=attributes(ratio=float),
+        dtypes=lambda c: [c.input(0).dtype, DType.BOOL][: len(c.op.outputs)],
+        shapes=lambda c: [c.shape(0)] * len(c.op.outputs), space=pointwise_space,
+        work=per_output(6), evaluate=_dropout, lowering=Lowering.VECTOR, pure=False,
+        splits=_dropout_splits),
+    OpRow(kind="dropout_grad", arity=(2, 2), attrs=attributes(ratio=float), dtypes=same_dtype,
+        shapes=same_shape, space=pointwise_space, work=per_output(2), evaluate=_dropout_grad,
+        lowering=Lowering.VECTOR),
     _pointwise("relu_grad", _relu_grad, 1),
     _pointwise("gelu_grad", _gelu_grad, 8, 1, approximate=str),
     _pointwise("swish_grad", _swish_grad, 7, 1, alpha=float),

@@ -11,7 +11,8 @@ from tenfold.report.documents.part import Interval, Maybe, Part
 
 class LayoutPart(Part, frozen=True, kw_only=True):
     """How a step is laid out: sides of the layout, sequences of a microbatch, stages a chip, what
-    is computed again, whether sums are cut along sequences and copies share the optimiser.
+    is computed again, whether sums are cut along sequences, copies share the optimiser, attention
+    is one kernel, and blocks drop out.
     """
 
     sides: Mapping[str, int]
@@ -21,6 +22,7 @@ class LayoutPart(Part, frozen=True, kw_only=True):
     sequence_parallel: bool
     sharded_optimizer: bool
     flash_attention: bool
+    dropout: bool
 
 
 class TriedPart(Part, frozen=True, kw_only=True):
