@@ -288,7 +288,7 @@ def examples() -> Mapping[str, list[Example]]:
 
 _DROPPED = """graph 'dropped' {
   input %x: fp32[2,6]
-  (%y: fp32[2,6], %mask: bool[2,6]) = dropout(%x) {ratio=0.0}
+  %y: fp32[2,6], %mask: bool[2,6] = dropout(%x) {ratio=0.0}
   output %y
 }"""
 
