@@ -97,11 +97,10 @@ class NoLayout(InputError):
     """No layout fits."""
 
 
-def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun:
-    """The run. Raises InputError for what cannot be asked, NoLayout where nothing fits (with the
-    nearest miss), DoesNotFit for a given layout that does not.
+def _sizes(ask: TrainAsk, graph: Graph) -> tuple[int, int, tuple[str, ...]]:
+    """Tokens of a sequence, sequences of a step, and what was assumed of them. Raises InputError
+    for a network without a sequence, and for what cannot be asked of it.
     """
-    graph = load(ask.model)
     if "seq" not in roles(graph).values():
         raise InputError(
             f"train counts tokens, and {graph.name} has no free sequence: its free dimensions are"
@@ -124,6 +123,15 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
             f"{ask.tokens:g} tokens are less than a step of {batch:,} x {seq:,}: give more, or a"
             " smaller --batch"
         )
+    return seq, batch, tuple(assumed)
+
+
+def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun:
+    """The run. Raises InputError for what cannot be asked, NoLayout where nothing fits (with the
+    nearest miss), DoesNotFit for a given layout that does not.
+    """
+    graph = load(ask.model)
+    seq, batch, assumed = _sizes(ask, graph)
     precision = ask.chip.storage(ask.dtype)
     if precision.bits < LEAST_BITS:
         raise InputError(
@@ -169,7 +177,10 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
         what = f"{graph.name} in training, {step.training.layout}: one chip's part"
         need = int(step.memory.total + RESERVED_BYTES)
         if ask.training is None:
-            raise NoLayout(f"none of the quickest layouts fits: {what} needs {need / 1e9:.3g} GB")
+            raise NoLayout(
+                f"none of the quickest layouts fits: {what} needs {need / 1e9:.3g} GB; give more"
+                " chips"
+            )
         raise DoesNotFit(what, need, ask.chip.name, ask.chip.memory_bytes)
     return TrainRun(
         ask=ask,
@@ -179,7 +190,7 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
         seq=seq,
         step=step,
         tried=tried,
-        assumed=tuple(assumed),
+        assumed=assumed,
     )
 
 

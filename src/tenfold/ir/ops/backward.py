@@ -17,6 +17,7 @@ from tenfold.ir.ops.common import (
     all_writes,
     everything,
     in_fp32,
+    matrix_row,
     normalise_axis,
     per_input,
     per_output,
@@ -29,7 +30,7 @@ from tenfold.ir.ops.common import (
 )
 from tenfold.ir.ops.experts import activation_of, routing, work_of_experts
 from tenfold.ir.ops.pointwise import erf, sigmoid
-from tenfold.ir.sharding import SUM, Cut, Split, SplitRule, along, by_loops
+from tenfold.ir.sharding import SUM, Cut, Split, along, by_loops
 from tenfold.ir.space import ALL, DATA, Space, at, row, straight
 from tenfold.ir.table import Call, Context, Lowering, Matmul, OpRow, Rate, Work, attributes
 
@@ -460,25 +461,6 @@ _MOE = attributes(
 )
 
 
-def _matrix(
-    kind: str, arity: tuple[int, int], attrs: Any, rules: tuple[Any, ...], splits: SplitRule
-) -> OpRow:
-    shapes, space, work, evaluate = rules
-    return OpRow(
-        kind=kind,
-        arity=arity,
-        attrs=attrs,
-        dtypes=same_dtype,
-        shapes=shapes,
-        space=space,
-        work=work,
-        evaluate=evaluate,
-        lowering=Lowering.MATRIX,
-        rate=Rate.PRODUCT,
-        splits=splits,
-    )
-
-
 ROWS: tuple[OpRow, ...] = (
     # a kernel of its own in training, which keeps what it drew
     OpRow(kind="dropout", arity=(1, 1), attrs=attributes(ratio=float),
@@ -504,8 +486,8 @@ ROWS: tuple[OpRow, ...] = (
         shapes=_gather_grad_shape,
         space=_gather_grad_space, work=_gather_grad_work, evaluate=_gather_grad,
         lowering=Lowering.GATHER, splits=_gather_grad_splits),
-    _matrix("attention_grad", (5, 6), _ATTENTION, (_attention_grad_shape, _attention_grad_space,
-        _attention_grad_work, _attention_grad), _attention_grad_splits),
-    _matrix("moe_grad", (5, 6), _MOE, (_moe_grad_shape, _moe_grad_space, _moe_grad_work,
-        _moe_grad), _moe_grad_splits),
+    matrix_row("attention_grad", (5, 6), _attention_grad_shape, _attention_grad_space,
+        _attention_grad_work, _attention_grad, _ATTENTION, splits=_attention_grad_splits),
+    matrix_row("moe_grad", (5, 6), _moe_grad_shape, _moe_grad_space, _moe_grad_work, _moe_grad,
+        _MOE, splits=_moe_grad_splits),
 )  # fmt: skip
