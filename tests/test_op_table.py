@@ -267,14 +267,20 @@ def examples() -> Mapping[str, list[Example]]:
         found[kind] += [
             Example(f"mini {kind}", graph, op, feeds) for op in graph.ops if op.kind == kind
         ]
-    for name, text in (("experts", _EXPERTS), ("capacity", _WITH_CAPACITY)):
+    for name, text in (
+        ("experts", _EXPERTS),
+        ("capacity", _WITH_CAPACITY),
+        ("apart", _APART),
+        ("apart, backward", _APART_GRAD),
+    ):
         graph = parse_text(text)
         rng = np.random.default_rng(0)
         feeds = {
             n: rng.standard_normal([int(d) for d in graph.values[n].dims]).astype(np.float32)
             for n in graph.inputs
         }
-        found["moe"].append(Example(name, graph, graph.ops[0], feeds))
+        kind = graph.ops[0].kind
+        found[kind].append(Example(name, graph, graph.ops[0], feeds))
     for kind, attrs in _ALONE.items():
         graph = parse_text(_TOGETHER.format(kind=kind, attrs=attrs))
         array = np.arange(12, dtype=np.float32).reshape(2, 6)
@@ -343,6 +349,18 @@ _EXPERTS = """graph 'experts' {
 }"""
 
 
+_APART = _EXPERTS.replace("moe(", "moe_apart(").replace(
+    "top_k=2", "top_k=2, ways=1, stride=1, skew=1.0"
+)
+_APART_GRAD = """graph 'experts apart, backward' {
+  input %x: fp32[2,3,8]
+  input %router: fp32[8,4]
+  input %up: fp32[4,8,12]
+  input %down: fp32[4,6,8]
+  input %g: fp32[2,3,8]
+  %dx: fp32[2,3,8], %dr: fp32[8,4], %du: fp32[4,8,12], %dd: fp32[4,6,8] = moe_apart_grad(%x, %router, %up, %down, %g) {activation='silu', gated=1, top_k=2, ways=1, stride=1, skew=1.0}
+  output %dx, %dr, %du, %dd
+}"""
 _WITH_CAPACITY = _EXPERTS.replace("top_k=2", "top_k=2, capacity=1")
 
 

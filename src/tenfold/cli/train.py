@@ -72,7 +72,7 @@ def train(
         str | None,
         typer.Option(
             help=(
-                "none, attention or full: what is computed again in the backward pass (with"
+                "none, attention, ops or full: what is computed again in the backward pass (with"
                 " --layout; default none)."
             )
         ),
@@ -84,11 +84,13 @@ def train(
             help="Sums stay cut along sequences (with --layout; default with tp).",
         ),
     ] = None,
-    sharded_optimizer: Annotated[
-        bool | None,
+    shard: Annotated[
+        str | None,
         typer.Option(
-            "--sharded-optimizer/--no-sharded-optimizer",
-            help="Copies share the optimiser's state (with --layout; default with dp).",
+            help=(
+                "none, optimiser or weights (FSDP): what copies hold a share of (with --layout;"
+                " default with dp: optimiser)."
+            )
         ),
     ] = None,
     flash: Annotated[
@@ -116,7 +118,7 @@ def train(
     from tenfold.machine import stack_named
     from tenfold.report.training import answer_line, lines, step_table, train_document
 
-    chosen = (micro_batch, interleave, recompute, sequence_parallel, sharded_optimizer)
+    chosen = (micro_batch, interleave, recompute, sequence_parallel, shard)
     given = _given(count, layout, *chosen, flash=flash, dropout=dropout)
     ask = TrainAsk(
         model=model,
@@ -157,7 +159,7 @@ def _given(
     interleave: int | None,
     recompute: str | None,
     sequence: bool | None,
-    sharded: bool | None,
+    shard: str | None,
     *,
     flash: bool,
     dropout: bool,
@@ -166,14 +168,14 @@ def _given(
     layout without one.
     """
     from tenfold.cluster import layout_of
-    from tenfold.cluster.training import Recompute, Training
+    from tenfold.cluster.training import Recompute, Shard, Training
 
     options = {
         "--micro-batch": micro,
         "--interleave": interleave,
         "--recompute": recompute,
         "--sequence-parallel": sequence,
-        "--sharded-optimizer": sharded,
+        "--shard": shard,
     }
     if layout is None:
         said = next((name for name, value in options.items() if value is not None), None)
@@ -183,13 +185,16 @@ def _given(
     sides = layout_of(count, layout)
     if sequence and sides.tensor == 1:
         raise InputError("--sequence-parallel is for chips that share every layer: give tp, too")
+    if shard not in (None, Shard.NONE.value) and sides.data == 1:
+        raise InputError("--shard is for copies, and there is one: give dp, too")
+    shared = Shard.OPTIMISER.value if sides.data > 1 else Shard.NONE.value
     return Training(
         layout=sides,
         micro=micro or 1,
         interleave=interleave or 1,
         recompute=one_of(Recompute, recompute or "none", "--recompute"),
         sequence=sides.tensor > 1 if sequence is None else sequence,
-        sharded=sides.data > 1 if sharded is None else sharded,
+        shard=one_of(Shard, shard or shared, "--shard"),
         flash=flash,
         dropout=dropout,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
+from tenfold.cluster.apart import Experts, experts_apart, held_apart
+from tenfold.cluster.chunk import Chunk
 from tenfold.cluster.loss import with_loss
 from tenfold.cluster.network import Joined
 from tenfold.cluster.part import Prices
@@ -32,79 +34,49 @@ ROOMY = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """One stage, a microbatch forward and backward: seconds of both, of which what is computed
-    again and the links take so much; bytes kept until the backward pass, and what it needs besides.
-    ``energy_j`` is for the time but that in which results are handed on. ``flops`` are those of its
-    products forward and backward, on all chips that share it, as a model's are counted (Chowdhery
-    et al. 2022, PaLM, appendix B).
+class Again:
+    """What computing again takes: seconds and joules of a microbatch; bytes that are kept until the
+    backward pass, and the most that is alive besides (gradients of weights apart).
     """
 
-    time: Estimate
-    forward_s: float
-    again_s: float
-    links_s: float
-    handed_s: float
-    weights: int
+    seconds: float
+    energy_j: Estimate
     kept_bytes: float
     work_bytes: float
-    energy_j: Estimate
-    flops: int
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A stage compiled and run, before it is decided what is computed again. Seconds of a
-    microbatch, of its forward pass with links and without, of scores, of all links; joules of the
-    forward pass and of scores; bytes kept until the backward pass, of scores among them, and the
-    most that is alive besides (gradients of weights apart); bytes that a block is given, and how
-    many blocks there are.
+    """A stage compiled and run, before it is decided what is computed ``again``. Seconds of a
+    microbatch, of its forward pass without links, and of all links.
     """
 
     time: Estimate
-    again_s: float
     forward_s: float
-    scores_s: float
     links_s: float
     handed: Estimate
     weights: int
-    kept_bytes: float
-    score_bytes: float
-    work_bytes: float
-    given_bytes: float
+    experts: int
     layers: int
     energy_j: Estimate
-    again_j: Estimate
-    scores_j: Estimate
     flops: int
+    again: Mapping[Recompute, Again]
 
     def chunk(self, recompute: Recompute) -> Chunk:
         """With what of the forward pass is computed again."""
-        again, joules = 0.0, Estimate.exact(0.0)
-        kept, work = self.kept_bytes, self.work_bytes
-        match recompute:
-            case Recompute.NONE:
-                pass
-            case Recompute.ATTENTION:
-                again, joules = self.scores_s, self.scores_j
-                kept -= self.score_bytes
-                work += self.score_bytes / self.layers
-            case Recompute.FULL:
-                again, joules = self.again_s, self.again_j
-                work += kept / self.layers
-                kept = self.layers * self.given_bytes
-            case _:
-                assert_never(recompute)
+        again = self.again[recompute]
         return Chunk(
-            time=self.time * (1 + again / self.time.value) + self.handed,
+            time=self.time * (1 + again.seconds / self.time.value) + self.handed,
             forward_s=self.forward_s,
-            again_s=again,
+            again_s=again.seconds,
             links_s=self.links_s,
             handed_s=self.handed.value,
             weights=self.weights,
-            kept_bytes=kept,
-            work_bytes=work,
-            energy_j=self.energy_j + joules,
+            experts=self.experts,
+            blocks=self.layers,
+            kept_bytes=again.kept_bytes,
+            work_bytes=again.work_bytes,
+            energy_j=self.energy_j + again.energy_j,
             flops=self.flops,
         )
 
@@ -125,7 +97,8 @@ class Maker:
         attentions: Collection[str] = (),
     ) -> None:
         self.chip, self.precision, self.training = chip, precision, training
-        self.network, self.price, self.options = network, price, options
+        self.network, self.price = network, price
+        self.options = replace(options, flash=training.flash)
         self.scores = tuple(f"{n}/" for n in attentions)
         # what is kept is counted apart: nothing need fit with all of it
         room = chip.memory_bytes
@@ -147,11 +120,15 @@ class Maker:
         made = differentiated(graph, (*trained(graph), *received))
         like = {g: n for n, g in made.grads.items() if n in graph.constants}
         whole = with_loss(made.graph, made.seeds) if last else made.graph
+        layout = self.training.layout
+        if layout.experts > 1:
+            how = Experts(layout.experts, layout.tensor, self.training.skew)
+            whole = experts_apart(whole, how).graph
         local = whole
-        if self.training.layout.tensor > 1:
+        if layout.tensor > 1:
             local = partition(
                 whole,
-                self.training.layout.tensor,
+                layout.tensor,
                 self.price,
                 like=like,
                 sequence=self.training.sequence,
@@ -163,31 +140,55 @@ class Maker:
         if stage.sent_bytes:
             wide = self.precision.bits / 8 / width_of(graph)
             handed = self._handed(stage.sent_bytes * wide) * 2  # and its gradient back
-        forward = list(_forward(run))
-        scores = [k for k in forward if k.kernel.name.startswith(self.scores)]
         all_links = (_seconds(k) for k in run.kernels if k.kernel.together)
-        kept = _kept(run)
         ends = dict(zip(whole.outputs, local.outputs, strict=True))
-        # what a block is given is kept cut where sums are
-        shares = self.training.layout.tensor if self.training.sequence else 1
+        kept = _kept(run)
+        beside = _beside(run, {*kept, *(ends[g] for g in like)})
         return Raw(
             time=run.time_s,
-            again_s=sum(map(_seconds, forward)),
-            forward_s=sum(_seconds(k) for k in forward if not k.kernel.together),
-            scores_s=sum(map(_seconds, scores)),
+            forward_s=sum(_seconds(k) for k in _forward(run) if not k.kernel.together),
             links_s=sum(all_links),
             handed=handed,
             weights=local.parameters,
-            kept_bytes=sum(kept.values()),
-            score_bytes=sum(b for n, b in kept.items() if n.startswith(self.scores)),
-            work_bytes=_beside(run, {*kept, *(ends[g] for g in like)}),
-            given_bytes=given_to_a_block(graph) * self.precision.bits / 8 / shares,
+            experts=held_apart(local),
             layers=max(1, blocks_of(graph)),
             energy_j=run.energy_j,
-            again_j=self._joules(forward),
-            scores_j=self._joules(scores),
             flops=int(str(graph_totals(made.graph).contraction_flops)),
+            again={r: self._again(r, graph, run, kept, beside) for r in Recompute},
         )
+
+    def _again(
+        self, recompute: Recompute, graph: Graph, run: Run, kept: Mapping[str, float], beside: float
+    ) -> Again:
+        """With ``kept`` bytes of values where nothing is, and ``beside`` them at most."""
+        layers, forward = max(1, blocks_of(graph)), list(_forward(run))
+        everything = sum(kept.values())
+        again: list[KernelRun] = []
+        match recompute:
+            case Recompute.NONE:
+                left = everything
+            case Recompute.ATTENTION:
+                again = [k for k in forward if k.kernel.name.startswith(self.scores)]
+                scores = sum(b for n, b in kept.items() if n.startswith(self.scores))
+                left = everything - scores
+            case Recompute.OPS:
+                saved = _saved(run, forward)
+                again = [k for k in forward if id(k) not in saved]
+                left = layers * self._given(graph) + sum(saved.values())
+            case Recompute.FULL:
+                again, left = forward, layers * self._given(graph)
+            case _:
+                assert_never(recompute)
+        # what is there of one block while it is computed again
+        work = beside + max(0.0, everything - left) / layers
+        if recompute is Recompute.FULL:
+            work = beside + everything / layers
+        return Again(sum(map(_seconds, again)), self._joules(again), left, work)
+
+    def _given(self, graph: Graph) -> float:
+        """Bytes that a block is given, which are kept cut where sums are."""
+        shares = self.training.layout.tensor if self.training.sequence else 1
+        return given_to_a_block(graph) * self.precision.bits / 8 / shares
 
     def _joules(self, kernels: Collection[KernelRun]) -> Estimate:
         """Of kernels done once more, with the static power meanwhile."""
@@ -235,6 +236,30 @@ def _forward(run: Run) -> Iterator[KernelRun]:
             yield k
 
 
+def _saved(run: Run, forward: Sequence[KernelRun]) -> Mapping[int, float]:
+    """Bytes of what the per-op policy keeps, by the identity of the kernel: results of attention,
+    of sums that are scattered, and of the first, third, fifth product of the rest (pytorch/
+    torchtitan, distributed/activation_checkpoint.py).
+    """
+    groups, graph = run.program.groups, run.program.graph
+    found: dict[int, float] = {}
+    products = 0
+    for k in forward:
+        group = groups[k.kernel.group]
+        op = group.anchor or group.ops[0]
+        row = row_of(op)
+        alone = row.attention is None and row.collective is None
+        if alone and not k.kernel.products:
+            continue
+        products += alone
+        if row.collective not in (None, Collective.REDUCE_SCATTER) or (alone and not products % 2):
+            continue
+        value = graph.values[op.outputs[0]]
+        width = min(run.program.precision.bits, value.dtype.bits) / 8
+        found[id(k)] = int(str(value.elements)) * width
+    return found
+
+
 def _kept(run: Run) -> Mapping[str, float]:
     """Bytes of values that are there or made before the backward pass and read in it, whole inputs
     among them. What chips gathered they keep as it was before, and gather again beside the products
@@ -263,15 +288,38 @@ def _kept(run: Run) -> Mapping[str, float]:
 
 
 def _beside(run: Run, counted: Collection[str]) -> float:
-    """The most bytes that are alive at once beside those that are ``counted`` apart."""
+    """The most bytes that are alive at once beside those that are ``counted`` apart. What chips
+    gathered is not kept between its last reader forward and its first one backward.
+    """
     root, program = roots(run.program.graph), run.program
     apart = {root.get(n, n) for n in counted}
+    graph = program.graph
+    gathered = {op.outputs[0] for op in graph.ops if row_of(op).collective is Collective.ALL_GATHER}
+    starts = _backward_from(run)
     change = np.zeros(len(program.kernels) + 2)
     for b in program.memory.far:
-        if b.name not in apart:
-            change[b.first] += b.bytes
-            change[b.last + 1] -= b.bytes
+        if b.name in apart:
+            continue
+        spans = [(b.first, b.last)]
+        if b.name in gathered and b.first < starts <= b.last:
+            read = [
+                i
+                for i in range(b.first, b.last + 1)
+                if any(o.name == b.name for o in program.kernels[i].operands)
+            ]
+            before, after = ([i for i in read if (i >= starts) == late] for late in (False, True))
+            spans = [(x[0], x[-1]) for x in (before, after) if x]
+        for first, last in spans:
+            change[first] += b.bytes
+            change[last + 1] -= b.bytes
     return float(np.cumsum(change).max())
+
+
+def _backward_from(run: Run) -> int:
+    """The first kernel that is not of the forward pass."""
+    forward = {id(k.kernel) for k in _forward(run)}
+    kernels = run.program.kernels
+    return next((i for i, k in enumerate(kernels) if id(k) not in forward), len(kernels))
 
 
 def _signature(graph: Graph) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ from tenfold.units import Dimension
 PATH = DATA / "exchange.toml"
 MEASURED = Link.NVLINK4
 HAS_KERNELS = (Link.NVLINK3, Link.NVLINK4, Link.NVLINK5)  # NVLink to each other chip of a box
+LOW_LATENCY_TOKENS = 256  # of a chip, at most, for the kernels of that name (its README)
 MULTIPROCESSORS = 24  # that DeepEP's normal kernels take where nobody says (its README)
 
 
@@ -100,6 +101,12 @@ def kernel(way: Exchange, *, low_latency: bool) -> Kernel:
     )
 
 
+def has_kernels(topology: Topology) -> bool:
+    """Whether there are such kernels for it: boxes on NVSwitch."""
+    inner = topology.levels[0] if topology.levels else None
+    return inner is not None and inner.shape is Shape.SWITCH and inner.link in HAS_KERNELS
+
+
 def exchange(
     way: Exchange,
     what: Tokens,
@@ -114,8 +121,7 @@ def exchange(
     Raises InputError for a count that the topology does not have, and for one that is no switch of
     boxes, for which there are no such kernels.
     """
-    inner_level = topology.levels[0]
-    if inner_level.shape is not Shape.SWITCH or inner_level.link not in HAS_KERNELS:
+    if not has_kernels(topology):
         raise InputError(
             f"{way} is DeepEP's, for boxes on NVSwitch: on {topology.name} all_to_all is what there"
             " is"

@@ -37,10 +37,10 @@ def interpret_parts(
             continue
         ways, stride = (int(str(op.attrs[n])) for n in ("ways", "stride"))
         for group in _groups(len(held), ways, stride):
-            arrays = [_array(held[rank][op.inputs[0]]) for rank in group]
+            arrays = [[held[rank][n] if n else None for n in op.inputs] for rank in group]
             results = row.together(Context(op.attrs), arrays)
-            for rank, result in zip(group, results, strict=True):
-                held[rank][op.outputs[0]] = result
+            for rank, own in zip(group, results, strict=True):
+                held[rank].update(zip(op.outputs, own, strict=True))
     return {
         name: _joined([h[own] for h in held], parts, i)
         for i, (name, own) in enumerate(zip(graph.outputs, last.outputs, strict=True))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenfold.chips import Chip, MatrixPrecision
+from tenfold.cluster.apart import Experts, check_experts, experts_apart
 from tenfold.cluster.layout import Layout
 from tenfold.cluster.network import Joined, prices
 from tenfold.cluster.part import Part
@@ -117,31 +118,35 @@ def grouped(
     network = Joined(joined, chip, options.stack)
     parts: Sequence[Part] = ()
     price = prices(chip, precision, network, layout.tensor)
+    whole_flops = int(str(graph_totals(graph).contraction_flops))
+    name, inputs = graph.name, graph.inputs
+    check_experts(graph, layout.experts)
+    if layout.experts > 1:
+        graph = experts_apart(graph, Experts(layout.experts, layout.tensor)).graph
     if layout.tensor > 1:
         parts = partition(graph, layout.tensor, price)
     stages = []
     for stage in in_stages(parts[-1].graph if parts else graph, layout.pipeline, price):
         program = build(stage.graph, chip, precision, items, options)
         # as many batches are on their way as there are stages, each with what it is given
-        given = (n for n in stage.graph.inputs if n in graph.inputs)
+        given = (n for n in stage.graph.inputs if n in inputs)
         floats = (v for v in (stage.graph.values[n] for n in given) if v.dtype.is_float)
         caches = sum(int(str(v.elements)) for v in floats) * precision.bits / 8
         flying = int(caches * (layout.pipeline - 1))
         need = program.memory_bytes + flying
         if chip.memory_bytes is not None and need > chip.memory_bytes:
-            what = f"{graph.name}, {layout}: one chip's part"
+            what = f"{name}, {layout}: one chip's part"
             raise DoesNotFit(what, need, chip.name, chip.memory_bytes)
         wide = precision.bits / 8 / width_of(graph)
         handed = Estimate.exact(0.0)
         if stage.sent_bytes:
             handed = network.sent(stage.sent_bytes * wide, layout.tensor)
         stages.append(Stage(simulate(program, chip, network), handed, need))
-    whole = int(str(graph_totals(graph).contraction_flops))
     return Group(
         layout=layout,
         topology=joined,
         stages=tuple(stages),
-        flops=whole * layout.data,
+        flops=whole_flops * layout.data,
         repeated_flops=sum(p.repeated_flops for p in parts) * layout.data,
         idle_w=energy_model(chip, precision).static_w,
     )

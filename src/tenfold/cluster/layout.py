@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -16,25 +15,40 @@ class Side(StrEnum):
     TENSOR = "tp"  # parts of every layer
     PIPELINE = "pp"  # layers, stage after stage
     DATA = "dp"  # items of a batch
+    EXPERT = "ep"  # experts, among copies
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """``tensor`` chips share every layer, ``pipeline`` such groups follow each other, and ``data``
-    copies of it all take parts of a batch.
+    copies of it all take parts of a batch. Of the copies ``experts`` each, beside each other, share
+    the experts of the network; the others hold them again.
     """
 
     tensor: int = 1
     pipeline: int = 1
     data: int = 1
+    experts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.data % self.experts:
+            raise InputError(
+                f"{Side.EXPERT}={self.experts}: experts lie apart on chips of {self.data} copies"
+                f" ({Side.DATA}={self.data}): give a divisor"
+            )
 
     @property
     def chips(self) -> int:
-        return math.prod(self.ways.values())
+        return self.tensor * self.pipeline * self.data
 
     @property
     def ways(self) -> Mapping[Side, int]:
-        return {Side.TENSOR: self.tensor, Side.PIPELINE: self.pipeline, Side.DATA: self.data}
+        return {
+            Side.TENSOR: self.tensor,
+            Side.PIPELINE: self.pipeline,
+            Side.DATA: self.data,
+            Side.EXPERT: self.experts,
+        }
 
     def __str__(self) -> str:
         return ",".join(f"{side}={n}" for side, n in self.ways.items() if n > 1) or "tp=1"

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.cluster.collective import collective
+from tenfold.cluster.exchange import (
+    LOW_LATENCY_TOKENS,
+    MULTIPROCESSORS,
+    Exchange,
+    Tokens,
+    exchange,
+    has_kernels,
+)
 from tenfold.cluster.part import Prices
 from tenfold.cluster.topology import Topology
 from tenfold.estimate import Estimate
 from tenfold.ir.sharding import Collective
 from tenfold.machine import Stack, Together
+from tenfold.machine.kernel import Exchanged
 
 LARGE, SMALL = 1 << 26, 1  # bytes that tell what a byte takes, and what a start
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Chips of one kind in a topology; engines bring all-reduces of their own."""
+    """Chips of one kind in a topology; engines bring all-reduces and exchanges of their own."""
 
     topology: Topology
     chip: Chip
@@ -25,6 +35,30 @@ class Joined:
 
     def seconds(self, what: Together) -> Estimate:
         """Raises InputError for chips that are not joined so."""
+        plain = self._plain(what)
+        if what.exchanged is None or self.stack is not Stack.ENGINE:
+            return plain
+        own = (self._kernels(what, what.exchanged, n) for n in (MULTIPROCESSORS, None))
+        return min((plain, *(t for t in own if t is not None)), key=lambda t: t.value)
+
+    def _kernels(
+        self, what: Together, passed: Exchanged, multiprocessors: int | None
+    ) -> Estimate | None:
+        """By kernels that are made for tokens, the low-latency ones where no multiprocessors are
+        given; None where there are none.
+        """
+        if not has_kernels(self.topology) or what.stride > 1:
+            return None
+        few = passed.tokens <= LOW_LATENCY_TOKENS
+        if multiprocessors is None and not few:
+            return None
+        tokens = Tokens(math.ceil(passed.tokens * passed.skew), passed.token_bytes, passed.choices)
+        way = Exchange.COMBINE if passed.back else Exchange.DISPATCH
+        return exchange(
+            way, tokens, what.ways, self.topology, self.chip, multiprocessors=multiprocessors
+        ).time
+
+    def _plain(self, what: Together) -> Estimate:
         return collective(
             what.collective,
             what.bytes,

@@ -13,15 +13,25 @@ class Recompute(StrEnum):
 
     NONE = "none"
     ATTENTION = "attention"  # scores and what follows from them (Korthikanti et al. 2022)
+    OPS = "ops"  # all but attention and every second product (torchtitan's per-op policy)
     FULL = "full"  # all of each layer but what it was given
+
+
+class Shard(StrEnum):
+    """What copies hold only a share of (Rajbhandari et al. 2020, ZeRO)."""
+
+    NONE = "none"
+    OPTIMISER = "optimiser"  # stage 1
+    WEIGHTS = "weights"  # stage 3, weights and gradients too (FSDP; Zhao et al. 2023)
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
     """How a step is laid out: sequences of a ``micro`` batch, stages a chip (``interleave``), what
-    is computed again, sums cut along sequences (``sequence``), the optimiser's state shared by the
-    copies (``sharded``), attention in one kernel (``flash``), gradients added up while the last
-    backward pass still runs (``overlap``), ``dropout``, and bytes of a gradient.
+    is computed again, sums cut along sequences (``sequence``), what the copies ``shard``, attention
+    in one kernel (``flash``), what goes round the copies beside what is computed (``overlap``),
+    ``dropout``, how many times the mean the busiest chip of experts apart gets (``skew``), and
+    bytes of a gradient.
     """
 
     layout: Layout
@@ -29,8 +39,9 @@ class Training:
     interleave: int = 1
     recompute: Recompute = Recompute.NONE
     sequence: bool = False
-    sharded: bool = False
+    shard: Shard = Shard.NONE
     flash: bool = True
     overlap: bool = True
     dropout: bool = False
+    skew: float = 1.0
     gradient_bytes: int = 4

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.cluster.block import Chunk, Maker, Raw, blocks_of
+from tenfold.cluster.block import Maker, Raw, blocks_of
+from tenfold.cluster.chunk import Chunk, Memory, memory_of
 from tenfold.cluster.layout import Layout
 from tenfold.cluster.network import Joined, prices
-from tenfold.cluster.recipe import Recompute, Training
+from tenfold.cluster.recipe import Recompute, Shard, Training
 from tenfold.cluster.stages import in_stages
 from tenfold.cluster.topology import Topology, joining
-from tenfold.cluster.training import Memory, memory_of, prepared, timed
+from tenfold.cluster.training import prepared, timed
 from tenfold.compiler import DEFAULT, Options
 from tenfold.errors import InputError, ModelError
 from tenfold.estimate import Estimate
@@ -144,7 +145,7 @@ def _laid_out(
                 layout=Layout(asked.layout.tensor, pipeline, data),
                 recompute=recompute,
                 interleave=turns,
-                sharded=data > 1,
+                shard=Shard.OPTIMISER if data > 1 else Shard.NONE,
             )
             # weights that several blocks hold, one chip holds once
             twice = again if pipeline * turns == 1 else 0
@@ -197,6 +198,8 @@ def _merged(units: Sequence[Raw], recompute: Recompute, twice: int) -> Chunk:
         links_s=sum(c.links_s for c in chunks),
         handed_s=units[-1].handed.value,
         weights=sum(c.weights for c in chunks) - twice,
+        experts=sum(c.experts for c in chunks),
+        blocks=sum(c.blocks for c in chunks),
         kept_bytes=sum(c.kept_bytes for c in chunks),
         work_bytes=max(c.work_bytes for c in chunks),
         energy_j=Estimate.total(c.energy_j for c in chunks),

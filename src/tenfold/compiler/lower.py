@@ -14,12 +14,14 @@ from tenfold.ir.dims import symbols_of
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
+from tenfold.ir.sharding import Collective
 from tenfold.ir.table import Lowering, Matmul, Rate, Work
 from tenfold.ir.views import roots
 from tenfold.machine import Cut, target_of
 from tenfold.machine.kernel import (
     Attention,
     Chain,
+    Exchanged,
     Experts,
     Group,
     Kernel,
@@ -27,8 +29,10 @@ from tenfold.machine.kernel import (
     Product,
     Role,
     Together,
+    Traffic,
     off_chip,
 )
+from tenfold.machine.kernel import Moved as Passed
 
 _NARROW_INT = frozenset({DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2})
 _NARROW_FLOAT = frozenset(
@@ -112,7 +116,41 @@ def kernels(
             for kernel in _control(scope, group.ops[0], bodies):
                 yield replace(kernel, group=number)
         elif not all(row_of(op).lowering is Lowering.VIEW for op in group.ops):
-            yield replace(_kernel(scope, group), group=number)
+            for kernel in _with_exchange(scope, group):
+                yield replace(kernel, group=number)
+
+
+def _with_exchange(scope: LoweringScope, group: Group) -> Iterator[Kernel]:
+    """The kernel of a group, between those that send tokens to the chips of their experts and back
+    where these lie apart.
+    """
+    kernel = _kernel(scope, group)
+    op = group.anchor
+    rule = row_of(op).exchange if op is not None else None
+    if op is None or rule is None:
+        yield kernel
+        return
+    e = rule(op_call(scope.graph, op))
+    tokens, hidden = _int(e.tokens, op.name), _int(e.hidden, op.name)
+    width = scope.width(scope.graph.values[op.inputs[0]])
+    sent = _ceil(tokens * e.choices * hidden * width * e.skew)
+
+    def exchanged(*, back: bool) -> Kernel:
+        passed = Exchanged(tokens, hidden * width, e.choices, e.skew, back)
+        together = Together(Collective.ALL_TO_ALL, sent, e.ways, e.stride, passed)
+        return Kernel(
+            name=f"{op.name}/{'combine' if back else 'dispatch'}",
+            ops=("all_to_all",),
+            kind=Lowering.TOGETHER,
+            precision=scope.precision,
+            traffic=Traffic(Passed(inputs=sent, outputs=sent)),
+            operand_bits=scope.precision.bits,
+            together=together,
+        )
+
+    yield from (exchanged(back=False) for _ in range(e.before))
+    yield kernel
+    yield exchanged(back=True)
 
 
 def _kernel(scope: LoweringScope, group: Group) -> Kernel:
@@ -184,14 +222,16 @@ def _attention(scope: LoweringScope, op: Op) -> Attention | None:
 
 
 def _experts(scope: LoweringScope, op: Op) -> Experts | None:
-    """A layer with tokens spread evenly over the experts that are touched."""
+    """A layer with tokens spread evenly over the experts here that are touched."""
     rule = row_of(op).experts
     if rule is None:
         return None
     d = rule(op_call(scope.graph, op))
-    tokens, experts, active = (_int(n, op.name) for n in (d.tokens, d.experts, d.active))
+    tokens, experts, held, active = (
+        _int(n, op.name) for n in (d.tokens, d.experts, d.held, d.active)
+    )
     each, more = divmod(_int(d.routed, op.name), active)
-    counts = tuple((each + (i < more)) * (i < active) for i in range(experts))
+    counts = tuple((each + (i < more)) * (i < active) for i in range(held))
     hidden, inner = _int(d.hidden, op.name), _int(d.inner, op.name)
     return Experts(tokens, hidden, inner, experts, counts, d.gated)
 

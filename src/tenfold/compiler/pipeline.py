@@ -34,12 +34,14 @@ STEPS: Mapping[str, str] = {
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the compiler is asked for: steps to leave out, whether weights keep their contents (to
-    run the program), and what drives the chip.
+    run the program), what drives the chip, and whether each attention is one kernel (``flash``)
+    whatever drives it and however long that takes.
     """
 
     without: tuple[str, ...] = ()
     keep_weights: bool = False
     stack: Stack = Stack.ENGINE
+    flash: bool = False
 
     def __post_init__(self) -> None:
         for name in self.without:
@@ -65,7 +67,7 @@ def build(
     ``precision``. Raises ModelError for a shape that is not static, UnknownName for a step that
     does not exist, InputError for a stack that does not drive such a chip.
     """
-    target = target_of(chip, options.stack)
+    target = target_of(chip, options.stack, flash=options.flash)
     if observe is None:
         key = run_passes, options, target.single_ops
         clean = graph.derived(key, lambda: _clean(graph, options, None, target))

@@ -10,7 +10,7 @@ from tenfold.chips import Chip
 from tenfold.cluster import Layout, Topology
 from tenfold.cluster.failures import Interruptions, interruptions
 from tenfold.cluster.search import RESERVED_BYTES, Tried, fits, layouts
-from tenfold.cluster.training import Recompute, Step, Training, training_step
+from tenfold.cluster.training import Recompute, Shard, Step, Training, training_step
 from tenfold.compiler import DEFAULT, Options
 from tenfold.errors import DoesNotFit, InputError
 from tenfold.estimate import Estimate
@@ -228,4 +228,6 @@ def shown(training: Training) -> str:
         said += f", {training.interleave} stages a chip"
     if training.recompute is not Recompute.NONE:
         said += f", {training.recompute} recomputation"
+    if training.shard is Shard.WEIGHTS:
+        said += ", weights shared"
     return said

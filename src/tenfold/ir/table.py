@@ -143,17 +143,34 @@ class AttentionDims:
 
 @dataclass(frozen=True, slots=True)
 class ExpertDims:
-    """Extents of a layer of experts: ``active`` of ``experts`` are sent some token, ``routed`` are
-    the visits of tokens to experts.
+    """Extents of a layer of experts: of those ``held`` here ``active`` are sent some token,
+    ``routed`` are the visits of tokens to them; ``experts`` is the number of all.
     """
 
     tokens: Dim
     hidden: Dim
     inner: Dim
     experts: Dim
+    held: Dim
     active: Dim
     routed: Dim
     gated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Tokens of this chip that go to the chips of their experts, each to ``choices`` of them, which
+    are on ``ways`` chips, each ``stride`` after the one before: ``before`` so many times ahead of
+    the op, and once back behind it. The busiest chip gets ``skew`` times as many as the mean.
+    """
+
+    tokens: Dim
+    hidden: Dim
+    choices: int
+    ways: int
+    stride: int
+    before: int
+    skew: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +263,9 @@ class Context:
 
 
 Evaluate: TypeAlias = Callable[..., "Sequence[Array | None] | Array"]
+Together: TypeAlias = Callable[
+    [Context, "Sequence[Sequence[Array | None]]"], "Sequence[Sequence[Array]]"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +294,10 @@ class OpRow:
     trips: Callable[[Call], Dim | None] | None = None  # None: its body runs once
     attention: Callable[[Call], AttentionDims] | None = None
     experts: Callable[[Call], ExpertDims] | None = None
+    exchange: Callable[[Call], Exchange] | None = None
     additive: bool = False
     gradient: GradientRule | NoGradient = NoGradient.NOT_YET  # filled in from ``ir.derivatives``
-    together: Callable[[Context, Sequence[Array]], list[Array]] | None = None
+    together: Together | None = None  # the results of each chip from the operands of all of them
     collective: Collective | None = None
     factors: tuple[int, int] = (0, 1)
     scaled_axis: int | None = None  # of the second operand, which int8 weights have scales along
@@ -327,6 +348,7 @@ __all__ = [
     "Context",
     "Control",
     "DType",
+    "Exchange",
     "ExpertDims",
     "Lowering",
     "Matmul",

@@ -117,16 +117,31 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchanged:
+    """``tokens`` of this chip of so many bytes that go to the chips of their ``choices`` of
+    experts, or come ``back``; the busiest chip gets ``skew`` times as many as the mean.
+    """
+
+    tokens: int
+    token_bytes: float
+    choices: int
+    skew: float
+    back: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Together:
     """What ``ways`` chips do at once: ``bytes`` are those of the whole buffer on each chip, for
     gathers of the result (as nccl-tests count them). Each chip is ``stride`` places after the one
-    before.
+    before. ``exchanged`` is there where it is tokens that go to experts, for which there are
+    kernels of their own.
     """
 
     collective: Collective
     bytes: int
     ways: int
     stride: int = 1
+    exchanged: Exchanged | None = None
 
 
 @dataclass(frozen=True, slots=True)

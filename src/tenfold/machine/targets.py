@@ -14,8 +14,9 @@ from tenfold.machine.systolic.target import Systolic
 from tenfold.machine.target import Target
 
 
-def target_of(chip: Chip, stack: Stack = Stack.ENGINE) -> Target:
-    """The chip as its kind of machine, driven by ``stack``. Raises InputError for one that is only
+def target_of(chip: Chip, stack: Stack = Stack.ENGINE, *, flash: bool = False) -> Target:
+    """The chip as its kind of machine, driven by ``stack``, on a GPU with each attention in one
+    kernel where ``flash`` says so. Raises InputError for one that is only
     listed, and for a stack of GPUs on another kind.
     """
     if stack is not Stack.ENGINE and chip.kind is not Kind.GPU:
@@ -27,7 +28,7 @@ def target_of(chip: Chip, stack: Stack = Stack.ENGINE) -> Target:
         case Kind.SYSTOLIC:
             return Systolic(chip)
         case Kind.GPU:
-            return Gpu(chip, stack)
+            return Gpu(chip, stack, flash)
         case Kind.HOST:
             return Host(chip)
         case Kind.ROOFLINE:

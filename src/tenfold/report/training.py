@@ -8,7 +8,7 @@ from dataclasses import fields
 from msgspec import UNSET
 
 from tenfold.cluster.search import Tried
-from tenfold.cluster.training import Recompute, Training
+from tenfold.cluster.training import Recompute, Shard, Training
 from tenfold.evaluate.training import TrainRun, shown
 from tenfold.report.document import interval, real
 from tenfold.report.documents.training import LayoutPart, TrainDocument, TriedPart
@@ -67,7 +67,7 @@ def _layout(t: Training) -> LayoutPart:
         interleave=t.interleave,
         recompute=t.recompute.value,
         sequence_parallel=t.sequence,
-        sharded_optimizer=t.sharded,
+        shard=t.shard.value,
         flash_attention=t.flash,
         dropout=t.dropout,
     )
@@ -124,7 +124,7 @@ def lines(r: TrainRun) -> Iterator[str]:
         "Adam with its state in fp32",
         f"gradients of {t.gradient_bytes} bytes",
         "sums cut along sequences" if t.sequence else "",
-        "the optimiser shared by the copies" if t.sharded else "",
+        "" if t.shard is Shard.NONE else f"{t.shard} shared by the copies",
         "attention in one kernel" if t.flash else "attention in parts",
         "" if t.recompute is Recompute.NONE else f"recomputation: {t.recompute}",
         "gradients summed beside the last backward pass" if t.overlap and t.layout.data > 1 else "",

@@ -10,6 +10,7 @@ from tenfold.ir.derivatives import gradient_of
 from tenfold.ir.ops import (
     attention,
     backward,
+    backward_experts,
     backward_recurrent,
     backward_windows,
     contraction,
@@ -34,7 +35,7 @@ from tenfold.ir.table import OpRow
 _GROUPS = (
     pointwise, shaping, movement, indexing, reduction, normalization, contraction, convolution,
     attention, recurrent, experts, window, sampling, quantization, signal, control,
-    together, backward, backward_windows, backward_recurrent,
+    together, backward, backward_experts, backward_windows, backward_recurrent,
 )  # fmt: skip
 
 

@@ -28,7 +28,6 @@ from tenfold.ir.ops.common import (
     space_of,
     widen,
 )
-from tenfold.ir.ops.experts import activation_of, routing, work_of_experts
 from tenfold.ir.ops.pointwise import erf, sigmoid
 from tenfold.ir.sharding import SUM, Cut, Split, along, by_loops
 from tenfold.ir.space import ALL, DATA, Space, at, row, straight
@@ -370,97 +369,10 @@ def _attention_grad_work(call: Call) -> Work:
     )
 
 
-# --- experts ------------------------------------------------------------------------------
-
-
-def _moe_grad(
-    c: Context,
-    x: Array,
-    router: Array,
-    up: Array,
-    down: Array,
-    g: Array,
-    bias: Array | None = None,
-) -> list[Array]:
-    """Of the experts that each token was sent to, and of the scores that weigh them; which ones
-    are chosen does not change smoothly.
-    """
-    flat, grad = widen(x).reshape(-1, x.shape[-1]), widen(g).reshape(-1, x.shape[-1])
-    act, slope = activation_of(str(c.get("activation")))
-    chosen = routing(c, flat, widen(router), bias, x.shape[-2])
-    dx, d_up, d_down = (np.zeros(s, flat.dtype) for s in (flat.shape, up.shape, down.shape))
-    d_share = np.zeros_like(chosen.share)
-    for expert, rows, choice in chosen.visits():
-        share = chosen.share[rows, choice, None]
-        h = flat[rows] @ widen(up[expert])
-        if c.get("gated", 0):
-            gate, value = np.split(h, 2, axis=-1)
-            inner = act(gate) * value
-        else:
-            inner = act(h)
-        out = inner @ widen(down[expert])
-        d_share[rows, choice] = (grad[rows] * out).sum(-1)
-        d_out = share * grad[rows]
-        d_down[expert] = inner.T @ d_out
-        d_inner = d_out @ widen(down[expert]).T
-        if c.get("gated", 0):
-            d_h = np.concatenate((d_inner * value * slope(gate), d_inner * act(gate)), -1)
-        else:
-            d_h = d_inner * slope(h)
-        d_up[expert] = flat[rows].T @ d_h
-        dx[rows] += d_h @ widen(up[expert]).T
-    d_logits = chosen.logits_grad(c, d_share)
-    dx += d_logits @ widen(router).T
-    d_router = flat.T @ d_logits
-    found = (dx.reshape(x.shape), d_router, d_up, d_down)
-    return [f.astype(like.dtype) for f, like in zip(found, (x, router, up, down), strict=True)]
-
-
-def _moe_grad_shape(call: Call) -> Sequence[Shape]:
-    return [call.shape(i) for i in range(4)]
-
-
-def _moe_grad_space(call: Call) -> Space:
-    """All tokens together, since weights' gradients are sums over them."""
-    x = call.shape(0)
-    maps = (everything(call, i) for i in range(len(call.inputs)))
-    return space_of(call, *maps, parallel=x, results=[None] * 4)
-
-
-def _moe_grad_splits(_row: OpRow, call: Call, ways: int) -> Iterator[Split]:
-    """Each expert by its inner width, as in the layer itself; its share of the gradients of tokens
-    and of the router is summed.
-    """
-    inner: Any = call.shape(3)[1]
-    if inner % ways:
-        return
-    up = Cut(2, (inner, inner) if call.attr("gated", 0) else ())
-    given = (None, None, up, Cut(1), None, None)[: len(call.inputs)]
-    yield Split(given, (SUM, SUM, up, Cut(1)))
-
-
-def _moe_grad_work(call: Call) -> Work:
-    """Twice the products of the layer, and those of its first once more for what it kept."""
-    work = work_of_experts(call)
-    return Work(
-        contraction_flops=mul(2, work.contraction_flops),
-        vector_flops=mul(3, work.vector_flops),
-        transcendentals=work.transcendentals,
-        matmuls=(*work.matmuls, *work.matmuls, work.matmuls[1]),
-        reads=all_reads(call),
-        writes=all_writes(call),
-    )
-
-
 _ATTENTION = attributes(
     is_causal=int, kv_num_heads=int, q_num_heads=int, scale=float, softcap=float,
     left_window_size=int, right_window_size=int, qk_matmul_output_mode=int, softmax_precision=int,
 )  # fmt: skip
-_MOE = attributes(
-    top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float, capacity=int
-)
-
-
 ROWS: tuple[OpRow, ...] = (
     # a kernel of its own in training, which keeps what it drew
     OpRow(kind="dropout", arity=(1, 1), attrs=attributes(ratio=float),
@@ -488,6 +400,4 @@ ROWS: tuple[OpRow, ...] = (
         lowering=Lowering.GATHER, splits=_gather_grad_splits),
     matrix_row("attention_grad", (5, 6), _attention_grad_shape, _attention_grad_space,
         _attention_grad_work, _attention_grad, _ATTENTION, splits=_attention_grad_splits),
-    matrix_row("moe_grad", (5, 6), _moe_grad_shape, _moe_grad_space, _moe_grad_work, _moe_grad,
-        _MOE, splits=_moe_grad_splits),
 )  # fmt: skip

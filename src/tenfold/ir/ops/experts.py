@@ -4,6 +4,7 @@ picks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,12 @@ _SLOPES: dict[str, Callable[[Array], Array]] = {
 
 def _shape(call: Call) -> Sequence[Shape]:
     x, router, up, down = (call.shape(i) for i in range(4))
-    experts, width, inner, k = up[0], up[1], down[1], call.attr("top_k")
-    gate = 2 if call.attr("gated", 0) else 1
+    held, width, inner, k = up[0], up[1], down[1], call.attr("top_k")
+    gate, experts = 2 if call.attr("gated", 0) else 1, mul(held, _ways(call))
     if (
         router != (x[-1], experts)
         or width != x[-1]
-        or down != (experts, inner, x[-1])
+        or down != (held, inner, x[-1])
         or up[2] != mul(gate, inner)
     ):
         raise ValueError(
@@ -72,6 +73,11 @@ def _shape(call: Call) -> Sequence[Shape]:
     return same_shape(call)
 
 
+def _ways(call: Call) -> int:
+    """How many chips hold a share of the experts each."""
+    return int(call.attr("ways", 1))
+
+
 def touched(tokens: Dim, experts: Dim, top_k: int) -> Dim:
     """How many experts some token is sent to, where each token picks ``top_k`` of them evenly and
     on its own (the expected number).
@@ -86,14 +92,23 @@ def touched(tokens: Dim, experts: Dim, top_k: int) -> Dim:
 def _routed(call: Call) -> Dim:
     """Visits of tokens to experts. With a ``capacity`` an expert takes that many tokens of one
     sequence at most, and the others pass it by (Fedus et al. 2021, section 2.2); tokens are spread
-    evenly.
+    evenly, but that the busiest of several chips gets ``skew`` times the mean.
     """
-    x, experts, k = call.shape(0), call.shape(2)[0], call.attr("top_k")
+    x, experts, k = call.shape(0), call.shape(1)[1], call.attr("top_k")
     capacity = call.attr("capacity", 0)
-    if not capacity:
-        return mul(prod(x[:-1]), k)
-    each = minimum(mul(x[-2], k), mul(experts, capacity))
-    return mul(prod(x[:-2]), each)
+    visits = mul(prod(x[:-1]), k)
+    if capacity:
+        each = minimum(mul(x[-2], k), mul(experts, capacity))
+        visits = mul(prod(x[:-2]), each)
+    skew = float(call.attr("skew", 1.0))
+    return math.ceil(visits * skew) if skew != 1 and isinstance(visits, int) else visits
+
+
+def _active(call: Call) -> Dim:
+    """Of the experts that are held here, those that some token is sent to, from whichever chip."""
+    x, experts, ways = call.shape(0), call.shape(1)[1], _ways(call)
+    found = touched(mul(prod(x[:-1]), ways), experts, int(call.attr("top_k")))
+    return ceildiv(found, ways) if ways > 1 else found
 
 
 def work_of_experts(call: Call) -> Work:
@@ -103,9 +118,8 @@ def work_of_experts(call: Call) -> Work:
     Shazeer et al. 2017, section 2, with tokens spread evenly over the experts that are touched.
     """
     x, up, down = call.shape(0), call.shape(2), call.shape(3)
-    tokens, experts, inner, k = prod(x[:-1]), up[0], down[1], call.attr("top_k")
-    routed = _routed(call)
-    active = touched(tokens, experts, k)
+    tokens, experts, inner = prod(x[:-1]), call.shape(1)[1], down[1]
+    routed, active = _routed(call), _active(call)
     each = ceildiv(routed, active)
     products = (
         Matmul(1, tokens, experts, x[-1]),
@@ -113,7 +127,7 @@ def work_of_experts(call: Call) -> Work:
         Matmul(active, each, x[-1], inner),
     )
     macs = add(products[0].macs, mul(routed, add(mul(up[1], up[2]), mul(inner, x[-1]))))
-    weights = tuple(floordiv(mul(call.input(i).bytes, active), experts) for i in (2, 3))
+    weights = tuple(floordiv(mul(call.input(i).bytes, active), up[0]) for i in (2, 3))
     others = tuple(call.input(i).bytes for i in range(4, len(call.inputs)))
     gating = mul(tokens, mul(4, experts))
     return Work(
@@ -131,13 +145,13 @@ def _dims(call: Call) -> ExpertDims:
     section 2).
     """
     x, up, down = call.shape(0), call.shape(2), call.shape(3)
-    tokens, top_k = prod(x[:-1]), int(call.attr("top_k"))
     return ExpertDims(
-        tokens=tokens,
+        tokens=prod(x[:-1]),
         hidden=x[-1],
         inner=down[1],
-        experts=up[0],
-        active=touched(tokens, up[0], top_k),
+        experts=call.shape(1)[1],
+        held=up[0],
+        active=_active(call),
         routed=_routed(call),
         gated=bool(call.attr("gated", 0)),
     )
@@ -158,8 +172,13 @@ def _space(call: Call) -> Space:
 
 
 def _splits(row: OpRow, call: Call, ways: int) -> Iterator[Split]:
-    """By tokens, or each expert by its inner width: gate and value apart."""
+    """By tokens, or by inner width."""
     yield from by_loops(row, call, ways)
+    yield from by_inner_width(row, call, ways)
+
+
+def by_inner_width(_row: OpRow, call: Call, ways: int) -> Iterator[Split]:
+    """Each expert by its inner width: gate and value apart."""
     inner: Any = call.shape(3)[1]
     if inner % ways:
         return
@@ -248,22 +267,21 @@ def _within(sequences: Array, capacity: int) -> Array:
     return np.arange(len(sequences)) - starts < capacity
 
 
-_ATTRIBUTES = attributes(
+ATTRIBUTES = attributes(
     top_k=int, gated=int, activation=str, score=str, renormalise=int, scale=float, capacity=int
 )
 
-ROWS: tuple[OpRow, ...] = (
-    OpRow(
-        kind="moe",
-        arity=(4, 5),
-        attrs=_ATTRIBUTES,
-        dtypes=same_dtype,
-        shapes=_shape,
-        space=_space,
-        work=work_of_experts,
-        evaluate=_moe,
-        lowering=Lowering.MATRIX,
-        experts=_dims,
-        splits=_splits,
-    ),
+MOE = OpRow(
+    kind="moe",
+    arity=(4, 5),
+    attrs=ATTRIBUTES,
+    dtypes=same_dtype,
+    shapes=_shape,
+    space=_space,
+    work=work_of_experts,
+    evaluate=_moe,
+    lowering=Lowering.MATRIX,
+    experts=_dims,
+    splits=_splits,
 )
+ROWS: tuple[OpRow, ...] = (MOE,)

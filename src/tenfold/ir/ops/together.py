@@ -74,6 +74,18 @@ def _moved_work(call: Call) -> Work:
     return Work(reads=all_reads(call), writes=all_writes(call))
 
 
+def _first(
+    rule: Callable[[Context, Sequence[Array]], list[Array]],
+) -> Callable[[Context, Sequence[Sequence[Array | None]]], list[list[Array]]]:
+    """A rule of the first operands that gives one result each."""
+
+    def together(ctx: Context, chips: Sequence[Sequence[Array | None]]) -> list[list[Array]]:
+        parts = [own[0] for own in chips]
+        return [[result] for result in rule(ctx, [p for p in parts if p is not None])]
+
+    return together
+
+
 def _sum(parts: Sequence[Array]) -> Array:
     total = widen(parts[0])
     for p in parts[1:]:
@@ -122,7 +134,7 @@ def _row(
         work=no_work if own else _moved_work,
         evaluate=_alone,
         lowering=Lowering.VIEW if own else Lowering.TOGETHER,
-        together=together,
+        together=_first(together),
         collective=collective,
     )
 

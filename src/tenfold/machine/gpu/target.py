@@ -28,6 +28,7 @@ class Gpu:
 
     chip: Chip
     stack: Stack = Stack.ENGINE
+    flash: bool = False
 
     levels: ClassVar[frozenset[Level]] = frozenset({Level.OFF_CHIP, Level.NEAR})
     single_ops: ClassVar[bool] = False
@@ -43,7 +44,7 @@ class Gpu:
         stays in the kernel that makes the scores. Frameworks run it as three, and more where they
         scale and mask on their own.
         """
-        if kernel.attention is None or not kernel.operands:
+        if kernel.attention is None or not kernel.operands or self.flash:
             return (kernel,)
         facts = stack_facts(self.stack)
         if not facts.attention_whole:

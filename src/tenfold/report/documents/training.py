@@ -11,7 +11,7 @@ from tenfold.report.documents.part import Interval, Maybe, Part
 
 class LayoutPart(Part, frozen=True, kw_only=True):
     """How a step is laid out: sides of the layout, sequences of a microbatch, stages a chip, what
-    is computed again, whether sums are cut along sequences, copies share the optimiser, attention
+    is computed again, what copies hold a share of, whether sums are cut along sequences, attention
     is one kernel, and blocks drop out.
     """
 
@@ -20,7 +20,7 @@ class LayoutPart(Part, frozen=True, kw_only=True):
     interleave: int
     recompute: str
     sequence_parallel: bool
-    sharded_optimizer: bool
+    shard: str
     flash_attention: bool
     dropout: bool
 

@@ -1,0 +1,107 @@
+"""Experts apart on several chips: each holds a share of them and has tokens of its own, which go to
+the chips of their experts and come back (Lepikhin et al. 2020, GShard, section 3.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tenfold.cluster.layout import Side
+from tenfold.cluster.part import Held, Part
+from tenfold.errors import InputError
+from tenfold.ir.graph import Attr, Graph, Op, Value, stored_numbers
+from tenfold.ir.infer import Scope, infer_op, row_of
+from tenfold.ir.ops.backward_experts import APART, WEIGHTS
+from tenfold.ir.sharding import Cut
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """``ways`` chips hold a share of the experts each, every one ``stride`` places after the one
+    before; the busiest gets ``skew`` times as many tokens as the mean.
+    """
+
+    ways: int
+    stride: int = 1
+    skew: float = 1.0
+
+
+def experts_of(graph: Graph) -> frozenset[str]:
+    """The constants that hold experts."""
+    return frozenset(
+        op.inputs[i] for op in graph.ops if op.kind in APART for i in WEIGHTS if op.inputs[i]
+    )
+
+
+def check_experts(graph: Graph, ways: int) -> None:
+    """Raises InputError where ``ways`` chips cannot share the experts of ``graph`` equally."""
+    if ways == 1:
+        return
+    layers = [op for op in graph.ops if op.kind in APART]
+    if not layers:
+        raise InputError(f"{Side.EXPERT}={ways}: {graph.name} has no experts to lie apart")
+    for op in layers:
+        count = graph.values[op.inputs[WEIGHTS[0]]].dims[0]
+        if not isinstance(count, int) or count % ways:
+            raise InputError(
+                f"{Side.EXPERT}={ways}: '{op.name}' has {count} experts, which {ways} chips cannot"
+                " share equally: give a divisor"
+            )
+
+
+def experts_apart(graph: Graph, how: Experts) -> Part:
+    """The part of a static ``graph`` that each of ``how.ways`` chips runs on its own share of the
+    first axis of all inputs, which is what ``graph`` is bound for. Results by token are cut along
+    their first axis, gradients of experts are those of the chip's own.
+
+    Raises InputError for experts that are computed and not held.
+    """
+    own = experts_of(graph)
+    computed = next((n for n in own if n not in graph.constants), None)
+    if computed is not None:
+        raise InputError(f"{graph.name}: experts that are computed ('{computed}') cannot lie apart")
+    first = Cut(0)
+    scope = Scope(prefix="apart")
+    held: dict[str, Held] = {}
+    for name in graph.inputs:
+        scope.declare(graph.values[name])
+    for name, content in graph.constants.items():
+        cut = first if name in own else None
+        value = graph.values[name]
+        scope.declare(_share(value, how.ways) if cut else value, None if cut else content)
+        held[name] = Held(name, cut, None if cut else content)
+        if name in graph.stored:
+            scope.stored[name] = graph.stored[name] // (how.ways if cut else 1)
+    ops = tuple(infer_op(scope, _apart(op, how)) for op in graph.ops)
+    constants = {n: scope.constants.get(n, scope.known.get(n)) for n in graph.constants}
+    constants |= {n: graph.constants[n] for n in graph.constants if n not in own}
+    made = replace(graph, ops=ops, values=scope.values, constants=constants, stored=scope.stored)
+    cuts = dict.fromkeys(graph.outputs, first)
+    return Part(
+        graph=made,
+        ways=how.ways,
+        inputs=dict.fromkeys(graph.inputs, first),
+        outputs=cuts,
+        constants=held,
+        repeated_flops=0,
+    )
+
+
+def _share(value: Value, ways: int) -> Value:
+    count, *others = value.dims
+    assert isinstance(count, int)
+    return replace(value, shape=(count // ways, *others))
+
+
+def _apart(op: Op, how: Experts) -> Op:
+    kind = APART.get(op.kind)
+    if kind is None:
+        return op
+    attrs: dict[str, Attr] = {**op.attrs, "ways": how.ways, "stride": how.stride}
+    return replace(op, kind=kind, attrs={**attrs, "skew": how.skew})
+
+
+def held_apart(graph: Graph) -> int:
+    """Weights of a part that are experts apart from those of other chips."""
+    names = {op.inputs[i] for op in graph.ops if row_of(op).exchange is not None for i in WEIGHTS}
+    return sum(stored_numbers(graph.values[n], graph.stored) for n in names)
