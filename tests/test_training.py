@@ -13,7 +13,7 @@ from tenfold.chips import chip
 from tenfold.cli import app
 from tenfold.cluster import Layout
 from tenfold.cluster.chunk import Memory
-from tenfold.cluster.search import fits
+from tenfold.cluster.search import best_of, fits
 from tenfold.cluster.training import Recompute, Shard, Step, Training, training_step
 from tenfold.errors import DoesNotFit, InputError
 from tenfold.evaluate.training import NoLayout, TrainAsk, train
@@ -191,6 +191,14 @@ def test_the_search_finds_what_a_layout_by_hand_gives() -> None:
     able = [t for t in found.tried if t.fits]
     assert able
     assert all(fits(A100, t.memory) for t in able if t.memory is not None)
+    front = best_of(found.tried)
+    assert front[0] == able[0]
+    for t in front:
+        assert not any(
+            o.time.value < t.time.value and o.memory.total < t.memory.total
+            for o in able
+            if o.time and o.memory and t.time and t.memory
+        )
     same = next(t for t in able if t.training == best)
     assert same.time is not None
     assert same.time.value == pytest.approx(found.step.time.value, rel=0.1)
@@ -276,7 +284,7 @@ def test_the_document_and_the_text_of_a_run() -> None:
     assert found["days"] * 86400 == pytest.approx(found["steps"] * found["step_s"])
     assert "tried" not in found
     shown = run(app, asked).output
-    assert "8 x a100-sxm-80 (tp=2,pp=2,dp=2, 1 a microbatch)" in shown
+    assert "8 x a100-sxm-80 (tp=2,pp=2,dp=2, 1 a microbatch, optimiser shared)" in shown
     assert "waiting for other stages" in shown
 
 

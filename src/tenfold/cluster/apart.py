@@ -33,6 +33,13 @@ def experts_of(graph: Graph) -> frozenset[str]:
     )
 
 
+def experts_count(graph: Graph) -> int:
+    """Of the smallest layer of experts; 1 where there is none."""
+    layers = (op.inputs[WEIGHTS[0]] for op in graph.ops if op.kind in APART)
+    counts = (graph.values[n].dims[0] for n in layers)
+    return min((n for n in counts if isinstance(n, int)), default=1)
+
+
 def check_experts(graph: Graph, ways: int) -> None:
     """Raises InputError where ``ways`` chips cannot share the experts of ``graph`` equally."""
     if ways == 1:

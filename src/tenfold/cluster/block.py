@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import assert_never
 
 import numpy as np
@@ -26,7 +27,7 @@ from tenfold.ir.infer import row_of
 from tenfold.ir.sharding import Collective
 from tenfold.ir.table import Lowering, Rate
 from tenfold.ir.views import roots
-from tenfold.machine import Run, Together, simulate
+from tenfold.machine import Run, simulate
 from tenfold.machine.energy import energy_model
 from tenfold.machine.run import KernelRun
 
@@ -48,13 +49,13 @@ class Again:
 @dataclass(frozen=True, slots=True)
 class Raw:
     """A stage compiled and run, before it is decided what is computed ``again``. Seconds of a
-    microbatch, of its forward pass without links, and of all links.
+    microbatch, of its forward pass without links, and of all links; bytes that it hands on.
     """
 
     time: Estimate
     forward_s: float
     links_s: float
-    handed: Estimate
+    sent_bytes: float
     weights: int
     experts: int
     layers: int
@@ -62,15 +63,15 @@ class Raw:
     flops: int
     again: Mapping[Recompute, Again]
 
-    def chunk(self, recompute: Recompute) -> Chunk:
-        """With what of the forward pass is computed again."""
+    def chunk(self, recompute: Recompute, handed: Estimate) -> Chunk:
+        """With what of the forward pass is computed again, and what handing results on takes."""
         again = self.again[recompute]
         return Chunk(
-            time=self.time * (1 + again.seconds / self.time.value) + self.handed,
+            time=self.time * (1 + again.seconds / self.time.value),
+            handed=handed,
             forward_s=self.forward_s,
             again_s=again.seconds,
             links_s=self.links_s,
-            handed_s=self.handed.value,
             weights=self.weights,
             experts=self.experts,
             blocks=self.layers,
@@ -79,6 +80,15 @@ class Raw:
             energy_j=self.energy_j + again.energy_j,
             flops=self.flops,
         )
+
+
+@lru_cache(maxsize=8)
+def _roomy(chip: Chip) -> Chip:
+    """The chip with memory without end: what is kept is counted apart, and nothing need fit with
+    all of it.
+    """
+    room = chip.memory_bytes
+    return chip.with_figures({"memory.capacity": ROOMY * room}) if room else chip
 
 
 class Maker:
@@ -100,13 +110,8 @@ class Maker:
         self.network, self.price = network, price
         self.options = replace(options, flash=training.flash)
         self.scores = tuple(f"{n}/" for n in attentions)
-        # what is kept is counted apart: nothing need fit with all of it
-        room = chip.memory_bytes
-        self.roomy = chip.with_figures({"memory.capacity": ROOMY * room}) if room else chip
+        self.roomy = _roomy(chip)
         self.made: dict[object, Raw] = {}
-
-    def chunk(self, stage: StageGraph, *, last: bool) -> Chunk:
-        return self.raw(stage, last=last).chunk(self.training.recompute)
 
     def raw(self, stage: StageGraph, *, last: bool) -> Raw:
         key = _signature(stage.graph), stage.sent_bytes, last
@@ -136,10 +141,6 @@ class Maker:
             )[-1].graph
         program = build(local, self.chip, self.precision, self.training.micro, self.options)
         run = simulate(program, self.roomy, self.network)
-        handed = Estimate.exact(0.0)
-        if stage.sent_bytes:
-            wide = self.precision.bits / 8 / width_of(graph)
-            handed = self._handed(stage.sent_bytes * wide) * 2  # and its gradient back
         all_links = (_seconds(k) for k in run.kernels if k.kernel.together)
         ends = dict(zip(whole.outputs, local.outputs, strict=True))
         kept = _kept(run)
@@ -148,7 +149,7 @@ class Maker:
             time=run.time_s,
             forward_s=sum(_seconds(k) for k in _forward(run) if not k.kernel.together),
             links_s=sum(all_links),
-            handed=handed,
+            sent_bytes=stage.sent_bytes * self.precision.bits / 8 / width_of(graph),
             weights=local.parameters,
             experts=held_apart(local),
             layers=max(1, blocks_of(graph)),
@@ -195,20 +196,6 @@ class Maker:
         own = Estimate.total(k.energy.total * k.kernel.repeat for k in kernels)
         static = energy_model(self.chip, self.precision).static_w
         return own + static * sum(map(_seconds, kernels))
-
-    def _handed(self, size: float) -> Estimate:
-        """From one stage to the next: where sums are cut each chip its part; else each chip its
-        part over the links between and all of it around inside (Narayanan et al. 2021, section
-        4.1), or whole, whichever is quicker.
-        """
-        layout = self.training.layout
-        stride = layout.tensor * layout.data
-        if layout.tensor == 1 or self.training.sequence:
-            return self.network.sent(size / layout.tensor, stride)
-        alone = self.network.sent(size, stride)
-        gather = Together(Collective.ALL_GATHER, int(size), layout.tensor)
-        shared = self.network.sent(size / layout.tensor, stride) + self.network.seconds(gather)
-        return min(alone, shared, key=lambda t: t.value)
 
 
 def blocks_of(graph: Graph) -> int:

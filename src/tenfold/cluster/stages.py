@@ -50,9 +50,9 @@ def in_stages(graph: Graph, count: int, prices: Prices) -> tuple[StageGraph, ...
     seconds = [_seconds(graph, op, prices) for op in ops]
     send = np.asarray(crossing) / prices.link_bytes_per_s + prices.link_s
     ends = _ends(seconds, send, places, count)
-    stages, start = [], 0
+    whole, stages, start = _whole(graph, free), [], 0
     for end in ends:
-        stages.append(_stage(graph, ops[start:end], free))
+        stages.append(_stage(whole, ops[start:end]))
         start = end
     sent = [crossing[end] for end in ends[:-1]] + [0]
     return tuple(StageGraph(g, s) for g, s in zip(stages, sent, strict=True))
@@ -104,7 +104,7 @@ def _free(graph: Graph) -> set[str]:
 
 
 def _seconds(graph: Graph, op: Op, prices: Prices) -> float:
-    work = op_work(graph, op)
+    work = graph.derived((op_work, id(op)), lambda: op_work(graph, op))
     moved = sum(float(str(b)) for b in (*work.reads, *work.writes))
     flops = float(str(work.contraction_flops))
     return max(moved / prices.memory_bytes_per_s, flops / prices.flops_per_s)
@@ -149,24 +149,46 @@ def _ends(seconds: Sequence[float], send: Floats, places: Sequence[int], count: 
     return ends[::-1]
 
 
-def _stage(graph: Graph, ops: Sequence[Op], free: set[str]) -> Graph:
-    """The graph of some ops, with what they need that every stage computes for itself."""
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What cutting a graph asks again and again: ops that every stage computes for itself, the
+    place of each op, and the last place where each value is read.
+    """
+
+    graph: Graph
+    free: set[str]
+    cheap: tuple[Op, ...]
+    place: dict[int, int]
+    last: dict[str, int]
+
+
+def _whole(graph: Graph, free: set[str]) -> _Whole:
+    last = {n: i for i, op in enumerate(graph.ops) for n in op.inputs if n}
+    last |= dict.fromkeys(graph.outputs, len(graph.ops))
+    cheap = tuple(op for op in graph.ops if free.intersection(op.outputs))
+    return _Whole(graph, free, cheap, {id(op): i for i, op in enumerate(graph.ops)}, last)
+
+
+def _stage(whole: _Whole, ops: Sequence[Op]) -> Graph:
+    """The graph of some ops that follow each other, with what they need that every stage computes
+    for itself.
+    """
+    graph, free = whole.graph, whole.free
     needed = {n for op in ops for n in op.inputs if n}
     own: list[Op] = list(ops)
-    for op in reversed(graph.ops):
-        if free.intersection(op.outputs) and needed.intersection(op.outputs):
+    for op in reversed(whole.cheap):
+        if needed.intersection(op.outputs):
             own.append(op)
             needed.update(n for n in op.inputs if n)
-    mine = {id(op) for op in own}
-    ordered = tuple(op for op in graph.ops if id(op) in mine)
+    ordered = tuple(sorted(own, key=lambda op: whole.place[id(op)]))
     made = {o for op in ordered for o in op.outputs if o}
     outside = dict.fromkeys(n for op in ordered for n in op.inputs if n and n not in made)
-    after = {n for op in graph.ops if id(op) not in mine for n in op.inputs if n and n not in free}
-    handed = [o for op in ops for o in op.outputs if o and (o in after or o in graph.outputs)]
+    end = whole.place[id(ops[-1])]
+    handed = [o for op in ops for o in op.outputs if o and whole.last.get(o, -1) > end]
     return replace(
         graph,
         inputs=tuple(n for n in outside if n not in graph.constants),
-        outputs=tuple(dict.fromkeys(handed)),
+        outputs=tuple(dict.fromkeys(n for n in handed if n not in free or n in graph.outputs)),
         ops=ordered,
         values={n: graph.values[n] for n in (*outside, *made)},
         constants={n: graph.constants[n] for n in outside if n in graph.constants},

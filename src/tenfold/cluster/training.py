@@ -8,14 +8,16 @@ share (Rajbhandari et al. 2020, ZeRO).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.cluster.apart import check_experts
-from tenfold.cluster.around import Around
+from tenfold.cluster.around import Around, total
 from tenfold.cluster.block import Maker
-from tenfold.cluster.chunk import Chunk, Memory, memory_of, state_bytes, updated
+from tenfold.cluster.chunk import Chunk, Memory, Stages, memory_of, updated
 from tenfold.cluster.network import Joined, prices
 from tenfold.cluster.recipe import Recompute, Shard, Training
 from tenfold.cluster.stages import in_stages
@@ -25,13 +27,8 @@ from tenfold.errors import InputError
 from tenfold.estimate import Estimate
 from tenfold.ir.dropout import with_dropout
 from tenfold.ir.graph import Graph
-from tenfold.ir.table import Lowering
 from tenfold.ir.unfused import attentions_of, unfused
-from tenfold.machine import Kernel, time_kernel
-from tenfold.machine.energy import dynamic_energy, energy_model
-from tenfold.machine.kernel import Moved, Traffic
-
-ADAM_OPS = 12  # of a weight
+from tenfold.machine.energy import energy_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +81,28 @@ def training_step(
     check_experts(whole, layout.experts)
     stages = in_stages(whole, layout.pipeline * training.interleave, price)
     maker = Maker(chip, precision, training, network, price, options, attentions_of(graph))
-    chunks = tuple(maker.chunk(s, last=i == len(stages) - 1) for i, s in enumerate(stages))
-    mine = [chunks[p :: layout.pipeline] for p in range(layout.pipeline)]
-    time, entries = timed(mine, training, rounds, chip, precision, network)
-    memory = max(
-        (memory_of(c, training, p, rounds, precision) for p, c in enumerate(mine)),
-        key=lambda m: m.total,
+    raws = [maker.raw(s, last=i == len(stages) - 1) for i, s in enumerate(stages)]
+    around = Around(chip, precision, network)
+    chunks = tuple(
+        raw.chunk(training.recompute, around.handed(training, raw.sent_bytes)) for raw in raws
     )
+    placed = Stages.of(chunks).placed(layout.pipeline)
+    time, entries = timed(placed, training, rounds, around)
     flops = sum(c.flops for c in chunks) * rounds * layout.data
     peak = chip.peak_flops[precision] * layout.chips
     each = layout.tensor * layout.data
     busy = Estimate.total(c.energy_j for c in chunks) * (rounds * each)
     # static power while results are handed on and others are waited for
-    worked = (rounds * sum(c.time.value - c.handed_s for c in own) for own in mine)
-    waits = sum(max(0.0, time.value - seconds) for seconds in worked)
-    idle = energy_model(chip, precision).static_w * (waits * each)
-    updates = Estimate.total(_update(training, own, chip, precision)[1] for own in mine)
+    waits = np.maximum(0.0, time.value - rounds * placed.time[0].sum(0)).sum()
+    idle = energy_model(chip, precision).static_w * (float(waits) * each)
+    shares = updated(placed.weights.sum(0), placed.experts.sum(0), training)
+    updates = Estimate.total(around.update(training, n)[1] for n in shares.tolist())
     return Step(
         training=training,
         topology=joined,
         time=time,
         entries=entries,
-        memory=memory,
+        memory=memory_of(placed, training, rounds, precision),
         flops=flops,
         mfu=flops / (peak * time.value),
         energy_j=busy + idle + updates * each,
@@ -137,63 +134,38 @@ def _microbatches(training: Training, batch: int) -> int:
 
 
 def timed(
-    mine: Sequence[Sequence[Chunk]],
-    training: Training,
-    rounds: int,
-    chip: Chip,
-    precision: MatrixPrecision,
-    network: Joined,
+    placed: Stages, training: Training, rounds: int, around: Around
 ) -> tuple[Estimate, dict[str, float]]:
     """The step, and what it is spent on, by the slowest chip of the pipeline."""
-    around = Around(training, precision, network)
-    waits = [around.each(own) for own in mine]
-    each = [Estimate.total(c.time for c in own) + w for own, w in zip(mine, waits, strict=True)]
-    slowest = max(range(len(mine)), key=lambda p: each[p].value)
-    own, one, waited = mine[slowest], each[slowest], rounds * waits[slowest].value
-    others = Estimate.total(t for p, t in enumerate(each) if p != slowest)
-    bubble = others * (1 / training.interleave)
-    fullest = max(mine, key=lambda own: sum(c.weights for c in own))
-    left = around.once(fullest, one.value - sum(c.forward_s for c in own))
-    update = Estimate.exact(_update(training, fullest, chip, precision)[0])
-    time = one * rounds + bubble + left + update
-    links, handed, again, forward = (
-        rounds * sum(getattr(c, n) for c in own)
-        for n in ("links_s", "handed_s", "again_s", "forward_s")
+    waits = around.each(training, placed)
+    waiting = np.array([[w.value, w.low, w.high] for w in waits]).T
+    each = placed.time.sum(1) + placed.handed.sum(1) + waiting
+    slowest = int(each[0].argmax())
+    one, waited = each[:, slowest], rounds * waits[slowest].value
+    bubble = (each.sum(1) - one) / training.interleave
+    forward, again, links, handed = (
+        rounds * float(a[:, slowest].sum())
+        for a in (placed.forward_s, placed.again_s, placed.links_s, placed.handed[0])
     )
+    held, experts = placed.weights.sum(0), placed.experts.sum(0)
+    fullest = int(held.argmax())
+    last = float(one[0]) - forward / rounds
+    left = around.once(training, float(held[fullest]), float(experts[fullest]), last)
+    share = float(updated(held, experts, training)[fullest])
+    update, _ = around.update(training, share)
+    time = total(one * rounds + bubble) + left + Estimate.exact(update)
     entries = {
         "forward": forward,
-        "backward": rounds * one.value - forward - again - links - handed - waited,
+        "backward": rounds * float(one[0]) - forward - again - links - handed - waited,
         "computed again": again,
         "links between parts of a layer": links,
         "links between stages": handed,
-        "waiting for other stages": bubble.value,
+        "waiting for other stages": float(bubble[0]),
         "weights from other copies": waited,
         "sums of gradients": left.value,
-        "optimiser": update.value,
+        "optimiser": update,
     }
     return time, {n: s for n, s in entries.items() if s}
-
-
-def _update(
-    training: Training, own: Sequence[Chunk], chip: Chip, precision: MatrixPrecision
-) -> tuple[float, Estimate]:
-    """Seconds and joules (beside static power) of Adam on the weights of a chip or its share:
-    gradient and state are read, state and weight written.
-    """
-    count = int(updated(own, training))
-    state = state_bytes(precision)
-    read, written = training.gradient_bytes + state, state + precision.bits // 8
-    kernel = Kernel(
-        name="optimiser",
-        ops=("adam",),
-        kind=Lowering.VECTOR,
-        precision=precision,
-        vector_ops=ADAM_OPS * count,
-        traffic=Traffic(Moved(inputs=read * count, outputs=written * count)),
-    )
-    t = time_kernel(chip, kernel)
-    model = energy_model(chip, precision)
-    return t.time_s, dynamic_energy(model, t.counters, t.clocked).total
 
 
 __all__ = [

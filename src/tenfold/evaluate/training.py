@@ -228,6 +228,6 @@ def shown(training: Training) -> str:
         said += f", {training.interleave} stages a chip"
     if training.recompute is not Recompute.NONE:
         said += f", {training.recompute} recomputation"
-    if training.shard is Shard.WEIGHTS:
-        said += ", weights shared"
+    if training.shard is not Shard.NONE:
+        said += f", {training.shard} shared"
     return said

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from msgspec import UNSET
 
-from tenfold.cluster.search import Tried
+from tenfold.cluster.search import Tried, best_of
 from tenfold.cluster.training import Recompute, Shard, Training
 from tenfold.evaluate.training import TrainRun, shown
 from tenfold.report.document import interval, real
@@ -17,6 +18,7 @@ from tenfold.report.numbers import ranged, with_unit
 from tenfold.units import show
 
 DAY_S, HOUR_S = 86400.0, 3600.0
+LARGE_KWH = 1e4  # from which on MWh are shown
 SHOWN = 5  # layouts beside the best
 
 
@@ -56,7 +58,7 @@ def train_document(r: TrainRun) -> TrainDocument:
         energy_kwh=r.kwh.value,
         interval_energy_kwh=interval(r.kwh),
         assumed=list(r.assumed),
-        tried=[_tried(t) for t in r.tried] if r.tried else UNSET,
+        tried=_all_tried(r.tried) if r.tried else UNSET,
     )
 
 
@@ -73,11 +75,18 @@ def _layout(t: Training) -> LayoutPart:
     )
 
 
-def _tried(t: Tried) -> TriedPart:
+def _all_tried(tried: Sequence[Tried]) -> list[TriedPart]:
+    best = {id(t) for t in best_of(tried)}
+    return [_tried(t, pareto=id(t) in best) for t in tried]
+
+
+def _tried(t: Tried, *, pareto: bool) -> TriedPart:
     return TriedPart(
         layout=_layout(t.training),
         step_s=t.time.value if t.time else UNSET,
         memory_bytes=t.memory.total if t.memory else UNSET,
+        step_entries_s=dict(t.entries) if t.entries else UNSET,
+        pareto=pareto,
         why_not=real(t.why),
     )
 
@@ -86,10 +95,12 @@ def answer_line(r: TrainRun) -> str:
     """How long, on what, how well, and at which energy."""
     days = r.seconds / DAY_S
     long = f"{ranged(days)} days" if days.value >= 1 else with_unit(r.seconds, "s")
+    large = r.kwh.value >= LARGE_KWH
+    energy = f"{ranged(r.kwh / 1e3)} MWh" if large else f"{ranged(r.kwh)} kWh"
     return (
         f"{long} on {r.step.training.layout.chips:,} x {r.ask.chip.name}"
         f" ({shown(r.step.training)}), {ranged(r.chip_hours)} chip-hours,"
-        f" {ranged(r.kwh / 1e3)} MWh at the chips"
+        f" {energy} at the chips"
     )
 
 
@@ -131,15 +142,7 @@ def lines(r: TrainRun) -> Iterator[str]:
         "dropout" if t.dropout else "no dropout",
     ]
     yield f"How: {', '.join(h for h in how if h)}."
-    others = [x for x in r.tried if x.fits and x.training != t][:SHOWN]
-    if others:
-        said = "; ".join(
-            f"{shown(x.training)} {show(x.time.value, 's')}" for x in others if x.time is not None
-        )
-        yield f"Of {len(r.tried)} layouts priced, next: {said}."
-    held = sum(not x.fits for x in r.tried)
-    if held:
-        yield f"{held} do not fit or cannot be (--json lists them all, with why)."
+    yield from _search_lines(r)
     stops = r.interrupted
     yield (
         f"Interrupted every {ranged(stops.between_s / HOUR_S)} hours, as often as Llama 3 was for"
@@ -148,3 +151,46 @@ def lines(r: TrainRun) -> Iterator[str]:
         f" {stops.checkpoint_every_s / HOUR_S:.2g} hours."
     )
     yield "Intervals: provisional (docs/training.md). No data loading, no evaluation."
+
+
+def _search_lines(r: TrainRun) -> Iterator[str]:
+    """What the search found beside the best, by how much and at what that loses, and why the rest
+    dropped out.
+    """
+    best = next((x for x in r.tried if x.training == r.step.training), None)
+    if best is None or best.time is None:
+        return
+    others = [x for x in r.tried if x.fits and x is not best][:SHOWN]
+    if others:
+        said = "; ".join(_against(best, x) for x in others)
+        yield f"Of {len(r.tried):,} layouts priced from single blocks, next: {said}."
+    front = [x for x in best_of(r.tried)[1:] if x.time is not None][:SHOWN]
+    if front:
+        less = "; ".join(
+            f"{shown(x.training)} {show(x.time.value, 's')}, {show(x.memory.total, 'B')}"
+            for x in front
+            if x.time is not None and x.memory is not None
+        )
+        yield f"Slower with less memory: {less}."
+    why = Counter(_dropped(x) for x in r.tried if not x.fits)
+    if why:
+        told = ", ".join(f"{n:,} {reason}" for reason, n in why.most_common())
+        yield f"Dropped: {told} (--json lists them all)."
+
+
+def _against(best: Tried, other: Tried) -> str:
+    """Another layout, how much longer it takes, and at what it loses most."""
+    assert best.time is not None
+    assert other.time is not None
+    more = {
+        n: other.entries.get(n, 0.0) - best.entries.get(n, 0.0)
+        for n in {*best.entries, *other.entries}
+    }
+    what = max(sorted(more), key=more.__getitem__)
+    longer = other.time.value / best.time.value - 1
+    lost = f", {show(more[what], 's')} more {what}" if longer > 0 else ""
+    return f"{shown(other.training)} {longer:+.1%}{lost}"
+
+
+def _dropped(t: Tried) -> str:
+    return "take more memory than there is" if t.memory is not None else t.why

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -85,8 +86,9 @@ def kernel_program(chip: Chip, kernel: Kernel) -> Repeat:
     return tiles.launched(tuple(parts), overhead, during)
 
 
+@lru_cache(maxsize=1 << 12)
 def lower(chip: Chip, kernel: Kernel) -> Lowered:
-    """``kernel`` as a tile program with what does not depend on its neighbours."""
+    """``kernel`` as a tile program with what does not depend on its neighbours, nor on its name."""
     program = kernel_program(chip, kernel)
     busy = {n: float(c) for n, c in tiles.busy_cycles(program).items()}
     active = busy["matrix"]
@@ -133,7 +135,7 @@ def time_kernels(chip: Chip, kernels: tuple[Kernel, ...]) -> tuple[list[Timed], 
     ends: list[MaxPlus] = []
     for k in kernels:
         if k.shape not in cache:
-            cache[k.shape] = lower(chip, k)
+            cache[k.shape] = lower(chip, k.shape)
         matrices = cache[k.shape].matrices
         state = apply(power(matrices, k.repeat) if k.repeat > 1 else matrices, state)
         ends.append(state.max(axis=1))

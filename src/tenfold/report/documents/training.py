@@ -26,11 +26,15 @@ class LayoutPart(Part, frozen=True, kw_only=True):
 
 
 class TriedPart(Part, frozen=True, kw_only=True):
-    """A layout that was priced: its step and bytes on the fullest chip, and why it cannot be."""
+    """A layout that was priced: its step and bytes on the fullest chip, and why it cannot be.
+    ``pareto``: it fits, and no other is both quicker and smaller.
+    """
 
     layout: LayoutPart
     step_s: Maybe[float] = UNSET
     memory_bytes: Maybe[float] = UNSET
+    step_entries_s: Maybe[Mapping[str, float]] = UNSET
+    pareto: bool = False
     why_not: Maybe[str] = UNSET
 
 
