@@ -71,8 +71,8 @@ def test_stages_wait_for_each_other_as_long_as_the_schedule_says() -> None:
         found = step(Training(Layout(pipeline=4), interleave=turns), batch=8)
         waits = found.entries["waiting for other stages"]
         work = found.time.value - waits - found.entries["optimiser"]
-        # less where the others are quicker than the slowest
-        assert 0.85 * 3 / 8 / turns < waits / work <= 3 / 8 / turns
+        # less where the others are quicker than the slowest, which has the loss
+        assert 0.75 * 3 / 8 / turns < waits / work <= 3 / 8 / turns
 
 
 def test_computing_again_takes_time_and_saves_memory() -> None:

@@ -109,7 +109,8 @@ class Around:
         links_s: float,
         computed_s: float,
     ) -> Estimate:
-        narrow, wide = self.precision.bits / 8 / blocks, training.gradient_bytes / blocks
+        bits = (training.products or self.precision).bits
+        narrow, wide = bits / 8 / blocks, training.gradient_bytes / blocks
         gather = self._seconds(Collective.ALL_GATHER, training, held, experts, narrow)
         both = gather + self._seconds(Collective.REDUCE_SCATTER, training, held, experts, wide)
         if not training.overlap:

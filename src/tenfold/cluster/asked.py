@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tenfold.ir.cost import graph_totals, lookup_axis, op_call
 from tenfold.ir.graph import Graph
 from tenfold.ir.infer import row_of
-from tenfold.ir.sharding import Cut
-from tenfold.ir.table import Lowering
+from tenfold.ir.sharding import SUM, Cut, Split, divides
+from tenfold.ir.table import Call, Lowering
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +58,22 @@ def tied_tables(graph: Graph, ways: int) -> dict[str, Cut]:
             new = {n: c for n in shared if alone and (c := cuts[n]) is not None}
             found = new | found  # the first product's
     return found
+
+
+def sectioned(split: Split, given: Sequence[Cut | None], call: Call, ways: int) -> Split:
+    """The split with the stretches in which its operands are cut, where any share will do."""
+    if not split.anywhere:
+        return split
+    pairs = zip(given, split.operands, strict=True)
+    found = {h.sections for h, w in pairs if h is not None and w is not None and h.axis == w.axis}
+    if len(found) != 1 or found == {()}:
+        return split
+    (sections,) = found
+
+    def cut(c: Cut | None) -> Cut | None:
+        return Cut(c.axis, sections) if c is not None else None
+
+    operands = tuple(map(cut, split.operands))
+    results = tuple(r if r is SUM else cut(r) for r in split.results)
+    fits = all(divides(c, call.shape(n), ways) for n, c in enumerate(operands) if c is not None)
+    return replace(split, operands=operands, results=results) if fits else split

@@ -12,7 +12,9 @@ import numpy as np
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.cluster.apart import Experts, experts_apart, held_apart
 from tenfold.cluster.chunk import Chunk
-from tenfold.cluster.loss import with_loss
+from tenfold.cluster.layout import Layout
+from tenfold.cluster.loss import LOSS, with_loss
+from tenfold.cluster.narrow import is_narrow, narrowed
 from tenfold.cluster.network import Joined
 from tenfold.cluster.part import Prices
 from tenfold.cluster.partition import partition
@@ -21,6 +23,7 @@ from tenfold.cluster.stages import StageGraph, given_to_a_block, width_of
 from tenfold.compiler import Options, build
 from tenfold.estimate import Estimate
 from tenfold.ir.cost import graph_totals
+from tenfold.ir.dims import Dim
 from tenfold.ir.gradient import SEED, differentiated, trained
 from tenfold.ir.graph import Graph
 from tenfold.ir.infer import row_of
@@ -108,7 +111,7 @@ class Maker:
     ) -> None:
         self.chip, self.precision, self.training = chip, precision, training
         self.network, self.price = network, price
-        self.options = replace(options, flash=training.flash)
+        self.options = replace(options, flash=training.flash, wide=LOSS)
         self.scores = tuple(f"{n}/" for n in attentions)
         self.roomy = _roomy(chip)
         self.made: dict[object, Raw] = {}
@@ -140,6 +143,10 @@ class Maker:
                 received=received,
             )[-1].graph
         program = build(local, self.chip, self.precision, self.training.micro, self.options)
+        products = self.training.products
+        if products is not None:
+            logits = made.graph.values[made.seeds[0].removeprefix(SEED)].dims
+            program = narrowed(program, products, _share_of(logits[-1], layout, last=last))
         run = simulate(program, self.roomy, self.network)
         all_links = (_seconds(k) for k in run.kernels if k.kernel.together)
         ends = dict(zip(whole.outputs, local.outputs, strict=True))
@@ -208,6 +215,11 @@ def blocks_of(graph: Graph) -> int:
     return whole or parts or len(graph.constants) // 4
 
 
+def _share_of(width: Dim, layout: Layout, *, last: bool) -> int:
+    """The vocabulary of the last stage on each chip; 0 for other stages."""
+    return int(str(width)) // layout.tensor if last else 0
+
+
 def _seconds(k: KernelRun) -> float:
     return k.time_s * k.kernel.repeat
 
@@ -266,12 +278,24 @@ def _kept(run: Run) -> Mapping[str, float]:
         for n in op.inputs
         if n
     }
+    wide, narrow = _read_wide(run)
     found: dict[str, float] = {}
     for n in {root.get(n, n) for n in before} & read:
         value = graph.values[n]
         each = min(width, value.dtype.bits / 8) if value.dtype.is_float else value.dtype.bits / 8
-        found[n] = int(str(value.elements)) * each
+        found[n] = int(str(value.elements)) * (each if n in wide else min(each, narrow))
     return found
+
+
+def _read_wide(run: Run) -> tuple[set[str], float]:
+    """Buffers that some kernel of the backward pass reads as they are, and the bytes of an element
+    of those that only narrow products read.
+    """
+    program = run.program
+    kernels = program.kernels[_backward_from(run) :]
+    wide = {o.name for k in kernels if not is_narrow(k, program) for o in k.operands}
+    narrow = [k.operand_bits / 8 for k in kernels if is_narrow(k, program)]
+    return wide, min(narrow, default=program.precision.bits / 8)
 
 
 def _beside(run: Run, counted: Collection[str]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tenfold.cluster.asked import Asked, products_of, tied_tables, wishes
+from tenfold.cluster.asked import Asked, products_of, sectioned, tied_tables, wishes
 from tenfold.cluster.part import Held, Part, Prices
 from tenfold.cluster.sums import summed_first
 from tenfold.ir.cost import lookup_axis, op_call, op_work
@@ -35,6 +35,7 @@ class Cutting:
         self.forms: dict[tuple[str, Cut | None], str] = {}
         self.held: dict[str, Held] = {}
         self.origins: dict[str, frozenset[int]] = {}
+        self.done_whole: dict[str, Op] = {}
         self.gathers: list[tuple[str, frozenset[int]]] = []
         self.inputs: dict[str, Cut | None] = {}
         stored = sum(stored_numbers(graph.values[n], graph.stored) for n in graph.constants)
@@ -73,7 +74,7 @@ class Cutting:
         starts = row.lowering is Lowering.MATRIX or lookup_axis(self.graph, op) is not None
         if not any(given) and (not starts or i in self.whole):
             return None
-        splits = [self._sectioned(s, given, call) for s in row.splits(row, call, self.ways)]
+        splits = [sectioned(s, given, call, self.ways) for s in row.splits(row, call, self.ways)]
         kept = [s for s in splits if self._keeps(s, given, call)]
         found = self._with_weights_cut(kept, splits, op)
         if starts and i not in self.whole:
@@ -182,28 +183,6 @@ class Cutting:
             for have, want, name in zip(given, split.operands, op.inputs, strict=True)
         )
 
-    def _sectioned(self, split: Split, given: list[Cut | None], call: Call) -> Split:
-        """The split with the stretches in which its operands are cut, where any share will do."""
-        if not split.anywhere:
-            return split
-        pairs = zip(given, split.operands, strict=True)
-        found = {
-            h.sections for h, w in pairs if h is not None and w is not None and h.axis == w.axis
-        }
-        if len(found) != 1 or found == {()}:
-            return split
-        (sections,) = found
-
-        def cut(c: Cut | None) -> Cut | None:
-            return Cut(c.axis, sections) if c is not None else None
-
-        operands = tuple(map(cut, split.operands))
-        results = tuple(r if r is SUM else cut(r) for r in split.results)
-        fits = all(
-            divides(c, call.shape(n), self.ways) for n, c in enumerate(operands) if c is not None
-        )
-        return replace(split, operands=operands, results=results) if fits else split
-
     def _whole(self, op: Op) -> None:
         """The op as it is, on every chip."""
         given = [n for n in op.inputs if n and self._cut(n) is not None]
@@ -213,6 +192,7 @@ class Cutting:
         self._emit(replace(op, inputs=inputs))
         for o in op.outputs:
             self._made(o, None, frozenset())
+        self.done_whole[op.outputs[0]] = op
 
     def _apply(self, i: int, op: Op, row: OpRow, call: Call, split: Split) -> None:
         """The part of the op that each chip does, and what they do together after it."""
@@ -362,7 +342,36 @@ class Cutting:
                 self._together("own_part", whole, self._new(f"{name}/own"), None, cut)
             )
         assert cut is not None
+        part = self._part_only(name, cut)
+        if part is not None:
+            return part
         return self._emit(self._together("own_part", name, self._new(f"{name}/own"), None, cut))
+
+    def _part_only(self, name: str, cut: Cut) -> str | None:
+        """Of a value that every chip made whole, and that nobody else reads, its part alone, made
+        from parts of constants and of what chips have whole; None where that cannot be.
+        """
+        op = self.done_whole.get(name)
+        if op is None or len(op.outputs) > 1 or self.uses[name] > 1 or name in self.graph.outputs:
+            return None
+        row, call = row_of(op), op_call(self.graph, op)
+        if row.target is not None or not row.pure:
+            return None
+        for split in row.splits(row, call, self.ways):
+            plain = split.results == (cut,) and not split.shifted
+            pairs = list(zip(op.inputs, split.operands, strict=True))
+            if plain and all(c is None or self._is_number(n) for n, c in pairs):
+                self.ops = [o for o in self.ops if o.outputs[0] != name]
+                inputs = tuple(self.read(n, c) for n, c in pairs)
+                attrs: dict[str, Attr] = {**op.attrs, **split.attrs}
+                own = self._new(f"{name}/own")
+                return self._emit(replace(op, inputs=inputs, outputs=(own,), attrs=attrs))
+        return None
+
+    def _is_number(self, name: str) -> bool:
+        """Whether it is a constant that is no weight."""
+        held = name in self.graph.constants
+        return held and not stored_numbers(self.graph.values[name], self.graph.stored)
 
     def _new(self, name: str) -> str:
         """``name``, or one like it that no value has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tenfold.chips import MatrixPrecision
 from tenfold.cluster.layout import Layout
 
 
@@ -31,7 +32,7 @@ class Training:
     is computed again, sums cut along sequences (``sequence``), what the copies ``shard``, attention
     in one kernel (``flash``), what goes round the copies beside what is computed (``overlap``),
     ``dropout``, how many times the mean the busiest chip of experts apart gets (``skew``), and
-    bytes of a gradient.
+    bytes of a gradient. ``products`` of layers are in fewer bits than tensors, where it says so.
     """
 
     layout: Layout
@@ -44,4 +45,5 @@ class Training:
     overlap: bool = True
     dropout: bool = False
     skew: float = 1.0
+    products: MatrixPrecision | None = None
     gradient_bytes: int = 4

@@ -18,6 +18,7 @@ from tenfold.cluster.apart import check_experts
 from tenfold.cluster.around import Around, total
 from tenfold.cluster.block import Maker
 from tenfold.cluster.chunk import Chunk, Memory, Stages, memory_of, updated
+from tenfold.cluster.narrow import check_narrow
 from tenfold.cluster.network import Joined, prices
 from tenfold.cluster.recipe import Recompute, Shard, Training
 from tenfold.cluster.stages import in_stages
@@ -75,6 +76,8 @@ def training_step(
         )
     if layout.chips > joined.most:
         raise InputError(f"{joined.name} joins 1 to {joined.most:,} chips, got {layout.chips:,}")
+    if training.products is not None:
+        check_narrow(chip, training.products)
     network = Joined(joined, chip, options.stack)
     price = prices(chip, precision, network, layout.tensor)
     whole = prepared(graph, training)
@@ -89,7 +92,7 @@ def training_step(
     placed = Stages.of(chunks).placed(layout.pipeline)
     time, entries = timed(placed, training, rounds, around)
     flops = sum(c.flops for c in chunks) * rounds * layout.data
-    peak = chip.peak_flops[precision] * layout.chips
+    peak = chip.peak_flops[training.products or precision] * layout.chips
     each = layout.tensor * layout.data
     busy = Estimate.total(c.energy_j for c in chunks) * (rounds * each)
     # static power while results are handed on and others are waited for

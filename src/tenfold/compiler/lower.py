@@ -15,7 +15,7 @@ from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.sharding import Collective
-from tenfold.ir.table import Lowering, Matmul, Rate, Work
+from tenfold.ir.table import AttentionDims, Lowering, Matmul, Rate, Work
 from tenfold.ir.views import roots
 from tenfold.machine import Cut, target_of
 from tenfold.machine.kernel import (
@@ -66,13 +66,15 @@ class LoweringScope:
     stored_bits: int | None
     root: Mapping[str, str] = field(default_factory=dict)
     trips: Mapping[str, int] = field(default_factory=dict)  # of loops that data end, as given
+    wide: str = ""  # begins the names of values that are stored as in the file
 
     def width(self, value: Value) -> float:
         """Bytes an element takes on this chip: floats in the width chosen; what a quantised model
         stores narrower stays so.
         """
         bits = value.dtype.bits
-        if self.stored_bits is not None and value.dtype.is_float:
+        as_it_is = self.wide and value.name.startswith(self.wide)
+        if self.stored_bits is not None and value.dtype.is_float and not as_it_is:
             bits = self.stored_bits if value.dtype in _HALVES else min(bits, self.stored_bits)
         return bits / 8
 
@@ -86,10 +88,14 @@ class LoweringScope:
 
 
 def scope_of(
-    graph: Graph, chip: Chip, precision: MatrixPrecision, stored_bits: int | None
+    graph: Graph,
+    chip: Chip,
+    precision: MatrixPrecision,
+    stored_bits: int | None,
+    wide: str = "",
 ) -> LoweringScope:
     trips = {n: b for n, b in graph.bounds.items() if isinstance(b, int)}
-    return LoweringScope(graph, chip, precision, stored_bits, roots(graph), trips)
+    return LoweringScope(graph, chip, precision, stored_bits, roots(graph), trips, wide)
 
 
 def _int(dim: object, where: str) -> int:
@@ -139,8 +145,8 @@ def _with_exchange(scope: LoweringScope, group: Group) -> Iterator[Kernel]:
         passed = Exchanged(tokens, hidden * width, e.choices, e.skew, back)
         together = Together(Collective.ALL_TO_ALL, sent, e.ways, e.stride, passed)
         return Kernel(
-            name=f"{op.name}/{'combine' if back else 'dispatch'}",
-            ops=("all_to_all",),
+            name=f"{op.name}/{'tokens back' if back else 'tokens there'}",
+            ops=(Collective.ALL_TO_ALL.value,),
             kind=Lowering.TOGETHER,
             precision=scope.precision,
             traffic=Traffic(Passed(inputs=sent, outputs=sent)),
@@ -188,6 +194,7 @@ def _kernel(scope: LoweringScope, group: Group) -> Kernel:
         row_elements=row_elements,
         chain=None if in_steps else _chain(group),
         together=_together(scope, group.ops[0]),
+        backward_of=_backward_of(scope, anchor) if anchor is not None else None,
     )
 
 
@@ -205,9 +212,16 @@ def _rate(group: Group, contraction: bool) -> Rate:
 
 def _attention(scope: LoweringScope, op: Op) -> Attention | None:
     rule = row_of(op).attention
-    if rule is None:
-        return None
-    d = rule(op_call(scope.graph, op))
+    return _extents(op, rule(op_call(scope.graph, op))) if rule is not None else None
+
+
+def _backward_of(scope: LoweringScope, op: Op) -> Attention | None:
+    """The attention of which an op is the gradient."""
+    rule = row_of(op).backward_of
+    return _extents(op, rule(op_call(scope.graph, op))) if rule is not None else None
+
+
+def _extents(op: Op, d: AttentionDims) -> Attention:
     key_width, value_width = _int(d.key_width, op.name), _int(d.value_width, op.name)
     return Attention(
         batch=_int(d.batch, op.name),
@@ -371,7 +385,7 @@ def _control(scope: LoweringScope, op: Op, bodies: Mapping[int, tuple[Group, ...
     if not count:
         return []
     body = op.bodies[0]
-    inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits)
+    inner = scope_of(body, scope.chip, scope.precision, scope.stored_bits, scope.wide)
     inner = replace(inner, trips=scope.trips)
     groups = bodies[id(body)]
     cut = Cut(body, groups, inner.root, inner.bytes)

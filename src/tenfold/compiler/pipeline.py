@@ -35,13 +35,15 @@ STEPS: Mapping[str, str] = {
 class Options:
     """What the compiler is asked for: steps to leave out, whether weights keep their contents (to
     run the program), what drives the chip, and whether each attention is one kernel (``flash``)
-    whatever drives it and however long that takes.
+    whatever drives it and however long that takes. Values whose names begin with ``wide`` are
+    stored as they are in the file.
     """
 
     without: tuple[str, ...] = ()
     keep_weights: bool = False
     stack: Stack = Stack.ENGINE
     flash: bool = False
+    wide: str = ""
 
     def __post_init__(self) -> None:
         for name in self.without:
@@ -75,7 +77,7 @@ def build(
         clean = _clean(graph, options, observe, target)
     groups, bodies = _groups(clean, target, options.without)
     stored = None if "precision" in options.without else precision.bits
-    scope = lower.scope_of(clean, chip, precision, stored)
+    scope = lower.scope_of(clean, chip, precision, stored, options.wide)
     outputs = frozenset(scope.root.get(n, n) for n in clean.outputs)
     activations = lower.activation_sizes(scope, groups)
     _check_buffers(graph.name, activations)

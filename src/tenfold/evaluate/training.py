@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from tenfold.chips import Chip
+from tenfold.chips import Chip, MatrixPrecision
 from tenfold.cluster import Layout, Topology
 from tenfold.cluster.failures import Interruptions, interruptions
+from tenfold.cluster.narrow import check_narrow
 from tenfold.cluster.search import RESERVED_BYTES, Tried, fits, layouts
 from tenfold.cluster.training import Recompute, Shard, Step, Training, training_step
 from tenfold.compiler import DEFAULT, Options
@@ -93,6 +94,17 @@ class TrainRun:
         return self.batch * self.seq / self.step.time.value
 
 
+def precisions(chip: Chip, dtype: str | None) -> tuple[MatrixPrecision, MatrixPrecision | None]:
+    """Of tensors, and of products where these are narrower. Raises InputError for what training is
+    not modelled in.
+    """
+    asked = chip.storage(dtype)
+    if asked.bits >= LEAST_BITS:
+        return asked, None
+    check_narrow(chip, asked)
+    return chip.storage("bf16"), asked
+
+
 class NoLayout(InputError):
     """No layout fits."""
 
@@ -132,12 +144,7 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
     """
     graph = load(ask.model)
     seq, batch, assumed = _sizes(ask, graph)
-    precision = ask.chip.storage(ask.dtype)
-    if precision.bits < LEAST_BITS:
-        raise InputError(
-            f"training in {precision.value} with the rest in 16 bits is not modelled: give --dtype"
-            " bf16, fp16, tf32 or fp32"
-        )
+    precision, products = precisions(ask.chip, ask.dtype)
 
     @lru_cache(maxsize=16)
     def graph_of(micro: int) -> Graph:
@@ -148,7 +155,7 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
             graph_of(training.micro),
             ask.chip,
             precision,
-            training,
+            replace(training, products=products),
             batch,
             topology=ask.topology,
             options=ask.options,
@@ -156,7 +163,7 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
 
     tried: tuple[Tried, ...] = ()
     if ask.training is None:
-        wanted = ask.wanted or Training(layout=Layout())
+        wanted = replace(ask.wanted or Training(layout=Layout()), products=products)
         tried = layouts(
             graph_of,
             ask.chip,

@@ -21,6 +21,8 @@ A row says everything there is to know about one op kind:
     control   what it does with its bodies          (inference, binding)
     trips     how often its body runs               (lowering)
     attention, experts  what it computes, kept whole  (lowering)
+    backward_of  the attention of which it is the gradient  (lowering)
+    exchange  tokens that go to experts on other chips  (lowering)
     additive  whether it adds its operands up       (partition)
     together  what it means to all chips, in NumPy  (the cluster's interpreter)
     collective  what chips do together in it        (lowering)
@@ -293,6 +295,7 @@ class OpRow:
     control: Control | None = None
     trips: Callable[[Call], Dim | None] | None = None  # None: its body runs once
     attention: Callable[[Call], AttentionDims] | None = None
+    backward_of: Callable[[Call], AttentionDims] | None = None
     experts: Callable[[Call], ExpertDims] | None = None
     exchange: Callable[[Call], Exchange] | None = None
     additive: bool = False

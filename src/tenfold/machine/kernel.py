@@ -332,7 +332,9 @@ class Kernel:
     it reduces along. ``quantizes`` are the elements that are scaled and narrowed before, in a
     kernel of their own, with a scale for each block where it is ``blocked``. ``chain`` is there
     where vector work cannot all be done at once. ``runtime`` is what only a runtime of single
-    operators adds. ``together`` is there where the chip does it with others.
+    operators adds. ``together`` is there where the chip does it with others. It takes ``slower``
+    times as long as the best there is, where who runs it has an older one. ``backward_of`` is the
+    attention of which it is the gradient, in one kernel.
     """
 
     name: str
@@ -358,6 +360,8 @@ class Kernel:
     chain: Chain | None = None
     runtime: RuntimeWork | None = None
     together: Together | None = None
+    slower: float = 1.0
+    backward_of: Attention | None = None
 
     @property
     def arithmetic(self) -> int:
@@ -371,6 +375,8 @@ class Kernel:
     @property
     def family(self) -> KernelFamily:
         """The family of kernels that it belongs to, whose constants and errors are its own."""
+        if self.backward_of is not None:
+            return KernelFamily.ATTENTION
         if self.attention is not None:
             return KernelFamily.DECODE if self.attention.decodes else KernelFamily.ATTENTION
         if self.experts is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from tenfold.errors import UnknownName
-from tenfold.facts import FROM_0, Figure, FigureText, Spec, check_sources, read_file
+from tenfold.facts import ABOVE_0, FROM_0, Figure, FigureText, Spec, check_sources, read_file
 from tenfold.units import Dimension
 
 DATA = Path(__file__).parent / "data" / "stacks.toml"
@@ -52,9 +52,17 @@ class _Stack(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     host_launch: FigureText
 
 
+class _Older(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    chips: list[str]
+    stacks: list[Stack]
+    forward: FigureText
+    backward: FigureText
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sources: dict[str, str]
     stack: dict[Stack, _Stack]
+    older_attention: list[_Older]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +82,40 @@ class StackFacts:
         return self.fusing is Fusing.ALL
 
 
-@lru_cache(maxsize=8)
-def stack_facts(stack: Stack) -> StackFacts:
+@dataclass(frozen=True, slots=True)
+class AttentionPace:
+    """How many times longer a stack's own kernel for an attention takes than the best there is."""
+
+    forward: float = 1.0
+    backward: float = 1.0
+
+
+@lru_cache(maxsize=64)
+def attention_pace(stack: Stack, sold_as: str) -> AttentionPace:
+    """Of ``stack`` on the chip that is sold by this name."""
+    ratio = Spec(Dimension.COUNT, ABOVE_0)
+    for older in _file().older_attention:
+        if stack in older.stacks and sold_as in older.chips:
+            forward, backward = (f.read(ratio).value for f in (older.forward, older.backward))
+            return AttentionPace(forward, backward)
+    return AttentionPace()
+
+
+@lru_cache(maxsize=1)
+def _file() -> _File:
     file = read_file(DATA, _File)
     given = {f"{n}.host_launch": s.host_launch.source for n, s in file.stack.items()}
-    check_sources(DATA, given | {n: s.source for n, s in file.stack.items()}, file.sources)
+    given |= {n: s.source for n, s in file.stack.items()}
+    for i, older in enumerate(file.older_attention):
+        ways = {"forward": older.forward, "backward": older.backward}
+        given |= {f"older_attention.{i}.{n}": f.source for n, f in ways.items()}
+    check_sources(DATA, given, file.sources)
+    return file
+
+
+@lru_cache(maxsize=8)
+def stack_facts(stack: Stack) -> StackFacts:
+    file = _file()
     found = file.stack[stack]
     launch = found.host_launch.read(Spec(Dimension.TIME_S, FROM_0))
     return StackFacts(found.does, found.fusion, found.score_passes, launch)

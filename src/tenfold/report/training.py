@@ -140,6 +140,9 @@ def lines(r: TrainRun) -> Iterator[str]:
         "" if t.recompute is Recompute.NONE else f"recomputation: {t.recompute}",
         "gradients summed beside the last backward pass" if t.overlap and t.layout.data > 1 else "",
         "dropout" if t.dropout else "no dropout",
+        ""
+        if t.products is None
+        else f"products of layers in {t.products.value}, tensors in 16 bits",
     ]
     yield f"How: {', '.join(h for h in how if h)}."
     yield from _search_lines(r)

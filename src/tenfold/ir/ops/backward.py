@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -398,6 +399,8 @@ ROWS: tuple[OpRow, ...] = (
         shapes=_gather_grad_shape,
         space=_gather_grad_space, work=_gather_grad_work, evaluate=_gather_grad,
         lowering=Lowering.GATHER, splits=_gather_grad_splits),
-    matrix_row("attention_grad", (5, 6), _attention_grad_shape, _attention_grad_space,
-        _attention_grad_work, _attention_grad, _ATTENTION, splits=_attention_grad_splits),
+    replace(
+        matrix_row("attention_grad", (5, 6), _attention_grad_shape, _attention_grad_space,
+            _attention_grad_work, _attention_grad, _ATTENTION, splits=_attention_grad_splits),
+        backward_of=attention_dims),
 )  # fmt: skip

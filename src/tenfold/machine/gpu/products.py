@@ -24,7 +24,7 @@ from tenfold.machine.gpu.attention import attention_parts
 from tenfold.machine.gpu.cache import SHARE
 from tenfold.machine.gpu.experts import experts_parts
 from tenfold.machine.gpu.rates import HALF_AREA, K_STEP, Rates, rates
-from tenfold.machine.kernel import Kernel, Product
+from tenfold.machine.kernel import Attention, Kernel, Product
 from tenfold.machine.roofline import TRANSCENDENTAL_OPS, Parts, norm, vector_cycles
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
@@ -211,15 +211,38 @@ def _attention(chip: Chip, kernels: Sequence[Kernel]) -> Parts:
     return attention_parts(chip, kernels[0].precision, attentions, moved, near)
 
 
+# five products for the two of the forward pass (Dao et al. 2022, FlashAttention, appendix B.4)
+BACKWARD_PRODUCTS = 5 / 2
+
+
+def _attention_backward(chip: Chip, kernel: Kernel, a: Attention) -> Parts:
+    """Its products at the rate of those of the forward kernel. FlashAttention-3 reaches 0.87 of
+    that (Shah et al. 2024, figures 5 and 6, recalled): the best case.
+    """
+    share = 1 / BACKWARD_PRODUCTS
+    moved = np.array([kernel.traffic.total * share])
+    near = np.array([kernel.traffic.near.total * share])
+    parts = attention_parts(chip, kernel.precision, [a], moved, near).first()
+    return Parts(*(column * BACKWARD_PRODUCTS for column in parts.columns()))
+
+
 def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     """Time of one launch of ``kernel``; every part a number."""
+    if kernel.slower != 1:
+        best = kernel_time(chip, replace(kernel, slower=1.0))
+        more = best.total * (kernel.slower - 1)
+        return replace(best, total=best.total + more, overhead=best.overhead + more)
     launch = chip.constant(GpuConstant.LAUNCH_S)
     if kernel.attention is not None:
         return _attention(chip, (kernel,)).first()
+    if kernel.backward_of is not None:
+        return _attention_backward(chip, kernel, kernel.backward_of)
     if kernel.experts is not None:
-        return experts_parts(
+        parts = experts_parts(
             chip, kernel.precision, (kernel.experts,), kernel.operand_bits / 8
         ).first()
+        narrowing = _narrowing_s(chip, rates(chip, kernel.precision), kernel)
+        return replace(parts, total=parts.total + narrowing, overhead=parts.overhead + narrowing)
     if not kernel.products:
         return stream_parts(chip, kernel)
     r = rates(chip, kernel.precision)
@@ -230,7 +253,7 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
     repeat = np.array([p.repeat for p in kernel.products], dtype=np.float64)
     total, matrix, _, off_chip, l2, overhead = (float((a * repeat).sum()) for a in parts.columns())
     exposed = max(0.0, vector - max(matrix, off_chip, l2))
-    narrowing = float(quantize_time(chip, r, kernel, kernel.quantizes)) if kernel.quantizes else 0.0
+    narrowing = _narrowing_s(chip, r, kernel)
     return Parts(
         total + exposed + launch + narrowing,
         matrix,
@@ -239,6 +262,10 @@ def kernel_time(chip: Chip, kernel: Kernel) -> Parts:
         l2,
         overhead + launch + narrowing,
     )
+
+
+def _narrowing_s(chip: Chip, r: Rates, kernel: Kernel) -> float:
+    return float(quantize_time(chip, r, kernel, kernel.quantizes)) if kernel.quantizes else 0.0
 
 
 def _vector_s(kernel: Kernel, r: Rates) -> float:
@@ -314,7 +341,7 @@ def parts_of(chip: Chip, kernels: Sequence[Kernel]) -> Parts:
     width = first.operand_bits / 8
     if first.attention is not None:
         return _attention(chip, kernels)
-    if first.experts is not None:
+    if first.experts is not None and not any(k.quantizes for k in kernels):
         experts = [k.experts for k in kernels if k.experts]
         return experts_parts(chip, first.precision, experts, width)
     if not all(len(k.products) == 1 and not k.vector_ops for k in kernels):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from tenfold.machine.gpu.products import kernel_time
 from tenfold.machine.kernel import Group, Kernel, Level, Program
 from tenfold.machine.roofline import Parts, timed
 from tenfold.machine.run import Counters, Timed, each_alone
-from tenfold.machine.stack import Stack, stack_facts
+from tenfold.machine.stack import Stack, attention_pace, stack_facts
 from tenfold.machine.target import Cut, FusionRules, NearMemory
 
 # A thread block sees one tile of columns.
@@ -44,7 +44,9 @@ class Gpu:
         stays in the kernel that makes the scores. Frameworks run it as three, and more where they
         scale and mask on their own.
         """
-        if kernel.attention is None or not kernel.operands or self.flash:
+        if self.flash:
+            return (self._by_own_kernel(kernel),)
+        if kernel.attention is None or not kernel.operands:
             return (kernel,)
         facts = stack_facts(self.stack)
         if not facts.attention_whole:
@@ -54,6 +56,14 @@ class Gpu:
         parts = in_parts(kernel, group, root, passes=passes)
         quicker = _quicker(self.chip, kernel.shape, tuple(p.shape for p in parts))
         return parts if quicker else (kernel,)
+
+    def _by_own_kernel(self, kernel: Kernel) -> Kernel:
+        """An attention, forward or backward, by the kernel that the stack has for it."""
+        pace = attention_pace(self.stack, self.chip.sold_as)
+        if kernel.attention is not None:
+            return replace(kernel, slower=pace.forward)
+        backward = kernel.backward_of is not None
+        return replace(kernel, slower=pace.backward) if backward else kernel
 
     def laid_out(self, kernels: Iterable[Kernel], cut: Cut) -> Iterator[Kernel]:
         yield from kernels
