@@ -245,6 +245,7 @@ def test_one_chip_trains_and_hands_nothing_on() -> None:
         (["--layout", "dp=8", "--sequence-parallel"], "give tp, too"),
         (["--layout", "dp=8", "--interleave", "2"], "give pp, or an interleave of 1"),
         (["--layout", "tp=4,pp=2", "--shard", "weights"], "give dp, too"),
+        (["--layout", "dp=8", "--skew", "2"], "give ep in --layout"),
         (["--layout", "dp=8", "--shard", "all"], "none, optimiser, weights"),
     ],
 )

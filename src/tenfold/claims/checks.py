@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -130,11 +131,31 @@ def gpt3_carbon() -> float:
     return _gpt3_j() / 3.6e6 * assumption("us_grid_kg_per_kwh").value / 1e3
 
 
+@lru_cache(maxsize=1)
 def moe_energy() -> float:
-    """GLaM on 600 B tokens: 1,024 TPU v4, 574 h for 280 B tokens scaled to 600 B, 326 W, PUE
-    1.11.
+    """GPT-3 for 300 B tokens on 10,000 V100 over GLaM for 600 B on 1,024 TPU v4, joules at the
+    chips of steps in the layouts that the search finds quickest.
     """
-    return _gpt3_j() / training_energy_j(1024, 574 * 600 / 280, 326, 1.11)
+    from tenfold.cluster import Layout
+    from tenfold.cluster.training import Recompute, Shard, Training, training_step
+
+    plain = Training(Layout(), sequence=True, shard=Shard.OPTIMISER)
+    dense = replace(plain, layout=Layout(tensor=8, pipeline=50, data=25))
+    sparse = replace(
+        plain,
+        layout=Layout(tensor=4, data=256, experts=64),
+        recompute=Recompute.FULL,
+        shard=Shard.WEIGHTS,
+    )
+
+    def joules(model: str, name: str, training: Training, batch: int, seq: int) -> float:
+        own = chip(name)
+        graph = prepare(load(model), Sizes(1, seq)).graph
+        step = training_step(graph, own, own.storage(None), training, batch)
+        return step.energy_j.value / (batch * seq)
+
+    gpt3 = joules("gpt3-175b", "v100-sxm2", dense, 1500, 2048) * 300e9
+    return gpt3 / (joules("glam-64b-64e", "tpu-v4", sparse, 1024, 1024) * 600e9)
 
 
 @lru_cache(maxsize=1)

@@ -56,8 +56,8 @@ def train(
         str | None,
         typer.Option(
             help=(
-                "tp=8,pp=8,dp=4: chips that share every layer, stages, copies (default: the"
-                " quickest that fits is sought)."
+                "tp=8,pp=8,dp=4: chips that share every layer, stages, copies; ep=4: experts apart"
+                " among copies (default: the quickest that fits is sought)."
             )
         ),
     ] = None,
@@ -93,6 +93,15 @@ def train(
             )
         ),
     ] = None,
+    skew: Annotated[
+        float | None,
+        typer.Option(
+            help=(
+                "How many times the mean of tokens the busiest chip of experts gets (with --layout"
+                " and ep; default 1)."
+            )
+        ),
+    ] = None,
     flash: Annotated[
         bool,
         typer.Option("--flash/--no-flash", help="Attention in one kernel, or in parts."),
@@ -118,7 +127,7 @@ def train(
     from tenfold.machine import stack_named
     from tenfold.report.training import answer_line, lines, step_table, train_document
 
-    chosen = (micro_batch, interleave, recompute, sequence_parallel, shard)
+    chosen = (micro_batch, interleave, recompute, sequence_parallel, shard, skew)
     given = _given(count, layout, *chosen, flash=flash, dropout=dropout)
     ask = TrainAsk(
         model=model,
@@ -160,6 +169,7 @@ def _given(
     recompute: str | None,
     sequence: bool | None,
     shard: str | None,
+    skew: float | None,
     *,
     flash: bool,
     dropout: bool,
@@ -176,6 +186,7 @@ def _given(
         "--recompute": recompute,
         "--sequence-parallel": sequence,
         "--shard": shard,
+        "--skew": skew,
     }
     if layout is None:
         said = next((name for name, value in options.items() if value is not None), None)
@@ -187,6 +198,11 @@ def _given(
         raise InputError("--sequence-parallel is for chips that share every layer: give tp, too")
     if shard not in (None, Shard.NONE.value) and sides.data == 1:
         raise InputError("--shard is for copies, and there is one: give dp, too")
+    if skew is not None and not (sides.experts > 1 and 1 <= skew <= sides.experts):
+        raise InputError(
+            f"--skew is at least 1, at most the chips that experts lie apart on (ep"
+            f" {sides.experts}), got {skew:g}: give ep in --layout, or leave it"
+        )
     shared = Shard.OPTIMISER.value if sides.data > 1 else Shard.NONE.value
     return Training(
         layout=sides,
@@ -197,4 +213,5 @@ def _given(
         shard=one_of(Shard, shard or shared, "--shard"),
         flash=flash,
         dropout=dropout,
+        skew=skew or 1.0,
     )

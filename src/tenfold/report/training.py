@@ -70,6 +70,7 @@ def _layout(t: Training) -> LayoutPart:
         recompute=t.recompute.value,
         sequence_parallel=t.sequence,
         shard=t.shard.value,
+        skew=t.skew,
         flash_attention=t.flash,
         dropout=t.dropout,
     )
@@ -140,6 +141,7 @@ def lines(r: TrainRun) -> Iterator[str]:
         "" if t.recompute is Recompute.NONE else f"recomputation: {t.recompute}",
         "gradients summed beside the last backward pass" if t.overlap and t.layout.data > 1 else "",
         "dropout" if t.dropout else "no dropout",
+        _experts(t),
         ""
         if t.products is None
         else f"products of layers in {t.products.value}, tensors in 16 bits",
@@ -154,6 +156,14 @@ def lines(r: TrainRun) -> Iterator[str]:
         f" {stops.checkpoint_every_s / HOUR_S:.2g} hours."
     )
     yield "Intervals: provisional (docs/training.md). No data loading, no evaluation."
+
+
+def _experts(t: Training) -> str:
+    if t.layout.experts == 1:
+        return ""
+    if t.skew == 1:
+        return "tokens spread evenly over experts"
+    return f"the busiest chip of experts with {t.skew:g} times the mean of tokens"
 
 
 def _search_lines(r: TrainRun) -> Iterator[str]:

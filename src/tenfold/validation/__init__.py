@@ -36,6 +36,8 @@ MEASURED: Mapping[str, Comparison] = {
     "layer": layer.operators,
     "megatron": training.megatron,
     "backward": training.eager,
+    "torchtitan": training.torchtitan,
+    "bridge": training.bridge,
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,

@@ -8,9 +8,10 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from tenfold.chips import chip
+from tenfold.chips import MatrixPrecision, capped, chip
 from tenfold.cluster import Layout
-from tenfold.cluster.training import Recompute, Step, Training, training_step
+from tenfold.cluster.search import RESERVED_BYTES
+from tenfold.cluster.training import Recompute, Shard, Step, Training, training_step
 from tenfold.compiler import Options
 from tenfold.machine import Stack
 from tenfold.model import Sizes, load, prepare
@@ -84,6 +85,99 @@ def eager(folder: Path) -> Iterator[Row]:
         area = f"forward and backward, eager fp32, {cards}{c.name}"
         case = f"{r['model']} batch {batch} seq {seq}" + (f" {layout}" if cards else "")
         yield _row(area, case, step, float(r["total_ms"]) * 1e-3, "neusight", but=OPTIMISER)
+
+
+_TITAN = {"Llama-3.1-8B": "llama-3.1-8b", "Llama-3.1-70B": "llama-3.1-70b"}
+_TITAN_AGAIN = {
+    "selective": Recompute.OPS,
+    "per-op selective": Recompute.OPS,
+    "full": Recompute.FULL,
+}
+_BRIDGE = {
+    "LLAMA3_8B": "llama-3-8b",
+    "LLAMA3_70B": "llama-3-70b",
+    "Qwen3_30B_a3B": "qwen3-30b-a3b",
+}
+GIB = 2**30
+
+
+def torchtitan(folder: Path) -> Iterator[Row]:
+    """Fully sharded Llama on H100 cards of 2.4 TB/s and 500 W, compiled; rows without context
+    parallelism, with one scale a tensor. Bytes of the fullest chip with what is left for contexts
+    and gaps.
+    """
+    path = folder / "training" / "torchtitan.csv"
+    if not path.is_file():
+        return
+    card = capped(chip("h100-sxm").with_figures({"memory.bandwidth": 2.4e12}), "500 W")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for r in rows:
+        ways = dict(side.split("=") for side in r["layout"].split())
+        able = r["model"] in _TITAN and "500 W" in r["chip"] and ways.get("CP", "1") == "1"
+        # a scale for each row takes other kernels, of which nothing is known here
+        if not able or "rowwise" in r["precision"]:
+            continue
+        tensor = int(ways.get("TP", 1))
+        training = Training(
+            Layout(tensor=tensor, data=int(ways["FSDP"])),
+            micro=int(float(r["micro_batch"])),
+            recompute=_TITAN_AGAIN[r["activation_checkpoint"]],
+            sequence=tensor > 1,
+            shard=Shard.WEIGHTS,
+            products=MatrixPrecision.FP8 if r["precision"].startswith("fp8") else None,
+        )
+        seq, batch = int(r["seq_len"]), int(r["global_batch"])
+        graph = prepare(load(_TITAN[r["model"]]), Sizes(training.micro, seq)).graph
+        options = Options(stack=Stack.COMPILED)
+        step = training_step(graph, card, card.storage("bf16"), training, batch, options=options)
+        case = f"{r['model']} {r['precision']} {r['layout']} seq {seq} {r['technique']}"
+        yield _row("training steps of torchtitan on H100", case, step, float(r["step_s"]), "titan")
+        if r["memory_gib"]:
+            yield Row(
+                area="memory of torchtitan on H100",
+                case=case,
+                predicted=(step.memory.total + RESERVED_BYTES) / GIB,
+                reference=float(r["memory_gib"]),
+                unit="GiB",
+                source="titan",
+            )
+
+
+def bridge(folder: Path) -> Iterator[Row]:
+    """Megatron-Bridge, products in fp8; rows without context parallelism, of the networks that
+    there are here. Weights are shared where it says so, else the optimiser.
+    """
+    path = folder / "training" / "megatron_bridge.csv"
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for r in rows:
+        narrow = r["precision"] in ("FP8", "FP8-CS", "MXFP8", "FP8-MX")
+        plain = r["cp"] in ("", "1") and r["task"] != "lora"
+        if r["model"] not in _BRIDGE or not (narrow and plain):
+            continue
+        tensor, pipeline = int(r["tp"]), int(r["pp"])
+        experts = int(float(r["ep"] or 1))
+        data = int(r["gpus"]) // tensor // pipeline
+        training = Training(
+            Layout(tensor, pipeline, data, experts),
+            micro=int(r["mbs"]),
+            interleave=max(1, int(r["vp"] or 1)) if pipeline > 1 else 1,
+            sequence=tensor > 1,
+            shard=Shard.WEIGHTS if int(r["fsdp"] or 0) > 1 else Shard.OPTIMISER,
+            products=MatrixPrecision.FP8,
+        )
+        card = chip({"h100": "h100-sxm", "b200": "b200"}[r["chip"]])
+        seq, batch = int(r["seq_len"]), int(r["gbs"])
+        graph = prepare(load(_BRIDGE[r["model"]]), Sizes(training.micro, seq)).graph
+        step = training_step(graph, card, card.storage("bf16"), training, batch)
+        measured_s = batch * seq / training.layout.chips / float(r["tokens_per_s_per_gpu"])
+        kind = "experts" if experts > 1 else "dense"
+        area = f"training steps of Megatron-Bridge in fp8, {kind}"
+        case = f"{r['model']} on {r['gpus']} {card.name} {training.layout}, {r['container']}"
+        yield _row(area, case, step, measured_s, "bridge")
 
 
 def _row(area: str, case: str, step: Step, measured_s: float, source: str, *, but: str = "") -> Row:

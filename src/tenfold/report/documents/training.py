@@ -11,8 +11,9 @@ from tenfold.report.documents.part import Interval, Maybe, Part
 
 class LayoutPart(Part, frozen=True, kw_only=True):
     """How a step is laid out: sides of the layout, sequences of a microbatch, stages a chip, what
-    is computed again, what copies hold a share of, whether sums are cut along sequences, attention
-    is one kernel, and blocks drop out.
+    is computed again, what copies hold a share of, how many times the mean the busiest chip of
+    experts gets, whether sums are cut along sequences, attention is one kernel, and blocks drop
+    out.
     """
 
     sides: Mapping[str, int]
@@ -21,6 +22,7 @@ class LayoutPart(Part, frozen=True, kw_only=True):
     recompute: str
     sequence_parallel: bool
     shard: str
+    skew: float
     flash_attention: bool
     dropout: bool
 
