@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import fields, replace
 from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +17,7 @@ from tenfold.cli import app
 from tenfold.cluster import Layout
 from tenfold.cluster.chunk import Memory
 from tenfold.cluster.search import best_of, fits
+from tenfold.cluster.timeline import Doing, timeline
 from tenfold.cluster.training import Recompute, Shard, Step, Training, training_step
 from tenfold.errors import DoesNotFit, InputError
 from tenfold.evaluate.training import NoLayout, TrainAsk, train
@@ -301,3 +305,64 @@ def test_interruptions_of_llama_3() -> None:
     assert found.goodput.low < 0.9 < found.goodput.high
     shares = [interruptions(n).goodput.value for n in (1, 64, 1024, 16_384)]
     assert shares == sorted(shares, reverse=True)
+
+
+def test_the_timeline_of_a_step_is_as_long_as_the_step() -> None:
+    """Schedules of equal stages wait as long as the formulas of their papers say; no chip does two
+    things at once, and each microbatch is done once forward and once backward by each stage.
+    """
+    for training in (
+        Training(Layout(pipeline=4)),
+        Training(Layout(pipeline=4), interleave=3),
+        Training(Layout(tensor=2, pipeline=2), recompute=Recompute.FULL),
+    ):
+        found = step(training, batch=16)
+        one = replace(found.chunks[1], handed=found.chunks[0].handed)
+        chunks = [one] * len(found.chunks)
+        pipeline = training.layout.pipeline
+        spans = timeline(chunks, pipeline, 16)
+        each = one.time.value + one.handed.value
+        work = 16 * each * training.interleave
+        bubble = (pipeline - 1) * each
+        assert max(s.end_s for s in spans) == pytest.approx(work + bubble, rel=0.03)
+        for place in range(pipeline):
+            own = sorted((s for s in spans if s.place == place), key=lambda s: s.start_s)
+            assert all(a.end_s <= b.start_s + 1e-12 for a, b in pairwise(own))
+            for doing in (Doing.FORWARD, Doing.BACKWARD):
+                tasks = [(s.microbatch, s.turn) for s in own if s.doing is doing]
+                assert len(tasks) == len(set(tasks)) == 16 * training.interleave
+
+
+def test_the_page_and_the_trace_of_a_run(tmp_path: Path) -> None:
+    """The page needs nothing else and names what the answer does; the trace has a lane a chip and
+    one for its links, on which nothing overlaps, and ends with the step.
+    """
+    page, trace = tmp_path / "run.html", tmp_path / "run.json"
+    asked = ["train", "gpt2", "--chip", "a100-sxm-80", "--count", "8", "--tokens", "1e9"]
+    asked += ["--batch", "64", "--seq", "512", "--layout", "tp=1,pp=4,dp=2"]
+    done = run(app, [*asked, "--html", str(page), "--trace", str(trace)])
+    assert done.exit_code == 0
+    text = page.read_text()
+    assert done.output.splitlines()[0] in " ".join(text.split())
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "what the chips of a pipeline do when" in text
+    assert "the same batch with fewer and more copies" in text
+    found = json.loads(trace.read_text())
+    lanes = {e["tid"]: e["args"]["name"] for e in found["traceEvents"] if e["ph"] == "M"}
+    assert [*lanes.values()][:2] == ["chip 0", "links of chip 0"]
+    spans = [e for e in found["traceEvents"] if e["ph"] == "X"]
+    for lane in lanes:
+        own = sorted((e["ts"], e["ts"] + e["dur"]) for e in spans if e["tid"] == lane)
+        assert all(a[1] <= b[0] + 1e-6 for a, b in pairwise(own))
+    counted = Counter(e["cat"] for e in spans)
+    assert counted["forward"] == counted["backward"] == 4 * 32
+    document = json.loads(run(app, [*asked, "--json"]).stdout)
+    end = max(e["ts"] + e["dur"] for e in spans) * 1e-6
+    # stages are not equal: the slowest one's share is what the sum counts
+    assert end == pytest.approx(document["step_s"], rel=0.1)
+
+
+def test_a_file_for_a_page_is_not_the_model() -> None:
+    asked = ["train", "gpt2", "--chip", "a100-sxm-80", "--count", "8", "--tokens", "1e9"]
+    done = run(app, [*asked, "--html", "x.html", "--trace", "x.html"])
+    assert isinstance(done.exception, InputError)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,9 +25,11 @@ from tenfold.cli.common import (
     terminal,
 )
 from tenfold.errors import InputError
+from tenfold.files import check_apart, write_text
 
 if TYPE_CHECKING:
     from tenfold.cluster.training import Training
+    from tenfold.evaluate.training import TrainRun
 
 
 @app.command()
@@ -114,6 +118,14 @@ def train(
     ] = None,
     stack: StackName = "engine",
     power_cap: PowerCap = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write what the chips of a pipeline do when, for Perfetto."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page: step, memory, schedule, scaling, layouts."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A training run: layout, step, days, chip-hours and energy on any number of chips."""
@@ -122,11 +134,12 @@ def train(
     from tenfold.cluster import Layout, topology_named
     from tenfold.cluster.training import Training
     from tenfold.compiler import Options
-    from tenfold.evaluate.training import NoLayout, TrainAsk
+    from tenfold.evaluate.training import NoLayout, TrainAsk, scaled
     from tenfold.evaluate.training import train as trained
     from tenfold.machine import stack_named
-    from tenfold.report.training import answer_line, lines, step_table, train_document
+    from tenfold.report.training import train_document
 
+    check_apart({"MODEL": Path(model)}, {"--html": html, "--trace": trace})
     chosen = (micro_batch, interleave, recompute, sequence_parallel, shard, skew)
     given = _given(count, layout, *chosen, flash=flash, dropout=dropout)
     ask = TrainAsk(
@@ -150,12 +163,26 @@ def train(
         raise typer.Exit(1) from no
     if as_json:
         emit(train_document(found))
-        return
+    else:
+        _print(found)
+    # files last: one that cannot be written takes no answer away
+    if trace is not None:
+        from tenfold.report.schedule import step_trace
+
+        write_text(trace, json.dumps(step_trace(found), allow_nan=False))
+    if html is not None:
+        from tenfold.report.training_page import training_page
+
+        write_text(html, training_page(found, tuple(scaled(found))))
+
+
+def _print(found: TrainRun) -> None:
+    from tenfold.report.training import answer_line, lines, step_table
+
     console = terminal()
     console.print(answer_line(found), soft_wrap=True)
-    console.print(
-        heading(found.name, f"{found.parameters / 1e9:.3g} G parameters, {tokens:.3g} tokens")
-    )
+    said = f"{found.parameters / 1e9:.3g} G parameters, {found.ask.tokens:.3g} tokens"
+    console.print(heading(found.name, said))
     console.print(step_table(found))
     for line in lines(found):
         console.print(line, style="dim", soft_wrap=True)

@@ -62,6 +62,12 @@ class TrainRun:
     assumed: tuple[str, ...]
 
     @property
+    def rounds(self) -> int:
+        """Microbatches of a step on each copy."""
+        training = self.step.training
+        return self.batch // (training.layout.data * training.micro)
+
+    @property
     def steps(self) -> float:
         return self.ask.tokens / (self.batch * self.seq)
 
@@ -103,6 +109,53 @@ def precisions(chip: Chip, dtype: str | None) -> tuple[MatrixPrecision, MatrixPr
         return asked, None
     check_narrow(chip, asked)
     return chip.storage("bf16"), asked
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """The same step with another number of copies."""
+
+    count: int
+    tokens_per_s: Estimate
+    mfu: float
+
+
+SCALED = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the copies
+
+
+def scaled(run: TrainRun) -> Iterator[Scaled]:
+    """The step of ``run`` with fewer and with more copies, where the batch divides, the topology
+    has them and they fit.
+    """
+    ask, step = run.ask, run.step
+    layout = step.training.layout
+    precision, _ = precisions(ask.chip, ask.dtype)
+    sizes = Sizes(batch=step.training.micro, seq=run.seq)
+    graph = prepare(load(ask.model), sizes).graph
+    for times in SCALED:
+        copies = layout.data * times
+        try:
+            other = replace(layout, data=int(copies))
+            if copies != int(copies) or other.data < 1:
+                continue
+            found = training_step(
+                graph,
+                ask.chip,
+                precision,
+                replace(step.training, layout=other),
+                run.batch,
+                topology=ask.topology,
+                options=ask.options,
+            )
+        except InputError:
+            continue
+        if fits(ask.chip, found.memory):
+            rate = Estimate(*(run.batch * run.seq / t for t in _slowest_first(found.time)))
+            yield Scaled(other.chips, rate, found.mfu)
+
+
+def _slowest_first(time: Estimate) -> tuple[float, float, float]:
+    return time.value, time.high, time.low
 
 
 class NoLayout(InputError):

@@ -53,7 +53,7 @@ def energy_colour(what: str) -> str:
 _INK = "currentColor"
 
 
-def _svg(width: int, height: int, body: Sequence[str], title: str) -> str:
+def svg(width: int, height: int, body: Sequence[str], title: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
         f' aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="12"'
@@ -61,18 +61,18 @@ def _svg(width: int, height: int, body: Sequence[str], title: str) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", more: str = "") -> str:
+def text(x: float, y: float, text: str, anchor: str = "start", more: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
+def line(x1: float, y1: float, x2: float, y2: float) -> str:
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
         f' stroke="{_INK}" stroke-opacity="0.18"/>'
     )
 
 
-def _rect(x: float, y: float, width: float, height: float, more: str, title: str = "") -> str:
+def rect(x: float, y: float, width: float, height: float, more: str, title: str = "") -> str:
     inner = f"<title>{escape(title)}</title>" if title else ""
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}"'
@@ -126,13 +126,13 @@ def roofline_svg(run: Run, chip: Chip) -> str:
     body = []
     for t in x.ticks():
         body += [
-            _line(x.at(10.0**t), 20, x.at(10.0**t), 320),
-            _text(x.at(10.0**t), 336, _tick(t), "middle"),
+            line(x.at(10.0**t), 20, x.at(10.0**t), 320),
+            text(x.at(10.0**t), 336, _tick(t), "middle"),
         ]
     for t in y.ticks():
         body += [
-            _line(60, y.at(10.0**t), 620, y.at(10.0**t)),
-            _text(54, y.at(10.0**t) + 4, _tick(t), "end"),
+            line(60, y.at(10.0**t), 620, y.at(10.0**t)),
+            text(54, y.at(10.0**t) + 4, _tick(t), "end"),
         ]
     start = max(10.0**x.low, 10.0**y.low / bandwidth)
     body.append(
@@ -153,25 +153,25 @@ def roofline_svg(run: Run, chip: Chip) -> str:
             f' fill-opacity="0.55"><title>{escape(title)}</title></circle>'
         )
     body += [
-        _text(
+        text(
             340,
             356,
             "operations per byte off chip; what moves nothing stands at the right",
             "middle",
         ),
-        _text(64, 14, "operations a second; a dot a kernel, as large as its time"),
+        text(64, 14, "operations a second; a dot a kernel, as large as its time"),
     ]
-    return _svg(640, 362, body, "roofline")
+    return svg(640, 362, body, "roofline")
 
 
 def shares_svg(parts: Sequence[tuple[str, float, str]], title: str) -> str:
     """A bar cut into shares: label, amount, colour."""
     total = sum(a for _, a, _ in parts) or 1.0
-    body, at = [_text(0, 14, title, more='font-weight="600"')], 0.0
+    body, at = [text(0, 14, title, more='font-weight="600"')], 0.0
     for label, amount, colour in parts:
         width = 620 * amount / total
         if amount > 0:
-            body.append(_rect(at, 22, width, 26, f'fill="{colour}"', label))
+            body.append(rect(at, 22, width, 26, f'fill="{colour}"', label))
         at += width
     x, row = 0.0, 66.0
     for label, amount, colour in parts:
@@ -179,9 +179,9 @@ def shares_svg(parts: Sequence[tuple[str, float, str]], title: str) -> str:
         length = 18 + 6.6 * len(words)
         if x + length > 620:
             x, row = 0.0, row + 18
-        body += [_rect(x, row - 10, 11, 11, f'fill="{colour}"'), _text(x + 15, row, words)]
+        body += [rect(x, row - 10, 11, 11, f'fill="{colour}"'), text(x + 15, row, words)]
         x += length + 8
-    return _svg(620, int(row) + 8, body, title)
+    return svg(620, int(row) + 8, body, title)
 
 
 def compared_svg(rows: Sequence[tuple[str, Estimate]], title: str, unit: str) -> str:
@@ -189,19 +189,19 @@ def compared_svg(rows: Sequence[tuple[str, Estimate]], title: str, unit: str) ->
     most = max((e.high for _, e in rows), default=0.0)
     if not most:
         return ""
-    body = [_text(0, 14, title, more='font-weight="600"')]
+    body = [text(0, 14, title, more='font-weight="600"')]
     for i, (name, e) in enumerate(rows):
         y = 30 + 34 * i
         ends = [620 * x / most for x in (e.low, e.high)]
         at = f'stroke="{_INK}" stroke-width="1.5"'
         body += [
-            _text(0, y + 10, name),
-            _text(620, y + 10, with_unit(e, unit), "end"),
-            _rect(0, y + 14, 620 * e.value / most, 10, f'fill="{COLOURS["matrix"]}"'),
+            text(0, y + 10, name),
+            text(620, y + 10, with_unit(e, unit), "end"),
+            rect(0, y + 14, 620 * e.value / most, 10, f'fill="{COLOURS["matrix"]}"'),
             f'<path d="M{ends[0]:.1f} {y + 19}H{ends[1]:.1f}" {at}/>',
             *(f'<path d="M{x:.1f} {y + 15}v8" {at}/>' for x in ends),
         ]
-    return _svg(624, 38 + 34 * len(rows), body, title)
+    return svg(624, 38 + 34 * len(rows), body, title)
 
 
 def memory_svg(program: Program) -> str:
@@ -220,13 +220,13 @@ def memory_svg(program: Program) -> str:
     body = [_box(b, steps, scale) for b in sorted(buffers, key=lambda b: -b.bytes)]
     used = f"{show(top, 'B')} of {show(height, 'B')}" if near else show(top, "B")
     body += [
-        _rect(60, 20, 560, 280, f'fill="none" stroke="{_INK}"'),
-        _text(60, 14, f"{program.memory.level if near else 'activations off chip'}: {used}"),
-        _text(54, 304, "0", "end"),
-        _text(54, 28, show(top, "B"), "end"),
-        _text(340, 318, f"kernels 0 to {len(program.kernels) - 1}", "middle"),
+        rect(60, 20, 560, 280, f'fill="none" stroke="{_INK}"'),
+        text(60, 14, f"{program.memory.level if near else 'activations off chip'}: {used}"),
+        text(54, 304, "0", "end"),
+        text(54, 28, show(top, "B"), "end"),
+        text(340, 318, f"kernels 0 to {len(program.kernels) - 1}", "middle"),
     ]
-    return _svg(640, 324, body, "memory map")
+    return svg(640, 324, body, "memory map")
 
 
 def _box(b: Buffer, steps: int, scale: float) -> str:
@@ -237,7 +237,7 @@ def _box(b: Buffer, steps: int, scale: float) -> str:
         f"{b.name}: {b.bytes:,} bytes at {b.offset:,}, kernels {b.first} to"
         f" {b.last}{', ' + b.why if b.why else ''}"
     )
-    return _rect(
+    return rect(
         x,
         y,
         width,
@@ -257,16 +257,16 @@ def scatter_svg(series: Mapping[str, Sequence[tuple[float, float]]], title: str)
     values = [v for points in series.values() for pair in points for v in pair]
     low, high, size, left, bottom = min(values), max(values), 460, 70, 430
     x, y = _Log(low, high, left, left + size - 80), _Log(low, high, bottom, 40)
-    body = [_text(left, 22, title, more='font-weight="600"')]
+    body = [text(left, 22, title, more='font-weight="600"')]
     for t in x.ticks():
         value = 10.0**t
         body += [
-            _line(x.at(value), y.start, x.at(value), y.end),
-            _line(x.start, y.at(value), x.end, y.at(value)),
+            line(x.at(value), y.start, x.at(value), y.end),
+            line(x.start, y.at(value), x.end, y.at(value)),
         ]
         body += [
-            _text(x.at(value), bottom + 18, show(value, "s", 1), "middle"),
-            _text(left - 8, y.at(value) + 4, show(value, "s", 1), "end"),
+            text(x.at(value), bottom + 18, show(value, "s", 1), "middle"),
+            text(left - 8, y.at(value) + 4, show(value, "s", 1), "end"),
         ]
     ends = 10.0**x.low, 10.0**x.high
     for factor, dash in ((1.0, ""), (1.25, "4 3"), (0.8, "4 3")):
@@ -283,14 +283,14 @@ def scatter_svg(series: Mapping[str, Sequence[tuple[float, float]]], title: str)
             ' stroke-opacity=".55" fill="none"/>'
         )
         body += [
-            _rect(left + size - 60, 44 + 20 * i, 10, 10, f'fill="{colour}"'),
-            _text(left + size - 44, 53 + 20 * i, f"{name} ({len(points):,})"),
+            rect(left + size - 60, 44 + 20 * i, 10, 10, f'fill="{colour}"'),
+            text(left + size - 44, 53 + 20 * i, f"{name} ({len(points):,})"),
         ]
     body += [
-        _text((x.start + x.end) / 2, bottom + 40, "measured", "middle"),
-        _text(left, 36, "predicted"),
+        text((x.start + x.end) / 2, bottom + 40, "measured", "middle"),
+        text(left, 36, "predicted"),
     ]
-    return _svg(left + size + 260, bottom + 56, body, title)
+    return svg(left + size + 260, bottom + 56, body, title)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,21 +311,21 @@ def pareto_svg(points: Sequence[Point], title: str, unit: str, slo_s: float) -> 
     lows, highs = [p.p99_s.low for p in points], [p.p99_s.high for p in points]
     x = _Log(min(lows) * 0.9, max(*highs, slo_s) * 1.1, 70, 640)
     y = _Log(min(p.cost.low for p in points) * 0.9, max(p.cost.high for p in points) * 1.1, 330, 40)
-    body = [_text(70, 20, title, more='font-weight="600"')]
+    body = [text(70, 20, title, more='font-weight="600"')]
     for t in x.ticks():
         body += [
-            _line(x.at(10.0**t), 40, x.at(10.0**t), 330),
-            _text(x.at(10.0**t), 346, show(10.0**t, "s", 1), "middle"),
+            line(x.at(10.0**t), 40, x.at(10.0**t), 330),
+            text(x.at(10.0**t), 346, show(10.0**t, "s", 1), "middle"),
         ]
     for t in y.ticks():
         body += [
-            _line(70, y.at(10.0**t), 640, y.at(10.0**t)),
-            _text(64, y.at(10.0**t) + 4, f"{10.0**t:,g}", "end"),
+            line(70, y.at(10.0**t), 640, y.at(10.0**t)),
+            text(64, y.at(10.0**t) + 4, f"{10.0**t:,g}", "end"),
         ]
     at = x.at(slo_s)
     body += [
         f'<line x1="{at:.1f}" y1="40" x2="{at:.1f}" y2="330" stroke="{_INK}" {_DASHED}/>',
-        _text(at - 4, 52, f"SLO {show(slo_s, 's')}", "end"),
+        text(at - 4, 52, f"SLO {show(slo_s, 's')}", "end"),
     ]
     taken: list[tuple[float, float]] = []
     for i, point in enumerate(points):
@@ -337,11 +337,11 @@ def pareto_svg(points: Sequence[Point], title: str, unit: str, slo_s: float) -> 
         while any(abs(py - b) < 13 and abs(px - a) < 110 for a, b in taken):
             py -= 13
         taken.append((px, py))
-        body.append(_text(px, py, point.name))
+        body.append(text(px, py, point.name))
     body.append(
-        _text(355, 364, "p99; filled: no other is better in both; lines: intervals", "middle")
+        text(355, 364, "p99; filled: no other is better in both; lines: intervals", "middle")
     )
-    return _svg(720, 372, body, title)
+    return svg(720, 372, body, title)
 
 
 _DASHED = 'stroke-dasharray="5 4"'
@@ -369,15 +369,15 @@ def cdf_svg(series: Mapping[str, tuple[Sequence[float], float | None]], title: s
     if not values:
         return ""
     x = _Log(min(values), max(values), 60, 600)
-    body = [_text(60, 20, title, more='font-weight="600"')]
+    body = [text(60, 20, title, more='font-weight="600"')]
     for t in x.ticks():
         body += [
-            _line(x.at(10.0**t), 40, x.at(10.0**t), 300),
-            _text(x.at(10.0**t), 316, show(10.0**t, "s", 1), "middle"),
+            line(x.at(10.0**t), 40, x.at(10.0**t), 300),
+            text(x.at(10.0**t), 316, show(10.0**t, "s", 1), "middle"),
         ]
     for share in (0.0, 0.25, 0.5, 0.75, 0.99):
         y = 300 - 260 * share
-        body += [_line(60, y, 600, y), _text(54, y + 4, f"{share:.0%}", "end")]
+        body += [line(60, y, 600, y), text(54, y + 4, f"{share:.0%}", "end")]
     for i, (name, (times, slo)) in enumerate(series.items()):
         colour = _SERIES[i % len(_SERIES)]
         at = [min(len(times) - 1, round(k / 200 * (len(times) - 1))) for k in range(201)]
@@ -391,20 +391,20 @@ def cdf_svg(series: Mapping[str, tuple[Sequence[float], float | None]], title: s
                 f'<line x1="{x.at(slo):.1f}" y1="40" x2="{x.at(slo):.1f}" y2="300"'
                 f' stroke="{colour}" stroke-dasharray="4 3"/>'
             )
-        body += [_rect(615, 44 + 20 * i, 10, 10, f'fill="{colour}"'), _text(631, 53 + 20 * i, name)]
-    return _svg(760, 324, body, title)
+        body += [rect(615, 44 + 20 * i, 10, 10, f'fill="{colour}"'), text(631, 53 + 20 * i, name)]
+    return svg(760, 324, body, title)
 
 
 def timeline_svg(series: Mapping[str, Sequence[float]], end_s: float, title: str) -> str:
     """Lines over time from 0."""
     top = max((v for values in series.values() for v in values), default=0.0) or 1.0
-    body = [_text(60, 20, title, more='font-weight="600"')]
+    body = [text(60, 20, title, more='font-weight="600"')]
     for part in (0.0, 0.5, 1.0):
         body += [
-            _line(60, 240 - 200 * part, 600, 240 - 200 * part),
-            _text(54, 244 - 200 * part, f"{top * part:.3g}", "end"),
+            line(60, 240 - 200 * part, 600, 240 - 200 * part),
+            text(54, 244 - 200 * part, f"{top * part:.3g}", "end"),
         ]
-        body.append(_text(60 + 540 * part, 256, show(end_s * part, "s", 2), "middle"))
+        body.append(text(60 + 540 * part, 256, show(end_s * part, "s", 2), "middle"))
     for i, (name, values) in enumerate(series.items()):
         colour = _SERIES[i % len(_SERIES)]
         path = " ".join(
@@ -412,5 +412,5 @@ def timeline_svg(series: Mapping[str, Sequence[float]], end_s: float, title: str
             for k, v in enumerate(values)
         )
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.2"/>')
-        body += [_rect(615, 44 + 20 * i, 10, 10, f'fill="{colour}"'), _text(631, 53 + 20 * i, name)]
-    return _svg(760, 264, body, title)
+        body += [rect(615, 44 + 20 * i, 10, 10, f'fill="{colour}"'), text(631, 53 + 20 * i, name)]
+    return svg(760, 264, body, title)
