@@ -45,11 +45,18 @@ def train(
         str, typer.Option("--chip", "-c", help="The chip.", autocompletion=complete_chip)
     ],
     count: Annotated[int, typer.Option(min=1, help="How many of them.")],
-    tokens: Annotated[float, typer.Option(help="Tokens to train on, such as 15e12.")],
+    tokens: Annotated[float | None, typer.Option(help="Tokens to train on, such as 15e12.")] = None,
+    items: Annotated[
+        float | None,
+        typer.Option(help="Items to train on, for networks without a sequence (or sequences)."),
+    ] = None,
     batch: Annotated[
         int | None,
         typer.Option(
-            "--batch", "-b", min=1, help="Sequences a step (default: of 4 Mi tokens together)."
+            "--batch",
+            "-b",
+            min=1,
+            help="Items a step (default: of 4 Mi tokens together; 32 a chip where there are none).",
         ),
     ] = None,
     seq: Annotated[
@@ -146,7 +153,8 @@ def train(
         model=model,
         chip=capped(chip_named(chip), power_cap),
         count=count,
-        tokens=finite("--tokens", tokens),
+        tokens=finite("--tokens", tokens) if tokens is not None else None,
+        items=finite("--items", items) if items is not None else None,
         batch=batch,
         seq=seq,
         dtype=dtype,
@@ -181,7 +189,7 @@ def _print(found: TrainRun) -> None:
 
     console = terminal()
     console.print(answer_line(found), soft_wrap=True)
-    said = f"{found.parameters / 1e9:.3g} G parameters, {found.ask.tokens:.3g} tokens"
+    said = f"{found.parameters / 1e9:.3g} G parameters, {found.amount:.3g} {found.unit}"
     console.print(heading(found.name, said))
     console.print(step_table(found))
     for line in lines(found):

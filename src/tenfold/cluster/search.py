@@ -29,7 +29,7 @@ from tenfold.estimate import Estimate
 from tenfold.ir.graph import Graph
 from tenfold.ir.unfused import attentions_of
 
-MICRO = (1, 2, 4, 8, 16)  # sequences of a microbatch that are tried
+MICRO = tuple(2**i for i in range(11))  # items of a microbatch that are tried
 # where twice the microbatch makes a sequence no quicker than this, larger ones are left out: they
 # hold more, and stages wait longer
 QUICKER = 0.99

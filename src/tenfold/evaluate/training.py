@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import lru_cache
 
 from tenfold.chips import Chip, MatrixPrecision
@@ -22,21 +23,31 @@ DEFAULT_SEQ = 2048
 LEAST_BITS = 16
 FINALISTS = 3  # layouts that fit compiled whole
 MOST_TRIED = 8  # compiled whole at most
+DEFAULT_ITEMS_A_CHIP = 32  # of networks without a sequence (assumed)
 DEFAULT_TOKENS_A_STEP = (
     4_194_304  # of language models of billions of parameters (Brown et al. 2020)
 )
 
 
+class Unit(StrEnum):
+    """What a run counts."""
+
+    TOKENS = "tokens"
+    ITEMS = "items"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainAsk:
-    """What is asked: ``model`` on ``count`` chips for ``tokens``; ``batch`` sequences of ``seq`` a
-    step, those left out decided here; a ``training`` without a layout to be sought.
+    """What is asked: ``model`` on ``count`` chips for ``tokens``, or ``items`` where it has no
+    sequence or they are counted; ``batch`` items (of ``seq`` tokens) a step, those left out decided
+    here; a ``training`` without a layout to be sought.
     """
 
     model: str
     chip: Chip
     count: int
-    tokens: float
+    tokens: float | None = None
+    items: float | None = None
     batch: int | None = None
     seq: int | None = None
     dtype: str | None = None
@@ -56,7 +67,7 @@ class TrainRun:
     name: str
     parameters: int
     batch: int
-    seq: int
+    seq: int | None
     step: Step
     tried: tuple[Tried, ...]
     assumed: tuple[str, ...]
@@ -68,8 +79,24 @@ class TrainRun:
         return self.batch // (training.layout.data * training.micro)
 
     @property
+    def unit(self) -> Unit:
+        return Unit.TOKENS if self.ask.tokens is not None else Unit.ITEMS
+
+    @property
+    def amount(self) -> float:
+        """Tokens or items of the whole run."""
+        return _amount(self.ask)
+
+    @property
+    def a_step(self) -> int:
+        """Tokens or items of a step."""
+        each = self.seq if self.unit is Unit.TOKENS else 1
+        assert each is not None
+        return self.batch * each
+
+    @property
     def steps(self) -> float:
-        return self.ask.tokens / (self.batch * self.seq)
+        return self.amount / self.a_step
 
     @property
     def seconds(self) -> Estimate:
@@ -96,8 +123,9 @@ class TrainRun:
         return self.step.energy_j * (self.steps / 3.6e6)
 
     @property
-    def tokens_per_s(self) -> float:
-        return self.batch * self.seq / self.step.time.value
+    def per_s(self) -> float:
+        """Tokens or items a second."""
+        return self.a_step / self.step.time.value
 
 
 def precisions(chip: Chip, dtype: str | None) -> tuple[MatrixPrecision, MatrixPrecision | None]:
@@ -116,7 +144,7 @@ class Scaled:
     """The same step with another number of copies."""
 
     count: int
-    tokens_per_s: Estimate
+    per_s: Estimate  # tokens or items
     mfu: float
 
 
@@ -150,7 +178,7 @@ def scaled(run: TrainRun) -> Iterator[Scaled]:
         except InputError:
             continue
         if fits(ask.chip, found.memory):
-            rate = Estimate(*(run.batch * run.seq / t for t in _slowest_first(found.time)))
+            rate = Estimate(*(run.a_step / t for t in _slowest_first(found.time)))
             yield Scaled(other.chips, rate, found.mfu)
 
 
@@ -162,31 +190,49 @@ class NoLayout(InputError):
     """No layout fits."""
 
 
-def _sizes(ask: TrainAsk, graph: Graph) -> tuple[int, int, tuple[str, ...]]:
-    """Tokens of a sequence, sequences of a step, and what was assumed of them. Raises InputError
-    for a network without a sequence, and for what cannot be asked of it.
+def _amount(ask: TrainAsk) -> float:
+    """Raises InputError unless one of tokens and items is given, and it is above 0."""
+    if (ask.tokens is None) is (ask.items is None):
+        raise InputError("a run is so many tokens or so many items: give --tokens or --items")
+    amount = ask.tokens if ask.tokens is not None else ask.items
+    assert amount is not None
+    if not amount > 0:
+        unit = Unit.TOKENS if ask.tokens is not None else Unit.ITEMS
+        raise InputError(f"the {unit} to train on must be above 0, got {amount:g}")
+    return amount
+
+
+def _sizes(ask: TrainAsk, graph: Graph) -> tuple[int | None, int, tuple[str, ...]]:
+    """Tokens of a sequence (None where there are none), items of a step, and what was assumed of
+    them. Raises InputError for what cannot be asked of the network.
     """
-    if "seq" not in roles(graph).values():
-        raise InputError(
-            f"train counts tokens, and {graph.name} has no free sequence: its free dimensions are"
-            f" {', '.join(graph.symbols) or 'none'}"
-        )
-    if not ask.tokens > 0:
-        raise InputError(f"the tokens to train on must be above 0, got {ask.tokens:g}")
+    amount = _amount(ask)
     assumed: list[str] = []
-    limit = graph.limits.get("seq")
-    seq = ask.seq or min(limit or DEFAULT_SEQ, DEFAULT_SEQ)
-    if ask.seq is None:
-        assumed.append(f"sequences of {seq:,} tokens")
-    if limit is not None and seq > limit:
-        raise InputError(f"{graph.name} has positions for {limit:,} tokens, got --seq {seq:,}")
-    batch = ask.batch or max(ask.count, DEFAULT_TOKENS_A_STEP // seq)
-    if ask.batch is None:
-        assumed.append(f"{batch:,} sequences a step")
-    if ask.tokens < batch * seq:
+    seq: int | None = None
+    if "seq" in roles(graph).values():
+        limit = graph.limits.get("seq")
+        seq = ask.seq or min(limit or DEFAULT_SEQ, DEFAULT_SEQ)
+        if ask.seq is None:
+            assumed.append(f"sequences of {seq:,} tokens")
+        if limit is not None and seq > limit:
+            raise InputError(f"{graph.name} has positions for {limit:,} tokens, got --seq {seq:,}")
+    elif ask.tokens is not None or ask.seq is not None:
+        said = "--tokens" if ask.tokens is not None else "--seq"
         raise InputError(
-            f"{ask.tokens:g} tokens are less than a step of {batch:,} x {seq:,}: give more, or a"
-            " smaller --batch"
+            f"{said}: {graph.name} has no free sequence, its free dimensions are"
+            f" {', '.join(graph.symbols) or 'none'}: give --items"
+        )
+    usual = DEFAULT_TOKENS_A_STEP // seq if seq else DEFAULT_ITEMS_A_CHIP * ask.count
+    batch = ask.batch or max(ask.count, usual)
+    what = "sequences" if seq else Unit.ITEMS.value
+    if ask.batch is None:
+        assumed.append(f"{batch:,} {what} a step")
+    counted = batch * seq if seq and ask.tokens is not None else batch
+    if amount < counted:
+        unit = Unit.TOKENS if ask.tokens is not None else Unit.ITEMS
+        raise InputError(
+            f"{amount:g} {unit} are less than a step of {counted:,}: give more, or a smaller"
+            " --batch"
         )
     return seq, batch, tuple(assumed)
 

@@ -10,8 +10,9 @@ from msgspec import UNSET
 
 from tenfold.cluster.search import Tried, best_of
 from tenfold.cluster.training import Recompute, Shard, Training
-from tenfold.evaluate.training import TrainRun, shown
+from tenfold.evaluate.training import TrainRun, Unit, shown
 from tenfold.report.document import interval, real
+from tenfold.report.documents.part import some
 from tenfold.report.documents.training import LayoutPart, TrainDocument, TriedPart
 from tenfold.report.fit import Fitted
 from tenfold.report.numbers import ranged, with_unit
@@ -33,15 +34,17 @@ def train_document(r: TrainRun) -> TrainDocument:
         cluster=step.topology.name,
         dtype=r.ask.chip.storage(r.ask.dtype).value,
         parameters=r.parameters,
-        tokens=r.ask.tokens,
+        tokens=some(r.ask.tokens),
+        items=some(r.ask.items),
         batch=r.batch,
-        seq=r.seq,
+        seq=some(r.seq),
         layout=_layout(step.training),
         step_s=step.time.value,
         interval_step_s=interval(step.time),
         interval_status="provisional",
         step_entries_s=dict(step.entries),
-        tokens_per_s=r.tokens_per_s,
+        tokens_per_s=r.per_s if r.unit is Unit.TOKENS else UNSET,
+        items_per_s=r.batch / step.time.value,
         flops_per_step=step.flops,
         mfu=step.mfu,
         memory_bytes=step.memory.total,
@@ -123,9 +126,10 @@ def step_table(r: TrainRun) -> Fitted:
 
 def lines(r: TrainRun) -> Iterator[str]:
     step = r.step
+    size = f"{r.batch:,} x {r.seq:,} tokens" if r.seq else f"{r.batch:,} items"
     yield (
-        f"A step of {r.batch:,} x {r.seq:,} tokens takes {with_unit(step.time, 's')}:"
-        f" {r.tokens_per_s:,.0f} tokens a second, {step.mfu:.1%} of the peak (all scores of"
+        f"A step of {size} takes {with_unit(step.time, 's')}:"
+        f" {r.per_s:,.0f} {r.unit} a second, {step.mfu:.1%} of the peak (all scores of"
         f" attention counted, nothing that is computed again), {show(step.memory.total, 'B')} on"
         " the fullest chip."
     )
@@ -137,10 +141,11 @@ def lines(r: TrainRun) -> Iterator[str]:
         f"gradients of {t.gradient_bytes} bytes",
         "sums cut along sequences" if t.sequence else "",
         "" if t.shard is Shard.NONE else f"{t.shard} shared by the copies",
-        "attention in one kernel" if t.flash else "attention in parts",
+        _attention(r),
         "" if t.recompute is Recompute.NONE else f"recomputation: {t.recompute}",
         "gradients summed beside the last backward pass" if t.overlap and t.layout.data > 1 else "",
         "dropout" if t.dropout else "no dropout",
+        "" if r.seq else "the loss a cross-entropy along the last axis of the first result",
         _experts(t),
         ""
         if t.products is None
@@ -156,6 +161,12 @@ def lines(r: TrainRun) -> Iterator[str]:
         f" {stops.checkpoint_every_s / HOUR_S:.2g} hours."
     )
     yield "Intervals: provisional (docs/training.md). No data loading, no evaluation."
+
+
+def _attention(r: TrainRun) -> str:
+    if not r.seq:
+        return ""
+    return "attention in one kernel" if r.step.training.flash else "attention in parts"
 
 
 def _experts(t: Training) -> str:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from tenfold.cluster.search import best_of
-from tenfold.evaluate.training import Scaled, TrainRun, shown
+from tenfold.evaluate.training import Scaled, TrainRun, Unit, shown
 from tenfold.report.numbers import with_unit
 from tenfold.report.schedule import schedule_svg
 from tenfold.report.svg import compared_svg, shares_svg
@@ -51,11 +51,11 @@ def training_page(r: TrainRun, scaled: Sequence[Scaled]) -> str:
         shares_svg(time, f"where {show(r.step.time.value, 's')} of a step go"),
         shares_svg(memory, f"{show(r.step.memory.total, 'B')} on the fullest chip"),
         schedule_svg(r),
-        _scaling_svg(scaled),
+        _scaling_svg(scaled, r.unit),
     ]
     return environment.get_template("training.html").render(
         model=r.name,
-        subtitle=f"{r.parameters / 1e9:.3g} G parameters, {r.ask.tokens:.3g} tokens",
+        subtitle=f"{r.parameters / 1e9:.3g} G parameters, {r.amount:.3g} {r.unit}",
         answer=answer_line(r),
         charts=[Markup(c) for c in charts if c],
         lines=list(lines(r)),
@@ -65,11 +65,11 @@ def training_page(r: TrainRun, scaled: Sequence[Scaled]) -> str:
     )
 
 
-def _scaling_svg(scaled: Sequence[Scaled]) -> str:
+def _scaling_svg(scaled: Sequence[Scaled], unit: Unit) -> str:
     if len(scaled) < 2:
         return ""
-    rows = [(f"{s.count:,} chips, {s.mfu:.1%} of the peak", s.tokens_per_s) for s in scaled]
-    return compared_svg(rows, "the same batch with fewer and more copies", "tokens/s")
+    rows = [(f"{s.count:,} chips, {s.mfu:.1%} of the peak", s.per_s) for s in scaled]
+    return compared_svg(rows, "the same batch with fewer and more copies", f"{unit}/s")
 
 
 def _rows(r: TrainRun) -> list[list[Any]]:

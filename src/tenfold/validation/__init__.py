@@ -38,6 +38,7 @@ MEASURED: Mapping[str, Comparison] = {
     "backward": training.eager,
     "torchtitan": training.torchtitan,
     "bridge": training.bridge,
+    "pods": training.pods,
     "energy": energy.kernels,
     "mlperf": published.mlperf,
     "systems": energy.systems,

@@ -7,12 +7,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
-from tenfold.chips import MatrixPrecision, capped, chip
-from tenfold.cluster import Layout
+from tenfold.chips import Chip, MatrixPrecision, capped, chip
+from tenfold.cluster import Layout, topology_of
 from tenfold.cluster.search import RESERVED_BYTES
 from tenfold.cluster.training import Recompute, Shard, Step, Training, training_step
 from tenfold.compiler import Options
+from tenfold.errors import InputError
 from tenfold.machine import Stack
 from tenfold.model import Sizes, load, prepare
 from tenfold.validation.record import Row
@@ -178,6 +180,53 @@ def bridge(folder: Path) -> Iterator[Row]:
         area = f"training steps of Megatron-Bridge in fp8, {kind}"
         case = f"{r['model']} on {r['gpus']} {card.name} {training.layout}, {r['container']}"
         yield _row(area, case, step, measured_s, "bridge")
+
+
+_PODS = {"resnet": "resnet50", "bert": "bert-large"}
+IMAGES = 1_281_167
+
+
+def pods(folder: Path) -> Iterator[Row]:
+    """Steps of MLPerf on TPU pods: the median block but for the first and the last of each system's
+    first run, evaluation included. Each chip has its part of the batch, and copies share the update
+    of weights (Kumar et al. 2019, Scale MLPerf-0.6 models on Google TPU-v3 pods, section 4.4).
+    """
+    path = folder / "mlperf" / "training_blocks.csv"
+    if not path.is_file():
+        return
+    with (path.parent / "training_runs.csv").open(newline="", encoding="utf-8") as file:
+        runs = [r for r in csv.DictReader(file) if r["run"] == "0" and "tpu-v" in r["system"]]
+    blocks: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for b in csv.DictReader(file):
+            if b["run"] == "0":
+                blocks.setdefault((b["round"], b["system"], b["benchmark"]), []).append(b)
+    for r in runs:
+        own = blocks.get((r["round"], r["system"], r["benchmark"]), [])[1:-1]
+        chips = int(float(r["accelerators_per_node"])) * int(r["nodes"])
+        card = chip("tpu-v4" if "tpu-v4" in r["system"] else "tpu-v3")
+        batch = int(float(r["global_batch_size"] or 0))
+        able = r["benchmark"] in _PODS and batch % chips == 0 and "Shampoo" not in r["system"]
+        if not own or not able or not _one_pod(card, chips):
+            continue
+        seq = int(float(r["max_sequence_length"])) if r["max_sequence_length"] else None
+        training = Training(Layout(data=chips), micro=batch // chips, shard=Shard.OPTIMISER)
+        graph = prepare(load(_PODS[r["benchmark"]]), Sizes(training.micro, seq)).graph
+        step = training_step(graph, card, card.storage("bf16"), training, batch)
+        each = float(own[0]["epoch_count"])
+        steps = each * IMAGES / batch if r["benchmark"] == "resnet" else each
+        median_s = median(float(b["duration_s"]) for b in own)
+        area = f"training steps of MLPerf on TPU pods, {_PODS[r['benchmark']]}"
+        case = f"{r['round']} {r['system']}: {chips:,} {card.name}, batch {batch:,}"
+        yield _row(area, case, step, median_s / steps, "mlperf")
+
+
+def _one_pod(card: Chip, chips: int) -> bool:
+    """Whether so many make a box in one torus: 3,456 do not, nor do the four pods of 4,096 v3."""
+    try:
+        return bool(topology_of(card).parts(chips))
+    except InputError:
+        return False
 
 
 def _row(area: str, case: str, step: Step, measured_s: float, source: str, *, but: str = "") -> Row:

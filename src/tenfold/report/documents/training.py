@@ -41,11 +41,11 @@ class TriedPart(Part, frozen=True, kw_only=True):
 
 
 class TrainDocument(Part, frozen=True, kw_only=True):
-    """`tenfold train`: a step, and the run of ``tokens`` that it makes; ``step_entries_s`` sum to
-    ``step_s``, and ``memory_entries_bytes`` to ``memory_bytes`` of the fullest chip. Energy is at
-    the chips. Days, hours and energy are without interruptions, of which ``goodput`` is the share
-    of the time that they leave. ``tried`` are the layouts that were priced from single blocks, the
-    quickest first.
+    """`tenfold train`: a step, and the run of ``tokens`` or ``items`` that it makes;
+    ``step_entries_s`` sum to ``step_s``, and ``memory_entries_bytes`` to ``memory_bytes`` of the
+    fullest chip. Energy is at the chips. Days, hours and energy are without interruptions, of which
+    ``goodput`` is the share of the time that they leave. ``tried`` are the layouts that were priced
+    from single blocks, the quickest first.
     """
 
     model: str
@@ -54,15 +54,17 @@ class TrainDocument(Part, frozen=True, kw_only=True):
     cluster: str
     dtype: str
     parameters: int
-    tokens: float
+    tokens: Maybe[float] = UNSET
+    items: Maybe[float] = UNSET
     batch: int
-    seq: int
+    seq: Maybe[int] = UNSET
     layout: LayoutPart
     step_s: float
     interval_step_s: Interval
     interval_status: str
     step_entries_s: Mapping[str, float]
-    tokens_per_s: float
+    tokens_per_s: Maybe[float] = UNSET
+    items_per_s: float
     flops_per_step: float
     mfu: float
     memory_bytes: float
