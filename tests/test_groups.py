@@ -160,7 +160,7 @@ def test_the_document_of_a_group() -> None:
     (done,) = found["runs"]
     group = done["group"]
     assert group["count"] == 8
-    assert group["layout"] == {"tp": 4, "pp": 2, "dp": 1, "ep": 1}
+    assert group["layout"] == {"tp": 4, "pp": 2, "dp": 1, "ep": 1, "cp": 1}
     assert group["cluster"] == "dgx-h100"
     stages = group["stages"]
     assert len(stages) == 2

@@ -272,6 +272,8 @@ def examples() -> Mapping[str, list[Example]]:
         ("capacity", _WITH_CAPACITY),
         ("apart", _APART),
         ("apart, backward", _APART_GRAD),
+        ("a stretch", _STRETCH),
+        ("a stretch, backward", _STRETCH_GRAD),
     ):
         graph = parse_text(text)
         rng = np.random.default_rng(0)
@@ -360,6 +362,22 @@ _APART_GRAD = """graph 'experts apart, backward' {
   input %g: fp32[2,3,8]
   %dx: fp32[2,3,8], %dr: fp32[8,4], %du: fp32[4,8,12], %dd: fp32[4,6,8] = moe_apart_grad(%x, %router, %up, %down, %g) {activation='silu', gated=1, top_k=2, ways=1, stride=1, skew=1.0}
   output %dx, %dr, %du, %dd
+}"""
+_STRETCH = """graph 'a stretch' {
+  input %q: fp32[2,4,6]
+  input %k: fp32[2,4,6]
+  input %v: fp32[2,4,6]
+  %y: fp32[2,4,6] = attention_apart(%q, %k, %v) {is_causal=1, q_num_heads=2, kv_num_heads=2, ways=1, stride=1}
+  output %y
+}"""
+_STRETCH_GRAD = """graph 'a stretch, backward' {
+  input %q: fp32[2,4,6]
+  input %k: fp32[2,4,6]
+  input %v: fp32[2,4,6]
+  input %g: fp32[2,4,6]
+  input %y: fp32[2,4,6]
+  %dq: fp32[2,4,6], %dk: fp32[2,4,6], %dv: fp32[2,4,6] = attention_apart_grad(%q, %k, %v, %g, %y) {is_causal=1, q_num_heads=2, kv_num_heads=2, ways=1, stride=1}
+  output %dq, %dk, %dv
 }"""
 _WITH_CAPACITY = _EXPERTS.replace("top_k=2", "top_k=2, capacity=1")
 

@@ -94,7 +94,7 @@ ALL_SHARED = ("llama", "gpt-2, tied", "gemma", "t5", "bert", "vit", "mlp", "cnn"
 GENERATES = ("llama", "two heads of keys", "gemma", "deepseek", "t5")
 
 
-def built(name: str, phase: str = "forward", batch: int = 2) -> Graph:
+def built(name: str, phase: str = "forward", batch: int = 2, seq: int = 6) -> Graph:
     from msgspec import convert
 
     from tenfold.families.decoder import Phase
@@ -102,7 +102,7 @@ def built(name: str, phase: str = "forward", batch: int = 2) -> Graph:
     family, shape = SMALL[name]
     row = FAMILIES[family]
     graph = row.build(name, convert(shape, row.shape), Phase(phase), DType.F32)
-    wanted = Sizes(batch=batch, seq=6 if "seq" in str(graph.symbols) else None)
+    wanted = Sizes(batch=batch, seq=seq if "seq" in str(graph.symbols) else None)
     return weighted(prepare(graph, wanted).graph)
 
 

@@ -210,6 +210,16 @@ def test_the_search_finds_what_a_layout_by_hand_gives() -> None:
     assert found.chip_hours.value == pytest.approx(found.seconds.value * 8 / 3600)
 
 
+def test_sequences_lie_apart_where_a_layout_says_so() -> None:
+    asked = ["train", "llama-3.1-8b", "--chip", "h100-sxm", "--count", "8", "--tokens", "1e9"]
+    asked += ["--seq", "16384", "--batch", "4", "--layout", "dp=2,cp=4", "--recompute", "full"]
+    done = run(app, [*asked, "--shard", "weights"])
+    assert done.exit_code == 0
+    assert "dp=2,cp=4, 1 a microbatch, full recomputation, weights shared" in done.output
+    refused = run(app, [*asked[:-3], "cp=8", "--seq", "16383"])
+    assert "16,383 tokens to lie apart in equal stretches" in str(refused.exception)
+
+
 def test_where_nothing_fits_the_nearest_miss_is_said() -> None:
     with pytest.raises(NoLayout, match=r"the nearest, .* takes .* GB of 85.9 on a chip"):
         train(ask(model="llama-3.1-70b", count=4, batch=4))
@@ -262,7 +272,7 @@ def test_one_chip_trains_and_hands_nothing_on() -> None:
         (["--tokens", "10"], "10 tokens are less than a step"),
         (["--layout", "dp=8", "--sequence-parallel"], "give tp, too"),
         (["--layout", "dp=8", "--interleave", "2"], "give pp, or an interleave of 1"),
-        (["--layout", "tp=4,pp=2", "--shard", "weights"], "give dp, too"),
+        (["--layout", "tp=4,pp=2", "--shard", "weights"], "give dp or cp, too"),
         (["--layout", "dp=8", "--skew", "2"], "give ep in --layout"),
         (["--layout", "dp=8", "--shard", "all"], "none, optimiser, weights"),
     ],
@@ -296,7 +306,7 @@ def test_the_document_and_the_text_of_a_run() -> None:
     asked += ["--batch", "64", "--seq", "512", "--layout", "tp=2,pp=2,dp=2"]
     found = json.loads(run(app, [*asked, "--json"]).stdout)
     assert found["count"] == 8
-    assert found["layout"]["sides"] == {"tp": 2, "pp": 2, "dp": 2, "ep": 1}
+    assert found["layout"]["sides"] == {"tp": 2, "pp": 2, "dp": 2, "ep": 1, "cp": 1}
     assert found["layout"]["sequence_parallel"] is True
     assert sum(found["step_entries_s"].values()) == pytest.approx(found["step_s"])
     assert sum(found["memory_entries_bytes"].values()) == pytest.approx(found["memory_bytes"])

@@ -67,8 +67,9 @@ def train(
         str | None,
         typer.Option(
             help=(
-                "tp=8,pp=8,dp=4: chips that share every layer, stages, copies; ep=4: experts apart"
-                " among copies (default: the quickest that fits is sought)."
+                "tp=8,pp=8,dp=4: chips that share every layer, stages, copies; cp=2: stretches of"
+                " sequences; ep=4: experts apart among copies (default: the quickest that fits is"
+                " sought)."
             )
         ),
     ] = None,
@@ -231,14 +232,14 @@ def _given(
     sides = layout_of(count, layout)
     if sequence and sides.tensor == 1:
         raise InputError("--sequence-parallel is for chips that share every layer: give tp, too")
-    if shard not in (None, Shard.NONE.value) and sides.data == 1:
-        raise InputError("--shard is for copies, and there is one: give dp, too")
+    if shard not in (None, Shard.NONE.value) and sides.holders == 1:
+        raise InputError("--shard is for copies, and there is one: give dp or cp, too")
     if skew is not None and not (sides.experts > 1 and 1 <= skew <= sides.experts):
         raise InputError(
             f"--skew is at least 1, at most the chips that experts lie apart on (ep"
             f" {sides.experts}), got {skew:g}: give ep in --layout, or leave it"
         )
-    shared = Shard.OPTIMISER.value if sides.data > 1 else Shard.NONE.value
+    shared = Shard.OPTIMISER.value if sides.holders > 1 else Shard.NONE.value
     return Training(
         layout=sides,
         micro=micro or 1,

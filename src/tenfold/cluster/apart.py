@@ -1,18 +1,23 @@
-"""Experts apart on several chips: each holds a share of them and has tokens of its own, which go to
-the chips of their experts and come back (Lepikhin et al. 2020, GShard, section 3.2).
+"""What lies apart on several chips that each have tokens of their own: experts, to which tokens go
+and come back (Lepikhin et al. 2020, GShard, section 3.2), and stretches of sequences, the keys and
+values of which all chips gather (Grattafiori et al. 2024, Llama 3, section 3.3.2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tenfold.cluster.layout import Side
 from tenfold.cluster.part import Held, Part
 from tenfold.errors import InputError
+from tenfold.ir.cost import op_call
 from tenfold.ir.graph import Attr, Graph, Op, Value, stored_numbers
 from tenfold.ir.infer import Scope, infer_op, row_of
+from tenfold.ir.ops.attention_apart import APART as ATTENTION
 from tenfold.ir.ops.backward_experts import APART, WEIGHTS
 from tenfold.ir.sharding import Cut
+from tenfold.ir.table import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +84,62 @@ def experts_apart(graph: Graph, how: Experts) -> Part:
         held[name] = Held(name, cut, None if cut else content)
         if name in graph.stored:
             scope.stored[name] = graph.stored[name] // (how.ways if cut else 1)
-    ops = tuple(infer_op(scope, _apart(op, how)) for op in graph.ops)
+    attrs: dict[str, Attr] = {"ways": how.ways, "stride": how.stride, "skew": how.skew}
+    ops = tuple(infer_op(scope, _swapped(op, APART, attrs)) for op in graph.ops)
+    return _part(graph, scope, ops, held, how.ways, first)
+
+
+def context_apart(graph: Graph, ways: int, stride: int) -> Part:
+    """The part of a static ``graph`` that each of ``ways`` chips runs on its stretch of all
+    sequences, which is what ``graph`` is bound for; every one is ``stride`` places after the one
+    before.
+    """
+    second = Cut(1)
+    scope = Scope(prefix="apart", stored=dict(graph.stored))
+    for name in graph.inputs:
+        scope.declare(graph.values[name])
+    for name, content in graph.constants.items():
+        scope.declare(graph.values[name], content)
+    held = {n: Held(n, None, content) for n, content in graph.constants.items()}
+    attrs: dict[str, Attr] = {"ways": ways, "stride": stride}
+    ops = tuple(infer_op(scope, _swapped(op, ATTENTION, attrs)) for op in graph.ops)
+    return _part(graph, scope, ops, held, ways, second)
+
+
+def check_context(graph: Graph, ways: int) -> None:
+    """Raises InputError where sequences of ``graph`` cannot lie apart on ``ways`` chips: it has no
+    attention, one with a mask of its own or a cache, or mixes tokens in another way.
+    """
+    if ways == 1:
+        return
+    said = f"{Side.CONTEXT}={ways}: sequences of {graph.name} cannot lie apart"
+    if not any(op.kind in ATTENTION for op in graph.ops):
+        raise InputError(f"{said}: it has no attention in one kernel")
+    for op in graph.ops:
+        row = row_of(op)
+        masked = op.kind in ATTENTION and any(op.inputs[3:])
+        other = row.attention is not None and op.kind not in ATTENTION
+        mixes = row.rate is Rate.CONVOLUTION or row.space(op_call(graph, op)).serial is not None
+        if masked or other or mixes or op.bodies:
+            raise InputError(f"{said}: '{op.name}' ({op.kind}) mixes tokens beside it")
+
+
+def _part(
+    graph: Graph,
+    scope: Scope,
+    ops: tuple[Op, ...],
+    held: dict[str, Held],
+    ways: int,
+    cut: Cut,
+) -> Part:
     constants = {n: scope.constants.get(n, scope.known.get(n)) for n in graph.constants}
-    constants |= {n: graph.constants[n] for n in graph.constants if n not in own}
+    constants |= {n: c for n, c in graph.constants.items() if held[n].cut is None}
     made = replace(graph, ops=ops, values=scope.values, constants=constants, stored=scope.stored)
-    cuts = dict.fromkeys(graph.outputs, first)
     return Part(
         graph=made,
-        ways=how.ways,
-        inputs=dict.fromkeys(graph.inputs, first),
-        outputs=cuts,
+        ways=ways,
+        inputs=dict.fromkeys(graph.inputs, cut),
+        outputs=dict.fromkeys(graph.outputs, cut),
         constants=held,
         repeated_flops=0,
     )
@@ -100,12 +151,9 @@ def _share(value: Value, ways: int) -> Value:
     return replace(value, shape=(count // ways, *others))
 
 
-def _apart(op: Op, how: Experts) -> Op:
-    kind = APART.get(op.kind)
-    if kind is None:
-        return op
-    attrs: dict[str, Attr] = {**op.attrs, "ways": how.ways, "stride": how.stride}
-    return replace(op, kind=kind, attrs={**attrs, "skew": how.skew})
+def _swapped(op: Op, kinds: Mapping[str, str], attrs: Mapping[str, Attr]) -> Op:
+    kind = kinds.get(op.kind)
+    return op if kind is None else replace(op, kind=kind, attrs={**op.attrs, **attrs})
 
 
 def held_apart(graph: Graph) -> int:

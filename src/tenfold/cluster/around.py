@@ -37,10 +37,10 @@ class Around:
     ) -> Estimate:
         """Of all weights that a chip holds: experts go round the copies that hold the same ones."""
         layout = training.layout
-        apart = layout.data // layout.experts, layout.tensor * layout.experts
+        apart = layout.holders // layout.experts, layout.tensor * layout.experts
         total = NOTHING
         for count, (ways, stride) in (
-            (held - experts, (layout.data, layout.tensor)),
+            (held - experts, (layout.holders, layout.tensor)),
             (experts, apart),
         ):
             if count and ways > 1:
@@ -59,7 +59,7 @@ class Around:
         layout = training.layout
         if layout.pipeline == 1 or not size_bytes:
             return NOTHING
-        stride, ways = layout.tensor * layout.data, layout.tensor
+        stride, ways = layout.tensor * layout.holders, layout.tensor
         key = Together(Collective.SEND_RECV, int(size_bytes), ways, stride)
         if key not in self.sent:
             part = self.network.sent(size_bytes / ways, stride)
@@ -76,7 +76,7 @@ class Around:
         for what the last backward pass hides, and with a shared optimiser until what it updated
         went round.
         """
-        if training.layout.data == 1 or training.shard is Shard.WEIGHTS:
+        if training.layout.holders == 1 or training.shard is Shard.WEIGHTS:
             return NOTHING
         wide, narrow = training.gradient_bytes, self.precision.bits / 8
         if training.shard is Shard.NONE:
@@ -93,7 +93,7 @@ class Around:
         gradients.
         """
         places = placed.weights.shape[-1]
-        if training.layout.data == 1 or training.shard is not Shard.WEIGHTS:
+        if training.layout.holders == 1 or training.shard is not Shard.WEIGHTS:
             return [NOTHING] * places
         numbers = placed.weights, placed.experts, placed.blocks, placed.forward_s, placed.links_s
         columns = zip(*(a.sum(0).tolist() for a in (*numbers, placed.time[0])), strict=True)

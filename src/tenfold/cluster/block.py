@@ -10,7 +10,7 @@ from typing import assert_never
 import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.cluster.apart import Experts, experts_apart, held_apart
+from tenfold.cluster.apart import Experts, context_apart, experts_apart, held_apart
 from tenfold.cluster.chunk import Chunk
 from tenfold.cluster.layout import Layout
 from tenfold.cluster.loss import LOSS, with_loss
@@ -129,6 +129,9 @@ class Maker:
         like = {g: n for n, g in made.grads.items() if n in graph.constants}
         whole = with_loss(made.graph, made.seeds) if last else made.graph
         layout = self.training.layout
+        if layout.context > 1:
+            whole = context_apart(whole, layout.context, layout.tensor).graph
+        flops = int(str(graph_totals(whole).contraction_flops)) * layout.context
         if layout.experts > 1:
             how = Experts(layout.experts, layout.tensor, self.training.skew)
             whole = experts_apart(whole, how).graph
@@ -161,7 +164,7 @@ class Maker:
             experts=held_apart(local),
             layers=max(1, blocks_of(graph)),
             energy_j=run.energy_j,
-            flops=int(str(graph_totals(made.graph).contraction_flops)),
+            flops=flops,
             again={r: self._again(r, graph, run, kept, beside) for r in Recompute},
         )
 

@@ -104,7 +104,7 @@ def updated(held: Floats, experts: Floats, training: Training) -> Floats:
     if training.shard is Shard.NONE:
         return held
     layout = training.layout
-    return (held - experts) / layout.data + experts / (layout.data // layout.experts)
+    return (held - experts) / layout.holders + experts / (layout.holders // layout.experts)
 
 
 @dataclass(frozen=True, slots=True)

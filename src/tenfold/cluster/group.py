@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.cluster.apart import Experts, check_experts, experts_apart
-from tenfold.cluster.layout import Layout
+from tenfold.cluster.layout import Layout, Side
 from tenfold.cluster.network import Joined, prices
 from tenfold.cluster.part import Part
 from tenfold.cluster.partition import partition
@@ -120,6 +120,11 @@ def grouped(
     price = prices(chip, precision, network, layout.tensor)
     whole_flops = int(str(graph_totals(graph).contraction_flops))
     name, inputs = graph.name, graph.inputs
+    if layout.context > 1:
+        raise InputError(
+            f"{Side.CONTEXT}={layout.context}: sequences lie apart in training only: share layers"
+            f" ({Side.TENSOR}) instead"
+        )
     check_experts(graph, layout.experts)
     if layout.experts > 1:
         graph = experts_apart(graph, Experts(layout.experts, layout.tensor)).graph

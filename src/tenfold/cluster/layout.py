@@ -16,12 +16,14 @@ class Side(StrEnum):
     PIPELINE = "pp"  # layers, stage after stage
     DATA = "dp"  # items of a batch
     EXPERT = "ep"  # experts, among copies
+    CONTEXT = "cp"  # stretches of each sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """``tensor`` chips share every layer, ``pipeline`` such groups follow each other, and ``data``
-    copies of it all take parts of a batch. Of the copies ``experts`` each, beside each other, share
+    copies of it all take parts of a batch. ``context`` chips have a stretch of each sequence. Of
+    those that hold the same weights ``experts`` each, beside each other, share
     the experts of the network; the others hold them again.
     """
 
@@ -29,17 +31,23 @@ class Layout:
     pipeline: int = 1
     data: int = 1
     experts: int = 1
+    context: int = 1
 
     def __post_init__(self) -> None:
-        if self.data % self.experts:
+        if self.holders % self.experts:
             raise InputError(
-                f"{Side.EXPERT}={self.experts}: experts lie apart on chips of {self.data} copies"
-                f" ({Side.DATA}={self.data}): give a divisor"
+                f"{Side.EXPERT}={self.experts}: experts lie apart on chips of {self.holders} copies"
+                f" ({Side.DATA} x {Side.CONTEXT}): give a divisor"
             )
 
     @property
+    def holders(self) -> int:
+        """Chips that hold the same weights: of copies, and of stretches of sequences."""
+        return self.data * self.context
+
+    @property
     def chips(self) -> int:
-        return self.tensor * self.pipeline * self.data
+        return self.tensor * self.pipeline * self.holders
 
     @property
     def ways(self) -> Mapping[Side, int]:
@@ -48,6 +56,7 @@ class Layout:
             Side.PIPELINE: self.pipeline,
             Side.DATA: self.data,
             Side.EXPERT: self.experts,
+            Side.CONTEXT: self.context,
         }
 
     def __str__(self) -> str:

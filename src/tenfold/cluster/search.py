@@ -203,7 +203,7 @@ class _Search:
 
     def _shared(self, placed: Stages, training: Training, rounds: int) -> Iterator[Tried]:
         """With each thing that copies can hold a share of."""
-        for shard in Shard if training.layout.data > 1 else (Shard.NONE,):
+        for shard in Shard if training.layout.holders > 1 else (Shard.NONE,):
             own = replace(training, shard=shard)
             try:
                 time, entries = timed(placed, own, rounds, self.around)

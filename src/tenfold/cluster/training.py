@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tenfold.chips import Chip, MatrixPrecision
-from tenfold.cluster.apart import check_experts
+from tenfold.cluster.apart import check_context, check_experts
 from tenfold.cluster.around import Around, total
 from tenfold.cluster.block import Maker
 from tenfold.cluster.chunk import Chunk, Memory, Stages, memory_of, updated
@@ -57,7 +57,8 @@ def training_step(
     topology: Topology | None = None,
     options: Options = DEFAULT,
 ) -> Step:
-    """A step over ``batch`` sequences; ``graph`` is bound for one microbatch.
+    """A step over ``batch`` sequences; ``graph`` is bound for one microbatch, and for the stretch
+    of each sequence that a chip has.
 
     Raises InputError for what does not divide, and ModelError for what has no gradient.
     """
@@ -82,6 +83,7 @@ def training_step(
     price = prices(chip, precision, network, layout.tensor)
     whole = prepared(graph, training)
     check_experts(whole, layout.experts)
+    check_context(whole, layout.context)
     stages = in_stages(whole, layout.pipeline * training.interleave, price)
     maker = Maker(chip, precision, training, network, price, options, attentions_of(graph))
     raws = [maker.raw(s, last=i == len(stages) - 1) for i, s in enumerate(stages)]
@@ -93,7 +95,7 @@ def training_step(
     time, entries = timed(placed, training, rounds, around)
     flops = sum(c.flops for c in chunks) * rounds * layout.data
     peak = chip.peak_flops[training.products or precision] * layout.chips
-    each = layout.tensor * layout.data
+    each = layout.tensor * layout.holders
     busy = Estimate.total(c.energy_j for c in chunks) * (rounds * each)
     # static power while results are handed on and others are waited for
     waits = np.maximum(0.0, time.value - rounds * placed.time[0].sum(0)).sum()

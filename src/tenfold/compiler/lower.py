@@ -133,6 +133,9 @@ def _with_exchange(scope: LoweringScope, group: Group) -> Iterator[Kernel]:
     kernel = _kernel(scope, group)
     op = group.anchor
     rule = row_of(op).exchange if op is not None else None
+    if op is not None and row_of(op).gathering is not None:
+        yield from _with_gathering(scope, op, kernel)
+        return
     if op is None or rule is None:
         yield kernel
         return
@@ -157,6 +160,30 @@ def _with_exchange(scope: LoweringScope, group: Group) -> Iterator[Kernel]:
     yield from (exchanged(back=False) for _ in range(e.before))
     yield kernel
     yield exchanged(back=True)
+
+
+def _with_gathering(scope: LoweringScope, op: Op, kernel: Kernel) -> Iterator[Kernel]:
+    """The kernel between those that gather operands and scatter results."""
+    rule = row_of(op).gathering
+    assert rule is not None
+    g = rule(op_call(scope.graph, op))
+
+    def met(collective: Collective, names: Sequence[str]) -> Kernel:
+        size = sum(scope.bytes(n) for n in names) * g.ways
+        return Kernel(
+            name=f"{op.name}/{collective.value}",
+            ops=(collective.value,),
+            kind=Lowering.TOGETHER,
+            precision=scope.precision,
+            traffic=Traffic(Passed(inputs=size, outputs=size)),
+            operand_bits=scope.precision.bits,
+            together=Together(collective, size, g.ways, g.stride),
+        )
+
+    yield met(Collective.ALL_GATHER, [op.inputs[i] for i in g.gathered])
+    yield kernel
+    if g.scattered:
+        yield met(Collective.REDUCE_SCATTER, [op.outputs[i] for i in g.scattered])
 
 
 def _kernel(scope: LoweringScope, group: Group) -> Kernel:
@@ -232,6 +259,7 @@ def _extents(op: Op, d: AttentionDims) -> Attention:
         head_dim=(key_width + value_width) // 2,
         causal=d.causal,
         window=d.window or 0,
+        spread=d.spread,
     )
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.cluster import Layout, Topology
 from tenfold.cluster.failures import Interruptions, interruptions
+from tenfold.cluster.layout import Side
 from tenfold.cluster.narrow import check_narrow
 from tenfold.cluster.search import RESERVED_BYTES, Tried, fits, layouts
 from tenfold.cluster.training import Recompute, Shard, Step, Training, training_step
@@ -158,7 +159,8 @@ def scaled(run: TrainRun) -> Iterator[Scaled]:
     ask, step = run.ask, run.step
     layout = step.training.layout
     precision, _ = precisions(ask.chip, ask.dtype)
-    sizes = Sizes(batch=step.training.micro, seq=run.seq)
+    stretch = _stretch(run.seq, layout.context)
+    sizes = Sizes(batch=step.training.micro, seq=stretch)
     graph = prepare(load(ask.model), sizes).graph
     for times in SCALED:
         copies = layout.data * times
@@ -237,6 +239,18 @@ def _sizes(ask: TrainAsk, graph: Graph) -> tuple[int | None, int, tuple[str, ...
     return seq, batch, tuple(assumed)
 
 
+def _stretch(seq: int | None, context: int) -> int | None:
+    """Tokens of a sequence that one of ``context`` chips has. Raises InputError where there are
+    none, or they do not divide.
+    """
+    if context == 1 or (seq is not None and seq % context == 0):
+        return None if seq is None else seq // context
+    raise InputError(
+        f"{Side.CONTEXT}={context}: {'no sequence' if seq is None else f'{seq:,} tokens'} to lie"
+        " apart in equal stretches: give a divisor"
+    )
+
+
 def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun:
     """The run. Raises InputError for what cannot be asked, NoLayout where nothing fits (with the
     nearest miss), DoesNotFit for a given layout that does not.
@@ -246,12 +260,12 @@ def train(ask: TrainAsk, advance: Callable[[], None] = lambda: None) -> TrainRun
     precision, products = precisions(ask.chip, ask.dtype)
 
     @lru_cache(maxsize=16)
-    def graph_of(micro: int) -> Graph:
-        return prepare(graph, Sizes(batch=micro, seq=seq)).graph
+    def graph_of(micro: int, context: int = 1) -> Graph:
+        return prepare(graph, Sizes(batch=micro, seq=_stretch(seq, context))).graph
 
     def step_of(training: Training) -> Step:
         return training_step(
-            graph_of(training.micro),
+            graph_of(training.micro, training.layout.context),
             ask.chip,
             precision,
             replace(training, products=products),

@@ -470,9 +470,9 @@ _NOT_YET = """tan asin acos atan sinh cosh asinh acosh atanh softsign mish hard_
     col2im affine_grid conv_transpose deform_conv cached_attention linear_attention gru rnn
     dynamic_quantize_lstm if loop scan opaque all_reduce all_gather reduce_scatter own_part
     relu_grad gelu_grad swish_grad tanh_grad sigmoid_grad softmax_grad layer_norm_grad
-    rms_norm_grad gather_grad attention_grad moe_grad moe_apart moe_apart_grad conv_input_grad
-    conv_weight_grad max_pool_grad average_pool_grad batch_norm_grad lrn_grad lstm_grad
-    dropout_grad"""
+    rms_norm_grad gather_grad attention_grad moe_grad moe_apart moe_apart_grad attention_apart
+    attention_apart_grad conv_input_grad conv_weight_grad max_pool_grad average_pool_grad
+    batch_norm_grad lrn_grad lstm_grad dropout_grad"""
 FLAT, NOT_YET = (frozenset(kinds.split()) for kinds in (_FLAT, _NOT_YET))
 
 

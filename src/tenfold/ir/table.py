@@ -23,6 +23,7 @@ A row says everything there is to know about one op kind:
     attention, experts  what it computes, kept whole  (lowering)
     backward_of  the attention of which it is the gradient  (lowering)
     exchange  tokens that go to experts on other chips  (lowering)
+    gathering  operands that chips gather for it    (lowering)
     additive  whether it adds its operands up       (partition)
     together  what it means to all chips, in NumPy  (the cluster's interpreter)
     collective  what chips do together in it        (lowering)
@@ -129,7 +130,8 @@ class Work:
 @dataclass(frozen=True, slots=True)
 class AttentionDims:
     """Extents of an attention: ``keys`` with those of the past; ``window`` is how many of them one
-    query sees at most, itself included, None without a bound.
+    query sees at most, itself included, None without a bound. ``spread``: the queries are some of
+    all, taken so that they see as many keys in the mean.
     """
 
     batch: Dim
@@ -141,6 +143,7 @@ class AttentionDims:
     value_width: Dim
     causal: bool
     window: int | None
+    spread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,18 @@ class ExpertDims:
     active: Dim
     routed: Dim
     gated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """Operands of which ``ways`` chips, each ``stride`` after the one before, gather all parts
+    ahead of the op, and results that they add up and scatter behind it.
+    """
+
+    gathered: tuple[int, ...]
+    scattered: tuple[int, ...]
+    ways: int
+    stride: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +313,7 @@ class OpRow:
     backward_of: Callable[[Call], AttentionDims] | None = None
     experts: Callable[[Call], ExpertDims] | None = None
     exchange: Callable[[Call], Exchange] | None = None
+    gathering: Callable[[Call], Gathering] | None = None
     additive: bool = False
     gradient: GradientRule | NoGradient = NoGradient.NOT_YET  # filled in from ``ir.derivatives``
     together: Together | None = None  # the results of each chip from the operands of all of them
@@ -353,6 +369,7 @@ __all__ = [
     "DType",
     "Exchange",
     "ExpertDims",
+    "Gathering",
     "Lowering",
     "Matmul",
     "OpRow",

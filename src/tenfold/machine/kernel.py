@@ -54,7 +54,8 @@ class Attention:
 
     ``writes_cache``: queries, keys and values are turned and stored before, as serving kernels do.
     ``cache_read``: share of the keys and values that is streamed. ``window``: keys that one query
-    sees at most, itself included; 0: no bound.
+    sees at most, itself included; 0: no bound. ``spread``: the queries are some of all, taken so
+    that they see as many keys in the mean.
     """
 
     batch: int
@@ -67,6 +68,7 @@ class Attention:
     writes_cache: bool = False
     cache_read: float = 1.0
     window: int = 0
+    spread: bool = False
 
     @property
     def decodes(self) -> bool:
@@ -86,6 +88,8 @@ class Attention:
         The last query sees every key; those of a past before the first query are seen by all. With
         a window the blocks before it are left out too.
         """
+        if self.spread:
+            return replace(self, q_len=self.kv_len, spread=False).computed
         block, past = min(self.q_len, QUERY_BLOCK), max(0, self.kv_len - self.q_len)
         keys = past + (self.q_len + block) / 2 if self.causal and self.q_len > 1 else self.kv_len
         if self.window and not self.causal:

@@ -143,7 +143,9 @@ def lines(r: TrainRun) -> Iterator[str]:
         "" if t.shard is Shard.NONE else f"{t.shard} shared by the copies",
         _attention(r),
         "" if t.recompute is Recompute.NONE else f"recomputation: {t.recompute}",
-        "gradients summed beside the last backward pass" if t.overlap and t.layout.data > 1 else "",
+        "gradients summed beside the last backward pass"
+        if t.overlap and t.layout.holders > 1
+        else "",
         "dropout" if t.dropout else "no dropout",
         "" if r.seq else "the loss a cross-entropy along the last axis of the first result",
         _experts(t),

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from tenfold.ir.derivatives import gradient_of
 from tenfold.ir.ops import (
     attention,
+    attention_apart,
     backward,
     backward_experts,
     backward_recurrent,
@@ -36,6 +37,7 @@ _GROUPS = (
     pointwise, shaping, movement, indexing, reduction, normalization, contraction, convolution,
     attention, recurrent, experts, window, sampling, quantization, signal, control,
     together, backward, backward_experts, backward_windows, backward_recurrent,
+    attention_apart,
 )  # fmt: skip
 
 

@@ -41,14 +41,16 @@ def attention_dims(call: Call) -> AttentionDims:
     """Raises ValueError for operands of rank 3 without numbers of heads."""
     q, k, v = call.shape(0), call.shape(1), call.shape(2)
     cached = call.op.kind == "cached_attention"
-    backward = call.op.kind == "attention_grad"  # whose further operands are no cache
+    # whose further operands are no cache
+    backward = call.op.kind in ("attention_grad", "attention_apart_grad")
     past = call.shape(4)[2] if call.has(4) and not backward else 0
     causal = cached or bool(call.attr("is_causal", 0))
     four = len(q) == 4
     hq, hk = (q[1], k[1]) if four else (call.attr("q_num_heads"), call.attr("kv_num_heads"))
     if not hq or not hk:
         raise ValueError("attention on rank 3 needs q_num_heads and kv_num_heads")
-    keys = add(k[2] if four else k[1], past)
+    ways = int(call.attr("ways", 1))  # chips that have a stretch of the sequence each
+    keys = mul(add(k[2] if four else k[1], past), ways)
     return AttentionDims(
         batch=q[0],
         heads=hq,
@@ -59,6 +61,7 @@ def attention_dims(call: Call) -> AttentionDims:
         value_width=v[3] if four else floordiv(v[2], hk),
         causal=causal,
         window=_attention_window(call, causal),
+        spread=ways > 1,
     )
 
 

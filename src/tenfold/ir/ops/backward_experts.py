@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.errors import ModelError
 from tenfold.ir.dims import Shape, mul, prod
 from tenfold.ir.graph import Array
-from tenfold.ir.ops.common import all_reads, all_writes, everything, matrix_row, space_of, widen
+from tenfold.ir.ops.common import (
+    all_reads,
+    all_writes,
+    alone,
+    everything,
+    matrix_row,
+    space_of,
+    widen,
+)
 from tenfold.ir.ops.experts import (
     ATTRIBUTES,
     MOE,
@@ -110,15 +117,6 @@ WEIGHTS = (2, 3)  # operands that each chip has a share of
 APART = {"moe": "moe_apart", "moe_grad": "moe_apart_grad"}
 
 
-def _alone(evaluate: Evaluate) -> Evaluate:
-    def one(ctx: Context, *arrays: Array | None) -> Sequence[Array | None] | Array:
-        if ctx.get("ways") != 1:
-            raise ModelError(f"this is one part of {ctx.get('ways')}, which only run together")
-        return evaluate(ctx, *arrays)
-
-    return one
-
-
 def _together(
     evaluate: Evaluate, by_token: tuple[int, ...], by_expert: tuple[int, ...]
 ) -> Together:
@@ -180,7 +178,7 @@ ROWS: tuple[OpRow, ...] = (
         kind="moe_apart",
         attrs=_APART,
         splits=by_inner_width,
-        evaluate=_alone(MOE.evaluate),
+        evaluate=alone(MOE.evaluate),
         together=_together(MOE.evaluate, (0,), ()),
         exchange=_exchange(1),
     ),
@@ -189,7 +187,7 @@ ROWS: tuple[OpRow, ...] = (
         _GRAD,
         kind="moe_apart_grad",
         attrs=_APART,
-        evaluate=_alone(_moe_grad),
+        evaluate=alone(_moe_grad),
         together=_together(_moe_grad, (0, 4), WEIGHTS),
         exchange=_exchange(2),
     ),

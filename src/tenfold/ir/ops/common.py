@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from tenfold.errors import ModelError
 from tenfold.ir.dims import Dim, Shape, broadcast, mul, prod
 from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Array, UnknownShape
 from tenfold.ir.sharding import SplitRule, by_loops
 from tenfold.ir.space import ALL, ONE, Map, Serial, Space, aligned, at, refolded, row, straight
-from tenfold.ir.table import AttentionDims, Call, Context, Lowering, OpRow, Rate, Work
+from tenfold.ir.table import AttentionDims, Call, Context, Evaluate, Lowering, OpRow, Rate, Work
 
 # --- element types -----------------------------------------------------------------------
 
@@ -309,3 +310,16 @@ def matrix_row(
         factors=factors,
         splits=splits,
     )
+
+
+def alone(evaluate: Evaluate) -> Evaluate:
+    """``evaluate`` for the one chip of an op that several do together; more of them only run
+    together.
+    """
+
+    def one(ctx: Context, *arrays: Array | None) -> Sequence[Array | None] | Array:
+        if ctx.get("ways") != 1:
+            raise ModelError(f"this is one part of {ctx.get('ways')}, which only run together")
+        return evaluate(ctx, *arrays)
+
+    return one

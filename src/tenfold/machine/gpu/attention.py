@@ -10,6 +10,7 @@ launch adds up.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -85,8 +86,12 @@ def _prefill(
 
 def _blocks(a: Attention) -> tuple[float, float, float, float]:
     """Queries a block, keys over all blocks of one head, keys of the longest block, number of
-    blocks.
+    blocks. Of queries that are spread their share of those of all.
     """
+    if a.spread:
+        each, seen_by_all, longest, blocks = _blocks(replace(a, q_len=a.kv_len, spread=False))
+        share = a.q_len / a.kv_len
+        return each, seen_by_all * share, longest, blocks * share
     queries = (
         _QUERIES if a.q_len >= _QUERIES else max(_FEWEST_QUERIES, 1 << (a.q_len - 1).bit_length())
     )
