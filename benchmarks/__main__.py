@@ -18,12 +18,16 @@ import numpy as np
 import tenfold
 from benchmarks.scale_sim import beside
 from tenfold.chips import MatrixPrecision
+from tenfold.cluster import Layout
+from tenfold.cluster.search import MICRO, layouts
+from tenfold.cluster.training import Training
 from tenfold.compiler import STEPS, Options, build
 from tenfold.ir.table import Lowering
 from tenfold.ir.text import parse_text
 from tenfold.machine import Kernel, Moved, Product, Traffic, simulate, time_kernel
 from tenfold.machine.systolic.maxplus import Repeat, closed_form, event_loop
 from tenfold.machine.systolic.step import Tile
+from tenfold.model import Sizes, load, prepare
 from tenfold.serving import Known, Open, Poisson, Served, SloPolicy, Spread, Stream, curve
 from tenfold.serving import simulate as simulate_queue
 
@@ -148,6 +152,28 @@ def a_million_requests() -> tuple[float, float]:
     return many, many / few
 
 
+def layouts_priced() -> tuple[float, int]:
+    """Seconds to price 10,000 layouts of GPT-3 on 1,024 A100 once its blocks are compiled, from one
+    whole search less a search of blocks alone, and how many layouts that one has.
+    """
+    a100 = tenfold.chip("a100-sxm-80")
+    graphs = {m: prepare(load("gpt3-175b"), Sizes(m, 2048)).graph for m in MICRO[:5]}
+
+    def search(batch: int) -> int:
+        wanted = Training(Layout())
+        bf16 = a100.storage("bf16")
+        return len(layouts(graphs.__getitem__, a100, bf16, wanted, 1024, batch))
+
+    start = time.perf_counter()
+    many = search(3 * 2**13)
+    whole = time.perf_counter() - start
+    # so few sequences have the same blocks, and next to no layouts
+    start = time.perf_counter()
+    few = search(16)
+    blocks = time.perf_counter() - start
+    return (whole - blocks) / (many - few) * 1e4, many
+
+
 def scale_sim_rows() -> list[tuple[str, str]]:
     """How much longer SCALE-Sim takes for the same cycles of two convolutions of AlexNet."""
     found = beside()
@@ -212,6 +238,12 @@ def main() -> None:
         ("1e6 requests through one simulated chip", f"{million:.1f} s"),
         ("the same over 1e5 requests (10 is linear)", f"{growth:.1f}x"),
         ("plan bert-large over the catalogue, whole process", f"{whole_process(*PLAN)[0]:.1f} s"),
+    ]
+    priced, many = layouts_priced()
+    run = ["train", "llama-3.1-405b", "-c", "h100-sxm", "--count", "16384", "--tokens", "15e12"]
+    rows += [
+        (f"10,000 layouts of GPT-3 on 1,024 chips ({many:,} priced)", f"{priced:.1f} s"),
+        (f"{' '.join(run)}, whole process", f"{whole_process(*run)[0]:.1f} s"),
     ]
     for name, value in rows:
         print(f"{name:<68} {value}")
