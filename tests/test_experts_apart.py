@@ -133,7 +133,7 @@ def test_plain_links_have_no_kernels_for_tokens() -> None:
     ("text", "said"),
     [
         ("dp=8,ep=3", "give a divisor"),
-        ("ep=8", "experts lie apart on chips of 1 copies"),
+        ("ep=8", "dp x cp = 1"),
     ],
 )
 def test_layouts_that_cannot_be(text: str, said: str) -> None:

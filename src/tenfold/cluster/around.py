@@ -30,7 +30,7 @@ class Around:
         self.chip, self.precision, self.network = chip, precision, network
         self.known: dict[Together, Estimate] = {}
         self.sent: dict[Together, Estimate] = {}
-        self.updates: dict[tuple[int, int], tuple[float, Estimate]] = {}
+        self.updates: dict[tuple[int, int, bool], tuple[float, Estimate]] = {}
 
     def _seconds(
         self, kind: Collective, training: Training, held: float, experts: float, each_bytes: float
@@ -126,14 +126,16 @@ class Around:
         """Seconds and joules (beside static power) of Adam on ``count`` weights: gradient and state
         are read, state and weight written.
         """
-        key = int(count), training.gradient_bytes
+        key = int(count), training.gradient_bytes, training.shard is Shard.WEIGHTS
         if key not in self.updates:
             self.updates[key] = self._updated(*key)
         return self.updates[key]
 
-    def _updated(self, count: int, gradient_bytes: int) -> tuple[float, Estimate]:
-        state = state_bytes(self.precision)
-        read, written = gradient_bytes + state, state + self.precision.bits // 8
+    def _updated(self, count: int, gradient_bytes: int, shared: bool) -> tuple[float, Estimate]:
+        state, width = state_bytes(self.precision), self.precision.bits // 8
+        wide = self.precision.bits >= 32  # the weight itself is updated, and no copy of it
+        read = gradient_bytes + state + (width if wide else 0)
+        written = state + (width if wide or not shared else 0)
         kernel = Kernel(
             name="optimiser",
             ops=("adam",),

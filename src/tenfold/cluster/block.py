@@ -12,9 +12,8 @@ import numpy as np
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.cluster.apart import Experts, context_apart, experts_apart, held_apart
 from tenfold.cluster.chunk import Chunk
-from tenfold.cluster.layout import Layout
 from tenfold.cluster.loss import LOSS, with_loss
-from tenfold.cluster.narrow import is_narrow, narrowed
+from tenfold.cluster.narrow import head_of, is_narrow, narrowed
 from tenfold.cluster.network import Joined
 from tenfold.cluster.part import Prices
 from tenfold.cluster.partition import partition
@@ -23,14 +22,13 @@ from tenfold.cluster.stages import StageGraph, given_to_a_block, width_of
 from tenfold.compiler import Options, build
 from tenfold.estimate import Estimate
 from tenfold.ir.cost import graph_totals
-from tenfold.ir.dims import Dim
 from tenfold.ir.gradient import SEED, differentiated, trained
 from tenfold.ir.graph import Graph
 from tenfold.ir.infer import row_of
 from tenfold.ir.sharding import Collective
 from tenfold.ir.table import Lowering, Rate
 from tenfold.ir.views import roots
-from tenfold.machine import Run, simulate
+from tenfold.machine import Program, Run, simulate
 from tenfold.machine.energy import energy_model
 from tenfold.machine.run import KernelRun
 
@@ -39,11 +37,13 @@ ROOMY = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What computing again takes: seconds and joules of a microbatch; bytes that are kept until the
-    backward pass, and the most that is alive besides (gradients of weights apart).
+    """What computing again takes: seconds of a microbatch, of links besides, and joules; bytes
+    that are kept until the backward pass, and the most that is alive besides (gradients of weights
+    apart).
     """
 
     seconds: float
+    links_s: float
     energy_j: Estimate
     kept_bytes: float
     work_bytes: float
@@ -70,11 +70,11 @@ class Raw:
         """With what of the forward pass is computed again, and what handing results on takes."""
         again = self.again[recompute]
         return Chunk(
-            time=self.time * (1 + again.seconds / self.time.value),
+            time=self.time * (1 + (again.seconds + again.links_s) / self.time.value),
             handed=handed,
             forward_s=self.forward_s,
             again_s=again.seconds,
-            links_s=self.links_s,
+            links_s=self.links_s + again.links_s,
             weights=self.weights,
             experts=self.experts,
             blocks=self.layers,
@@ -83,6 +83,19 @@ class Raw:
             energy_j=self.energy_j + again.energy_j,
             flops=self.flops,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A stage on one chip: its part of the graph, results that are gradients of weights, the logits
+    ("" where it makes none), and FLOPs of products on all chips that share it.
+    """
+
+    run: Run
+    part: Graph
+    gradients: tuple[str, ...]
+    logits: str
+    flops: int
 
 
 @lru_cache(maxsize=8)
@@ -122,7 +135,8 @@ class Maker:
             self.made[key] = self._raw(stage, last=last)
         return self.made[key]
 
-    def _raw(self, stage: StageGraph, *, last: bool) -> Raw:
+    def ran(self, stage: StageGraph, *, last: bool) -> Ran:
+        """A stage forward and backward, cut, compiled and run."""
         graph = stage.graph
         received = [n for n in graph.inputs if graph.values[n].dtype.is_float]
         made = differentiated(graph, (*trained(graph), *received))
@@ -145,35 +159,52 @@ class Maker:
                 sequence=self.training.sequence,
                 received=received,
             )[-1].graph
-        program = build(local, self.chip, self.precision, self.training.micro, self.options)
-        products = self.training.products
-        if products is not None:
-            logits = made.graph.values[made.seeds[0].removeprefix(SEED)].dims
-            program = narrowed(program, products, _share_of(logits[-1], layout, last=last))
-        run = simulate(program, self.roomy, self.network)
-        all_links = (_seconds(k) for k in run.kernels if k.kernel.together)
         ends = dict(zip(whole.outputs, local.outputs, strict=True))
+        gradients = {ends[g]: n for g, n in like.items()}
+        logits = made.seeds[0].removeprefix(SEED) if last else ""
+        program = build(local, self.chip, self.precision, self.training.micro, self.options)
+        if self.training.products is not None:
+            head = head_of(made.graph, logits) if last else ""
+            program = narrowed(program, self.training.products, gradients, head)
+        run = simulate(program, self.roomy, self.network)
+        return Ran(run, local, tuple(gradients), logits, flops)
+
+    def _raw(self, stage: StageGraph, *, last: bool) -> Raw:
+        graph, ran = stage.graph, self.ran(stage, last=last)
+        run = ran.run
         kept = _kept(run)
-        beside = _beside(run, {*kept, *(ends[g] for g in like)})
+        beside = _beside(run, {*kept, *ran.gradients})
         return Raw(
             time=run.time_s,
             forward_s=sum(_seconds(k) for k in _forward(run) if not k.kernel.together),
-            links_s=sum(all_links),
+            links_s=sum(_seconds(k) for k in run.kernels if k.kernel.together),
             sent_bytes=stage.sent_bytes * self.precision.bits / 8 / width_of(graph),
-            weights=local.parameters,
-            experts=held_apart(local),
+            weights=ran.part.parameters,
+            experts=held_apart(ran.part),
             layers=max(1, blocks_of(graph)),
             energy_j=run.energy_j,
-            flops=flops,
-            again={r: self._again(r, graph, run, kept, beside) for r in Recompute},
+            flops=ran.flops,
+            again={r: self._again(r, graph, run, kept, beside, ran.logits) for r in Recompute},
         )
 
     def _again(
-        self, recompute: Recompute, graph: Graph, run: Run, kept: Mapping[str, float], beside: float
+        self,
+        recompute: Recompute,
+        graph: Graph,
+        run: Run,
+        kept: Mapping[str, float],
+        beside: float,
+        logits: str,
     ) -> Again:
-        """With ``kept`` bytes of values where nothing is, and ``beside`` them at most."""
-        layers, forward = max(1, blocks_of(graph)), list(_forward(run))
-        everything = sum(kept.values())
+        """With ``kept`` bytes of values where nothing is, and ``beside`` them at most. ``logits``
+        are of no block: they stay.
+        """
+        layers = max(1, blocks_of(graph))
+        forward = [
+            k for k in _forward(run) if logits not in run.program.groups[k.kernel.group].outputs
+        ]
+        apart = kept.get(logits, 0.0)
+        everything = sum(kept.values()) - apart
         again: list[KernelRun] = []
         match recompute:
             case Recompute.NONE:
@@ -194,7 +225,14 @@ class Maker:
         work = beside + max(0.0, everything - left) / layers
         if recompute is Recompute.FULL:
             work = beside + everything / layers
-        return Again(sum(map(_seconds, again)), self._joules(again), left, work)
+        links = sum(_seconds(k) for k in again if k.kernel.together)
+        return Again(
+            seconds=sum(map(_seconds, again)) - links,
+            links_s=links,
+            energy_j=self._joules(again),
+            kept_bytes=left + apart,
+            work_bytes=work,
+        )
 
     def _given(self, graph: Graph) -> float:
         """Bytes that a block is given, which are kept cut where sums are."""
@@ -216,11 +254,6 @@ def blocks_of(graph: Graph) -> int:
     whole = sum(row.attention is not None for row in rows)
     parts = sum(row.rate is Rate.SOFTMAX and row.lowering is Lowering.REDUCE for row in rows)
     return whole or parts or len(graph.constants) // 4
-
-
-def _share_of(width: Dim, layout: Layout, *, last: bool) -> int:
-    """The vocabulary of the last stage on each chip; 0 for other stages."""
-    return int(str(width)) // layout.tensor if last else 0
 
 
 def _seconds(k: KernelRun) -> float:
@@ -245,7 +278,8 @@ def _saved(run: Run, forward: Sequence[KernelRun]) -> Mapping[int, float]:
     """
     groups, graph = run.program.groups, run.program.graph
     found: dict[int, float] = {}
-    products = 0
+    products: dict[str, int] = {}
+    counted: set[str] = set()
     for k in forward:
         group = groups[k.kernel.group]
         op = group.anchor or group.ops[0]
@@ -253,12 +287,20 @@ def _saved(run: Run, forward: Sequence[KernelRun]) -> Mapping[int, float]:
         alone = row.attention is None and row.collective is None
         if alone and not k.kernel.products:
             continue
-        products += alone
-        if row.collective not in (None, Collective.REDUCE_SCATTER) or (alone and not products % 2):
+        if alone:
+            # each block counts its own
+            block = ".".join(op.name.split(".")[:2])
+            products[block] = products.get(block, 0) + 1
+            if not products[block] % 2:
+                continue
+        elif row.collective not in (None, Collective.REDUCE_SCATTER):
             continue
-        value = graph.values[op.outputs[0]]
+        name = op.outputs[0]
+        value = graph.values[name]
         width = min(run.program.precision.bits, value.dtype.bits) / 8
-        found[id(k)] = int(str(value.elements)) * width
+        # an attention may be several kernels, with one result
+        found[id(k)] = 0.0 if name in counted else int(str(value.elements)) * width
+        counted.add(name)
     return found
 
 
@@ -326,7 +368,16 @@ def _beside(run: Run, counted: Collection[str]) -> float:
         for first, last in spans:
             change[first] += b.bytes
             change[last + 1] -= b.bytes
-    return float(np.cumsum(change).max())
+    return float(np.cumsum(change).max()) + _met_bytes(program)
+
+
+def _met_bytes(program: Program) -> float:
+    """The most that an op which several chips do together gathers and sends: buffers of its own."""
+    found: dict[int, float] = {}
+    for k in program.kernels:
+        if k.together is not None and not k.operands:
+            found[k.group] = found.get(k.group, 0.0) + k.together.bytes
+    return max(found.values(), default=0.0)
 
 
 def _backward_from(run: Run) -> int:

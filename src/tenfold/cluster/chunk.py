@@ -133,7 +133,10 @@ def memory_of(
     share = updated(held, experts, training)
     shared = training.shard is Shard.WEIGHTS
     width = precision.bits / 8
-    block = (placed.weights / placed.blocks).max(0)
+    # experts that no other chip holds are not gathered
+    alone = training.layout.experts == training.layout.holders
+    around = placed.weights - placed.experts if alone else placed.weights
+    block = (around / placed.blocks).max(0)
     gathered = block * (GATHERED_BLOCKS * width + training.gradient_bytes)
     parts = {
         "weights": share * max(width, MASTER_BYTES) if shared else held * width,

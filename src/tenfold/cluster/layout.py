@@ -36,8 +36,9 @@ class Layout:
     def __post_init__(self) -> None:
         if self.holders % self.experts:
             raise InputError(
-                f"{Side.EXPERT}={self.experts}: experts lie apart on chips of {self.holders} copies"
-                f" ({Side.DATA} x {Side.CONTEXT}): give a divisor"
+                f"{Side.EXPERT}={self.experts}: experts lie apart on chips that hold the same"
+                f" weights otherwise ({Side.DATA} x {Side.CONTEXT} = {self.holders}): give a"
+                f" divisor of that, as in {Side.DATA}=8,{Side.EXPERT}=8"
             )
 
     @property

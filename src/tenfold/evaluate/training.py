@@ -194,7 +194,9 @@ class NoLayout(InputError):
 
 def _amount(ask: TrainAsk) -> float:
     """Raises InputError unless one of tokens and items is given, and it is above 0."""
-    if (ask.tokens is None) is (ask.items is None):
+    if ask.tokens is not None and ask.items is not None:
+        raise InputError("--tokens and --items both say how long a run is: leave one out")
+    if ask.tokens is None and ask.items is None:
         raise InputError("a run is so many tokens or so many items: give --tokens or --items")
     amount = ask.tokens if ask.tokens is not None else ask.items
     assert amount is not None
@@ -222,10 +224,12 @@ def _sizes(ask: TrainAsk, graph: Graph) -> tuple[int | None, int, tuple[str, ...
         said = "--tokens" if ask.tokens is not None else "--seq"
         raise InputError(
             f"{said}: {graph.name} has no free sequence, its free dimensions are"
-            f" {', '.join(graph.symbols) or 'none'}: give --items"
+            f" {', '.join(graph.symbols) or 'none'}:"
+            f" {'give --items' if ask.tokens is not None else 'leave it out'}"
         )
     usual = DEFAULT_TOKENS_A_STEP // seq if seq else DEFAULT_ITEMS_A_CHIP * ask.count
-    batch = ask.batch or max(ask.count, usual)
+    # whole parts for as many copies as there are chips
+    batch = ask.batch or -(-usual // ask.count) * ask.count
     what = "sequences" if seq else Unit.ITEMS.value
     if ask.batch is None:
         assumed.append(f"{batch:,} {what} a step")
@@ -245,9 +249,13 @@ def _stretch(seq: int | None, context: int) -> int | None:
     """
     if context == 1 or (seq is not None and seq % context == 0):
         return None if seq is None else seq // context
+    if seq is None:
+        raise InputError(
+            f"{Side.CONTEXT}={context}: stretches are of sequences, and the network has none: give"
+            f" {Side.DATA}"
+        )
     raise InputError(
-        f"{Side.CONTEXT}={context}: {'no sequence' if seq is None else f'{seq:,} tokens'} to lie"
-        " apart in equal stretches: give a divisor"
+        f"{Side.CONTEXT}={context}: {seq:,} tokens to lie apart in equal stretches: give a divisor"
     )
 
 

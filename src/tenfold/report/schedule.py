@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from tenfold.cluster.timeline import Doing, Span, timeline
+from tenfold.estimate import Estimate
 from tenfold.evaluate.training import TrainRun
 from tenfold.report.svg import line, rect, svg, text
 from tenfold.units import show
@@ -32,7 +34,11 @@ def shown_rounds(r: TrainRun) -> int:
 def spans_of(r: TrainRun, rounds: int) -> list[Span]:
     """What the chips of one pipeline do, then the sums of gradients and the optimiser."""
     pipeline = r.step.training.layout.pipeline
-    found = timeline(r.step.chunks, pipeline, rounds)
+    # each microbatch waits for shared weights
+    waited = r.step.entries.get("weights from other copies", 0.0) / r.rounds
+    each = Estimate.exact(waited / r.step.training.interleave)
+    chunks = [replace(c, time=c.time + each) for c in r.step.chunks]
+    found = timeline(chunks, pipeline, rounds)
     end = max(s.end_s for s in found)
     after = ((Doing.GRADIENTS, "sums of gradients"), (Doing.OPTIMISER, "optimiser"))
     for doing, entry in after:

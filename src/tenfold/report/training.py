@@ -11,6 +11,7 @@ from msgspec import UNSET
 from tenfold.cluster.search import Tried, best_of
 from tenfold.cluster.training import Recompute, Shard, Training
 from tenfold.evaluate.training import TrainRun, Unit, shown
+from tenfold.machine import Stack
 from tenfold.report.document import interval, real
 from tenfold.report.documents.part import some
 from tenfold.report.documents.training import LayoutPart, TrainDocument, TriedPart
@@ -33,6 +34,7 @@ def train_document(r: TrainRun) -> TrainDocument:
         count=step.training.layout.chips,
         cluster=step.topology.name,
         dtype=r.ask.chip.storage(r.ask.dtype).value,
+        stack=r.ask.options.stack.value,
         parameters=r.parameters,
         tokens=some(r.ask.tokens),
         items=some(r.ask.items),
@@ -149,6 +151,7 @@ def lines(r: TrainRun) -> Iterator[str]:
         "dropout" if t.dropout else "no dropout",
         "" if r.seq else "the loss a cross-entropy along the last axis of the first result",
         _experts(t),
+        _driven(r),
         ""
         if t.products is None
         else f"products of layers in {t.products.value}, tensors in 16 bits",
@@ -171,6 +174,11 @@ def _attention(r: TrainRun) -> str:
     return "attention in one kernel" if r.step.training.flash else "attention in parts"
 
 
+def _driven(r: TrainRun) -> str:
+    stack = r.ask.options.stack
+    return "" if stack is Stack.ENGINE else f"driven by --stack {stack}"
+
+
 def _experts(t: Training) -> str:
     if t.layout.experts == 1:
         return ""
@@ -190,7 +198,13 @@ def _search_lines(r: TrainRun) -> Iterator[str]:
     if others:
         said = "; ".join(_against(best, x) for x in others)
         yield f"Of {len(r.tried):,} layouts priced from single blocks, next: {said}."
-    front = [x for x in best_of(r.tried)[1:] if x.time is not None][:SHOWN]
+    assert best.memory is not None
+    most = best.memory.total
+    front = [
+        x
+        for x in best_of(r.tried)
+        if x.time is not None and x.memory is not None and x.memory.total < most
+    ][:SHOWN]
     if front:
         less = "; ".join(
             f"{shown(x.training)} {show(x.time.value, 's')}, {show(x.memory.total, 'B')}"
@@ -214,7 +228,9 @@ def _against(best: Tried, other: Tried) -> str:
     }
     what = max(sorted(more), key=more.__getitem__)
     longer = other.time.value / best.time.value - 1
-    lost = f", {show(more[what], 's')} more {what}" if longer > 0 else ""
+    lost = f", {show(more[what], 's')} more {what}"
+    if longer <= 0:
+        lost = " by its blocks, and not compiled whole"
     return f"{shown(other.training)} {longer:+.1%}{lost}"
 
 

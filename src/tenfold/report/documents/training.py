@@ -53,6 +53,7 @@ class TrainDocument(Part, frozen=True, kw_only=True):
     count: int
     cluster: str
     dtype: str
+    stack: str
     parameters: int
     tokens: Maybe[float] = UNSET
     items: Maybe[float] = UNSET
