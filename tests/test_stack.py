@@ -9,6 +9,7 @@ from tenfold.compiler import Options, build
 from tenfold.errors import InputError, UnknownName
 from tenfold.ir.text import parse_text
 from tenfold.machine import Program, Stack, simulate, stack_facts, stack_named
+from tenfold.machine.stack import AttentionPace, attention_pace
 from tenfold.model import Sizes, load, prepare
 
 BLOCK = """graph 'block' {
@@ -87,3 +88,11 @@ def test_other_chips_have_their_makers_stack(name: str) -> None:
 def test_an_unknown_stack_names_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean eager"):
         stack_named("eagre")
+
+
+def test_older_kernels_of_attention_are_of_chips_that_there_are() -> None:
+    """H200 has those of H100 (a misspelt name was never found), and engines have the newest."""
+    for name in ("h100-sxm", "h200-sxm", "h800"):
+        assert attention_pace(Stack.EAGER, name).forward > 1
+        assert attention_pace(Stack.ENGINE, name) == AttentionPace()
+    assert attention_pace(Stack.COMPILED, "a100-sxm-80") == AttentionPace()

@@ -24,7 +24,9 @@ from tenfold.evaluate.training import NoLayout, TrainAsk, train
 from tenfold.ir import Graph, graph_totals, interpret
 from tenfold.ir.gradient import differentiated, trained
 from tenfold.ir.unfused import unfused
+from tenfold.machine import Program
 from tenfold.model import Sizes, load, prepare
+from tenfold.report.schedule import spans_of
 from test_partition import built
 
 A100 = chip("a100-sxm-80")
@@ -104,10 +106,37 @@ def test_products_of_layers_are_narrow_and_no_others() -> None:
         assert sum("head" in n for n in wide) == 3
 
 
+def test_what_several_products_are_given_is_narrowed_once() -> None:
+    """Of a block of Llama: what queries, keys and values are given, what their product is, what the
+    gate is given and the last product is - and as many gradients, one for each product.
+    """
+    graph = prepare(load("llama-3.1-8b"), Sizes(batch=1, seq=256)).graph
+    program = _program(graph, Training(Layout(), products=FP8))
+    width, inner, keys = 4096, 14_336, 1024
+    forward = width + width + width + inner
+    backward = width + 2 * keys + width + 2 * inner + width
+    assert sum(k.quantizes for k in program.kernels) == 32 * 256 * (forward + backward)
+
+
+def test_the_schedule_waits_for_shared_weights() -> None:
+    asked = ask(training=Training(Layout(data=8), shard=Shard.WEIGHTS, overlap=False))
+    found = train(asked)
+    assert found.step.entries["weights from other copies"] > 0
+    end = max(s.end_s for s in spans_of(found, found.rounds))
+    assert end == pytest.approx(found.step.time.value, rel=1e-6)
+
+
 def _wide(graph: Graph, training: Training) -> list[str]:
     """Kernels of products that stay in 16 bits."""
-    from tenfold.cluster.block import Maker
     from tenfold.cluster.narrow import is_narrow
+
+    program = _program(graph, training)
+    return [k.name for k in program.kernels if k.products and not is_narrow(k, program)]
+
+
+def _program(graph: Graph, training: Training) -> Program:
+    """What a chip runs, forward and backward."""
+    from tenfold.cluster.block import Maker
     from tenfold.cluster.network import Joined, prices
     from tenfold.cluster.stages import in_stages
     from tenfold.cluster.topology import joining
@@ -120,8 +149,7 @@ def _wide(graph: Graph, training: Training) -> list[str]:
     price = prices(h100, bf16, network, training.layout.tensor)
     (stage,) = in_stages(prepared(graph, training), 1, price)
     maker = Maker(h100, bf16, training, network, price, DEFAULT)
-    program = maker.ran(stage, last=True).run.program
-    return [k.name for k in program.kernels if k.products and not is_narrow(k, program)]
+    return maker.ran(stage, last=True).run.program
 
 
 def test_a_shared_optimiser_holds_a_share() -> None:

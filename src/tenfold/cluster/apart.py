@@ -5,7 +5,7 @@ values of which all chips gather (Grattafiori et al. 2024, Llama 3, section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from tenfold.cluster.layout import Side
@@ -72,21 +72,8 @@ def experts_apart(graph: Graph, how: Experts) -> Part:
     computed = next((n for n in own if n not in graph.constants), None)
     if computed is not None:
         raise InputError(f"{graph.name}: experts that are computed ('{computed}') cannot lie apart")
-    first = Cut(0)
-    scope = Scope(prefix="apart")
-    held: dict[str, Held] = {}
-    for name in graph.inputs:
-        scope.declare(graph.values[name])
-    for name, content in graph.constants.items():
-        cut = first if name in own else None
-        value = graph.values[name]
-        scope.declare(_share(value, how.ways) if cut else value, None if cut else content)
-        held[name] = Held(name, cut, None if cut else content)
-        if name in graph.stored:
-            scope.stored[name] = graph.stored[name] // (how.ways if cut else 1)
     attrs: dict[str, Attr] = {"ways": how.ways, "stride": how.stride, "skew": how.skew}
-    ops = tuple(infer_op(scope, _swapped(op, APART, attrs)) for op in graph.ops)
-    return _part(graph, scope, ops, held, how.ways, first)
+    return _part(graph, how.ways, Cut(0), APART, attrs, own)
 
 
 def context_apart(graph: Graph, ways: int, stride: int) -> Part:
@@ -94,16 +81,7 @@ def context_apart(graph: Graph, ways: int, stride: int) -> Part:
     sequences, which is what ``graph`` is bound for; every one is ``stride`` places after the one
     before.
     """
-    second = Cut(1)
-    scope = Scope(prefix="apart", stored=dict(graph.stored))
-    for name in graph.inputs:
-        scope.declare(graph.values[name])
-    for name, content in graph.constants.items():
-        scope.declare(graph.values[name], content)
-    held = {n: Held(n, None, content) for n, content in graph.constants.items()}
-    attrs: dict[str, Attr] = {"ways": ways, "stride": stride}
-    ops = tuple(infer_op(scope, _swapped(op, ATTENTION, attrs)) for op in graph.ops)
-    return _part(graph, scope, ops, held, ways, second)
+    return _part(graph, ways, Cut(1), ATTENTION, {"ways": ways, "stride": stride})
 
 
 def check_context(graph: Graph, ways: int) -> None:
@@ -126,14 +104,27 @@ def check_context(graph: Graph, ways: int) -> None:
 
 def _part(
     graph: Graph,
-    scope: Scope,
-    ops: tuple[Op, ...],
-    held: dict[str, Held],
     ways: int,
     cut: Cut,
+    kinds: Mapping[str, str],
+    attrs: Mapping[str, Attr],
+    shared: Collection[str] = (),
 ) -> Part:
-    constants = {n: scope.constants.get(n, scope.known.get(n)) for n in graph.constants}
-    constants |= {n: c for n, c in graph.constants.items() if held[n].cut is None}
+    """Ops of ``kinds`` are those of several chips; constants that are ``shared`` are cut along
+    their first axis, inputs and outputs as ``cut`` says.
+    """
+    scope = Scope(prefix="apart")
+    held: dict[str, Held] = {}
+    for name in graph.inputs:
+        scope.declare(graph.values[name])
+    for name, content in graph.constants.items():
+        value, own = graph.values[name], name not in shared
+        scope.declare(value if own else _share(value, ways), content if own else None)
+        held[name] = Held(name, None, content) if own else Held(name, Cut(0))
+        if name in graph.stored:
+            scope.stored[name] = graph.stored[name] // (1 if own else ways)
+    ops = tuple(infer_op(scope, _swapped(op, kinds, attrs)) for op in graph.ops)
+    constants = {n: h.content for n, h in held.items()}
     made = replace(graph, ops=ops, values=scope.values, constants=constants, stored=scope.stored)
     return Part(
         graph=made,

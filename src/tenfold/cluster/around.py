@@ -29,7 +29,7 @@ class Around:
     def __init__(self, chip: Chip, precision: MatrixPrecision, network: Joined) -> None:
         self.chip, self.precision, self.network = chip, precision, network
         self.known: dict[Together, Estimate] = {}
-        self.sent: dict[Together, Estimate] = {}
+        self.sent: dict[tuple[Together, bool], Estimate] = {}
         self.updates: dict[tuple[int, int, bool], tuple[float, Estimate]] = {}
 
     def _seconds(
@@ -60,7 +60,7 @@ class Around:
         if layout.pipeline == 1 or not size_bytes:
             return NOTHING
         stride, ways = layout.tensor * layout.holders, layout.tensor
-        key = Together(Collective.SEND_RECV, int(size_bytes), ways, stride)
+        key = Together(Collective.SEND_RECV, int(size_bytes), ways, stride), training.sequence
         if key not in self.sent:
             part = self.network.sent(size_bytes / ways, stride)
             if ways > 1 and not training.sequence:

@@ -38,7 +38,7 @@ class Cutting:
         self.done_whole: dict[str, Op] = {}
         self.gathers: list[tuple[str, frozenset[int]]] = []
         self.inputs: dict[str, Cut | None] = {}
-        stored = sum(stored_numbers(graph.values[n], graph.stored) for n in graph.constants)
+        stored = sum(map(self._stored, graph.constants))
         self.large = TABLE_SHARE * stored / self.ways
         self.tied = tied_tables(graph, self.ways)
         self.wishes = wishes(graph, asked.like)
@@ -111,12 +111,12 @@ class Cutting:
         activations, or by rows.
         """
         weights = [n for n, name in enumerate(op.inputs) if self._is_weight(name)]
-        if row.lowering is Lowering.GATHER and not self._worth_cutting(op.inputs[0]):
+        if row.lowering is Lowering.GATHER and self._stored(op.inputs[0]) < self.large:
             return []
         return [s for s in splits if any(s.operands[n] for n in weights)]
 
-    def _worth_cutting(self, name: str) -> bool:
-        return stored_numbers(self.graph.values[name], self.graph.stored) >= self.large
+    def _stored(self, name: str) -> int:
+        return stored_numbers(self.graph.values[name], self.graph.stored)
 
     def _is_weight(self, name: str) -> bool:
         return name in self.graph.constants and len(self.graph.values[name].dims) > 1
@@ -212,7 +212,10 @@ class Cutting:
             shape = part_shape(call.out(), cut, self.ways)
             inputs[row.target] = self._number(op, "shape", np.array(shape, np.int64))
         for at in split.shifted:
-            inputs[at] = self._shifted(op, inputs[at], call, split)
+            along = split.results[0]
+            assert isinstance(along, Cut)
+            each = int(str(call.out()[along.axis])) // self.ways
+            inputs[at] = self._shifted(op, inputs[at], each)
         added = [inputs[n] for n in split.once]
         inputs = ["" if n in split.once else name for n, name in enumerate(inputs)]
         while inputs and not inputs[-1]:
@@ -229,12 +232,9 @@ class Cutting:
                 cut = self._summed(op, part, o, added)
             self._made(o, cut, frozenset() if result is SUM else origins)
 
-    def _shifted(self, op: Op, name: str, call: Call, split: Split) -> str:
-        """Indices less where the chip's own stretch begins."""
-        along, dtype = split.results[0], self.scope.values[name].dtype.numpy
-        assert isinstance(along, Cut)
-        each = int(str(call.out()[along.axis])) // self.ways
-        starts = np.arange(self.ways, dtype=dtype) * each
+    def _shifted(self, op: Op, name: str, each: int) -> str:
+        """Indices less where the chip's own stretch of ``each`` begins."""
+        starts = np.arange(self.ways, dtype=self.scope.values[name].dtype.numpy) * each
         first = self._ranked(self._new(f"{op.outputs[0]}/first"), starts)
         place = self._new(f"{op.outputs[0]}/place")
         return self._emit(Op("sub", (name, first), (place,), loc=op.loc))
@@ -282,8 +282,6 @@ class Cutting:
         own = self.read(table, cut)
         asked = self.read(indices, None)
         name, dtype = op.outputs[0], self.graph.values[indices].dtype
-        starts = np.arange(self.ways, dtype=dtype.numpy) * each
-        first = self._ranked(self._new(f"{name}/first"), starts)
         zero, last = (
             self._number(op, w, np.array(v, dtype.numpy))
             for w, v in (("zero", 0), ("last", each - 1))
@@ -293,7 +291,7 @@ class Cutting:
             made = (self._new(f"{name}/{what}"),)
             return self._emit(Op(kind, inputs, made, attrs, loc=op.loc))
 
-        place = make("sub", "place", asked, first)
+        place = self._shifted(op, asked, each)
         here = make("clip", "here", place, zero, last)
         inside = make("equal", "inside", place, here)
         found = make(op.kind, "found", own, here, **op.attrs)
@@ -342,10 +340,10 @@ class Cutting:
                 self._together("own_part", whole, self._new(f"{name}/own"), None, cut)
             )
         assert cut is not None
-        part = self._part_only(name, cut)
-        if part is not None:
-            return part
-        return self._emit(self._together("own_part", name, self._new(f"{name}/own"), None, cut))
+        own = self._part_only(name, cut)
+        return own or self._emit(
+            self._together("own_part", name, self._new(f"{name}/own"), None, cut)
+        )
 
     def _part_only(self, name: str, cut: Cut) -> str | None:
         """Of a value that every chip made whole, and that nobody else reads, its part alone, made
@@ -355,23 +353,17 @@ class Cutting:
         if op is None or len(op.outputs) > 1 or self.uses[name] > 1 or name in self.graph.outputs:
             return None
         row, call = row_of(op), op_call(self.graph, op)
-        if row.target is not None or not row.pure:
-            return None
+        sure = row.target is None and row.pure
+        numbers = {n for n in op.inputs if n in self.graph.constants and not self._stored(n)}
         for split in row.splits(row, call, self.ways):
-            plain = split.results == (cut,) and not split.shifted
+            plain = sure and split.results == (cut,) and not split.shifted
             pairs = list(zip(op.inputs, split.operands, strict=True))
-            if plain and all(c is None or self._is_number(n) for n, c in pairs):
+            if plain and all(c is None or n in numbers for n, c in pairs):
                 self.ops = [o for o in self.ops if o.outputs[0] != name]
                 inputs = tuple(self.read(n, c) for n, c in pairs)
-                attrs: dict[str, Attr] = {**op.attrs, **split.attrs}
-                own = self._new(f"{name}/own")
+                own, attrs = self._new(f"{name}/own"), {**op.attrs, **split.attrs}
                 return self._emit(replace(op, inputs=inputs, outputs=(own,), attrs=attrs))
         return None
-
-    def _is_number(self, name: str) -> bool:
-        """Whether it is a constant that is no weight."""
-        held = name in self.graph.constants
-        return held and not stored_numbers(self.graph.values[name], self.graph.stored)
 
     def _new(self, name: str) -> str:
         """``name``, or one like it that no value has."""

@@ -113,8 +113,6 @@ def grouped(
     a chip lacks the memory.
     """
     joined = joining(chip, topology, layout.chips)
-    if layout.chips > joined.most:
-        raise InputError(f"{joined.name} joins 1 to {joined.most:,} chips, got {layout.chips:,}")
     network = Joined(joined, chip, options.stack)
     parts: Sequence[Part] = ()
     price = prices(chip, precision, network, layout.tensor)

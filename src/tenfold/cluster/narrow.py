@@ -38,7 +38,7 @@ def head_of(graph: Graph, logits: str) -> str:
     """The weights that make ``logits``, "" where no product with weights does."""
     made = {o: op for op in graph.ops for o in op.outputs}
     name = logits
-    while name in made:
+    while name in made and made[name].inputs:
         op = made[name]
         if row_of(op).lowering is Lowering.MATRIX:
             held = [n for n in op.inputs if _weight(graph, n)]

@@ -93,8 +93,6 @@ def layouts(
     Raises ModelError for a network that has no gradient.
     """
     joined = joining(chip, topology, count)
-    if count > joined.most:
-        raise InputError(f"{joined.name} joins 1 to {joined.most:,} chips, got {count:,}")
     search = _Search(chip, precision, Joined(joined, chip, options.stack), count, batch, options)
     found: list[Tried] = []
     box = joined.levels[0].members if joined.levels else 1

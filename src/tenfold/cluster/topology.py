@@ -177,17 +177,18 @@ ALONE = Topology("alone", "one chip", (), (), {})
 
 def joining(chip: Chip, topology: Topology | None, count: int) -> Topology:
     """``topology``, or that in which ``chip`` is sold; one chip needs none. Raises InputError for
-    one that joins other chips (a chip of the user's own may be joined in any).
+    one that joins other chips (a chip of the user's own may be joined in any) or fewer.
     """
     if topology is None and count == 1:
         return ALONE
-    if topology is None:
-        return topology_of(chip)
-    if chip.sold_as in names() and chip.sold_as not in topology.chips:
+    found = topology or topology_of(chip)
+    if chip.sold_as in names() and chip.sold_as not in found.chips:
         raise InputError(
-            f"{topology.name} joins {', '.join(topology.chips)}: {chip.name} is none of them"
+            f"{found.name} joins {', '.join(found.chips)}: {chip.name} is none of them"
         )
-    return topology
+    if count > found.most:
+        raise InputError(f"{found.name} joins 1 to {found.most:,} chips, got {count:,}")
+    return found
 
 
 def topology_of(chip: Chip) -> Topology:

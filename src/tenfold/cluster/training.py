@@ -75,8 +75,6 @@ def training_step(
             "an attention in one kernel keeps no scores to compute again: give --no-flash, or"
             " recompute none or full"
         )
-    if layout.chips > joined.most:
-        raise InputError(f"{joined.name} joins 1 to {joined.most:,} chips, got {layout.chips:,}")
     if training.products is not None:
         check_narrow(chip, training.products)
     network = Joined(joined, chip, options.stack)
@@ -154,8 +152,8 @@ def timed(
     )
     held, experts = placed.weights.sum(0), placed.experts.sum(0)
     fullest = int(held.argmax())
-    last = float(one[0]) - forward / rounds
-    left = around.once(training, float(held[fullest]), float(experts[fullest]), last)
+    backward = float(one[0]) - forward / rounds
+    left = around.once(training, float(held[fullest]), float(experts[fullest]), backward)
     share = float(updated(held, experts, training)[fullest])
     update, _ = around.update(training, share)
     time = total(one * rounds + bubble) + left + Estimate.exact(update)
@@ -179,7 +177,6 @@ __all__ = [
     "Shard",
     "Step",
     "Training",
-    "memory_of",
     "prepared",
     "timed",
     "training_step",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from tenfold.chips import Chip, MatrixPrecision
 from tenfold.compiler.fusion import rows_of
@@ -15,7 +15,7 @@ from tenfold.ir.dtypes import DType
 from tenfold.ir.graph import Graph, Op, Value
 from tenfold.ir.infer import row_of
 from tenfold.ir.sharding import Collective
-from tenfold.ir.table import AttentionDims, Lowering, Matmul, Rate, Work
+from tenfold.ir.table import AttentionDims, Exchange, Gathering, Lowering, Matmul, Rate, Work
 from tenfold.ir.views import roots
 from tenfold.machine import Cut, target_of
 from tenfold.machine.kernel import (
@@ -25,6 +25,7 @@ from tenfold.machine.kernel import (
     Experts,
     Group,
     Kernel,
+    Moved,
     Operand,
     Product,
     Role,
@@ -32,7 +33,6 @@ from tenfold.machine.kernel import (
     Traffic,
     off_chip,
 )
-from tenfold.machine.kernel import Moved as Passed
 
 _NARROW_INT = frozenset({DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2})
 _NARROW_FLOAT = frozenset(
@@ -122,68 +122,71 @@ def kernels(
             for kernel in _control(scope, group.ops[0], bodies):
                 yield replace(kernel, group=number)
         elif not all(row_of(op).lowering is Lowering.VIEW for op in group.ops):
-            for kernel in _with_exchange(scope, group):
+            for kernel in _with_others(scope, group):
                 yield replace(kernel, group=number)
 
 
-def _with_exchange(scope: LoweringScope, group: Group) -> Iterator[Kernel]:
-    """The kernel of a group, between those that send tokens to the chips of their experts and back
-    where these lie apart.
-    """
-    kernel = _kernel(scope, group)
-    op = group.anchor
-    rule = row_of(op).exchange if op is not None else None
-    if op is not None and row_of(op).gathering is not None:
-        yield from _with_gathering(scope, op, kernel)
-        return
-    if op is None or rule is None:
-        yield kernel
-        return
-    e = rule(op_call(scope.graph, op))
+def _with_others(scope: LoweringScope, group: Group) -> Iterator[Kernel]:
+    """The kernel of a group, between what its op needs of other chips and makes for them."""
+    kernel, op = _kernel(scope, group), group.anchor
+    before: _Met = []
+    behind: _Met = []
+    if op is not None:
+        row, call = row_of(op), op_call(scope.graph, op)
+        if row.exchange is not None:
+            before, behind = _exchanged(scope, op, row.exchange(call))
+        if row.gathering is not None:
+            before, behind = _gathered(scope, op, row.gathering(call))
+    yield from (_met(scope, met) for met in before)
+    yield kernel
+    yield from (_met(scope, met) for met in behind)
+
+
+_Met: TypeAlias = "list[tuple[str, Together]]"
+
+
+def _exchanged(scope: LoweringScope, op: Op, e: Exchange) -> tuple[_Met, _Met]:
+    """Tokens to the chips of their experts, and back."""
     tokens, hidden = _int(e.tokens, op.name), _int(e.hidden, op.name)
     width = scope.width(scope.graph.values[op.inputs[0]])
     sent = _ceil(tokens * e.choices * hidden * width * e.skew)
-
-    def exchanged(*, back: bool) -> Kernel:
-        passed = Exchanged(tokens, hidden * width, e.choices, e.skew, back)
-        together = Together(Collective.ALL_TO_ALL, sent, e.ways, e.stride, passed)
-        return Kernel(
-            name=f"{op.name}/{'tokens back' if back else 'tokens there'}",
-            ops=(Collective.ALL_TO_ALL.value,),
-            kind=Lowering.TOGETHER,
-            precision=scope.precision,
-            traffic=Traffic(Passed(inputs=sent, outputs=sent)),
-            operand_bits=scope.precision.bits,
-            together=together,
+    there, back = (
+        Together(
+            Collective.ALL_TO_ALL,
+            sent,
+            e.ways,
+            e.stride,
+            Exchanged(tokens, hidden * width, e.choices, e.skew, back),
         )
+        for back in (False, True)
+    )
+    return [(f"{op.name}/tokens there", there)] * e.before, [(f"{op.name}/tokens back", back)]
 
-    yield from (exchanged(back=False) for _ in range(e.before))
-    yield kernel
-    yield exchanged(back=True)
 
+def _gathered(scope: LoweringScope, op: Op, g: Gathering) -> tuple[_Met, _Met]:
+    """Operands of all chips, and results that they add up and scatter."""
 
-def _with_gathering(scope: LoweringScope, op: Op, kernel: Kernel) -> Iterator[Kernel]:
-    """The kernel between those that gather operands and scatter results."""
-    rule = row_of(op).gathering
-    assert rule is not None
-    g = rule(op_call(scope.graph, op))
-
-    def met(collective: Collective, names: Sequence[str]) -> Kernel:
+    def met(collective: Collective, names: Sequence[str]) -> _Met:
         size = sum(scope.bytes(n) for n in names) * g.ways
-        return Kernel(
-            name=f"{op.name}/{collective.value}",
-            ops=(collective.value,),
-            kind=Lowering.TOGETHER,
-            precision=scope.precision,
-            traffic=Traffic(Passed(inputs=size, outputs=size)),
-            operand_bits=scope.precision.bits,
-            together=Together(collective, size, g.ways, g.stride),
-        )
+        together = Together(collective, size, g.ways, g.stride)
+        return [(f"{op.name}/{collective.value}", together)] if names else []
 
-    yield met(Collective.ALL_GATHER, [op.inputs[i] for i in g.gathered])
-    yield kernel
-    if g.scattered:
-        yield met(Collective.REDUCE_SCATTER, [op.outputs[i] for i in g.scattered])
+    gathered, scattered = [op.inputs[i] for i in g.gathered], [op.outputs[i] for i in g.scattered]
+    return met(Collective.ALL_GATHER, gathered), met(Collective.REDUCE_SCATTER, scattered)
+
+
+def _met(scope: LoweringScope, met: tuple[str, Together]) -> Kernel:
+    """What chips do together around an op; its buffers are no values of the graph."""
+    name, together = met
+    return Kernel(
+        name=name,
+        ops=(together.collective.value,),
+        kind=Lowering.TOGETHER,
+        precision=scope.precision,
+        traffic=Traffic(Moved(inputs=together.bytes, outputs=together.bytes)),
+        operand_bits=scope.precision.bits,
+        together=together,
+    )
 
 
 def _kernel(scope: LoweringScope, group: Group) -> Kernel:

@@ -36,7 +36,7 @@ def moved(r: OperatorCall, chip: Chip, topology: Topology | None) -> Moved:
     if r.warm:
         raise InputError(f"line {r.line}: {r.op} has no operands in L2: leave warm out")
     try:
-        joined = joining(chip, topology, r.extents["chips"] + 1)
+        joined = joining(chip, topology, max(2, r.extents["chips"]))
         if r.op in tuple(Exchange):
             return _exchanged(r, joined, chip)
         size, count = r.extents["bytes"], r.extents["chips"]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from tenfold.errors import UnknownName
+from tenfold.chips import names
+from tenfold.errors import DataFileError, UnknownName
 from tenfold.facts import ABOVE_0, FROM_0, Figure, FigureText, Spec, check_sources, read_file
 from tenfold.units import Dimension
 
@@ -109,6 +110,9 @@ def _file() -> _File:
     for i, older in enumerate(file.older_attention):
         ways = {"forward": older.forward, "backward": older.backward}
         given |= {f"older_attention.{i}.{n}": f.source for n, f in ways.items()}
+        unknown = sorted(set(older.chips) - set(names()))
+        if unknown:
+            raise DataFileError(f"{DATA.name}: older_attention: no chip '{unknown[0]}'")
     check_sources(DATA, given, file.sources)
     return file
 
